@@ -1,0 +1,160 @@
+//! The three classes of error, told apart by what the caller does: record it against the video, give up the shard,
+//! or stop the job.
+
+use std::fmt;
+
+use crate::store::{StoreError, StoreErrorKind};
+
+/// Ends the job (or the command): printed as `error: …`, then `hint: …` where there is one.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Wrong usage, job file or model: exit code 2. Nothing was started.
+    #[error("{message}")]
+    Usage {
+        /// What is wrong, naming the thing.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// The job could not go on: exit code 1.
+    #[error("{message}")]
+    Failed {
+        /// What failed, naming the thing.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// A store refused or could not be reached: exit code 1 (2 where the job file must be wrong).
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Error {
+    /// A mistake of the user's, without a hint.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::Usage { message: message.into(), hint: None }
+    }
+
+    /// A failure of the job, without a hint.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::Failed { message: message.into(), hint: None }
+    }
+
+    /// The same error with the mend named beside it. A store's error keeps its own hint.
+    pub fn with_hint(mut self, text: impl Into<String>) -> Self {
+        if let Self::Usage { hint, .. } | Self::Failed { hint, .. } = &mut self {
+            *hint = Some(text.into());
+        }
+        self
+    }
+
+    /// What to do about it, where we know.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Usage { hint, .. } | Self::Failed { hint, .. } => hint.as_deref(),
+            Self::Store(error) => error.hint.as_deref(),
+        }
+    }
+
+    /// The process's exit code for this error (1 or 2).
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage { .. } => 2,
+            Self::Failed { .. } | Self::Store(_) => 1,
+        }
+    }
+}
+
+/// Shorthand for results whose error ends the job.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why one video could not be indexed: the closed list behind the `error_kind` column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VideoErrorKind {
+    /// Listed, but gone when it was read.
+    NotFound,
+    /// Its etag or size is another than the one listed.
+    ChangedDuringRead,
+    /// The store refuses to give it.
+    AccessDenied,
+    /// No container format recognises the bytes.
+    NotAVideo,
+    /// A container without moving pictures (audio only, cover art).
+    NoVideoStream,
+    /// A container or stream that is damaged.
+    Corrupt,
+    /// A codec or pixel format that this FFmpeg does not decode.
+    Unsupported,
+    /// Frames larger than the decoder process may hold.
+    TooLarge,
+    /// No end within `video_timeout_seconds`, or the decoder hung.
+    Timeout,
+    /// The decoder process died.
+    DecoderCrashed,
+    /// The decoder process asked for more memory than it may have.
+    OutOfMemory,
+}
+
+impl VideoErrorKind {
+    /// The name as written to the tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::ChangedDuringRead => "changed_during_read",
+            Self::AccessDenied => "access_denied",
+            Self::NotAVideo => "not_a_video",
+            Self::NoVideoStream => "no_video_stream",
+            Self::Corrupt => "corrupt",
+            Self::Unsupported => "unsupported",
+            Self::TooLarge => "too_large",
+            Self::Timeout => "timeout",
+            Self::DecoderCrashed => "decoder_crashed",
+            Self::OutOfMemory => "out_of_memory",
+        }
+    }
+}
+
+impl fmt::Display for VideoErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What went wrong with one video: recorded in its row, and the shard goes on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
+#[error("{kind}: {message}")]
+pub struct VideoError {
+    /// Which of the closed list.
+    pub kind: VideoErrorKind,
+    /// For a person: what was seen, in a sentence.
+    pub message: String,
+}
+
+impl VideoError {
+    /// An error of this kind, with what was seen.
+    pub fn new(kind: VideoErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+/// What a failed read of the store means: the video's fault, or the shard's (the store is away).
+#[derive(Debug)]
+pub enum ReadFailure {
+    /// Costs this video.
+    Video(VideoError),
+    /// Costs the shard: retry it later.
+    Shard(StoreError),
+}
+
+impl From<StoreError> for ReadFailure {
+    fn from(error: StoreError) -> Self {
+        let kind = match error.kind {
+            StoreErrorKind::NotFound => VideoErrorKind::NotFound,
+            StoreErrorKind::AccessDenied => VideoErrorKind::AccessDenied,
+            StoreErrorKind::Changed => VideoErrorKind::ChangedDuringRead,
+            _ => return Self::Shard(error),
+        };
+        Self::Video(VideoError::new(kind, error.to_string()))
+    }
+}

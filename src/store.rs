@@ -1,0 +1,120 @@
+//! Object stores: the only shared state of a job. One trait, one file per kind of store.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures::stream::BoxStream;
+
+/// One object as the store lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectMeta {
+    /// Relative to the store's root, `/` between its parts.
+    pub key: String,
+    /// Length in bytes.
+    pub size_bytes: u64,
+    /// Changes whenever the content does; opaque, without quotes.
+    pub etag: String,
+    /// To the microsecond at most.
+    pub last_modified: DateTime<Utc>,
+}
+
+/// Bytes of an object together with the etag of the version that they belong to.
+#[derive(Debug, Clone)]
+pub struct RangeRead {
+    /// Shorter than asked for only at the object's end.
+    pub bytes: Bytes,
+    /// The version's etag, without quotes.
+    pub etag: String,
+}
+
+/// Whether a put-if-absent wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PutNew {
+    /// Ours is there now.
+    Created,
+    /// Another's was there before: nothing written.
+    Exists,
+}
+
+/// What a caller can do about a store's error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreErrorKind {
+    /// No such object.
+    NotFound,
+    /// No such bucket or root directory.
+    NoRoot,
+    /// Credentials missing, wrong or not allowed.
+    AccessDenied,
+    /// No answer from the endpoint.
+    Unreachable,
+    /// The object is not the version that was asked for.
+    Changed,
+    /// Anything else; worth another try.
+    Other,
+}
+
+/// A store's refusal: which object, what it said, what to check.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct StoreError {
+    /// What the caller can do about it.
+    pub kind: StoreErrorKind,
+    /// Names the operation, the uri and the store's own words.
+    pub message: String,
+    /// What to check.
+    pub hint: Option<String>,
+}
+
+/// Shorthand for a store's results.
+pub type StoreResult<T> = Result<T, StoreError>;
+
+/// A tree of objects: a bucket's prefix or a directory. Keys are relative to its root.
+///
+/// Retries of single requests are the store's own work (the SDK's, for S3): an error that comes out is final.
+#[async_trait::async_trait]
+pub trait Store: std::fmt::Debug + Send + Sync {
+    /// The full address of a key, as written to the tables: `s3://bucket/prefix/key`, or an absolute path.
+    fn uri(&self, key: &str) -> String;
+
+    /// Every object below `prefix` (a folder's key ending in `/`, or empty), in pages, ordered by key within S3's rules
+    /// (a directory is listed in the order of its walk). An absent prefix is an empty list; an absent root an error.
+    fn list(&self, prefix: &str) -> BoxStream<'static, StoreResult<ObjectMeta>>;
+
+    /// One object's metadata.
+    async fn head(&self, key: &str) -> StoreResult<ObjectMeta>;
+
+    /// `length` bytes from `offset` (fewer at the end, none beyond it).
+    async fn get_range(&self, key: &str, offset: u64, length: u64) -> StoreResult<RangeRead>;
+
+    /// A whole, small object.
+    async fn get(&self, key: &str) -> StoreResult<Bytes>;
+
+    /// Writes an object whole or not at all, replacing one that is there.
+    async fn put(&self, key: &str, body: Bytes) -> StoreResult<()>;
+
+    /// Writes an object only where none is: atomic, exactly one of any number of racing writers is told `Created`.
+    async fn put_new(&self, key: &str, body: Bytes) -> StoreResult<PutNew>;
+
+    /// Uploads a file whole or not at all, in parts where it is large.
+    async fn put_file(&self, key: &str, file: &Path) -> StoreResult<()>;
+
+    /// Puts the object `from` under the key `to` without its bytes passing here: a server-side copy, or a rename in a
+    /// directory (then `from` is gone). Where `from` is gone and `to` is there, it was done before: not an error.
+    async fn publish(&self, from: &str, to: &str) -> StoreResult<()>;
+
+    /// Removes objects; absent ones are not an error. Directories left empty go too.
+    async fn delete(&self, keys: &[String]) -> StoreResult<()>;
+}
+
+/// How to reach an S3 or a compatible: the job's `[store]` section. Credentials only ever come from the SDK's chain.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreConfig {
+    /// URL of an S3 compatible; absent means AWS.
+    pub endpoint: Option<String>,
+    /// Region; absent means the SDK's chain (environment, profile, instance), then us-east-1.
+    pub region: Option<String>,
+    /// `http://endpoint/bucket/key` and not `http://bucket.endpoint/key`; absent means true where an endpoint is set.
+    pub path_style: Option<bool>,
+}
