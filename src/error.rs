@@ -138,16 +138,30 @@ impl VideoError {
     }
 }
 
-/// What a failed read of the store means: the video's fault, or the shard's (the store is away).
+/// Why work on a video ended early, in the three classes: what the caller does differs.
 #[derive(Debug)]
-pub enum ReadFailure {
-    /// Costs this video.
+pub enum Failure {
+    /// Costs this video: record it, go on.
     Video(VideoError),
-    /// Costs the shard: retry it later.
+    /// Costs the shard: try it again later.
     Shard(StoreError),
+    /// Ends the job.
+    Job(Error),
 }
 
-impl From<StoreError> for ReadFailure {
+impl From<VideoError> for Failure {
+    fn from(error: VideoError) -> Self {
+        Self::Video(error)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Job(error)
+    }
+}
+
+impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let kind = match error.kind {
             StoreErrorKind::NotFound => VideoErrorKind::NotFound,

@@ -1,6 +1,10 @@
 //! Object stores: the only shared state of a job. One trait, one file per kind of store.
 
+mod local;
+mod s3;
+
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -78,7 +82,8 @@ pub trait Store: std::fmt::Debug + Send + Sync {
     fn uri(&self, key: &str) -> String;
 
     /// Every object below `prefix` (a folder's key ending in `/`, or empty), in pages, ordered by key within S3's rules
-    /// (a directory is listed in the order of its walk). An absent prefix is an empty list; an absent root an error.
+    /// (a directory is listed in the order of its walk). An absent prefix is an empty list. An absent root
+    /// is an error, for a directory only where it is listed whole.
     fn list(&self, prefix: &str) -> BoxStream<'static, StoreResult<ObjectMeta>>;
 
     /// One object's metadata.
@@ -117,4 +122,12 @@ pub struct StoreConfig {
     pub region: Option<String>,
     /// `http://endpoint/bucket/key` and not `http://bucket.endpoint/key`; absent means true where an endpoint is set.
     pub path_style: Option<bool>,
+}
+
+/// Opens `s3://bucket/prefix/` or a directory (`file:///…` or a path). A directory need not be there yet to be written to.
+pub async fn open(uri: &str, config: &StoreConfig) -> StoreResult<Arc<dyn Store>> {
+    match uri.strip_prefix("s3://") {
+        Some(rest) => Ok(Arc::new(s3::S3Store::open(rest, config).await?)),
+        None => Ok(Arc::new(local::LocalStore::open(uri.strip_prefix("file://").unwrap_or(uri))?)),
+    }
 }

@@ -1,0 +1,50 @@
+# Everything a person or a machine does with this repository; `make help` lists it.
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+# rustup's usual place, in case the shell was started before Rust was installed.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+CARGO_TARGET_DIR ?= target
+export CARGO_TARGET_DIR
+VIDINDEX := $(CARGO_TARGET_DIR)/release/vidindex
+
+.PHONY: help setup setup-test build demo test lint bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what is missing: Debian packages (as root), ONNX Runtime in .onnxruntime/
+	@.ci/setup.sh run
+
+setup-test: ## The same, and what the tests need: DuckDB, PyArrow, an S3 server in .venv/
+	@.ci/setup.sh test
+
+build: setup ## Build target/release/vidindex
+	cargo build --release --locked
+
+demo: ## Index six drawn clips with untrained models and query the tables: all steps, no network but for set-up
+	@.ci/setup.sh demo
+	cargo build --release --locked --bins --example scenes
+	rm -rf demo/clips demo/index
+	$(CARGO_TARGET_DIR)/release/examples/scenes --seed 1 --clips 6 --out demo/clips
+	$(VIDINDEX) models build slowfast-r50-8x8 -o demo/models
+	$(VIDINDEX) models build yolov5n -o demo/models
+	$(VIDINDEX) run jobs/demo.toml
+	@.venv/bin/python jobs/show.py jobs/demo_queries.sql
+
+test: setup-test ## Run all tests, in release; a test that cannot run here fails
+	VIDINDEX_TEST_REQUIRE=1 cargo test --release --locked
+
+lint: setup ## Check formatting, clippy and the documentation
+	cargo fmt --all --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
+
+bench: setup ## Run the benchmarks
+	cargo bench --locked
+
+clean: ## Delete what was built and the demo's output (not what setup installed)
+	rm -rf demo
+	cargo clean

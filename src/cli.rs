@@ -1,0 +1,415 @@
+//! The command line: what can be typed, and which function it means.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::error::{Error, Result};
+use crate::infer::session::Runtime;
+use crate::job::Job;
+use crate::plan::manifest;
+use crate::plan::{Plan, PlanOptions, RunId};
+use crate::store::{self, Store};
+use crate::telemetry::{LogFormat, Progress, Shown};
+use crate::work::models::JobModels;
+use crate::work::{Done, Task, Worker};
+use crate::zoo::descriptor::Descriptor;
+use crate::zoo::inspect::ModelInfo;
+use crate::{decode, doctor, plan, seal, telemetry, zoo};
+
+/// Turns a video archive into tables: which action happens in which segment, and where the people are.
+#[derive(Debug, Parser)]
+#[command(
+    name = "vidindex",
+    version,
+    after_help = "Examples:
+  vidindex models build yolov5n --out models        write a model
+  vidindex run jobs/local.toml                      index a folder or a bucket, on this machine
+  vidindex run jobs/local.toml --set input.uri=/mnt/clips --device cpu
+  vidindex plan jobs/local.toml --dry-run           what would be done
+
+Exit codes: 0 all videos indexed; 1 the job failed; 2 wrong usage or configuration;
+3 finished, but some videos failed or shards are missing; 130/143 stopped by a signal."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Lines for people, or a JSON object per line.
+    #[arg(long, global = true, value_enum, default_value = "text", env = "VIDINDEX_LOG_FORMAT")]
+    log_format: LogFormat,
+    /// Say more; twice for everything. VIDINDEX_LOG takes a filter like RUST_LOG.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Say nothing but errors.
+    #[arg(short, long, global = true, env = "VIDINDEX_QUIET")]
+    quiet: bool,
+    /// ONNX Runtime's library, or the folder that holds it.
+    #[arg(long, global = true, value_name = "PATH", env = "VIDINDEX_ONNXRUNTIME")]
+    onnxruntime: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Plan, work every shard here, seal: the whole job in one process.
+    #[command(after_help = "Example:\n  vidindex run jobs/local.toml --set output.uri=/tmp/index")]
+    Run {
+        #[command(flatten)]
+        job: JobArgs,
+        #[command(flatten)]
+        plan: PlanArgs,
+        #[command(flatten)]
+        json: JsonArg,
+    },
+    /// List the input, skip what is indexed, write the shards of a new run; prints its id.
+    #[command(after_help = "Example:\n  run=$(vidindex plan jobs/s3.toml)")]
+    Plan {
+        #[command(flatten)]
+        job: JobArgs,
+        #[command(flatten)]
+        plan: PlanArgs,
+        /// Only print what would be done.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Work on a run's shards: all of them, or those of one task.
+    #[command(after_help = "Example:\n  vidindex work jobs/s3.toml --run $run --task 0/4
+
+Without --task the task comes from the engine: SLURM_ARRAY_TASK_ID, AWS_BATCH_JOB_ARRAY_INDEX or JOB_COMPLETION_INDEX.")]
+    Work {
+        #[command(flatten)]
+        job: JobArgs,
+        #[command(flatten)]
+        run: RunArg,
+        /// Task I of N takes the shards I, I+N, I+2N...
+        #[arg(long, value_name = "I/N", env = "VIDINDEX_TASK")]
+        task: Option<String>,
+    },
+    /// Publish a run's committed shards where readers look, and write its summary.
+    #[command(after_help = "Example:\n  vidindex seal jobs/s3.toml --run $run")]
+    Seal {
+        #[command(flatten)]
+        job: JobArgs,
+        #[command(flatten)]
+        run: RunArg,
+        #[command(flatten)]
+        json: JsonArg,
+    },
+    /// Write and look at models.
+    #[command(subcommand)]
+    Models(ModelsCommand),
+    /// Check what is installed and reachable, and say what mends the rest.
+    Doctor {
+        /// A job to check too: its models, input and output.
+        job: Option<PathBuf>,
+        /// Changes a value of the job file.
+        #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+        set: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct JobArgs {
+    /// The job file.
+    job: PathBuf,
+    /// Changes a value of the job file; may be given again.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+    /// Where models run: auto, cpu, openvino, cuda:0, tensorrt:0. The same as --set run.device=...
+    #[arg(long, env = "VIDINDEX_DEVICE")]
+    device: Option<String>,
+}
+
+impl JobArgs {
+    fn load(&self) -> Result<Job> {
+        let mut set = self.set.clone();
+        set.extend(self.device.iter().map(|device| format!("run.device=\"{device}\"")));
+        Job::load(&self.job, &set)
+    }
+}
+
+#[derive(Debug, Args)]
+struct PlanArgs {
+    /// Take every video, also those that are indexed.
+    #[arg(long, env = "VIDINDEX_REINDEX")]
+    reindex: bool,
+    /// Try videos again that failed and have not changed.
+    #[arg(long, env = "VIDINDEX_RETRY_FAILED")]
+    retry_failed: bool,
+}
+
+impl PlanArgs {
+    fn options(&self) -> PlanOptions {
+        PlanOptions { reindex: self.reindex, retry_failed: self.retry_failed }
+    }
+}
+
+#[derive(Debug, Args)]
+struct RunArg {
+    /// The run's id, as `plan` printed it.
+    #[arg(long = "run", value_name = "ID", env = "VIDINDEX_RUN")]
+    run: String,
+}
+
+#[derive(Debug, Args)]
+struct JsonArg {
+    /// Print the summary as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum ModelsCommand {
+    /// Write a model as an ONNX file, and its description beside it.
+    #[command(after_help = "Example:\n  vidindex models build slowfast-r50-8x8 --out models\n
+Without --weights the weights are random: the graph and its speed are real, its labels mean nothing.")]
+    Build {
+        /// slowfast-r50-8x8, yolov5n... An unknown name lists them all.
+        name: String,
+        /// The file (.onnx) or the folder to write.
+        #[arg(short, long, default_value = "models")]
+        out: PathBuf,
+        /// Draws the random weights.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        /// The parameters under their official names, as .safetensors.
+        #[arg(long, value_name = "FILE")]
+        weights: Option<PathBuf>,
+    },
+    /// Show what a model takes and gives, its size and its hash.
+    #[command(after_help = "Example:\n  vidindex models inspect models/yolov5n.onnx")]
+    Inspect {
+        /// An ONNX file.
+        file: PathBuf,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Runs the command line to its end.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    telemetry::init(cli.log_format, if cli.quiet { -1 } else { cli.verbose as i8 });
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&Error::failed(format!("failed to start: {error}")), cli.log_format),
+    };
+    let format = cli.log_format;
+    let result = runtime.block_on(async {
+        tokio::select! {
+            result = run(cli) => result,
+            code = signalled() => Ok(code),
+        }
+    });
+    // Whatever still runs was stopped on purpose; decoders end with us.
+    runtime.shutdown_background();
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => failed(&error, format),
+    }
+}
+
+/// Waits for SIGINT or SIGTERM; gives their exit codes.
+async fn signalled() -> u8 {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    let code = tokio::select! {
+        _ = interrupt.recv() => 130,
+        _ = terminate.recv() => 143,
+    };
+    tracing::warn!("stopped by a signal: committed shards are kept, `vidindex work` and `seal` go on from there");
+    code
+}
+
+fn failed(error: &Error, format: LogFormat) -> ExitCode {
+    if format == LogFormat::Json {
+        tracing::error!(hint = error.hint(), "{error}");
+    } else {
+        eprintln!("error: {error}");
+        if let Some(hint) = error.hint() {
+            eprintln!("hint: {hint}");
+        }
+    }
+    ExitCode::from(error.exit_code())
+}
+
+const SOME_FAILED: u8 = 3;
+
+async fn run(cli: Cli) -> Result<u8> {
+    let context =
+        Context { format: cli.log_format, quiet: cli.quiet, onnxruntime: cli.onnxruntime, runtime: OnceLock::new() };
+    match cli.command {
+        Command::Run { job, plan, json } => context.run(&job.load()?, plan.options(), json.json).await,
+        Command::Plan { job, plan, dry_run } => {
+            let job = job.load()?;
+            let (_, planned, output) = context.plan(&job, plan.options()).await?;
+            if dry_run {
+                print!("{planned}");
+            } else {
+                planned.write(&*output).await?;
+                println!("{}", planned.run.run_id);
+            }
+            Ok(0)
+        }
+        Command::Work { job, run, task } => {
+            let task = crate::engine::task(task.as_deref(), |name| std::env::var(name).ok())?;
+            let done = context.work(&job.load()?, &run.run.parse()?, task).await?;
+            context.show(&done);
+            Ok(0)
+        }
+        Command::Seal { job, run, json } => {
+            let job = job.load()?;
+            let output = store::open(&job.output.uri, &job.store).await?;
+            context.seal(&*output, &run.run.parse()?, json.json).await
+        }
+        Command::Models(ModelsCommand::Build { name, out, seed, weights }) => {
+            let options = zoo::BuildOptions { seed, weights, out, ..Default::default() };
+            let built = zoo::build(&name, &options)?;
+            println!("{}", built.onnx.display());
+            Ok(0)
+        }
+        Command::Models(ModelsCommand::Inspect { file, json }) => {
+            let info = ModelInfo::read(&file)?;
+            let descriptor = Descriptor::for_model(&info);
+            if json {
+                let described = descriptor.as_ref().map(Descriptor::to_toml).ok();
+                let shown = serde_json::json!({"model": info, "id": info.model_id(), "descriptor": described});
+                println!("{shown:#}");
+            } else {
+                print!("{info}");
+                match descriptor {
+                    Ok(descriptor) => print!("\n{}", descriptor.to_toml()),
+                    Err(error) => println!("\nnot usable in a job: {error}"),
+                }
+            }
+            Ok(0)
+        }
+        Command::Doctor { job, set } => {
+            let job = job.map(|path| Job::load(&path, &set)).transpose()?;
+            Ok(if doctor::check(context.onnxruntime.as_deref(), job.as_ref()).await { 0 } else { 1 })
+        }
+    }
+}
+
+struct Context {
+    format: LogFormat,
+    quiet: bool,
+    onnxruntime: Option<PathBuf>,
+    runtime: OnceLock<Arc<Runtime>>,
+}
+
+impl Context {
+    async fn run(&self, job: &Job, options: PlanOptions, json: bool) -> Result<u8> {
+        // A device that is not there must be known before anything is listed.
+        self.runtime(job)?;
+        let (models, planned, output) = self.plan(job, options).await?;
+        if planned.shards.is_empty() {
+            if planned.nothing_matched() {
+                return Err(Error::failed(planned.nothing_matched_message())
+                    .with_hint("check [input] uri and include; `vidindex plan JOB --dry-run` shows what was skipped"));
+            }
+            tracing::info!("nothing new to index: --reindex takes every video, --retry-failed those that failed");
+            eprint!("{planned}");
+            return Ok(0);
+        }
+        planned.write(&*output).await?;
+        let run_id = planned.run.run_id.clone();
+        tracing::info!(run_id = %run_id, videos = planned.run.videos, shards = planned.run.shards, "run planned");
+        let done = self.work_with(job, models, output.clone(), &run_id, Task::ALL).await?;
+        let code = self.seal(&*output, &run_id, json).await?;
+        self.show(&done);
+        if !json {
+            println!("{run_id}");
+        }
+        Ok(code)
+    }
+
+    async fn plan(&self, job: &Job, options: PlanOptions) -> Result<(JobModels, Plan, Arc<dyn Store>)> {
+        let models = JobModels::read(job)?;
+        let input = store::open(&job.input.uri, &job.store).await?;
+        let output = store::open(&job.output.uri, &job.store).await?;
+        let planned = plan::plan(job, &models.refs(), &*input, &*output, options).await?;
+        Ok((models, planned, output))
+    }
+
+    async fn work(&self, job: &Job, run_id: &RunId, task: Task) -> Result<Done> {
+        let models = JobModels::read(job)?;
+        let output = store::open(&job.output.uri, &job.store).await?;
+        self.work_with(job, models, output, run_id, task).await
+    }
+
+    async fn work_with(
+        &self,
+        job: &Job,
+        models: JobModels,
+        output: Arc<dyn Store>,
+        run_id: &RunId,
+        task: Task,
+    ) -> Result<Done> {
+        let (run, plan) = manifest::read(&*output, run_id).await?;
+        if job.fingerprint(&models.refs().hashes()) != run.fingerprint {
+            return Err(Error::usage(format!(
+                "the job file or its models are not those that {run_id} was planned with"
+            ))
+            .with_hint("plan again; or give the same job file, models and --set as to `plan`"));
+        }
+        let input = store::open(&job.input.uri, &job.store).await?;
+        let progress = Arc::new(Progress::default());
+        let worker = Worker {
+            input,
+            output,
+            run: Arc::new(run),
+            models,
+            program: decode::own_program()?,
+            progress: progress.clone(),
+        };
+        let _shown = Shown::start(progress, self.format, self.quiet);
+        worker.work(&plan, task, &|| self.runtime(job)).await
+    }
+
+    /// ONNX Runtime on the job's device: loaded once, a process can have no second.
+    fn runtime(&self, job: &Job) -> Result<Arc<Runtime>> {
+        if let Some(runtime) = self.runtime.get() {
+            return Ok(runtime.clone());
+        }
+        let device = job.run.device.parse()?;
+        let runtime = Arc::new(Runtime::load(self.onnxruntime.as_deref(), device, job.run.precision)?);
+        Ok(self.runtime.get_or_init(|| runtime).clone())
+    }
+
+    async fn seal(&self, output: &dyn Store, run_id: &RunId, json: bool) -> Result<u8> {
+        let run = manifest::read_record(output, run_id).await?;
+        let summary = seal::seal(output, run_id.as_str(), run.shards, run.created_at).await?;
+        if json {
+            let text = serde_json::to_string_pretty(&summary);
+            println!("{}", text.map_err(|error| Error::failed(format!("failed to print the summary: {error}")))?);
+        } else if !self.quiet {
+            for (table, totals) in &summary.tables {
+                eprintln!("{:<10} {} rows in {} files", table.directory(), totals.rows, totals.files);
+            }
+            if !summary.is_complete() {
+                eprintln!("missing    shards {:?}: work on them, then seal again", summary.missing);
+            }
+        }
+        Ok(if summary.is_flawless() { 0 } else { SOME_FAILED })
+    }
+
+    /// The closing table.
+    fn show(&self, done: &Done) {
+        if self.quiet {
+            return;
+        }
+        if done.committed_before > 0 {
+            tracing::info!(shards = done.committed_before, "shards were committed before and are kept");
+        }
+        match self.format {
+            LogFormat::Text => eprint!("{}", done.closing),
+            LogFormat::Json => done.closing.log(),
+        }
+    }
+}

@@ -1,0 +1,685 @@
+//! Decoding: one child process per video, which gets bytes and gives back scaled frames. This side never parses a
+//! video's bytes; the child is [`child`], and everything it says is checked here.
+
+pub mod avio;
+pub mod child;
+pub mod sample;
+mod sandbox;
+pub mod scale;
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use command_fds::CommandFdExt;
+use command_fds::FdMapping;
+use memmap2::MmapMut;
+use rustix::fs::{MemfdFlags, SealFlags};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedReadHalf;
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::error::{Error, Failure, VideoError, VideoErrorKind};
+
+/// First argument of the process that decodes: `vidindex <this>` is for [`Decoding`] alone.
+pub const CHILD_ARGUMENT: &str = "__decode";
+
+const CONTROL_FD: i32 = 3;
+const BYTES_FD: i32 = 4;
+const FRAMES_FD: i32 = 5;
+
+/// Clips that may be in the child's hands or on their way to a batch.
+const CLIP_SLOTS: usize = 2;
+/// Images likewise.
+const IMAGE_SLOTS: usize = 8;
+/// Nothing a child says is longer: a clip's list of frames is the longest.
+const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// A child that has been silent for so long, though it waits for nothing of ours, hangs.
+const SILENCE_MAX: Duration = Duration::from_secs(120);
+/// How much of what FFmpeg complained about is kept for the error message.
+const COMPLAINT_BYTES: usize = 4096;
+
+/// What a clip for the action model looks like.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClipSpec {
+    /// Frames of the Fast pathway, T.
+    pub frames: usize,
+    /// The short side is scaled to this many pixels.
+    pub side: usize,
+    /// Centre crop, pixels, at most `side`.
+    pub crop: usize,
+    /// Subtracted per channel, of RGB in 0..=1.
+    pub mean: [f32; 3],
+    /// Divided by per channel.
+    pub std: [f32; 3],
+    /// A segment's length.
+    pub clip_seconds: f64,
+    /// From one segment's start to the next.
+    pub stride_seconds: f64,
+}
+
+/// What an image for the detection model looks like.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImageSpec {
+    /// Width and height of the letterboxed image, pixels.
+    pub side: usize,
+    /// Images per second of video.
+    pub frames_per_second: f64,
+}
+
+/// What to make of one video.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Request {
+    /// The object's length.
+    pub size_bytes: u64,
+    /// Clips to make, if any.
+    pub clips: Option<ClipSpec>,
+    /// Images to make, if any.
+    pub images: Option<ImageSpec>,
+    /// Threads the codec may use.
+    pub threads: usize,
+    /// Private memory that the child may have.
+    pub memory_bytes: u64,
+    /// Decode nothing; only try to break out.
+    pub probe_sandbox: bool,
+}
+
+/// Where a picture lies in a letterboxed image, as YOLOv5's `letterbox` places it (scale up allowed, no stride rounding).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Letterbox {
+    /// Scale from the picture to the image.
+    pub gain: f64,
+    /// Scaled size, pixels.
+    pub width: usize,
+    /// Scaled size, pixels.
+    pub height: usize,
+    /// Bar on the left, pixels.
+    pub left: usize,
+    /// Bar above, pixels.
+    pub top: usize,
+}
+
+impl Letterbox {
+    /// A picture of `width` x `height` in an image of `side` x `side`.
+    pub fn new(width: usize, height: usize, side: usize) -> Self {
+        let gain = (side as f64 / width as f64).min(side as f64 / height as f64);
+        let scaled = |length: usize| ((length as f64 * gain).round_ties_even() as usize).clamp(1, side);
+        let (scaled_width, scaled_height) = (scaled(width), scaled(height));
+        let bar = |length: usize| ((side - length) as f64 / 2.0 - 0.1).round().max(0.0) as usize;
+        Self { gain, width: scaled_width, height: scaled_height, left: bar(scaled_width), top: bar(scaled_height) }
+    }
+}
+
+/// What the container says about the video.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StreamInfo {
+    /// FFmpeg's names of the format, comma separated.
+    pub container: String,
+    /// FFmpeg's name of the codec.
+    pub codec: String,
+    /// Pixels, as displayed (rotation applied).
+    pub width: u32,
+    /// Pixels, as displayed.
+    pub height: u32,
+    /// Degrees clockwise that frames are turned to be displayed: 0, 90, 180, 270.
+    pub rotation: u16,
+    /// Average, where known.
+    pub frames_per_second: Option<f64>,
+    /// As the container claims, where it does.
+    pub duration_seconds: Option<f64>,
+}
+
+/// What a child did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Frames presented.
+    pub frames_decoded: u64,
+    /// When the last frame's presentation ended, from the first frame's.
+    pub end_seconds: f64,
+    /// Packets and frames that were broken.
+    pub damaged: u64,
+    /// The first frame's presentation, on the container's clock.
+    pub start_seconds: Option<f64>,
+    /// Seconds spent on demuxing, decoding and scaling: waiting for neither bytes nor a slot.
+    pub decode_seconds: f64,
+    /// Seconds spent waiting for bytes.
+    pub fetch_seconds: f64,
+    /// Seconds spent waiting for a slot: inference was behind.
+    pub blocked_seconds: f64,
+}
+
+/// The two kinds of shared memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum SlotKind {
+    Clip = 0,
+    Image = 1,
+}
+
+/// From parent to child.
+#[derive(Debug, Serialize, Deserialize)]
+enum Order {
+    Decode(Request),
+    Free { kind: SlotKind, slot: usize },
+}
+
+/// From child to parent.
+#[derive(Debug, Serialize, Deserialize)]
+enum Message {
+    NotSandboxed { reason: String },
+    SandboxProbed { escapes: Vec<String> },
+    Opened(StreamInfo),
+    Clip { slot: usize, segment: i64, start_seconds: f64, end_seconds: f64, frames: i64, sampled: Vec<i64> },
+    Image { slot: usize, frame: i64, time_seconds: f64, width: u32, height: u32 },
+    Ended { totals: Totals, error: Option<VideoError> },
+}
+
+/// Where the slots lie in shared memory: clips first, each slot on a page border.
+#[derive(Debug, Clone, Copy)]
+struct Layout {
+    clip_bytes: usize,
+    image_bytes: usize,
+}
+
+impl Layout {
+    const PAGE: usize = 4096;
+
+    fn of(request: &Request) -> Self {
+        let clip = request.clips.as_ref().map_or(0, |spec| 3 * spec.frames * spec.crop * spec.crop * size_of::<f32>());
+        let image = request.images.as_ref().map_or(0, |spec| 3 * spec.side * spec.side);
+        Self { clip_bytes: clip, image_bytes: image }
+    }
+
+    fn slot_bytes(&self, kind: SlotKind) -> usize {
+        match kind {
+            SlotKind::Clip => self.clip_bytes,
+            SlotKind::Image => self.image_bytes,
+        }
+    }
+
+    fn slots(&self, kind: SlotKind) -> usize {
+        match (kind, self.slot_bytes(kind)) {
+            (_, 0) => 0,
+            (SlotKind::Clip, _) => CLIP_SLOTS,
+            (SlotKind::Image, _) => IMAGE_SLOTS,
+        }
+    }
+
+    fn stride(&self, kind: SlotKind) -> usize {
+        self.slot_bytes(kind).next_multiple_of(Self::PAGE)
+    }
+
+    fn bytes(&self) -> usize {
+        let all = |kind| self.slots(kind) * self.stride(kind);
+        (all(SlotKind::Clip) + all(SlotKind::Image)).max(Self::PAGE)
+    }
+
+    fn range(&self, kind: SlotKind, slot: usize) -> std::ops::Range<usize> {
+        let base = match kind {
+            SlotKind::Clip => 0,
+            SlotKind::Image => self.slots(SlotKind::Clip) * self.stride(SlotKind::Clip),
+        };
+        let start = base + slot * self.stride(kind);
+        start..start + self.slot_bytes(kind)
+    }
+}
+
+/// Bytes of the video being decoded, read on the child's behalf.
+#[async_trait::async_trait]
+pub trait ByteSource: Send + Sync {
+    /// At most `length` bytes from `offset`; none only at the end.
+    async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, Failure>;
+}
+
+/// A full slot of shared memory. Dropping it gives the slot back to the child.
+#[derive(Debug)]
+pub struct Slot {
+    shared: Arc<Shared>,
+    kind: SlotKind,
+    slot: usize,
+}
+
+#[derive(Debug)]
+struct Shared {
+    memory: MmapMut,
+    layout: Layout,
+    freed: mpsc::UnboundedSender<(SlotKind, usize)>,
+    /// Slots in our hands, by kind.
+    taken: [AtomicUsize; 2],
+}
+
+impl Slot {
+    /// The slot's bytes. A hostile child could still change them: they are pixels and no more, whatever they are.
+    pub fn bytes(&self) -> &[u8] {
+        &self.shared.memory[self.shared.layout.range(self.kind, self.slot)]
+    }
+
+    /// A clip's floats, `[3, frames, crop, crop]`.
+    pub fn floats(&self) -> &[f32] {
+        // SAFETY: slots begin on page borders, so nothing is cut off at either end; any bits are a valid f32.
+        let (_, floats, _) = unsafe { self.bytes().align_to::<f32>() };
+        floats
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.shared.taken[self.kind as usize].fetch_sub(1, Ordering::Relaxed);
+        // The child may have ended: then nobody needs the slot.
+        let _ = self.shared.freed.send((self.kind, self.slot));
+    }
+}
+
+/// One segment's clip.
+#[derive(Debug)]
+pub struct Clip {
+    /// The segment's number.
+    pub segment: i64,
+    /// k·stride.
+    pub start_seconds: f64,
+    /// Start plus clip, or the video's end.
+    pub end_seconds: f64,
+    /// Frames presented inside.
+    pub frames: i64,
+    /// Numbers of the frames sampled, in presentation order.
+    pub sampled: Vec<i64>,
+    /// The clip tensor.
+    pub slot: Slot,
+}
+
+/// One frame for detection.
+#[derive(Debug)]
+pub struct Image {
+    /// In presentation order, from 0.
+    pub frame: i64,
+    /// From the first frame presented.
+    pub time_seconds: f64,
+    /// Of the frame as displayed, pixels.
+    pub width: u32,
+    /// Of the frame as displayed, pixels.
+    pub height: u32,
+    /// The letterboxed image, `[side, side, 3]` bytes.
+    pub slot: Slot,
+}
+
+/// What comes out of a video, in this order: one `Opened`, then frames, then the end.
+#[derive(Debug)]
+pub enum SampledFrame {
+    /// The container could be read.
+    Opened(StreamInfo),
+    /// A segment is complete.
+    Clip(Clip),
+    /// A frame for detection.
+    Image(Image),
+}
+
+/// A video being decoded. Dropping it kills the child.
+pub struct Decoding {
+    child: Child,
+    messages: OwnedReadHalf,
+    shared: Arc<Shared>,
+    served: Arc<Served>,
+    tasks: Vec<JoinHandle<()>>,
+    complaints: JoinHandle<Vec<u8>>,
+    deadline: Instant,
+    limits: Limits,
+    /// Where the video ended and how, once it has.
+    end: Option<(Totals, Option<VideoError>)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    timeout: Duration,
+    memory_bytes: u64,
+}
+
+/// What the task that reads on the child's behalf tells us.
+#[derive(Default)]
+struct Served {
+    failure: Mutex<Option<Failure>>,
+    reading: AtomicBool,
+    /// Counts reads begun and slots freed: while it moves, the child is not the one to wait for.
+    activity: AtomicU64,
+}
+
+impl Decoding {
+    /// Starts a decoder process (`program` is this very binary) on the bytes of `source`.
+    pub fn start(
+        program: &Path,
+        request: Request,
+        source: Arc<dyn ByteSource>,
+        timeout: Duration,
+    ) -> Result<Self, Error> {
+        let io = |error: std::io::Error| Error::failed(format!("failed to start a decoder process: {error}"));
+        let layout = Layout::of(&request);
+        let (frames, memory) = shared_memory(layout.bytes()).map_err(io)?;
+        let (control, child_control) = StdUnixStream::pair().map_err(io)?;
+        let (bytes, child_bytes) = StdUnixStream::pair().map_err(io)?;
+        let mut command = Command::new(program);
+        command.arg(CHILD_ARGUMENT).env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        // No credentials reach the child; it must still find its shared libraries.
+        command.envs(std::env::var_os("LD_LIBRARY_PATH").map(|path| ("LD_LIBRARY_PATH", path)));
+        command.kill_on_drop(true);
+        let map = |parent_fd: OwnedFd, child_fd| FdMapping { parent_fd, child_fd };
+        command
+            .fd_mappings(vec![
+                map(child_control.into(), CONTROL_FD),
+                map(child_bytes.into(), BYTES_FD),
+                map(frames, FRAMES_FD),
+            ])
+            .map_err(|e| Error::failed(format!("failed to start a decoder process: {e}")))?;
+        let mut child = command.spawn().map_err(io)?;
+        // The command still holds the child's ends: without this, our sockets would never see it end.
+        drop(command);
+        control.set_nonblocking(true).map_err(io)?;
+        bytes.set_nonblocking(true).map_err(io)?;
+        let (messages, mut orders) = UnixStream::from_std(control).map_err(io)?.into_split();
+        let bytes = UnixStream::from_std(bytes).map_err(io)?;
+
+        let (freed, mut to_free) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared { memory, layout, freed, taken: Default::default() });
+        let served = Arc::new(Served::default());
+        let limits = Limits { timeout, memory_bytes: request.memory_bytes };
+        let first = Order::Decode(request);
+        let activity = served.clone();
+        // Bounded by the number of slots. Ends with the child, or with the last slot.
+        let order_task = tokio::spawn(async move {
+            let mut next = Some(first);
+            while let Some(order) = next {
+                if orders.write_all(&framed(&order)).await.is_err() {
+                    return;
+                }
+                activity.activity.fetch_add(1, Ordering::Relaxed);
+                next = to_free.recv().await.map(|(kind, slot)| Order::Free { kind, slot });
+            }
+        });
+        let byte_task = tokio::spawn(serve_bytes(bytes, source, served.clone()));
+        let stderr = child.stderr.take();
+        let complaints = tokio::spawn(async move {
+            let mut tail = Vec::new();
+            let Some(mut stderr) = stderr else { return tail };
+            let mut buffer = [0u8; 1024];
+            while let Ok(read @ 1..) = stderr.read(&mut buffer).await {
+                tail.extend_from_slice(&buffer[..read]);
+                tail.drain(..tail.len().saturating_sub(COMPLAINT_BYTES));
+            }
+            tail
+        });
+        Ok(Self {
+            child,
+            messages,
+            shared,
+            served,
+            tasks: vec![order_task, byte_task],
+            complaints,
+            deadline: Instant::now() + timeout,
+            limits,
+            end: None,
+        })
+    }
+
+    /// The next frame, or `None` at the end: then [`Decoding::totals`] are known. A video whose good part has been
+    /// given out already may still end in `Failure::Video`.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: drop the `Decoding` if this future is dropped.
+    pub async fn next(&mut self) -> Result<Option<SampledFrame>, Failure> {
+        match self.message().await? {
+            Message::Opened(info) => Ok(Some(SampledFrame::Opened(info))),
+            Message::Clip { slot, segment, start_seconds, end_seconds, frames, sampled } => {
+                let slot = self.slot(SlotKind::Clip, slot)?;
+                Ok(Some(SampledFrame::Clip(Clip { segment, start_seconds, end_seconds, frames, sampled, slot })))
+            }
+            Message::Image { slot, frame, time_seconds, width, height } => {
+                let slot = self.slot(SlotKind::Image, slot)?;
+                if width == 0 || height == 0 {
+                    return Err(self.crashed("an image without pixels").await);
+                }
+                Ok(Some(SampledFrame::Image(Image { frame, time_seconds, width, height, slot })))
+            }
+            Message::Ended { totals, error } => {
+                self.end = Some((totals, error.clone()));
+                match self.read_failure().or(error.map(Failure::Video)) {
+                    None => Ok(None),
+                    Some(Failure::Video(error)) => Err(Failure::Video(self.explained(error).await)),
+                    Some(failure) => Err(failure),
+                }
+            }
+            Message::NotSandboxed { reason } => Err(not_sandboxed(&reason).into()),
+            Message::SandboxProbed { .. } => Err(self.crashed("an answer to no question").await),
+        }
+    }
+
+    /// What the child did, as far as it could tell: zero where it died.
+    pub fn totals(&self) -> Totals {
+        self.end.as_ref().map_or_else(Totals::default, |(totals, _)| *totals)
+    }
+
+    fn read_failure(&self) -> Option<Failure> {
+        self.served.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Checks what the child says of shared memory before anyone looks there.
+    fn slot(&self, kind: SlotKind, slot: usize) -> Result<Slot, Failure> {
+        if slot >= self.shared.layout.slots(kind) {
+            return Err(VideoError::new(VideoErrorKind::DecoderCrashed, "the decoder named a slot that is not").into());
+        }
+        self.shared.taken[kind as usize].fetch_add(1, Ordering::Relaxed);
+        Ok(Slot { shared: self.shared.clone(), kind, slot })
+    }
+
+    /// Waits for a message, as long as the child has reason to be silent.
+    async fn message(&mut self) -> Result<Message, Failure> {
+        let mut seen = (self.served.activity.load(Ordering::Relaxed), Instant::now());
+        let mut reading = Box::pin(receive(&mut self.messages));
+        loop {
+            let patience = Duration::from_secs(1).min(self.deadline.saturating_duration_since(Instant::now()));
+            match tokio::time::timeout(patience, &mut reading).await {
+                Ok(Ok(message)) => return Ok(message),
+                Ok(Err(_)) => break,
+                Err(_) => {}
+            }
+            let now = Instant::now();
+            let activity = self.served.activity.load(Ordering::Relaxed);
+            let ours = self.served.reading.load(Ordering::Relaxed)
+                || self.shared.taken.iter().any(|taken| taken.load(Ordering::Relaxed) > 0);
+            if activity != seen.0 || ours {
+                seen = (activity, now);
+            }
+            if now >= self.deadline {
+                let limit = self.limits.timeout.as_secs();
+                return Err(VideoError::new(VideoErrorKind::Timeout, format!("not done after {limit} s")).into());
+            }
+            if now.duration_since(seen.1) > SILENCE_MAX {
+                let limit = SILENCE_MAX.as_secs();
+                let message = format!("the decoder has done nothing for {limit} s");
+                return Err(VideoError::new(VideoErrorKind::Timeout, message).into());
+            }
+        }
+        drop(reading);
+        Err(self.crashed("").await)
+    }
+
+    /// The child has gone without a word, or talks nonsense: why?
+    async fn crashed(&mut self, seen: &str) -> Failure {
+        if let Some(failure) = self.read_failure() {
+            return failure;
+        }
+        let _ = self.child.start_kill();
+        let status = self.child.wait().await;
+        let complaints = self.complaints().await;
+        let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+        if complaints.contains("memory allocation of") {
+            let limit = self.limits.memory_bytes >> 20;
+            return VideoError::new(VideoErrorKind::OutOfMemory, format!("the decoder needs over {limit} MiB")).into();
+        }
+        let detail: Vec<&str> =
+            [seen, status.as_str(), last_line(&complaints)].into_iter().filter(|s| !s.is_empty()).collect();
+        VideoError::new(VideoErrorKind::DecoderCrashed, format!("the decoder died: {}", detail.join("; "))).into()
+    }
+
+    /// The error with FFmpeg's own last complaint behind it.
+    async fn explained(&mut self, error: VideoError) -> VideoError {
+        let complaints = self.complaints().await;
+        match last_line(&complaints) {
+            "" => error,
+            line => VideoError { message: format!("{} ({line})", error.message), ..error },
+        }
+    }
+
+    async fn complaints(&mut self) -> String {
+        let tail = tokio::time::timeout(Duration::from_secs(2), &mut self.complaints).await;
+        tail.ok().and_then(Result::ok).map(|tail| String::from_utf8_lossy(&tail).into_owned()).unwrap_or_default()
+    }
+}
+
+impl Drop for Decoding {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+        self.complaints.abort();
+    }
+}
+
+/// Starts a decoder process and has it try to open a file, a socket and a program.
+pub async fn probe_sandbox(program: &Path) -> Result<(), Error> {
+    struct Nothing;
+    #[async_trait::async_trait]
+    impl ByteSource for Nothing {
+        async fn read_at(&self, _: u64, _: usize) -> Result<Bytes, Failure> {
+            Ok(Bytes::new())
+        }
+    }
+    let request = Request { probe_sandbox: true, memory_bytes: 1 << 30, ..Default::default() };
+    let mut probe = Decoding::start(program, request, Arc::new(Nothing), Duration::from_secs(10))?;
+    match probe.message().await {
+        Ok(Message::SandboxProbed { escapes }) if escapes.is_empty() => Ok(()),
+        Ok(Message::SandboxProbed { escapes }) => Err(not_sandboxed(&format!("the decoder {}", escapes.join(", ")))),
+        Ok(Message::NotSandboxed { reason }) => Err(not_sandboxed(&reason)),
+        Ok(_) => Err(not_sandboxed("the decoder answers nonsense")),
+        Err(Failure::Job(error)) => Err(error),
+        Err(Failure::Video(error)) => Err(not_sandboxed(&error.message)),
+        Err(Failure::Shard(error)) => Err(error.into()),
+    }
+}
+
+/// The binary that decodes: this one.
+pub fn own_program() -> Result<PathBuf, Error> {
+    std::env::current_exe().map_err(|error| Error::failed(format!("failed to find this program's own file: {error}")))
+}
+
+/// Versions of libavcodec and libavformat, as FFmpeg packs them: major, minor and micro in 16, 8 and 8 bits.
+pub fn ffmpeg_versions() -> (u32, u32) {
+    (ffmpeg_next::codec::version(), ffmpeg_next::format::version())
+}
+
+fn not_sandboxed(reason: &str) -> Error {
+    Error::failed(format!("the decoder process could not be closed in: {reason}")).with_hint(
+        "the kernel must allow seccomp filters (CONFIG_SECCOMP_FILTER); in a container, check its security profile",
+    )
+}
+
+fn last_line(complaints: &str) -> &str {
+    complaints.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("")
+}
+
+/// Memory for both processes, which neither can shrink under the other.
+fn shared_memory(bytes: usize) -> std::io::Result<(OwnedFd, MmapMut)> {
+    let fd = rustix::fs::memfd_create("vidindex-frames", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    rustix::fs::ftruncate(&fd, bytes as u64)?;
+    rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    // SAFETY: sealed, so no access can fall off its end; the child only writes slots that it holds, and if it breaks
+    // that rule the worst is a torn pixel.
+    let memory = unsafe { MmapMut::map_mut(&fd)? };
+    Ok((fd, memory))
+}
+
+fn framed(order: &Order) -> Vec<u8> {
+    let body = serde_json::to_vec(order).unwrap_or_default();
+    let mut framed = (body.len() as u32).to_le_bytes().to_vec();
+    framed.extend_from_slice(&body);
+    framed
+}
+
+async fn receive(messages: &mut OwnedReadHalf) -> std::io::Result<Message> {
+    let length = messages.read_u32_le().await? as usize;
+    if length > MESSAGE_BYTES_MAX {
+        return Err(std::io::ErrorKind::InvalidData.into());
+    }
+    let mut body = vec![0; length];
+    messages.read_exact(&mut body).await?;
+    Ok(serde_json::from_slice(&body)?)
+}
+
+/// Answers the child's reads until it ends. The first failure is kept, and the child told no more than that.
+async fn serve_bytes(mut socket: UnixStream, source: Arc<dyn ByteSource>, served: Arc<Served>) {
+    loop {
+        let (Ok(offset), Ok(length)) = (socket.read_u64_le().await, socket.read_u32_le().await) else { return };
+        served.reading.store(true, Ordering::Relaxed);
+        let result = source.read_at(offset, (length as usize).min(avio::READ_BYTES)).await;
+        served.reading.store(false, Ordering::Relaxed);
+        served.activity.fetch_add(1, Ordering::Relaxed);
+        let sent = match result {
+            Ok(bytes) => match socket.write_u32_le(bytes.len() as u32).await {
+                Ok(()) => socket.write_all(&bytes).await,
+                Err(error) => Err(error),
+            },
+            Err(failure) => {
+                served.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+                socket.write_u32_le(avio::READ_FAILED).await
+            }
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wide_picture_is_letterboxed_as_the_reference_does() {
+        let at = Letterbox::new(1280, 720, 640);
+        assert_eq!((at.width, at.height, at.left, at.top), (640, 360, 0, 140));
+        let at = Letterbox::new(340, 256, 640);
+        assert_eq!((at.width, at.height, at.left, at.top), (640, 482, 0, 79));
+        let at = Letterbox::new(810, 1080, 640);
+        assert_eq!((at.width, at.height, at.left, at.top), (480, 640, 80, 0));
+    }
+
+    #[test]
+    fn slots_do_not_overlap() {
+        let request = Request {
+            clips: Some(ClipSpec {
+                frames: 3,
+                side: 10,
+                crop: 10,
+                mean: [0.0; 3],
+                std: [1.0; 3],
+                clip_seconds: 1.0,
+                stride_seconds: 1.0,
+            }),
+            images: Some(ImageSpec { side: 33, frames_per_second: 1.0 }),
+            ..Default::default()
+        };
+        let layout = Layout::of(&request);
+        let mut end = 0;
+        for kind in [SlotKind::Clip, SlotKind::Image] {
+            for slot in 0..layout.slots(kind) {
+                let range = layout.range(kind, slot);
+                assert!(range.start >= end && range.start % Layout::PAGE == 0);
+                end = range.end;
+            }
+        }
+        assert!(end <= layout.bytes());
+    }
+}

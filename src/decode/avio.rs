@@ -1,0 +1,74 @@
+//! The child's byte source: a seekable stream whose reads are answered by the parent over a socket.
+//!
+//! A request is the offset (u64) and length (u32), little endian; the answer a length (u32) and that many bytes.
+
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// An answer's length when the parent could not read: the parent knows why.
+pub const READ_FAILED: u32 = u32::MAX;
+
+/// What the child asks for at once, and FFmpeg's buffer: large enough to make the round trip cheap.
+pub const READ_BYTES: usize = 256 * 1024;
+
+/// Bytes of one object, asked of the parent.
+#[derive(Debug)]
+pub struct RemoteBytes {
+    socket: UnixStream,
+    position: u64,
+    size_bytes: u64,
+    waited_us: Arc<AtomicU64>,
+}
+
+impl RemoteBytes {
+    /// An object of `size_bytes` behind `socket`; time spent waiting is added to `waited_us`.
+    pub fn new(socket: UnixStream, size_bytes: u64, waited_us: Arc<AtomicU64>) -> Self {
+        Self { socket, position: 0, size_bytes, waited_us }
+    }
+
+    fn fetch(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut request = [0u8; 12];
+        request[..8].copy_from_slice(&self.position.to_le_bytes());
+        request[8..].copy_from_slice(&(buffer.len() as u32).to_le_bytes());
+        self.socket.write_all(&request)?;
+        let mut length = [0u8; 4];
+        self.socket.read_exact(&mut length)?;
+        let length = u32::from_le_bytes(length);
+        if length == READ_FAILED || length as usize > buffer.len() {
+            return Err(io::Error::other("the parent could not read"));
+        }
+        self.socket.read_exact(&mut buffer[..length as usize])?;
+        Ok(length as usize)
+    }
+}
+
+impl Read for RemoteBytes {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.size_bytes.saturating_sub(self.position);
+        let wanted = (buffer.len() as u64).min(left).min(READ_BYTES as u64) as usize;
+        if wanted == 0 {
+            return Ok(0);
+        }
+        let started = Instant::now();
+        let result = self.fetch(&mut buffer[..wanted]);
+        self.waited_us.fetch_add(started.elapsed().as_micros() as u64, Ordering::Relaxed);
+        let read = result?;
+        self.position += read as u64;
+        Ok(read)
+    }
+}
+
+impl Seek for RemoteBytes {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let position = match to {
+            SeekFrom::Start(offset) => Some(offset),
+            SeekFrom::Current(offset) => self.position.checked_add_signed(offset),
+            SeekFrom::End(offset) => self.size_bytes.checked_add_signed(offset),
+        };
+        self.position = position.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        Ok(self.position)
+    }
+}

@@ -1,0 +1,555 @@
+//! The decoder process: demuxes, decodes and scales one video, then ends. It is the same binary, run again by
+//! [`Decoding`](super::Decoding), and lives in the [sandbox](super::sandbox).
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use ffmpeg_next::codec::{decoder, packet::side_data, threading};
+use ffmpeg_next::format::{self, context::Input, context::StreamIo, stream::Disposition};
+use ffmpeg_next::frame::Video as Frame;
+use ffmpeg_next::{Dictionary, Error as AvError, Packet, Rational, Stream, ffi, media};
+use memmap2::MmapMut;
+
+use super::avio::{READ_BYTES, RemoteBytes};
+use super::sample::{DetectionSampler, Presented, Reorder, Segment, SegmentSampler, linspace_index};
+use super::scale::{Converter, Rgb, clip_frame, letterboxed};
+use super::{
+    BYTES_FD, CONTROL_FD, ClipSpec, FRAMES_FD, Layout, Message, Order, Request, SlotKind, StreamInfo, Totals, sandbox,
+};
+use crate::error::{VideoError, VideoErrorKind};
+
+/// Frames held back so that a decoder's timestamps may be out of order by as many (B-frames packed in AVI).
+const REORDER_FRAMES: usize = 4;
+
+/// Larger pictures are not decoded: 16384 x 8192 is well beyond 8K.
+const PIXELS_MAX: u64 = 16384 * 8192;
+
+/// Decoded frames of an open segment are kept as they are up to this share of the process's memory, then scaled early.
+const HELD_SHARE: u64 = 4;
+
+/// Broken packets in a row after which the rest of a file is given up.
+const DAMAGED_IN_A_ROW_MAX: u32 = 1000;
+
+/// Runs the decoder process to its end. Its orders come through the descriptors that the parent put in place.
+pub fn main() -> ExitCode {
+    // SAFETY: the parent, the only caller, mapped these three descriptors for us; nothing else here owns them.
+    let [control, bytes, frames] = unsafe { [CONTROL_FD, BYTES_FD, FRAMES_FD].map(|fd| OwnedFd::from_raw_fd(fd)) };
+    match serve(control.into(), bytes.into(), frames.into()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // The parent has gone, or ended this video: nobody to tell.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn serve(control: UnixStream, bytes: UnixStream, frames: File) -> io::Result<()> {
+    let mut orders = BufReader::new(control.try_clone()?);
+    let Order::Decode(request) = receive(&mut orders)? else { return Err(io::ErrorKind::InvalidData.into()) };
+    let layout = Layout::of(&request);
+    // SAFETY: the file is memory shared with the parent, sealed against shrinking; the parent only reads a slot between
+    // our message that it is full and its order that it is free.
+    let memory = unsafe { MmapMut::map_mut(&frames)? };
+    if memory.len() < layout.bytes() {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut output = Output { control, orders, memory, layout, free: Default::default(), waited_us: 0 };
+    for kind in [SlotKind::Clip, SlotKind::Image] {
+        output.free[kind as usize] = (0..layout.slots(kind)).collect();
+    }
+    if let Err(reason) = sandbox::enter(request.memory_bytes) {
+        return output.send(&Message::NotSandboxed { reason });
+    }
+    if request.probe_sandbox {
+        return output.send(&Message::SandboxProbed { escapes: escapes() });
+    }
+    let started = Instant::now();
+    let read_waited_us = Arc::new(AtomicU64::new(0));
+    let source = RemoteBytes::new(bytes, request.size_bytes, read_waited_us.clone());
+    let mut totals = Totals::default();
+    let error = match index(&request, source, &mut output, &mut totals) {
+        Ok(()) => None,
+        Err(Stop::Video(error)) => Some(error),
+        Err(Stop::Parent(error)) => return Err(error),
+    };
+    totals.fetch_seconds = read_waited_us.load(Ordering::Relaxed) as f64 / 1e6;
+    totals.blocked_seconds = output.waited_us as f64 / 1e6;
+    let waited = totals.fetch_seconds + totals.blocked_seconds;
+    totals.decode_seconds = (started.elapsed().as_secs_f64() - waited).max(0.0);
+    output.send(&Message::Ended { totals, error })
+}
+
+/// What the sandbox should stop and does not: empty where it works.
+fn escapes() -> Vec<String> {
+    let mut found = Vec::new();
+    if File::open("/proc/self/status").is_ok() {
+        found.push("opened a file".to_owned());
+    }
+    if std::net::UdpSocket::bind("127.0.0.1:0").is_ok() {
+        found.push("opened a socket".to_owned());
+    }
+    if std::process::Command::new("/bin/true").status().is_ok() {
+        found.push("started a program".to_owned());
+    }
+    found
+}
+
+/// Why decoding ends early.
+enum Stop {
+    Video(VideoError),
+    Parent(io::Error),
+}
+
+impl From<VideoError> for Stop {
+    fn from(error: VideoError) -> Self {
+        Self::Video(error)
+    }
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Self::Parent(error)
+    }
+}
+
+fn av(doing: &str, error: AvError) -> VideoError {
+    let kind = match error {
+        AvError::Other { errno: ffmpeg_next::error::ENOMEM } => VideoErrorKind::OutOfMemory,
+        AvError::DecoderNotFound | AvError::PatchWelcome | AvError::Other { errno: ffmpeg_next::error::ENOSYS } => {
+            VideoErrorKind::Unsupported
+        }
+        _ => VideoErrorKind::Corrupt,
+    };
+    VideoError::new(kind, format!("failed to {doing}: {error}"))
+}
+
+fn index(request: &Request, source: RemoteBytes, output: &mut Output, totals: &mut Totals) -> Result<(), Stop> {
+    ffmpeg_next::init().map_err(|e| av("initialise FFmpeg", e))?;
+    ffmpeg_next::log::set_level(ffmpeg_next::log::Level::Error);
+    let mut input = open(source)?;
+    let stream = video_stream(&input)?;
+    let (stream_index, time_base) = (stream.index(), stream.time_base());
+    let rotation = rotation(&stream);
+    let info = stream_info(&input, &stream, rotation);
+    let expected_seconds = info.duration_seconds;
+    let pixels = u64::from(info.width) * u64::from(info.height);
+    output.send(&Message::Opened(info))?;
+    if pixels > PIXELS_MAX {
+        return Err(too_large(format!("{pixels} pixels a frame; at most {PIXELS_MAX} are decoded")).into());
+    }
+    let mut decoder = open_decoder(&stream, request.threads)?;
+    discard_all_but(&mut input, stream_index);
+
+    let mut presenter =
+        Presenter::new(request, output, totals, time_base, rotation, frame_seconds(&input, stream_index));
+    let mut damaged_in_a_row = 0;
+    let mut failure = None;
+    loop {
+        let mut packet = Packet::empty();
+        match packet.read(&mut input) {
+            Ok(()) if packet.stream() != stream_index => continue,
+            Ok(()) => damaged_in_a_row = 0,
+            Err(AvError::Eof) => break,
+            Err(AvError::Other { errno: ffmpeg_next::error::EAGAIN }) => continue,
+            Err(AvError::InvalidData) if damaged_in_a_row < DAMAGED_IN_A_ROW_MAX => {
+                damaged_in_a_row += 1;
+                presenter.totals.damaged += 1;
+                continue;
+            }
+            Err(error) => {
+                failure = Some(av("read the file", error));
+                break;
+            }
+        }
+        presenter.feed(&mut decoder, Some(&packet))?;
+    }
+    presenter.feed(&mut decoder, None)?;
+    presenter.finish()?;
+    let ended_at = totals.end_seconds;
+    let missing_seconds = expected_seconds.unwrap_or(0.0) - ended_at;
+    if let Some(error) = failure {
+        return Err(error.into());
+    }
+    if totals.frames_decoded == 0 {
+        return Err(VideoError::new(VideoErrorKind::Corrupt, "no frame could be decoded").into());
+    }
+    if missing_seconds > (0.05 * (ended_at + missing_seconds)).max(1.0) {
+        let message = format!("ends after {ended_at:.1} s of {:.1} s", ended_at + missing_seconds);
+        return Err(VideoError::new(VideoErrorKind::Corrupt, message).into());
+    }
+    if totals.damaged > 0 {
+        let message = format!("{} damaged packets or frames", totals.damaged);
+        return Err(VideoError::new(VideoErrorKind::Corrupt, message).into());
+    }
+    Ok(())
+}
+
+fn too_large(message: String) -> VideoError {
+    VideoError::new(VideoErrorKind::TooLarge, message)
+}
+
+/// Opens the container. Formats that name other files or addresses cannot follow them.
+fn open(source: RemoteBytes) -> Result<Input, VideoError> {
+    let mut io = StreamIo::from_read_seek_with_capacity(source, READ_BYTES).map_err(|e| av("open the file", e))?;
+    let mut format = std::ptr::null();
+    // SAFETY: `io` is a live read context; no name, no log context. The probed bytes are rewound into its buffer.
+    let probed = unsafe {
+        ffi::av_probe_input_buffer2(io.as_mut_ptr(), &mut format, std::ptr::null(), std::ptr::null_mut(), 0, 0)
+    };
+    if probed < 0 {
+        return Err(VideoError::new(VideoErrorKind::NotAVideo, "no known container format"));
+    }
+    let mut options = Dictionary::new();
+    options.set("protocol_whitelist", "none");
+    format::input_from_stream(io, None, Some(options)).map_err(|e| av("open the container", e))
+}
+
+fn video_stream(input: &Input) -> Result<Stream<'_>, VideoError> {
+    let moving = |s: &Stream<'_>| !s.disposition().contains(Disposition::ATTACHED_PIC);
+    if let Some(best) = input.streams().best(media::Type::Video).filter(moving) {
+        return Ok(best);
+    }
+    let mut videos = input.streams().filter(|s| s.parameters().medium() == media::Type::Video && moving(s));
+    match videos.next() {
+        Some(stream) => Err(VideoError::new(
+            VideoErrorKind::Unsupported,
+            format!("no decoder for {}", stream.parameters().id().name()),
+        )),
+        None => {
+            let kinds: Vec<_> = input.streams().map(|s| format!("{:?}", s.parameters().medium())).collect();
+            Err(VideoError::new(VideoErrorKind::NoVideoStream, format!("streams: {}", kinds.join(", "))))
+        }
+    }
+}
+
+/// Degrees clockwise that a frame is turned to be displayed, from the display matrix, to the next quarter.
+fn rotation(stream: &Stream<'_>) -> u16 {
+    let Some(matrix) = stream.side_data().find(|data| data.kind() == side_data::Type::DisplayMatrix) else { return 0 };
+    let at = |i: usize| matrix.data()[i * 4..].first_chunk().map_or(0.0, |bytes| f64::from(i32::from_ne_bytes(*bytes)));
+    if matrix.data().len() < 36 {
+        return 0;
+    }
+    let degrees = at(1).atan2(at(0)).to_degrees();
+    ((degrees / 90.0).round() as i32 * 90).rem_euclid(360) as u16
+}
+
+fn stream_info(input: &Input, stream: &Stream<'_>, rotation: u16) -> StreamInfo {
+    let parameters = stream.parameters();
+    // SAFETY: the parameters are live; both fields are plain integers.
+    let (width, height) = unsafe { ((*parameters.as_ptr()).width as u32, (*parameters.as_ptr()).height as u32) };
+    let turned = rotation % 180 == 90;
+    let stream_seconds = Some(stream.duration()).filter(|d| *d > 0).map(|d| d as f64 * f64::from(stream.time_base()));
+    let container_seconds = Some(input.duration()).filter(|d| *d > 0).map(|d| d as f64 / f64::from(ffi::AV_TIME_BASE));
+    StreamInfo {
+        container: input.format().name().to_owned(),
+        codec: parameters.id().name().to_owned(),
+        width: if turned { height } else { width },
+        height: if turned { width } else { height },
+        rotation,
+        frames_per_second: Some(f64::from(stream.avg_frame_rate())).filter(|r| r.is_finite() && *r > 0.0),
+        duration_seconds: stream_seconds.or(container_seconds),
+    }
+}
+
+fn frame_seconds(input: &Input, index: usize) -> f64 {
+    let rate = input.stream(index).map_or(0.0, |s| f64::from(s.avg_frame_rate()));
+    if rate.is_finite() && rate > 0.0 { 1.0 / rate } else { 0.04 }
+}
+
+fn open_decoder(stream: &Stream<'_>, threads: usize) -> Result<decoder::Video, VideoError> {
+    let doing = "open the decoder";
+    let mut context =
+        ffmpeg_next::codec::context::Context::from_parameters(stream.parameters()).map_err(|e| av(doing, e))?;
+    context.set_threading(threading::Config { kind: threading::Type::Frame, count: threads, ..Default::default() });
+    let mut decoder = context.decoder();
+    decoder.set_packet_time_base(stream.time_base());
+    let codec = decoder::find(stream.parameters().id()).ok_or_else(|| av(doing, AvError::DecoderNotFound))?;
+    let mut options = Dictionary::new();
+    options.set("max_pixels", &PIXELS_MAX.to_string());
+    decoder.open_as_with(codec, options).and_then(|opened| opened.video()).map_err(|e| av(doing, e))
+}
+
+/// The other streams' packets are not even read where the container allows it.
+fn discard_all_but(input: &mut Input, index: usize) {
+    for mut stream in input.streams_mut().filter(|s| s.index() != index) {
+        // SAFETY: the stream belongs to the open input; the demuxer reads this field between packets only.
+        unsafe { (*stream.as_mut_ptr()).discard = ffi::AVDiscard::AVDISCARD_ALL };
+    }
+}
+
+/// A frame of an open segment, as decoded or, where many are held, as scaled already (`[3, crop, crop]`).
+enum Held {
+    Decoded(Frame),
+    Scaled(Vec<f32>),
+}
+
+impl Held {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Decoded(frame) => (0..frame.planes()).map(|plane| frame.data(plane).len()).sum(),
+            Self::Scaled(_) => 0,
+        }
+    }
+}
+
+/// Brings frames into presentation order, times them, and sends what the models need of them.
+struct Presenter<'a> {
+    request: &'a Request,
+    output: &'a mut Output,
+    totals: &'a mut Totals,
+    reorder: Reorder<Frame>,
+    clock: Clock,
+    detections: Option<DetectionSampler>,
+    segments: Option<SegmentSampler<Held>>,
+    converter: Converter,
+}
+
+impl<'a> Presenter<'a> {
+    fn new(
+        request: &'a Request,
+        output: &'a mut Output,
+        totals: &'a mut Totals,
+        time_base: Rational,
+        rotation: u16,
+        frame_seconds: f64,
+    ) -> Self {
+        Self {
+            request,
+            output,
+            totals,
+            reorder: Reorder::new(REORDER_FRAMES),
+            clock: Clock { time_base: f64::from(time_base), frame_seconds, ..Default::default() },
+            detections: request.images.as_ref().map(|spec| DetectionSampler::new(spec.frames_per_second)),
+            segments: request.clips.as_ref().map(|spec| SegmentSampler::new(spec.clip_seconds, spec.stride_seconds)),
+            converter: Converter::new(rotation),
+        }
+    }
+
+    /// Gives the decoder a packet, or the stream's end, and presents every frame that comes out.
+    fn feed(&mut self, decoder: &mut decoder::Video, packet: Option<&Packet>) -> Result<(), Stop> {
+        let sent = match packet {
+            Some(packet) => decoder.send_packet(packet),
+            None => decoder.send_eof(),
+        };
+        self.note(sent)?;
+        loop {
+            let mut frame = Frame::empty();
+            match decoder.receive_frame(&mut frame) {
+                Ok(()) => {
+                    let pts = self.clock.pts(frame.timestamp());
+                    if let Some((pts, frame)) = self.reorder.push(pts, frame) {
+                        self.present(pts, frame)?;
+                    }
+                }
+                Err(AvError::Eof | AvError::Other { errno: ffmpeg_next::error::EAGAIN }) => return Ok(()),
+                Err(error) => self.note(Err(error))?,
+            }
+        }
+    }
+
+    /// Counts a decoder's complaint; only lack of memory ends the video. Before the first frame there is nothing to
+    /// damage: a recording may begin between two key frames.
+    fn note(&mut self, result: Result<(), AvError>) -> Result<(), Stop> {
+        match result {
+            Err(error @ AvError::Other { errno: ffmpeg_next::error::ENOMEM }) => Err(av("decode", error).into()),
+            Err(AvError::Eof) | Ok(()) => Ok(()),
+            Err(_) => {
+                self.totals.damaged += u64::from(self.totals.frames_decoded > 0);
+                Ok(())
+            }
+        }
+    }
+
+    fn present(&mut self, pts: i64, frame: Frame) -> Result<(), Stop> {
+        let time_seconds = self.clock.seconds(pts);
+        self.totals.start_seconds = self.totals.start_seconds.or(self.clock.origin);
+        let number = self.totals.frames_decoded as i64;
+        self.totals.frames_decoded += 1;
+        self.totals.damaged += u64::from(frame.is_corrupt());
+        self.totals.end_seconds = time_seconds + self.clock.frame_seconds;
+        if self.detections.as_mut().is_some_and(|sampler| sampler.takes(time_seconds)) {
+            self.send_image(number, time_seconds, &frame)?;
+        }
+        let (Some(segments), Some(spec)) = (&mut self.segments, &self.request.clips) else { return Ok(()) };
+        let held = Held::Decoded(frame);
+        let held_bytes: usize = segments.held().map(|p| p.frame.bytes()).sum::<usize>() + held.bytes();
+        let held = match held {
+            Held::Decoded(frame) if held_bytes as u64 > self.request.memory_bytes / HELD_SHARE => {
+                let picture = rgb(&mut self.converter, &frame)?;
+                let mut scaled = vec![0.0; 3 * spec.crop * spec.crop];
+                clip_frame(&picture, &ClipSpec { frames: 1, ..spec.clone() }, 0, &mut scaled);
+                Held::Scaled(scaled)
+            }
+            held => held,
+        };
+        let (output, converter) = (&mut *self.output, &mut self.converter);
+        segments.push(Presented { number, time_seconds, frame: held }, |s| send_clip(output, converter, spec, s))
+    }
+
+    /// Presents what is still held back, and closes the last segments.
+    fn finish(&mut self) -> Result<(), Stop> {
+        while let Some((pts, frame)) = self.reorder.pop() {
+            self.present(pts, frame)?;
+        }
+        let (Some(segments), Some(spec)) = (&mut self.segments, &self.request.clips) else { return Ok(()) };
+        let (output, converter) = (&mut *self.output, &mut self.converter);
+        segments.finish(self.totals.end_seconds, |s| send_clip(output, converter, spec, s))
+    }
+
+    fn send_image(&mut self, frame: i64, time_seconds: f64, decoded: &Frame) -> Result<(), Stop> {
+        let Some(spec) = &self.request.images else { return Ok(()) };
+        let slot = self.output.slot(SlotKind::Image)?;
+        let picture = rgb(&mut self.converter, decoded)?;
+        letterboxed(&picture, spec.side, self.output.bytes(SlotKind::Image, slot));
+        let (width, height) = (picture.width as u32, picture.height as u32);
+        Ok(self.output.send(&Message::Image { slot, frame, time_seconds, width, height })?)
+    }
+}
+
+fn rgb(converter: &mut Converter, frame: &Frame) -> Result<Rgb, VideoError> {
+    if u64::from(frame.width()) * u64::from(frame.height()) > PIXELS_MAX {
+        return Err(too_large(format!("a frame of {} x {}", frame.width(), frame.height())));
+    }
+    converter.rgb(frame).map_err(|error| match error {
+        AvError::InvalidData => {
+            VideoError::new(VideoErrorKind::Unsupported, format!("no conversion from {:?} to RGB", frame.format()))
+        }
+        error => av("convert a frame to RGB", error),
+    })
+}
+
+fn send_clip(
+    output: &mut Output,
+    converter: &mut Converter,
+    spec: &ClipSpec,
+    segment: Segment<'_, Held>,
+) -> Result<(), Stop> {
+    let slot = output.slot(SlotKind::Clip)?;
+    let n = segment.frames.len();
+    let picks: Vec<usize> = (0..spec.frames).map(|i| linspace_index(n, spec.frames, i)).collect();
+    let pixels = spec.crop * spec.crop;
+    for (i, &pick) in picks.iter().enumerate() {
+        let clip = output.floats(slot);
+        if i > 0 && picks[i - 1] == pick {
+            for c in 0..3 {
+                let at = (c * spec.frames + i) * pixels;
+                clip.copy_within(at - pixels..at, at);
+            }
+            continue;
+        }
+        match &segment.frames[pick].frame {
+            Held::Decoded(frame) => {
+                let picture = rgb(converter, frame)?;
+                clip_frame(&picture, spec, i, clip);
+            }
+            Held::Scaled(scaled) => {
+                for c in 0..3 {
+                    clip[(c * spec.frames + i) * pixels..][..pixels].copy_from_slice(&scaled[c * pixels..][..pixels]);
+                }
+            }
+        }
+    }
+    Ok(output.send(&Message::Clip {
+        slot,
+        segment: segment.index,
+        start_seconds: segment.start_seconds,
+        end_seconds: segment.end_seconds,
+        frames: n as i64,
+        sampled: picks.iter().map(|&pick| segment.frames[pick].number).collect(),
+    })?)
+}
+
+/// Turns timestamps into seconds since the first frame presented; never runs backwards.
+#[derive(Default)]
+struct Clock {
+    time_base: f64,
+    frame_seconds: f64,
+    last_pts: Option<i64>,
+    origin: Option<f64>,
+    last_seconds: f64,
+}
+
+impl Clock {
+    /// A frame without a timestamp follows the last one.
+    fn pts(&mut self, timestamp: Option<i64>) -> i64 {
+        let follows = || self.last_pts.map_or(0, |last| last + (self.frame_seconds / self.time_base).round() as i64);
+        let pts = timestamp.unwrap_or_else(follows);
+        self.last_pts = Some(pts);
+        pts
+    }
+
+    fn seconds(&mut self, pts: i64) -> f64 {
+        let absolute = pts as f64 * self.time_base;
+        let origin = *self.origin.get_or_insert(absolute);
+        let mut seconds = absolute - origin;
+        if seconds < self.last_seconds {
+            // A clock that was set back by a second or more is another recording in the same file: it goes on after.
+            if self.last_seconds - seconds >= 1.0 {
+                let continued = self.last_seconds + self.frame_seconds;
+                self.origin = Some(absolute - continued);
+                seconds = continued;
+            } else {
+                seconds = self.last_seconds;
+            }
+        }
+        self.last_seconds = seconds;
+        seconds
+    }
+}
+
+/// The way back to the parent: messages, and frames in shared memory.
+struct Output {
+    control: UnixStream,
+    orders: BufReader<UnixStream>,
+    memory: MmapMut,
+    layout: Layout,
+    free: [Vec<usize>; 2],
+    waited_us: u64,
+}
+
+impl Output {
+    fn send(&mut self, message: &Message) -> io::Result<()> {
+        let body = serde_json::to_vec(message)?;
+        let mut framed = (body.len() as u32).to_le_bytes().to_vec();
+        framed.extend_from_slice(&body);
+        self.control.write_all(&framed)
+    }
+
+    /// A free slot of this kind; waits until the parent frees one.
+    fn slot(&mut self, kind: SlotKind) -> io::Result<usize> {
+        let started = Instant::now();
+        loop {
+            if let Some(slot) = self.free[kind as usize].pop() {
+                self.waited_us += started.elapsed().as_micros() as u64;
+                return Ok(slot);
+            }
+            if let Order::Free { kind, slot } = receive(&mut self.orders)? {
+                self.free[kind as usize].push(slot);
+            }
+        }
+    }
+
+    fn bytes(&mut self, kind: SlotKind, slot: usize) -> &mut [u8] {
+        &mut self.memory[self.layout.range(kind, slot)]
+    }
+
+    fn floats(&mut self, slot: usize) -> &mut [f32] {
+        let bytes = self.bytes(SlotKind::Clip, slot);
+        // SAFETY: slots begin on page borders, so nothing is cut off at either end; any bits are a valid f32.
+        let (before, floats, _) = unsafe { bytes.align_to_mut::<f32>() };
+        debug_assert!(before.is_empty());
+        floats
+    }
+}
+
+fn receive(orders: &mut impl Read) -> io::Result<Order> {
+    let mut length = [0u8; 4];
+    orders.read_exact(&mut length)?;
+    let mut body = vec![0u8; u32::from_le_bytes(length) as usize];
+    orders.read_exact(&mut body)?;
+    Ok(serde_json::from_slice(&body)?)
+}

@@ -1,0 +1,239 @@
+//! From a decoded frame to what a model sees: RGB, turned upright, then a normalised crop or a letterboxed image.
+
+use ffmpeg_next::format::Pixel;
+use ffmpeg_next::frame::Video as Frame;
+use ffmpeg_next::software::scaling::{Context, Flags};
+use ffmpeg_next::{Error, ffi};
+
+use super::{ClipSpec, Letterbox};
+
+/// Grey of a letterbox's bars, as YOLOv5 pads.
+const LETTERBOX_GREY: u8 = 114;
+
+/// An upright picture: 8-bit RGB, interleaved, rows without padding.
+#[derive(Debug, Default)]
+pub struct Rgb {
+    /// Pixels.
+    pub width: usize,
+    /// Pixels.
+    pub height: usize,
+    /// `height * width * 3` bytes.
+    pub data: Vec<u8>,
+}
+
+/// Converts frames to upright RGB; keeps the conversion's tables from one frame to the next.
+pub struct Converter {
+    rotation: u16,
+    context: Option<(Source, Context)>,
+    converted: Frame,
+}
+
+/// What a conversion's tables depend on.
+#[derive(PartialEq, Eq, Clone, Copy)]
+struct Source {
+    format: Pixel,
+    width: u32,
+    height: u32,
+    colorspace: i32,
+    full_range: bool,
+}
+
+impl Converter {
+    /// For frames that are shown after turning them `rotation` degrees clockwise (0, 90, 180 or 270).
+    pub fn new(rotation: u16) -> Self {
+        Self { rotation, context: None, converted: Frame::empty() }
+    }
+
+    /// The frame as displayed, except for non-square pixels, which stay as stored.
+    pub fn rgb(&mut self, frame: &Frame) -> Result<Rgb, Error> {
+        // SAFETY: `frame` is a live AVFrame; both fields are plain integers.
+        let (colorspace, range) = unsafe { ((*frame.as_ptr()).colorspace as i32, (*frame.as_ptr()).color_range) };
+        let source = Source {
+            format: frame.format(),
+            width: frame.width(),
+            height: frame.height(),
+            colorspace,
+            full_range: range == ffi::AVColorRange::AVCOL_RANGE_JPEG,
+        };
+        if self.context.as_ref().is_none_or(|(made_for, _)| *made_for != source) {
+            self.context = Some((source, conversion(source)?));
+            self.converted = Frame::empty();
+        }
+        let Some((_, context)) = &mut self.context else { return Err(Error::Bug) };
+        context.run(frame, &mut self.converted)?;
+        Ok(upright(&self.converted, self.rotation))
+    }
+}
+
+/// YUV to RGB at the same size; chroma is interpolated, matrix and range are the frame's own (BT.601 where it has none).
+fn conversion(source: Source) -> Result<Context, Error> {
+    let Source { format, width, height, .. } = source;
+    let mut context = Context::get(format, width, height, Pixel::RGB24, width, height, Flags::BILINEAR)?;
+    let unspecified = ffi::AVColorSpace::AVCOL_SPC_UNSPECIFIED as i32;
+    if source.full_range || source.colorspace != unspecified {
+        let (mut inverse, mut table) = (std::ptr::null_mut(), std::ptr::null_mut());
+        let (mut from_range, mut to_range, mut brightness, mut contrast, mut saturation) = (0, 0, 0, 0, 0);
+        // SAFETY: the context is live; the out-pointers outlive the call; the tables they receive belong to it or are
+        // static.
+        unsafe {
+            if ffi::sws_getColorspaceDetails(
+                context.as_mut_ptr(),
+                &mut inverse,
+                &mut from_range,
+                &mut table,
+                &mut to_range,
+                &mut brightness,
+                &mut contrast,
+                &mut saturation,
+            ) >= 0
+            {
+                let coefficients = ffi::sws_getCoefficients(source.colorspace);
+                let from_range = i32::from(source.full_range || from_range != 0);
+                ffi::sws_setColorspaceDetails(
+                    context.as_mut_ptr(),
+                    coefficients,
+                    from_range,
+                    table,
+                    to_range,
+                    brightness,
+                    contrast,
+                    saturation,
+                );
+            }
+        }
+    }
+    Ok(context)
+}
+
+fn upright(frame: &Frame, rotation: u16) -> Rgb {
+    let (width, height) = (frame.width() as usize, frame.height() as usize);
+    let (stride, data) = (frame.stride(0), frame.data(0));
+    let mut out = Vec::with_capacity(width * height * 3);
+    let pixel = |x: usize, y: usize| &data[y * stride + x * 3..][..3];
+    match rotation {
+        90 => (0..width).for_each(|x| (0..height).rev().for_each(|y| out.extend_from_slice(pixel(x, y)))),
+        270 => (0..width).rev().for_each(|x| (0..height).for_each(|y| out.extend_from_slice(pixel(x, y)))),
+        180 => (0..height).rev().for_each(|y| (0..width).rev().for_each(|x| out.extend_from_slice(pixel(x, y)))),
+        _ => (0..height).for_each(|y| out.extend_from_slice(&data[y * stride..][..width * 3])),
+    }
+    let turned = rotation == 90 || rotation == 270;
+    Rgb { width: if turned { height } else { width }, height: if turned { width } else { height }, data: out }
+}
+
+/// Two neighbours and the weight of the second.
+#[derive(Debug, Clone, Copy)]
+struct Tap {
+    first: usize,
+    second: usize,
+    weight: f32,
+}
+
+/// Plain bilinear with half-pixel centres and no antialias, as `torch.nn.functional.interpolate` and OpenCV's
+/// `INTER_LINEAR` do it: the taps of outputs `from..from + count` when `input` pixels become `output`.
+fn taps(input: usize, output: usize, from: usize, count: usize) -> Vec<Tap> {
+    let scale = input as f32 / output as f32;
+    (from..from + count)
+        .map(|i| {
+            let at = ((i as f32 + 0.5) * scale - 0.5).max(0.0);
+            let first = (at as usize).min(input - 1);
+            Tap { first, second: (first + 1).min(input - 1), weight: (at - first as f32).min(1.0) }
+        })
+        .collect()
+}
+
+/// Samples `columns` x `rows` of the picture and hands each output pixel's three channels (0..=255) to `put(x, y, rgb)`.
+fn sample(picture: &Rgb, columns: &[Tap], rows: &[Tap], mut put: impl FnMut(usize, usize, [f32; 3])) {
+    let stride = picture.width * 3;
+    for (y, row) in rows.iter().enumerate() {
+        let top = &picture.data[row.first * stride..][..stride];
+        let bottom = &picture.data[row.second * stride..][..stride];
+        for (x, column) in columns.iter().enumerate() {
+            let (left, right) = (column.first * 3, column.second * 3);
+            let rgb = std::array::from_fn(|c| {
+                let upper = lerp(top[left + c], top[right + c], column.weight);
+                let lower = lerp(bottom[left + c], bottom[right + c], column.weight);
+                upper + (lower - upper) * row.weight
+            });
+            put(x, y, rgb);
+        }
+    }
+}
+
+fn lerp(a: u8, b: u8, weight: f32) -> f32 {
+    let (a, b) = (f32::from(a), f32::from(b));
+    a + (b - a) * weight
+}
+
+/// Writes the picture as frame `index` of a clip tensor `[3, frames, crop, crop]`: short side to `side`, centre crop,
+/// (RGB/255 - mean) / std. PyTorchVideo's ShortSideScale, CenterCrop and Normalize.
+pub fn clip_frame(picture: &Rgb, spec: &ClipSpec, index: usize, clip: &mut [f32]) {
+    let (width, height, side) = (picture.width, picture.height, spec.side);
+    let (scaled_width, scaled_height) = if width < height {
+        (side, (height as f64 / width as f64 * side as f64).floor() as usize)
+    } else {
+        ((width as f64 / height as f64 * side as f64).floor() as usize, side)
+    };
+    let start = |scaled: usize| (scaled.saturating_sub(spec.crop) as f64 / 2.0).round_ties_even() as usize;
+    let columns = taps(width, scaled_width, start(scaled_width), spec.crop);
+    let rows = taps(height, scaled_height, start(scaled_height), spec.crop);
+    let gain: [f32; 3] = std::array::from_fn(|c| 1.0 / (255.0 * spec.std[c]));
+    let shift: [f32; 3] = std::array::from_fn(|c| -spec.mean[c] / spec.std[c]);
+    let pixels = spec.crop * spec.crop;
+    let (red, rest) = clip.split_at_mut(spec.frames * pixels);
+    let (green, blue) = rest.split_at_mut(spec.frames * pixels);
+    let mut planes = [red, green, blue].map(|channel| &mut channel[index * pixels..][..pixels]);
+    sample(picture, &columns, &rows, |x, y, rgb| {
+        for c in 0..3 {
+            planes[c][y * spec.crop + x] = rgb[c] * gain[c] + shift[c];
+        }
+    });
+}
+
+/// Writes the picture letterboxed into `image`, `side * side * 3` bytes of interleaved RGB.
+pub fn letterboxed(picture: &Rgb, side: usize, image: &mut [u8]) {
+    let letterbox = Letterbox::new(picture.width, picture.height, side);
+    image.fill(LETTERBOX_GREY);
+    let columns = taps(picture.width, letterbox.width, 0, letterbox.width);
+    let rows = taps(picture.height, letterbox.height, 0, letterbox.height);
+    sample(picture, &columns, &rows, |x, y, rgb| {
+        let at = ((letterbox.top + y) * side + letterbox.left + x) * 3;
+        image[at..at + 3].copy_from_slice(&rgb.map(|v| (v + 0.5) as u8));
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> ClipSpec {
+        ClipSpec { frames: 2, side: 4, crop: 4, mean: [0.0; 3], std: [1.0; 3], clip_seconds: 1.0, stride_seconds: 1.0 }
+    }
+
+    #[test]
+    fn a_picture_of_the_crops_size_is_only_normalised() {
+        let data: Vec<u8> = (0..48).collect();
+        let mut clip = vec![0.0; 2 * 48];
+        clip_frame(&Rgb { width: 4, height: 4, data }, &spec(), 1, &mut clip);
+        // channel 1 (green), frame 1, pixel (2, 1): byte (1*4+2)*3+1
+        assert!((clip[(2 + 1) * 16 + 6] - 19.0 / 255.0).abs() < 1e-6);
+        assert!(clip[..16].iter().all(|v| *v == 0.0));
+    }
+
+    #[test]
+    fn taps_have_half_pixel_centres_and_stay_inside() {
+        let down = taps(4, 2, 0, 2);
+        assert_eq!((down[0].first, down[0].second, down[0].weight), (0, 1, 0.5));
+        let up = taps(2, 4, 0, 4);
+        assert_eq!((up[0].first, up[0].weight), (0, 0.0));
+        assert_eq!((up[3].first, up[3].second), (1, 1));
+    }
+
+    #[test]
+    fn the_long_side_is_padded_with_grey() {
+        let mut image = vec![0; 8 * 8 * 3];
+        letterboxed(&Rgb { width: 8, height: 4, data: vec![255; 96] }, 8, &mut image);
+        assert_eq!(image[0], LETTERBOX_GREY);
+        assert_eq!(image[(2 * 8) * 3], 255);
+        assert_eq!(image[(6 * 8) * 3], LETTERBOX_GREY);
+    }
+}

@@ -1,0 +1,96 @@
+//! `vidindex doctor`: looks at everything that a job needs, and says what mends the rest.
+
+use std::path::Path;
+
+use crate::decode;
+use crate::error::{Error, Result};
+use crate::infer::DeviceChoice;
+use crate::infer::session::Runtime;
+use crate::job::{Job, Precision};
+use crate::store;
+use crate::work::models::JobModels;
+
+/// Checks and prints; says whether all is well. `job` is checked too where one is given.
+pub(crate) async fn check(onnxruntime: Option<&Path>, job: Option<&Job>) -> bool {
+    let mut report = Report { well: true };
+    report.line("vidindex", Ok(env!("CARGO_PKG_VERSION").to_owned()));
+    report.line("FFmpeg", Ok(ffmpeg()));
+    let sandbox = match decode::own_program() {
+        Ok(program) => decode::probe_sandbox(&program).await,
+        Err(error) => Err(error),
+    };
+    report.line("decoder sandbox", sandbox.map(|()| "no files, no network, no programs".to_owned()));
+    let choice = job.map_or(Ok(DeviceChoice::Auto), |job| job.run.device.parse());
+    let precision = job.map_or(Precision::Auto, |job| job.run.precision);
+    let runtime = choice.and_then(|choice| Runtime::load(onnxruntime, choice, precision));
+    match &runtime {
+        Ok(runtime) => {
+            report.line("ONNX Runtime", Ok(runtime.library().display().to_string()));
+            let providers: Vec<_> = runtime.providers().iter().map(ToString::to_string).collect();
+            report.line("devices", Ok(format!("{} (a run would use {})", providers.join(", "), runtime.device())));
+        }
+        Err(error) => report.fail("ONNX Runtime", error),
+    }
+    if let Some(job) = job {
+        self::job(&mut report, job, runtime.as_ref().ok()).await;
+    }
+    report.well
+}
+
+async fn job(report: &mut Report, job: &Job, runtime: Option<&Runtime>) {
+    let models = JobModels::read(job);
+    match (&models, runtime) {
+        (Ok(models), Some(runtime)) => {
+            report.line("models", models.open(runtime).map(|_| "open".to_owned()));
+        }
+        (Ok(_), None) => report.line("models", Ok("described".to_owned())),
+        (Err(error), _) => report.fail("models", error),
+    }
+    report.line("input", listed(&job.input.uri, job).await);
+    report.line("output", writable(&job.output.uri, job).await);
+}
+
+async fn listed(uri: &str, job: &Job) -> Result<String> {
+    use futures::StreamExt;
+    let store = store::open(uri, &job.store).await?;
+    match store.list("").next().await {
+        Some(Ok(object)) => Ok(format!("{uri} ({} and more)", object.key)),
+        Some(Err(error)) => Err(error.into()),
+        None => Ok(format!("{uri} (empty)")),
+    }
+}
+
+async fn writable(uri: &str, job: &Job) -> Result<String> {
+    let store = store::open(uri, &job.store).await?;
+    let key = format!("_vidindex/doctor-{}", std::process::id());
+    store.put(&key, bytes::Bytes::from_static(b"vidindex doctor")).await?;
+    store.delete(&[key]).await?;
+    Ok(format!("{uri} (can be written)"))
+}
+
+fn ffmpeg() -> String {
+    let (codec, format) = decode::ffmpeg_versions();
+    let version = |number: u32| format!("{}.{}.{}", number >> 16, (number >> 8) & 0xff, number & 0xff);
+    format!("libavcodec {}, libavformat {}", version(codec), version(format))
+}
+
+struct Report {
+    well: bool,
+}
+
+impl Report {
+    fn line(&mut self, what: &str, found: Result<String>) {
+        match found {
+            Ok(found) => println!("ok    {what}: {found}"),
+            Err(error) => self.fail(what, &error),
+        }
+    }
+
+    fn fail(&mut self, what: &str, error: &Error) {
+        self.well = false;
+        println!("FAIL  {what}: {error}");
+        if let Some(hint) = error.hint() {
+            println!("      {hint}");
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! ONNX Runtime: finding its library, choosing the provider, opening sessions.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ort::environment::Environment;
+use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProvider, ExecutionProviderDispatch};
+use ort::session::Session;
+use ort::session::builder::GraphOptimizationLevel;
+use ort::value::TensorRef;
+
+use super::{Device, DeviceChoice};
+use crate::error::{Error, Result};
+use crate::job::Precision;
+
+/// The oldest ONNX Runtime that this program can use.
+const ONNXRUNTIME_MIN: &str = "1.24";
+
+/// The folder that `make setup` puts the library into, looked for here and beside the binary's own folders.
+const LOCAL_FOLDER: &str = ".onnxruntime";
+
+/// The library, loaded, and the device that models run on.
+pub struct Runtime {
+    environment: Environment,
+    library: PathBuf,
+    device: Device,
+    precision: Precision,
+    threads: usize,
+    /// Held while a model runs on the CPU: two at once would only slow each other down.
+    turn: Arc<Mutex<()>>,
+}
+
+impl Runtime {
+    /// Loads the library (`library`, or the first one found) and settles the device.
+    ///
+    /// # Errors
+    /// When there is no library, or it lacks the device asked for: each says what to install.
+    pub fn load(library: Option<&Path>, choice: DeviceChoice, precision: Precision) -> Result<Self> {
+        let library = find_library(library)?;
+        let environment = environment(&library)?;
+        let device = match choice {
+            DeviceChoice::Auto => best_device(),
+            DeviceChoice::Named(device) => device,
+        };
+        if !is_available(device) {
+            return Err(missing_provider(device, &library));
+        }
+        check_precision(device, precision)?;
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self { environment, library, device, precision, threads, turn: Arc::default() })
+    }
+
+    /// Where models run.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// The library's file.
+    pub fn library(&self) -> &Path {
+        &self.library
+    }
+
+    /// The providers that this library holds.
+    pub fn providers(&self) -> Vec<Device> {
+        let known = [Device::TensorRt(0), Device::Cuda(0), Device::OpenVino, Device::Cpu];
+        known.into_iter().filter(|device| is_available(*device)).collect()
+    }
+
+    /// Opens a model. Free dimensions named in `fixed` get a length now, which lets a provider plan for it.
+    ///
+    /// # Errors
+    /// When ONNX Runtime refuses the file or the provider cannot start (no GPU, missing CUDA libraries).
+    pub fn open(&self, model: &Path, fixed: &[(String, i64)]) -> Result<Model> {
+        let opened = self.session(model, fixed).map_err(|error| {
+            let failed = Error::failed(format!("failed to open {} on {}: {error}", model.display(), self.device));
+            match self.device {
+                Device::Cuda(_) | Device::TensorRt(_) => {
+                    failed.with_hint("check `nvidia-smi`, and that CUDA and cuDNN of the versions that the library was built for can be found")
+                }
+                _ => failed,
+            }
+        })?;
+        let turn = self.device.is_cpu().then(|| self.turn.clone());
+        Ok(Model { session: opened, path: model.to_owned(), turn })
+    }
+
+    fn session(&self, model: &Path, fixed: &[(String, i64)]) -> ort::Result<Session> {
+        let mut builder = Session::builder(&self.environment)?
+            .with_optimization_level(GraphOptimizationLevel::All)?
+            .with_intra_threads(self.threads)?
+            // Waiting threads sleep: decoders need the cores.
+            .with_intra_op_spinning(false)?;
+        for (dimension, length) in fixed {
+            builder = builder.with_dimension_override(dimension, *length)?;
+        }
+        if let Some(provider) = self.provider() {
+            builder = builder.with_execution_providers([provider.error_on_failure()])?;
+        }
+        builder.commit_from_file(model)
+    }
+
+    fn provider(&self) -> Option<ExecutionProviderDispatch> {
+        match self.device {
+            Device::Cpu => None,
+            Device::OpenVino => {
+                let precision = if self.precision == Precision::Bf16 { "bf16" } else { "f32" };
+                let config = serde_json::json!({"CPU": {
+                    "INFERENCE_PRECISION_HINT": precision,
+                    "NUM_STREAMS": "1",
+                    "INFERENCE_NUM_THREADS": self.threads.to_string(),
+                }});
+                Some(
+                    ep::OpenVINO::default()
+                        .with_device_type("CPU")
+                        .with_arbitrary_config("load_config", config)
+                        .build(),
+                )
+            }
+            Device::Cuda(number) => {
+                let tf32 = self.precision != Precision::Fp32;
+                Some(ep::CUDA::default().with_device_id(number as i32).with_tf32(tf32).build())
+            }
+            Device::TensorRt(number) => {
+                let half = matches!(self.precision, Precision::Auto | Precision::Fp16);
+                let cache = std::env::temp_dir().join("vidindex-tensorrt");
+                let provider = ep::TensorRT::default().with_device_id(number as i32).with_fp16(half);
+                Some(provider.with_engine_cache(true).with_engine_cache_path(cache.display()).build())
+            }
+        }
+    }
+}
+
+/// An open model; one thread owns it.
+pub struct Model {
+    session: Session,
+    path: PathBuf,
+    turn: Option<Arc<Mutex<()>>>,
+}
+
+/// A model's input: its name, shape and elements, row major.
+pub type Input<'a> = (&'a str, Vec<i64>, &'a [f32]);
+
+impl Model {
+    /// Runs the model, and hands its output of this name to `read`: shape and elements. `seconds` is increased by the time
+    /// that the run alone took, without the wait for its turn.
+    ///
+    /// # Errors
+    /// When ONNX Runtime fails; the job cannot go on.
+    pub fn run<T>(
+        &mut self,
+        inputs: &[Input<'_>],
+        output: &str,
+        seconds: &mut f64,
+        read: impl FnOnce(&[i64], &[f32]) -> Result<T>,
+    ) -> Result<T> {
+        let failed = |error: ort::Error| Error::failed(format!("failed to run {}: {error}", self.path.display()));
+        let turn = self.turn.clone();
+        let guard = turn.as_ref().map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
+        let started = std::time::Instant::now();
+        let mut values = Vec::with_capacity(inputs.len());
+        for (name, shape, data) in inputs {
+            values.push((*name, TensorRef::from_array_view((shape.clone(), *data)).map_err(failed)?));
+        }
+        let outputs = self.session.run(values).map_err(failed)?;
+        *seconds += started.elapsed().as_secs_f64();
+        drop(guard);
+        let (shape, data) = outputs[output].try_extract_tensor::<f32>().map_err(failed)?;
+        read(shape, data)
+    }
+}
+
+/// The library that a run would load, in this order: `asked` (the flag or `VIDINDEX_ONNXRUNTIME`), `ORT_DYLIB_PATH`,
+/// beside the binary, in a folder `.onnxruntime` here or above the binary.
+///
+/// # Errors
+/// When none is there, or the one asked for is not.
+pub fn find_library(asked: Option<&Path>) -> Result<PathBuf> {
+    let environment = std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from);
+    if let Some(path) = asked.map(Path::to_owned).or(environment) {
+        let file = if path.is_dir() { library_in(&path) } else { resolved(&path) };
+        return file.ok_or_else(|| {
+            Error::usage(format!("no ONNX Runtime library at {}", path.display()))
+                .with_hint("the flag --onnxruntime and ORT_DYLIB_PATH take a file (libonnxruntime.so.*) or its folder")
+        });
+    }
+    let mut folders = Vec::new();
+    if let Some(folder) = std::env::current_exe().ok().as_deref().and_then(Path::parent) {
+        folders.push(folder.to_owned());
+        folders.push(folder.join("../lib"));
+        folders.extend(folder.ancestors().take(4).map(|above| above.join(LOCAL_FOLDER)));
+    }
+    folders.push(PathBuf::from(LOCAL_FOLDER));
+    folders.iter().find_map(|folder| library_in(folder)).ok_or_else(|| {
+        Error::failed("ONNX Runtime's library (libonnxruntime.so) was not found").with_hint(
+            "run `make setup`, or unpack `pip download --no-deps onnxruntime-openvino` and name its folder onnxruntime/capi with --onnxruntime",
+        )
+    })
+}
+
+fn library_in(folder: &Path) -> Option<PathBuf> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir(folder)
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libonnxruntime.so")))
+        .collect();
+    found.sort();
+    found.pop().as_deref().and_then(resolved)
+}
+
+/// The file itself: the library looks for its providers beside the path that it was opened by.
+fn resolved(library: &Path) -> Option<PathBuf> {
+    library.canonicalize().ok().filter(|path| path.is_file())
+}
+
+fn environment(library: &Path) -> Result<Environment> {
+    let hint = format!("it must be ONNX Runtime {ONNXRUNTIME_MIN} or newer, for this machine's architecture");
+    let failed = |why: String| Error::failed(format!("failed to load {}: {why}", library.display())).with_hint(&hint);
+    // A library that is too old makes the binding panic: that must not end in a stack trace.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let opened = std::panic::catch_unwind(|| {
+        let builder = ort::init_from(library).map_err(|error| error.to_string())?;
+        builder.with_name("vidindex").with_telemetry(false).build().map_err(|error| error.to_string())
+    });
+    std::panic::set_hook(hook);
+    match opened {
+        Ok(Ok(environment)) => {
+            environment.set_log_level(ort::logging::LogLevel::Error);
+            Ok(environment)
+        }
+        Ok(Err(why)) => Err(failed(why)),
+        Err(_) => Err(failed("its version does not fit".into())),
+    }
+}
+
+fn is_available(device: Device) -> bool {
+    match device {
+        Device::Cpu => Ok(true),
+        Device::OpenVino => ep::OpenVINO::is_available(),
+        Device::Cuda(_) => ep::CUDA::is_available(),
+        Device::TensorRt(_) => ep::TensorRT::is_available(),
+    }
+    .unwrap_or(false)
+}
+
+/// CUDA where the library has it and the driver is there; else OpenVINO; else the CPU. TensorRT only when asked for: it
+/// spends minutes on each model at first.
+fn best_device() -> Device {
+    let has_gpu = Path::new("/proc/driver/nvidia/version").exists() || Path::new("/dev/nvidiactl").exists();
+    if has_gpu && is_available(Device::Cuda(0)) {
+        Device::Cuda(0)
+    } else if is_available(Device::OpenVino) {
+        Device::OpenVino
+    } else {
+        Device::Cpu
+    }
+}
+
+fn missing_provider(device: Device, library: &Path) -> Error {
+    let package = match device {
+        Device::OpenVino => "the PyPI wheel onnxruntime-openvino (`make setup` installs it)",
+        Device::Cuda(_) | Device::TensorRt(_) => "the PyPI wheel onnxruntime-gpu, with CUDA and cuDNN (and TensorRT)",
+        Device::Cpu => "the PyPI wheel onnxruntime",
+    };
+    Error::usage(format!("device `{device}` is not in {}", library.display()))
+        .with_hint(format!("install {package} and name its folder with --onnxruntime; or use --device auto"))
+}
+
+fn check_precision(device: Device, precision: Precision) -> Result<()> {
+    let fits = match precision {
+        Precision::Auto | Precision::Fp32 => true,
+        Precision::Bf16 => device == Device::OpenVino,
+        Precision::Fp16 => matches!(device, Device::TensorRt(_)),
+        Precision::Int8 => false,
+    };
+    if fits {
+        return Ok(());
+    }
+    let name = format!("{precision:?}").to_lowercase();
+    Err(Error::usage(format!("precision `{name}` is not to be had on device `{device}`"))
+        .with_hint("bf16 runs on openvino, fp16 on tensorrt; auto and fp32 run everywhere"))
+}

@@ -1,0 +1,168 @@
+//! SlowFast (Feichtenhofer et al., arXiv 1812.03982): clips in, one score per class out.
+
+use super::Device;
+use super::session::{Model, Runtime};
+use crate::decode::sample::linspace_index;
+use crate::error::{Error, Result};
+use crate::zoo::descriptor::{self, Activation, slowfast_tensors};
+use crate::zoo::inspect::{Dim, ModelInfo, TensorInfo};
+
+/// Clips that a GPU takes at once.
+const GPU_BATCH: usize = 8;
+
+/// The tensors of some clips, as the two pathways take them.
+#[derive(Debug, Default)]
+pub struct ClipBatch {
+    clips: usize,
+    /// `[clips, 3, frames / alpha, crop, crop]`.
+    slow: Vec<f32>,
+    /// `[clips, 3, frames, crop, crop]`.
+    fast: Vec<f32>,
+}
+
+/// Where one clip's tensors go in a batch.
+#[derive(Debug, Clone)]
+pub struct ClipShape {
+    frames: usize,
+    crop: usize,
+    /// The Fast pathway's frames that the Slow pathway sees.
+    slow: Vec<usize>,
+}
+
+impl ClipShape {
+    /// For a model of this description.
+    pub fn new(descriptor: &descriptor::SlowFast) -> Self {
+        let slow_frames = descriptor.frames / descriptor.alpha;
+        let slow = (0..slow_frames).map(|i| linspace_index(descriptor.frames, slow_frames, i)).collect();
+        Self { frames: descriptor.frames, crop: descriptor.crop, slow }
+    }
+}
+
+impl ClipBatch {
+    /// Empties the batch; its memory is kept.
+    pub fn clear(&mut self) {
+        self.clips = 0;
+        self.slow.clear();
+        self.fast.clear();
+    }
+
+    /// Adds a clip tensor, `[3, frames, crop, crop]`.
+    pub fn push(&mut self, shape: &ClipShape, clip: &[f32]) {
+        let pixels = shape.crop * shape.crop;
+        self.fast.extend_from_slice(clip);
+        for channel in clip.chunks_exact(shape.frames * pixels) {
+            for &frame in &shape.slow {
+                self.slow.extend_from_slice(&channel[frame * pixels..][..pixels]);
+            }
+        }
+        self.clips += 1;
+    }
+}
+
+/// An open SlowFast.
+pub struct SlowFast {
+    model: Model,
+    shape: ClipShape,
+    /// Names of the Slow and the Fast input, and of the output.
+    tensors: [String; 3],
+    activation: Activation,
+    /// The batch that the graph insists on.
+    fixed_batch: Option<usize>,
+    batch_max: usize,
+}
+
+impl SlowFast {
+    /// Opens the model that `info` and `descriptor` describe.
+    ///
+    /// # Errors
+    /// As [`Runtime::open`].
+    pub fn open(runtime: &Runtime, info: &ModelInfo, descriptor: &descriptor::SlowFast) -> Result<Self> {
+        let batch_max = batch_max(runtime.device(), GPU_BATCH);
+        let tensors = slowfast_tensors(info)?;
+        let (fixed_batch, fixed) = batch_dimension(tensors.fast, batch_max);
+        let model = runtime.open(&info.path, &fixed)?;
+        let tensors = [tensors.slow, tensors.fast, tensors.scores].map(|tensor| tensor.name.clone());
+        let batch_max = fixed_batch.unwrap_or(batch_max);
+        let (shape, activation) = (ClipShape::new(descriptor), descriptor.activation);
+        Ok(Self { model, shape, tensors, activation, fixed_batch, batch_max })
+    }
+
+    /// Clips worth putting into one batch.
+    pub fn batch_max(&self) -> usize {
+        self.batch_max
+    }
+
+    /// Scores of each clip, in label order, after the activation.
+    ///
+    /// # Errors
+    /// As [`Model::run`].
+    pub fn run(&mut self, batch: &mut ClipBatch, seconds: &mut f64) -> Result<Vec<Vec<f32>>> {
+        let clips = batch.clips;
+        let rows = self.fixed_batch.unwrap_or(clips);
+        let (frames, crop) = (self.shape.frames, self.shape.crop);
+        let slow_frames = self.shape.slow.len();
+        batch.slow.resize(rows * 3 * slow_frames * crop * crop, 0.0);
+        batch.fast.resize(rows * 3 * frames * crop * crop, 0.0);
+        let dims = |frames: usize| [rows, 3, frames, crop, crop].map(|d| d as i64).to_vec();
+        let inputs = [
+            (self.tensors[0].as_str(), dims(slow_frames), batch.slow.as_slice()),
+            (self.tensors[1].as_str(), dims(frames), batch.fast.as_slice()),
+        ];
+        let activation = self.activation;
+        self.model.run(&inputs, &self.tensors[2], seconds, |shape, logits| match shape {
+            [outputs, classes] if *outputs as usize == rows => {
+                Ok(logits.chunks_exact(*classes as usize).take(clips).map(|row| activated(activation, row)).collect())
+            }
+            _ => Err(Error::failed(format!("the action model gave {shape:?} where [{rows}, classes] was expected"))),
+        })
+    }
+}
+
+/// How many inputs a device takes at once: on a CPU one, it is busy with that.
+pub(super) fn batch_max(device: Device, on_gpu: usize) -> usize {
+    if device.is_cpu() { 1 } else { on_gpu }
+}
+
+/// The batch that the graph insists on, or the free dimension's name and, where batches are always of one, its length.
+pub(super) fn batch_dimension(input: &TensorInfo, batch_max: usize) -> (Option<usize>, Vec<(String, i64)>) {
+    match input.shape.first() {
+        Some(Dim::Fixed(length)) => (Some(*length), vec![]),
+        Some(Dim::Free(name)) if batch_max == 1 && name != "?" => (None, vec![(name.clone(), 1)]),
+        _ => (None, vec![]),
+    }
+}
+
+fn activated(activation: Activation, logits: &[f32]) -> Vec<f32> {
+    match activation {
+        Activation::None => logits.to_vec(),
+        Activation::Sigmoid => logits.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
+        Activation::Softmax => {
+            let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let exps: Vec<f32> = logits.iter().map(|x| (x - max).exp()).collect();
+            let sum: f32 = exps.iter().sum();
+            exps.iter().map(|e| e / sum).collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn softmax_sums_to_one_even_for_large_logits() {
+        let scores = activated(Activation::Softmax, &[1000.0, 999.0, -1000.0]);
+        assert!((scores.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+        assert!(scores[0] > scores[1] && scores[2] == 0.0);
+    }
+
+    #[test]
+    fn the_slow_pathway_takes_the_frames_of_the_reference() {
+        let shape = ClipShape { frames: 32, crop: 1, slow: (0..8).map(|i| linspace_index(32, 8, i)).collect() };
+        let clip: Vec<f32> = (0..96).map(|v| v as f32).collect();
+        let mut batch = ClipBatch::default();
+        batch.push(&shape, &clip);
+        assert_eq!(batch.slow[..8], [0.0, 4.0, 8.0, 13.0, 17.0, 22.0, 26.0, 31.0]);
+        assert_eq!(batch.slow[8], 32.0);
+    }
+}

@@ -1,0 +1,694 @@
+//! The job: what to index, with which models, written where. Read once from its TOML file, checked whole, and from
+//! then on a plain value that travels with the run.
+
+mod partition;
+mod reader;
+
+use std::path::{Path, PathBuf};
+
+use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::store::StoreConfig;
+pub use partition::{NULL_PARTITION, Partition};
+use reader::{Document, Entry, Section, nearest};
+
+/// The file name extensions that are taken for videos where the job names no `include` of its own.
+pub const DEFAULT_INCLUDE: &str = "**/*.{mp4,m4v,mkv,mov,webm,avi,ts,m2ts,mts,mpg,mpeg,flv,wmv,3gp,ogv,mxf}";
+
+/// Changes whenever the canonical text behind [`Job::fingerprint`] does.
+const FINGERPRINT_VERSION: u32 = 1;
+
+/// A resolved job file: every default filled in, every value within its range. At least one of `actions` and
+/// `persons` is there. Local paths in it are relative to the working directory, as they are on a command line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Where the videos are and which of them to take.
+    pub input: Input,
+    /// Where the tables go.
+    pub output: Output,
+    /// The action model's settings; absent skips the model.
+    pub actions: Option<Actions>,
+    /// The person detector's settings; absent skips the model.
+    pub persons: Option<Persons>,
+    /// How to run, without a bearing on what is found (but for `precision`).
+    pub run: Run,
+    /// How to reach S3 or a compatible.
+    pub store: StoreConfig,
+}
+
+/// The job's `[input]`.
+///
+/// Globs are matched against the key relative to `uri`, letter case ignored, with `*` and `?` stopping at `/` and `**`
+/// crossing it. As ripgrep has it, a glob without a `/` is matched against the file name alone, at any depth, one that
+/// begins with `/` starts at `uri`, and one that ends with `/` means everything below.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Input {
+    /// `s3://bucket/prefix/` or a directory.
+    pub uri: String,
+    /// An object is taken where one of these matches...
+    pub include: Vec<String>,
+    /// ...and none of these.
+    pub exclude: Vec<String>,
+    /// Makes partition columns of parts of the key.
+    pub partition: Option<Partition>,
+}
+
+/// The job's `[output]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Output {
+    /// `s3://bucket/prefix/` or a directory.
+    pub uri: String,
+}
+
+/// The job's `[actions]`: which action happens in which segment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Actions {
+    /// The ONNX file, its TOML beside it.
+    pub model: PathBuf,
+    /// Length of a segment in seconds; absent means the model's own.
+    pub clip_seconds: Option<f64>,
+    /// From one segment's start to the next one's, in seconds; absent means the clip's length.
+    pub stride_seconds: Option<f64>,
+    /// Whether every label's score is written.
+    pub scores: Scores,
+    /// How many labels each segment's `top` holds; at least 1.
+    pub top_k: usize,
+    /// Whether pooled features are written.
+    pub embedding: bool,
+}
+
+/// How many of a segment's scores are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scores {
+    /// Those of `top` alone.
+    TopK,
+    /// Every label's, in label order, beside `top`.
+    Full,
+}
+
+/// The job's `[persons]`: where people are (or other classes of the detector).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Persons {
+    /// The ONNX file, its TOML beside it.
+    pub model: PathBuf,
+    /// Frames looked at for each second of video; above 0.
+    pub frames_per_second: f64,
+    /// Boxes scoring above this are kept; at least 0, below 1.
+    pub confidence: f32,
+    /// Of boxes of one class that overlap more than this, the best is kept; 0 to 1.
+    pub iou: f32,
+    /// Names of the detector's classes to keep; at least one.
+    pub classes: Vec<String>,
+}
+
+/// The job's `[run]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// `auto`, `cpu`, `openvino`, `cuda`, `cuda:N`, `tensorrt` or `tensorrt:N`.
+    pub device: String,
+    /// The arithmetic that the models run in.
+    pub precision: Precision,
+    /// About how many bytes of video one shard holds; above 0.
+    pub shard_bytes: u64,
+    /// A video that takes longer than this fails with `timeout`; above 0.
+    pub video_timeout_seconds: u64,
+}
+
+/// The arithmetic that the models run in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// What suits the device.
+    Auto,
+    /// 32-bit floating point.
+    Fp32,
+    /// bfloat16.
+    Bf16,
+    /// 16-bit floating point.
+    Fp16,
+    /// 8-bit integers, for models quantised that way.
+    Int8,
+}
+
+impl Precision {
+    /// The name as in the job file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Fp32 => "fp32",
+            Self::Bf16 => "bf16",
+            Self::Fp16 => "fp16",
+            Self::Int8 => "int8",
+        }
+    }
+}
+
+impl Job {
+    /// Reads a job file, lays `overrides` (`section.key=value`, the value as TOML or else as a bare string) over it,
+    /// fills in the defaults and checks everything.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that names the file, the line and the key, and the nearest known key to an unknown one.
+    pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Error::usage(format!("cannot read the job file {name}: {error}"))
+                .with_hint("a job file is TOML; its path is taken relative to the working directory")
+        })?;
+        Self::parse(&name, &text, overrides)
+    }
+
+    /// As [`Job::load`], for a text at hand; `name` is how messages call it.
+    pub fn parse(name: &str, text: &str, overrides: &[String]) -> Result<Self> {
+        let document = Document::read(name, text, overrides)?;
+        let job = Self {
+            input: Input::read(document.required("input", r#"uri = "s3://archive/2026/""#)?)?,
+            output: Output { uri: uri(document.required("output", r#"uri = "s3://index/""#)?, "s3://index/")? },
+            actions: document.section("actions").map(Actions::read).transpose()?,
+            persons: document.section("persons").map(Persons::read).transpose()?,
+            run: Run::read(document.section("run"))?,
+            store: document.section("store").map(read_store).transpose()?.unwrap_or_default(),
+        };
+        if job.actions.is_none() && job.persons.is_none() {
+            return Err(Error::usage(format!("{name}: neither [actions] nor [persons]: there is nothing to look for"))
+                .with_hint("add one, for example:\n    [persons]\n    model = \"models/yolov5s.onnx\""));
+        }
+        Ok(job)
+    }
+
+    /// Names everything that changes the rows of an unchanged video: the models' content, as (role, SHA-256) pairs in
+    /// any order, and the job's values that the rows depend on. Where it runs and where things lie is not part of it.
+    /// 16 hex digits.
+    pub fn fingerprint(&self, models: &[(&str, &str)]) -> String {
+        let mut lines: Vec<String> =
+            models.iter().map(|(role, sha256)| format!("model {role} {}", sha256.to_lowercase())).collect();
+        lines.sort_unstable();
+        lines.insert(0, format!("vidindex fingerprint {FINGERPRINT_VERSION}"));
+        lines.push(format!("run.precision {}", self.run.precision.as_str()));
+        if let Some(actions) = &self.actions {
+            let seconds = |value: Option<f64>| value.map_or("default".to_owned(), |seconds| format!("{seconds:?}"));
+            let scores = match actions.scores {
+                Scores::TopK => "top-k",
+                Scores::Full => "full",
+            };
+            lines.push(format!("actions.clip_seconds {}", seconds(actions.clip_seconds)));
+            lines.push(format!("actions.stride_seconds {}", seconds(actions.stride_seconds)));
+            lines.push(format!("actions.scores {scores}"));
+            lines.push(format!("actions.top_k {}", actions.top_k));
+            lines.push(format!("actions.embedding {}", actions.embedding));
+        }
+        if let Some(persons) = &self.persons {
+            let mut classes = persons.classes.clone();
+            classes.sort_unstable();
+            classes.dedup();
+            lines.push(format!("persons.frames_per_second {:?}", persons.frames_per_second));
+            lines.push(format!("persons.confidence {:?}", persons.confidence));
+            lines.push(format!("persons.iou {:?}", persons.iou));
+            lines.push(format!("persons.classes {classes:?}"));
+        }
+        hex(&Sha256::digest(lines.join("\n"))[..8])
+    }
+}
+
+/// Lower-case hex digits, two for each byte.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Compiles the job's globs (see [`Input`] for their rules). The error names the glob.
+pub(crate) fn glob_set(globs: &[String]) -> Result<GlobSet> {
+    let mut set = GlobSetBuilder::new();
+    for text in globs {
+        set.add(glob(text).map_err(|problem| Error::usage(format!("the glob {text:?} {problem}")))?);
+    }
+    set.build().map_err(|error| Error::usage(format!("the globs {globs:?} do not work together: {error}")))
+}
+
+fn glob(text: &str) -> Result<Glob, String> {
+    let below = if text.ends_with('/') { "**" } else { "" };
+    let whole = match text.strip_prefix('/') {
+        Some(anchored) => format!("{anchored}{below}"),
+        None if text.contains('/') => format!("{text}{below}"),
+        None => format!("**/{text}"),
+    };
+    if text.is_empty() {
+        return Err("is empty".to_owned());
+    }
+    GlobBuilder::new(&whole)
+        .case_insensitive(true)
+        .literal_separator(true)
+        .build()
+        .map_err(|error| format!("is not a glob: {}", error.kind()))
+}
+
+impl Input {
+    fn read(section: &Section) -> Result<Self> {
+        if section.get("inventory", "a uri", Entry::text)?.is_some() {
+            return Err(section
+                .complain("inventory", "is not supported yet")
+                .with_hint("name the bucket or the directory with `uri`: it is listed instead"));
+        }
+        let checked = |text: &str| glob(text).map(|_| ()).map_err(|problem| format!("has {text:?}, which {problem}"));
+        let include = section.strings("include", checked)?.unwrap_or_else(|| vec![DEFAULT_INCLUDE.to_owned()]);
+        if include.is_empty() {
+            return Err(section
+                .complain("include", "is empty: no video could match")
+                .with_hint("leave it out for the common video extensions"));
+        }
+        let pattern = section.get("partition", "a regular expression as a string", Entry::text)?;
+        let partition = pattern.map(|text| Partition::new(&text)).transpose();
+        Ok(Self {
+            uri: uri(section, "s3://archive/2026/")?,
+            include,
+            exclude: section.strings("exclude", checked)?.unwrap_or_default(),
+            partition: partition.map_err(|problem| section.complain("partition", problem))?,
+        })
+    }
+}
+
+impl Actions {
+    fn read(section: &Section) -> Result<Self> {
+        let seconds = |key| section.get(key, "a number of seconds above 0", above_zero);
+        if section.get("embedding", "true or false", Entry::boolean)? == Some(true) {
+            return Err(section.complain("embedding", "= true is not supported yet").with_hint("leave it out"));
+        }
+        let scores = section.get("scores", r#""top-k" or "full""#, |entry| match entry.text()?.as_str() {
+            "top-k" => Some(Scores::TopK),
+            "full" => Some(Scores::Full),
+            _ => None,
+        })?;
+        Ok(Self {
+            model: model(section, "models/slowfast-r50-8x8.onnx")?,
+            clip_seconds: seconds("clip_seconds")?,
+            stride_seconds: seconds("stride_seconds")?,
+            scores: scores.unwrap_or(Scores::TopK),
+            top_k: section
+                .get("top_k", "a whole number of at least 1", |entry| {
+                    usize::try_from(entry.count()?).ok().filter(|count| *count >= 1)
+                })?
+                .unwrap_or(10),
+            embedding: false,
+        })
+    }
+}
+
+impl Persons {
+    fn read(section: &Section) -> Result<Self> {
+        let share = |entry: &Entry| entry.number().filter(|number| (0.0..=1.0).contains(number));
+        let confidence = section.get("confidence", "a number of at least 0 and below 1", |entry| {
+            share(entry).map(|number| number as f32).filter(|number| *number < 1.0)
+        })?;
+        let iou = section.get("iou", "a number from 0 to 1", |entry| share(entry).map(|number| number as f32))?;
+        let classes = section.strings("classes", |name| match name.trim().is_empty() {
+            true => Err("holds an empty name".to_owned()),
+            false => Ok(()),
+        })?;
+        if classes.as_ref().is_some_and(Vec::is_empty) {
+            return Err(section
+                .complain("classes", "is empty: no box could match")
+                .with_hint(r#"leave it out for ["person"], or leave out [persons] to skip the model"#));
+        }
+        Ok(Self {
+            model: model(section, "models/yolov5s.onnx")?,
+            frames_per_second: section.get("frames_per_second", "a number above 0", above_zero)?.unwrap_or(1.0),
+            confidence: confidence.unwrap_or(0.25),
+            iou: iou.unwrap_or(0.45),
+            classes: classes.unwrap_or_else(|| vec!["person".to_owned()]),
+        })
+    }
+}
+
+impl Run {
+    fn read(section: Option<&Section>) -> Result<Self> {
+        let mut run = Self {
+            device: "auto".to_owned(),
+            precision: Precision::Auto,
+            shard_bytes: 4 << 30,
+            video_timeout_seconds: 3600,
+        };
+        let Some(section) = section else { return Ok(run) };
+        if let Some(device) = section.get("device", "a string", Entry::text)? {
+            check_device(&device).map_err(|hint| {
+                section.complain("device", format!("is {device:?}, which is no device")).with_hint(hint)
+            })?;
+            run.device = device;
+        }
+        let precision = section.get("precision", "auto, fp32, bf16, fp16 or int8", |entry| {
+            let name = entry.text()?;
+            [Precision::Auto, Precision::Fp32, Precision::Bf16, Precision::Fp16, Precision::Int8]
+                .into_iter()
+                .find(|precision| precision.as_str() == name)
+        })?;
+        run.precision = precision.unwrap_or(run.precision);
+        let wanted = "a size above 0 such as \"4 GiB\", or a number of bytes";
+        let size = section.get("shard_bytes", wanted, |entry| {
+            let bytes = entry.count().or_else(|| Some(entry.text()?.parse::<bytesize::ByteSize>().ok()?.as_u64()))?;
+            Some(bytes).filter(|bytes| *bytes > 0)
+        })?;
+        run.shard_bytes = size.unwrap_or(run.shard_bytes);
+        let wanted = "a whole number of seconds of at least 1";
+        let timeout =
+            section.get("video_timeout_seconds", wanted, |entry| entry.count().filter(|seconds| *seconds >= 1))?;
+        run.video_timeout_seconds = timeout.unwrap_or(run.video_timeout_seconds);
+        Ok(run)
+    }
+}
+
+fn read_store(section: &Section) -> Result<StoreConfig> {
+    Ok(StoreConfig {
+        endpoint: section.get("endpoint", "a URL that begins with http:// or https://", |entry| {
+            entry.text().filter(|url| url.starts_with("http://") || url.starts_with("https://"))
+        })?,
+        region: section.get("region", "a region's name", Entry::filled_text)?,
+        path_style: section.get("path_style", "true or false", Entry::boolean)?,
+    })
+}
+
+fn above_zero(entry: &Entry) -> Option<f64> {
+    entry.number().filter(|number| *number > 0.0)
+}
+
+fn model(section: &Section, example: &str) -> Result<PathBuf> {
+    let example = format!("model = \"{example}\"");
+    section.required("model", "the path of an ONNX file", &example, |entry| entry.filled_text().map(PathBuf::from))
+}
+
+fn uri(section: &Section, example: &str) -> Result<String> {
+    let example = format!("uri = \"{example}\"");
+    section.required("uri", "s3://bucket/prefix/ or a directory", &example, |entry| {
+        let uri = entry.filled_text()?;
+        match uri.split_once("://") {
+            Some(("s3", rest)) if !rest.is_empty() && !rest.starts_with('/') => Some(uri),
+            Some(_) => None,
+            None => Some(uri),
+        }
+    })
+}
+
+/// The error is the hint.
+fn check_device(device: &str) -> Result<(), String> {
+    const KINDS: [&str; 5] = ["auto", "cpu", "openvino", "cuda", "tensorrt"];
+    let known = "devices: auto, cpu, openvino, cuda:N, tensorrt:N".to_owned();
+    let (kind, index) = device.split_once(':').map_or((device, None), |(kind, index)| (kind, Some(index)));
+    if !KINDS.contains(&kind) {
+        return Err(nearest(kind, &KINDS).map_or(known.clone(), |near| format!("did you mean `{near}`? ({known})")));
+    }
+    match index {
+        None => Ok(()),
+        Some(index) if matches!(kind, "cuda" | "tensorrt") && index.parse::<u16>().is_ok() => Ok(()),
+        Some(_) => Err(known),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SMALLEST: &str = "\
+[input]
+uri = \"s3://archive/2026/\"
+
+[output]
+uri = \"index\"
+
+[persons]
+model = \"models/yolov5s.onnx\"
+";
+
+    const WHOLE: &str = r#"
+        [input]
+        uri = "s3://archive/2026/"
+        include = ["**/*.{mp4,mkv}"]
+        exclude = ["raw/"]
+        partition = '(?<camera>cam-[^/]+)/'
+        [output]
+        uri = "s3://index/"
+        [actions]
+        model = "models/slowfast-r50-8x8.onnx"
+        clip_seconds = 2.1333333333333333
+        stride_seconds = 1
+        scores = "full"
+        top_k = 5
+        embedding = false
+        [persons]
+        model = "models/yolov5s.onnx"
+        frames_per_second = 2
+        confidence = 0.3
+        iou = 0.5
+        classes = ["person", "dog"]
+        [run]
+        device = "cuda:0"
+        precision = "bf16"
+        shard_bytes = "512 MiB"
+        video_timeout_seconds = 60
+        [store]
+        endpoint = "http://localhost:9000"
+        region = "eu-central-1"
+        path_style = true
+    "#;
+
+    fn parse(text: &str, overrides: &[&str]) -> Result<Job> {
+        let overrides: Vec<_> = overrides.iter().map(|text| (*text).to_owned()).collect();
+        Job::parse("jobs/demo.toml", text, &overrides)
+    }
+
+    /// The message and hint of the smallest job with these lines at its end ([persons]).
+    fn refused(lines: &str) -> String {
+        refused_text(&format!("{SMALLEST}{lines}\n"), &[])
+    }
+
+    fn refused_text(text: &str, overrides: &[&str]) -> String {
+        let error = parse(text, overrides).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        format!("{error}\nhint: {}", error.hint().unwrap_or("none"))
+    }
+
+    #[test]
+    fn the_smallest_job_gets_every_default() {
+        let job = parse(SMALLEST, &[]).unwrap();
+        assert_eq!(job.input.include, [DEFAULT_INCLUDE]);
+        assert!(job.input.exclude.is_empty() && job.input.partition.is_none() && job.actions.is_none());
+        let persons = job.persons.unwrap();
+        assert_eq!((persons.frames_per_second, persons.confidence, persons.iou), (1.0, 0.25, 0.45));
+        assert_eq!(persons.classes, ["person"]);
+        let run = Run {
+            device: "auto".to_owned(),
+            precision: Precision::Auto,
+            shard_bytes: 4 * 1024 * 1024 * 1024,
+            video_timeout_seconds: 3600,
+        };
+        assert_eq!(job.run, run);
+        assert_eq!(job.store, StoreConfig::default());
+        let actions = parse(SMALLEST, &["actions.model=a.onnx"]).unwrap().actions.unwrap();
+        assert_eq!((actions.scores, actions.top_k, actions.clip_seconds), (Scores::TopK, 10, None));
+    }
+
+    #[test]
+    fn a_whole_job_is_taken_as_written_and_survives_json() {
+        let job = parse(WHOLE, &[]).unwrap();
+        assert_eq!(job.actions.as_ref().unwrap().stride_seconds, Some(1.0));
+        assert_eq!(job.run.shard_bytes, 512 << 20);
+        let again: Job = serde_json::from_str(&serde_json::to_string(&job).unwrap()).unwrap();
+        assert_eq!(again, job);
+        assert_eq!(again.fingerprint(&[]), job.fingerprint(&[]));
+    }
+
+    #[test]
+    fn an_unknown_key_names_line_and_nearest_key() {
+        assert_eq!(
+            refused("confidense = 0.3"),
+            "jobs/demo.toml:9: unknown key `confidense` in [persons]\n  9 | confidense = 0.3\n\
+             hint: did you mean `confidence`? (keys: classes, confidence, frames_per_second, iou, model)"
+        );
+        assert!(refused("colour = 1").ends_with("hint: keys: classes, confidence, frames_per_second, iou, model"));
+        assert!(refused("shard_bytes = 1").contains("hint: `shard_bytes` belongs in [run]"));
+    }
+
+    #[test]
+    fn unknown_and_misplaced_sections_are_named() {
+        let text = refused("[person]\nmodel = 'x'");
+        assert!(text.contains("jobs/demo.toml:9: unknown section [person]\n  9 | [person]"), "{text}");
+        assert!(text.contains("did you mean `persons`?"), "{text}");
+        let text = refused_text(&format!("model = 'x'\n{SMALLEST}"), &[]);
+        assert!(text.contains("demo.toml:1: the key `model` stands outside every section"), "{text}");
+        assert!(text.contains("put it below [actions] or [persons]"), "{text}");
+        assert!(refused("[[actions]]\nmodel = 'x'").contains("write it once, as [actions]"));
+    }
+
+    #[test]
+    fn wrong_types_and_ranges_say_what_is_wanted_and_where() {
+        for (line, problem) in [
+            (
+                "confidence = 'high'",
+                "`confidence` in [persons] must be a number of at least 0 and below 1, not the string \"high\"",
+            ),
+            ("confidence = 1.0", "below 1, not 1.0"),
+            ("confidence = -0.1", "not -0.1"),
+            ("iou = 2", "must be a number from 0 to 1, not 2"),
+            ("frames_per_second = 0", "must be a number above 0, not 0"),
+            ("frames_per_second = inf", "must be a number above 0, not inf"),
+            ("classes = ['person', 3]", "must hold strings only, not 3"),
+            ("classes = 'person'", "must be a list of strings, not the string"),
+            ("classes = []", "is empty: no box could match"),
+        ] {
+            let text = refused(line);
+            assert!(text.starts_with("jobs/demo.toml:9: `"), "{text}");
+            assert!(text.contains(problem) && text.contains(&format!("9 | {line}")), "{text}");
+        }
+        for (line, problem) in [
+            ("run.shard_bytes = 0", "a size above 0 such as \"4 GiB\""),
+            ("run.shard_bytes = '4 parsecs'", "not the string \"4 parsecs\""),
+            ("run.shard_bytes = -1", "not -1"),
+            ("run.video_timeout_seconds = 1.5", "a whole number of seconds"),
+            ("run.precision = 'fp64'", "auto, fp32, bf16, fp16 or int8"),
+            ("run.device = 'cude:0'", "did you mean `cuda`?"),
+            ("run.device = 'cpu:1'", "which is no device"),
+            ("store.endpoint = 'localhost:9000'", "begins with http://"),
+            ("store.path_style = 'yes'", "must be true or false"),
+            ("actions.top_k = 0", "at least 1"),
+            ("actions.clip_seconds = 0.0", "a number of seconds above 0"),
+            ("actions.scores = 'all'", r#""top-k" or "full""#),
+        ] {
+            let text = refused_text(&format!("{line}\nactions.model = 'a.onnx'\n{SMALLEST}"), &[]);
+            assert!(text.starts_with("jobs/demo.toml:1: ") && text.contains(problem), "{text}");
+        }
+    }
+
+    #[test]
+    fn missing_sections_and_keys_come_with_an_example() {
+        let text = refused_text("[output]\nuri = 'x'\n", &[]);
+        assert_eq!(
+            text,
+            "jobs/demo.toml: the section [input] is missing\n\
+             hint: add it, for example:\n    [input]\n    uri = \"s3://archive/2026/\""
+        );
+        let text = refused_text(&SMALLEST.replace("model = ", "#"), &[]);
+        assert!(
+            text.starts_with("jobs/demo.toml:7: the key `model` is missing in [persons]\n  7 | [persons]"),
+            "{text}"
+        );
+        assert!(text.contains("model = \"models/yolov5s.onnx\""), "{text}");
+        let text = refused_text("[input]\nuri = 'a'\n[output]\nuri = 'b'\n", &[]);
+        assert!(text.contains("neither [actions] nor [persons]"), "{text}");
+    }
+
+    #[test]
+    fn syntax_errors_have_line_and_column() {
+        let text = refused("iou = = 1");
+        assert!(text.starts_with("jobs/demo.toml:9:7: "), "{text}");
+        assert!(text.contains("\n  9 | iou = = 1"), "{text}");
+        let text = refused("[persons]");
+        assert!(text.starts_with("jobs/demo.toml:9:2: duplicate key"), "{text}");
+    }
+
+    #[test]
+    fn overrides_take_toml_values_and_bare_strings() {
+        let set = ["persons.confidence=0.5", "run.device=cpu", "input.include=*.mov", "persons.classes=[\"dog\"]"];
+        let job = parse(SMALLEST, &set).unwrap();
+        assert_eq!(job.persons.as_ref().unwrap().confidence, 0.5);
+        assert_eq!(job.persons.as_ref().unwrap().classes, ["dog"]);
+        assert_eq!((job.run.device.as_str(), job.input.include), ("cpu", vec!["*.mov".to_owned()]));
+        assert_eq!(parse(SMALLEST, &["output.uri=2026"]).unwrap().output.uri, "2026");
+        assert_eq!(parse(SMALLEST, &["run.shard_bytes=1 GB"]).unwrap().run.shard_bytes, 1_000_000_000);
+        assert_eq!(parse(SMALLEST, &["persons.iou=0.1", "persons.iou=0.2"]).unwrap().persons.unwrap().iou, 0.2);
+    }
+
+    #[test]
+    fn a_wrong_override_is_quoted() {
+        let text = refused_text(SMALLEST, &["persons.confidense=0.5"]);
+        assert!(text.starts_with("--set persons.confidense=0.5: unknown key `confidense` in [persons]"), "{text}");
+        assert!(text.contains("did you mean `confidence`?"), "{text}");
+        let text = refused_text(SMALLEST, &["persons.confidence=5"]);
+        assert!(text.starts_with("--set persons.confidence=5: `confidence` in [persons] must be"), "{text}");
+        assert!(refused_text(SMALLEST, &["confidence=5"]).contains("not of the form section.key=value"));
+        assert!(refused_text(SMALLEST, &["personas.iou=0.5"]).contains("did you mean `persons`?"));
+    }
+
+    #[test]
+    fn what_is_not_built_yet_is_refused_by_name() {
+        let text = refused_text("input.inventory = 's3://i/manifest.json'\noutput.uri = 'x'\npersons.model = 'm'", &[]);
+        assert!(text.contains("`inventory` in [input] is not supported yet"), "{text}");
+        let text = refused("[actions]\nmodel = 'x'\nembedding = true");
+        assert!(text.starts_with("jobs/demo.toml:11: `embedding` in [actions] = true is not supported yet"), "{text}");
+    }
+
+    #[test]
+    fn bad_globs_patterns_and_uris_are_refused_at_their_line() {
+        let input = |lines: &str| refused_text(&SMALLEST.replace("\n\n[output]", &format!("\n{lines}\n[output]")), &[]);
+        let text = input("include = [\n  '*.mp4',\n  '[a',\n]");
+        assert!(text.starts_with("jobs/demo.toml:5: `include` in [input] has \"[a\", which is not a glob"), "{text}");
+        assert!(input("include = []").contains("no video could match"));
+        assert!(input("partition = '('").contains("is not a regular expression"));
+        assert!(input("partition = 'cam-(.*)'").contains("has no named group"));
+        assert!(input("partition = '(?<Model>x)'").contains("which is a column of the tables"));
+        assert!(input("partition = '(?<a>x)(?<A>x)'").contains("which are one column"));
+        for uri in ["gs://bucket/", "s3://", "s3:///key", "", "file:///tmp"] {
+            let text = refused_text(&SMALLEST.replace("index", uri), &[]);
+            assert!(text.contains("must be s3://bucket/prefix/ or a directory"), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_absent_job_file_is_a_usage_error_with_its_path() {
+        let error = Job::load(Path::new("jobs/none.toml"), &[]).unwrap_err();
+        assert!(error.to_string().starts_with("cannot read the job file jobs/none.toml: "), "{error}");
+        assert_eq!(error.exit_code(), 2);
+    }
+
+    #[test]
+    fn the_fingerprint_follows_what_changes_rows_and_nothing_else() {
+        let of =
+            |overrides: &[&str]| parse(WHOLE, overrides).unwrap().fingerprint(&[("persons", "AB"), ("actions", "cd")]);
+        let base = of(&[]);
+        assert_eq!(base.len(), 16);
+        for same in [
+            "run.device=cpu",
+            "run.shard_bytes=1",
+            "run.video_timeout_seconds=1",
+            "input.uri=elsewhere",
+            "output.uri=elsewhere",
+            "store.region=x",
+            "persons.model=renamed.onnx",
+            "persons.classes=[\"dog\", \"person\"]",
+            "actions.stride_seconds=1.0",
+        ] {
+            assert_eq!(of(&[same]), base, "{same}");
+        }
+        for other in [
+            "run.precision=fp32",
+            "actions.clip_seconds=2",
+            "actions.stride_seconds=2",
+            "actions.scores=top-k",
+            "actions.top_k=6",
+            "persons.frames_per_second=1",
+            "persons.confidence=0.31",
+            "persons.iou=0.4",
+            "persons.classes=[\"dog\"]",
+        ] {
+            assert_ne!(of(&[other]), base, "{other}");
+        }
+        let job = parse(WHOLE, &[]).unwrap();
+        assert_eq!(job.fingerprint(&[("actions", "cd"), ("persons", "ab")]), base);
+        assert_ne!(job.fingerprint(&[("actions", "ab"), ("persons", "cd")]), base);
+    }
+
+    #[test]
+    fn the_fingerprint_of_a_known_job_stays_as_it_is() {
+        // Another value makes every archive index anew: then FINGERPRINT_VERSION must change, and the changelog say so.
+        assert_eq!(parse(WHOLE, &[]).unwrap().fingerprint(&[("persons", "ab")]), "236d9ce5ff978012");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_reader_panic(text in "\\PC{0,200}", set in "\\PC{0,40}") {
+            let _ = Job::parse("x", &text, &[]);
+            let _ = Job::parse("x", SMALLEST, &[set.clone(), format!("input.{set}"), format!("persons.classes={set}")]);
+        }
+    }
+}

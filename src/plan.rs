@@ -1,0 +1,586 @@
+//! Planning: which videos of the archive are to be indexed, cut into shards of like size. Lists the input, leaves out
+//! what an earlier run indexed, and writes the plan that every worker reads.
+//!
+//! The plan is made in memory, some hundred bytes for each video: the coordinator is the one process of a job whose
+//! memory follows the size of the archive.
+
+mod indexed;
+mod list;
+pub mod manifest;
+mod shard;
+#[cfg(test)]
+mod testing;
+
+use std::fmt;
+use std::str::FromStr;
+
+use bytesize::ByteSize;
+use chrono::{DateTime, NaiveDateTime, SubsecRound, Utc};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::job::{Job, hex};
+use crate::store::Store;
+use indexed::{Earlier, Indexed};
+pub use manifest::{RunPaths, RunRecord};
+
+/// One video to index, as it was listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VideoObject {
+    /// Relative to the job's `input.uri`.
+    pub key: String,
+    /// The full address, as written to the tables.
+    pub uri: String,
+    /// Length in bytes; may be 0.
+    pub size_bytes: u64,
+    /// Of the version listed; a worker that finds another fails the video with `changed_during_read`.
+    pub etag: String,
+    /// To the microsecond.
+    pub last_modified: DateTime<Utc>,
+    /// (name, value) of each partition column, in the job's order; the values as they stand in the key.
+    pub partition: Vec<(String, String)>,
+}
+
+impl VideoObject {
+    /// Names the video in every table: 128 bits of the SHA-256 of its uri, as 32 hex digits. Another content under
+    /// the same uri is the same video.
+    pub fn video_id(&self) -> String {
+        hex(&Sha256::digest(&self.uri)[..16])
+    }
+
+    /// The directory of its rows within a table, e.g. `camera=cam-1/dt=2026-11-01`: the partition columns, their values
+    /// escaped as Hive does it, then the day of `last_modified` in UTC.
+    pub fn partition_path(&self) -> String {
+        let mut path = String::new();
+        for (name, value) in &self.partition {
+            path.push_str(name);
+            path.push('=');
+            escape_into(&mut path, value);
+            path.push('/');
+        }
+        path.push_str(&format!("dt={}", self.last_modified.format("%Y-%m-%d")));
+        path
+    }
+}
+
+/// Percent-escapes what Hive escapes in a partition's value. Letters beyond ASCII stay, as Spark unescapes by the byte.
+fn escape_into(path: &mut String, value: &str) {
+    for c in value.chars() {
+        if c.is_ascii_control() || "\"#%'*/:=?\\{}[]^<>|".contains(c) {
+            path.push_str(&format!("%{:02X}", u32::from(c)));
+        } else {
+            path.push(c);
+        }
+    }
+}
+
+/// A share of the plan, worked on as one: all of it is committed, or nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shard {
+    /// From 0, without gaps, in the plan's order.
+    pub index: u32,
+    /// In the order of (partition path, key), which is the order of the shard's rows. Never empty.
+    pub videos: Vec<VideoObject>,
+}
+
+impl Shard {
+    /// The index as it stands in keys: `000042`.
+    pub fn id(&self) -> String {
+        shard_id(self.index)
+    }
+
+    /// Sum of the videos' sizes.
+    pub fn size_bytes(&self) -> u64 {
+        self.videos.iter().map(|video| video.size_bytes).sum()
+    }
+}
+
+/// A shard's index as it stands in keys, where only the index is at hand: it sorts as text for a million shards.
+pub fn shard_id(index: u32) -> String {
+    format!("{index:06}")
+}
+
+/// Names a run and sorts by the time it was planned: `20261123T073712123Z-ab12cd`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RunId(String);
+
+impl RunId {
+    /// A new name for a run planned at `now`: its milliseconds, and 24 random bits to tell runs of one instant apart.
+    pub fn new(now: DateTime<Utc>) -> Self {
+        use std::hash::BuildHasher;
+        // Each RandomState is keyed by the system's randomness, which saves us a generator for these six digits.
+        let random = std::hash::RandomState::new().hash_one(std::process::id()) & 0xff_ffff;
+        Self(format!("{}Z-{random:06x}", now.format("%Y%m%dT%H%M%S%3f")))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Where everything of this run lies in the output.
+    pub fn paths(&self) -> RunPaths<'_> {
+        RunPaths::new(self)
+    }
+}
+
+impl FromStr for RunId {
+    type Err = Error;
+
+    /// # Errors
+    /// [`Error::Usage`] where the text has another form: it becomes part of keys, so nothing else may pass.
+    fn from_str(text: &str) -> Result<Self> {
+        let well_formed = text.split_once("Z-").is_some_and(|(time, random)| {
+            time.len() == 18
+                && NaiveDateTime::parse_from_str(time, "%Y%m%dT%H%M%S%3f").is_ok()
+                && random.len() == 6
+                && random.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        });
+        if !well_formed {
+            return Err(Error::usage(format!("{text:?} is not a run id"))
+                .with_hint("`vidindex status JOB.toml` lists the runs; an id looks like 20261123T073712123Z-ab12cd"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for RunId {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<RunId> for String {
+    fn from(run: RunId) -> Self {
+        run.0
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A model as a run knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelRef {
+    /// As in the tables' `model=<id>`.
+    pub id: String,
+    /// SHA-256 of everything of the model that changes rows, in hex.
+    pub sha256: String,
+}
+
+/// The models of a job, one for each section that it has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PlanModels {
+    /// Of `[actions]`.
+    pub actions: Option<ModelRef>,
+    /// Of `[persons]`.
+    pub persons: Option<ModelRef>,
+}
+
+impl PlanModels {
+    /// Role and hash of each, as [`Job::fingerprint`] takes them.
+    pub fn hashes(&self) -> Vec<(&'static str, &str)> {
+        let roles = [("actions", &self.actions), ("persons", &self.persons)];
+        roles.into_iter().filter_map(|(role, model)| Some((role, model.as_ref()?.sha256.as_str()))).collect()
+    }
+}
+
+/// What to take besides the new and the changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PlanOptions {
+    /// Everything, whatever was indexed before.
+    pub reindex: bool,
+    /// Videos that failed before and have not changed since.
+    pub retry_failed: bool,
+}
+
+/// Objects that were left out for one reason.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// How many.
+    pub count: u64,
+    /// Sum of their sizes.
+    pub bytes: u64,
+    /// The first keys by name, [`Group::EXAMPLES`] at most.
+    pub examples: Vec<String>,
+}
+
+impl Group {
+    /// How many keys are kept to show.
+    pub const EXAMPLES: usize = 3;
+
+    fn add(&mut self, key: &str, size_bytes: u64) {
+        self.count += 1;
+        self.bytes += size_bytes;
+        // Kept sorted, so that the examples are the same in whatever order a store lists.
+        let at = self.examples.partition_point(|example| example.as_str() < key);
+        if at < Self::EXAMPLES {
+            self.examples.insert(at, key.to_owned());
+            self.examples.truncate(Self::EXAMPLES);
+        }
+    }
+}
+
+/// What the plan leaves out, by reason.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Rows of this very content, model and settings are there.
+    pub already_indexed: Group,
+    /// Failed with this very content, model and settings.
+    pub failed_before: Group,
+    /// No `include` glob matches.
+    pub not_included: Group,
+    /// An `exclude` glob matches.
+    pub excluded: Group,
+    /// Written by vidindex itself.
+    pub own_output: Group,
+}
+
+/// What a run is going to do. Nothing is written before [`Plan::write`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// As it will stand in `job.json`.
+    pub run: RunRecord,
+    /// Every video to index, each once. Empty where there is nothing to do.
+    pub shards: Vec<Shard>,
+    /// What is left out.
+    pub skipped: Skipped,
+    /// Objects listed below the input, of whatever kind.
+    pub objects_seen: u64,
+}
+
+/// Lists the input, leaves out what the output already has, and cuts the rest into shards. Writes nothing.
+///
+/// # Errors
+/// Where the input cannot be listed, or the output's `videos` table cannot be read.
+pub async fn plan(
+    job: &Job,
+    models: &PlanModels,
+    input: &dyn Store,
+    output: &dyn Store,
+    options: PlanOptions,
+) -> Result<Plan> {
+    let fingerprint = job.fingerprint(&models.hashes());
+
+    let indexed = if options.reindex { Indexed::default() } else { Indexed::read(output, &fingerprint).await? };
+    let listing = list::list(&job.input, input, output).await?;
+    let mut skipped = listing.skipped;
+    let mut videos = listing.videos;
+    videos.retain(|video| {
+        let group = match indexed.earlier(video) {
+            None => return true,
+            Some(Earlier::Failed) if options.retry_failed => return true,
+            Some(Earlier::Failed) => &mut skipped.failed_before,
+            Some(Earlier::Done) => &mut skipped.already_indexed,
+        };
+        group.add(&video.key, video.size_bytes);
+        false
+    });
+
+    let count = videos.len() as u64;
+    let bytes = videos.iter().map(|video| video.size_bytes).sum();
+    let shards = shard::cut(videos, job.run.shard_bytes);
+    let created_at = Utc::now().trunc_subsecs(6);
+    let run = RunRecord {
+        run_id: RunId::new(created_at),
+        created_at,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        fingerprint,
+        actions_model: models.actions.clone(),
+        persons_model: models.persons.clone(),
+        shards: u32::try_from(shards.len())
+            .map_err(|_| Error::usage("the plan has more shards than fit: make run.shard_bytes larger"))?,
+        videos: count,
+        bytes,
+        job: job.clone(),
+    };
+    tracing::info!(run_id = %run.run_id, videos = count, bytes, shards = run.shards, "planned");
+    Ok(Plan { run, shards, skipped, objects_seen: listing.objects_seen })
+}
+
+impl Plan {
+    /// Writes `plan.parquet`, then `job.json`, by which the run comes into being.
+    ///
+    /// # Errors
+    /// Where the output cannot be written, or a run of the same name is there.
+    pub async fn write(&self, output: &dyn Store) -> Result<()> {
+        manifest::write(output, &self.run, &self.shards).await
+    }
+
+    /// Whether the input holds no video at all by the job's globs (as against: none that is new). Say so with
+    /// [`Plan::nothing_matched_message`].
+    pub fn nothing_matched(&self) -> bool {
+        self.run.videos == 0 && self.skipped.already_indexed.count == 0 && self.skipped.failed_before.count == 0
+    }
+
+    /// Says what was looked at and looked for where [`Plan::nothing_matched`].
+    pub fn nothing_matched_message(&self) -> String {
+        let input = &self.run.job.input;
+        let mut message = format!(
+            "no video in {}: {} seen, none matches include = {:?}",
+            input.uri,
+            counted(self.objects_seen, "object"),
+            input.include
+        );
+        if !input.exclude.is_empty() {
+            message.push_str(&format!(" and not exclude = {:?}", input.exclude));
+        }
+        message
+    }
+}
+
+/// For a person: what would be done and what is left out, and why. Ends without a newline.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RunRecord { job, videos, bytes, .. } = &self.run;
+        if self.nothing_matched() {
+            write!(f, "{}", self.nothing_matched_message())?;
+        } else {
+            let shards = counted(self.shards.len() as u64, "shard");
+            write!(f, "{}, {} to index, in {shards}", counted(*videos, "video"), human(*bytes))?;
+            let largest = self.shards.iter().map(Shard::size_bytes).max();
+            if let Some(largest) = largest {
+                let goal = human(job.run.shard_bytes);
+                write!(f, " (the largest {}; run.shard_bytes is {goal})", human(largest))?;
+            }
+            let days: Vec<_> = self.shards.iter().flat_map(|shard| &shard.videos).map(|v| v.last_modified).collect();
+            if let (Some(first), Some(last)) = (days.iter().min(), days.iter().max()) {
+                let day = |time: &DateTime<Utc>| time.format("%Y-%m-%d").to_string();
+                write!(f, "\nlast modified {} to {}", day(first), day(last))?;
+            }
+        }
+        let skipped = &self.skipped;
+        let groups = [
+            (&skipped.already_indexed, "already indexed (--reindex takes them again)"),
+            (&skipped.failed_before, "failed before and unchanged (--retry-failed takes them again)"),
+            (&skipped.not_included, "not matched by input.include"),
+            (&skipped.excluded, "matched by input.exclude"),
+            (&skipped.own_output, "written by vidindex"),
+        ];
+        for (group, reason) in groups {
+            if group.count > 0 {
+                let more = if group.count > group.examples.len() as u64 { ", ..." } else { "" };
+                write!(f, "\nskipped {}, {}: {reason}", counted(group.count, "object"), human(group.bytes))?;
+                write!(f, "\n    {}{more}", group.examples.join(", "))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn human(bytes: u64) -> String {
+    ByteSize(bytes).display().iec().to_string()
+}
+
+fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::indexed::testing::{VideoRow, videos_table};
+    use super::testing::{MemoryStore, job, video};
+    use super::*;
+    use proptest::prelude::*;
+
+    fn models() -> PlanModels {
+        PlanModels { actions: None, persons: Some(ModelRef { id: "yolov5s".to_owned(), sha256: "ab".to_owned() }) }
+    }
+
+    fn stores(objects: &[(&str, u64)]) -> (MemoryStore, MemoryStore) {
+        let input = MemoryStore::new("s3://archive/2026/");
+        objects.iter().for_each(|(key, size)| input.add(key, *size));
+        (input, MemoryStore::new("s3://index/"))
+    }
+
+    async fn planned(input: &MemoryStore, output: &MemoryStore, options: PlanOptions) -> Plan {
+        plan(&job(), &models(), input, output, options).await.unwrap()
+    }
+
+    fn keys(plan: &Plan) -> Vec<&str> {
+        plan.shards.iter().flat_map(|shard| &shard.videos).map(|video| video.key.as_str()).collect()
+    }
+
+    /// A row of what `stores` lists, as a run of the same job would have written it.
+    fn row(key: &str, size: u64, status: &'static str) -> VideoRow {
+        let fingerprint = job().fingerprint(&[("persons", "ab")]);
+        VideoRow { video: video(key, size), status, fingerprint, indexed_at: 1, run_id: "r1".to_owned() }
+    }
+
+    #[tokio::test]
+    async fn a_new_archive_is_planned_whole_and_read_back_as_it_was() {
+        let (input, output) = stores(&[("a.mp4", 60), ("b.mp4", 60), ("c.mp4", 60), ("d.txt", 1)]);
+        let plan = planned(&input, &output, PlanOptions::default()).await;
+        assert_eq!(output.keys(), [""; 0], "nothing is written before it is asked for");
+        assert_eq!((plan.run.videos, plan.run.bytes, plan.run.shards), (3, 180, 2));
+
+        plan.write(&output).await.unwrap();
+        let run = &plan.run.run_id;
+        let prefix = format!("_vidindex/runs/{run}");
+        assert_eq!(output.keys(), [format!("{prefix}/job.json"), format!("{prefix}/plan.parquet")]);
+        let (record, file) = manifest::read(&output, run).await.unwrap();
+        assert_eq!(record, plan.run);
+        assert_eq!(file.shards().unwrap(), plan.shards);
+        assert_eq!(manifest::read_shard(&output, run, 1).await.unwrap(), plan.shards[1]);
+        assert_eq!(manifest::latest_run(&output).await.unwrap().as_ref(), Some(run));
+    }
+
+    #[tokio::test]
+    async fn indexed_videos_are_skipped_until_they_change() {
+        let (input, output) = stores(&[("done.mp4", 1), ("partial.mp4", 2), ("changed.mp4", 3), ("new.mp4", 4)]);
+        let rows = [row("done.mp4", 1, "ok"), row("partial.mp4", 2, "partial"), row("changed.mp4", 99, "ok")];
+        output.put("videos/dt=2026-11-01/part-r-000000.parquet", videos_table(&rows)).await.unwrap();
+        let plan = planned(&input, &output, PlanOptions::default()).await;
+        assert_eq!(keys(&plan), ["changed.mp4", "new.mp4"]);
+        assert_eq!(plan.skipped.already_indexed.examples, ["done.mp4", "partial.mp4"]);
+        let all = planned(&input, &output, PlanOptions { reindex: true, ..Default::default() }).await;
+        assert_eq!(all.run.videos, 4);
+    }
+
+    #[tokio::test]
+    async fn failed_videos_wait_for_a_change_or_to_be_asked_for() {
+        let (input, output) = stores(&[("bad.mp4", 1), ("mended.mp4", 2)]);
+        let rows = [row("bad.mp4", 1, "failed"), row("mended.mp4", 99, "failed")];
+        output.put("videos/part-r-000000.parquet", videos_table(&rows)).await.unwrap();
+        let plan = planned(&input, &output, PlanOptions::default()).await;
+        assert_eq!(keys(&plan), ["mended.mp4"]);
+        assert_eq!((plan.skipped.failed_before.count, plan.skipped.failed_before.bytes), (1, 1));
+        let plan = planned(&input, &output, PlanOptions { retry_failed: true, ..Default::default() }).await;
+        assert_eq!(keys(&plan), ["bad.mp4", "mended.mp4"]);
+    }
+
+    #[tokio::test]
+    async fn the_latest_row_of_this_fingerprint_decides() {
+        let (input, output) = stores(&[("a.mp4", 1), ("b.mp4", 1), ("c.mp4", 1), ("d.mp4", 1)]);
+        let at = |row: VideoRow, indexed_at: i64, run: &str| VideoRow { indexed_at, run_id: run.to_owned(), ..row };
+        let other = |row: VideoRow| VideoRow { fingerprint: "another".to_owned(), ..row };
+        // a: failed, then retried well. b: the other way round, told apart by the run alone. c: changed and changed
+        // back. d: another job's rows in the same output, later ones too.
+        let early = [
+            at(row("a.mp4", 1, "failed"), 5, "r1"),
+            at(row("b.mp4", 1, "ok"), 7, "r1"),
+            at(row("c.mp4", 1, "ok"), 5, "r1"),
+            at(row("d.mp4", 1, "ok"), 5, "r1"),
+        ];
+        let late = [
+            at(row("a.mp4", 1, "ok"), 6, "r2"),
+            at(row("b.mp4", 1, "failed"), 7, "r2"),
+            at(row("c.mp4", 99, "ok"), 6, "r2"),
+            at(other(row("d.mp4", 1, "failed")), 6, "r2"),
+        ];
+        for (first, second) in [(&early, &late), (&late, &early)] {
+            output.put("videos/0.parquet", videos_table(first)).await.unwrap();
+            output.put("videos/dt=1/1.parquet", videos_table(second)).await.unwrap();
+            let plan = planned(&input, &output, PlanOptions::default()).await;
+            assert_eq!(keys(&plan), ["c.mp4"]);
+            assert_eq!(plan.skipped.already_indexed.examples, ["a.mp4", "d.mp4"]);
+            assert_eq!(plan.skipped.failed_before.examples, ["b.mp4"]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_table_that_cannot_be_read_stops_the_plan_by_name() {
+        let (input, output) = stores(&[("a.mp4", 1)]);
+        output.put("videos/odd.parquet", "not parquet".into()).await.unwrap();
+        let error = plan(&job(), &models(), &input, &output, PlanOptions::default()).await.unwrap_err();
+        assert!(error.to_string().contains("s3://index/videos/odd.parquet"), "{error}");
+        assert!(error.hint().unwrap().contains("--reindex"));
+        let all = PlanOptions { reindex: true, ..Default::default() };
+        assert_eq!(planned(&input, &output, all).await.run.videos, 1);
+    }
+
+    #[tokio::test]
+    async fn an_archive_without_videos_says_what_was_looked_for() {
+        let (input, output) = stores(&[("a.txt", 1), ("b.txt", 1)]);
+        let plan = planned(&input, &output, PlanOptions::default()).await;
+        assert!(plan.nothing_matched() && plan.shards.is_empty());
+        let text = plan.to_string();
+        assert!(
+            text.starts_with("no video in s3://archive/2026/: 2 objects seen, none matches include = [\"**/*.{mp4,")
+        );
+        plan.write(&output).await.unwrap();
+        let (_, file) = manifest::read(&output, &plan.run.run_id).await.unwrap();
+        assert_eq!(file.shards().unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn the_description_counts_and_gives_examples() {
+        let (input, output) =
+            stores(&[("a.mp4", 60 << 20), ("b.mp4", 1), ("4.txt", 1), ("3.txt", 1), ("2.txt", 1), ("1.txt", 1)]);
+        output.put("videos/x.parquet", videos_table(&[row("b.mp4", 1, "ok")])).await.unwrap();
+        let plan = planned(&input, &output, PlanOptions::default()).await;
+        assert_eq!(
+            plan.to_string(),
+            "1 video, 60.0 MiB to index, in 1 shard (the largest 60.0 MiB; run.shard_bytes is 100 B)\n\
+             last modified 2026-11-01 to 2026-11-01\n\
+             skipped 1 object, 1 B: already indexed (--reindex takes them again)\n    b.mp4\n\
+             skipped 4 objects, 4 B: not matched by input.include\n    1.txt, 2.txt, 3.txt, ..."
+        );
+        assert!(!plan.nothing_matched());
+    }
+
+    #[test]
+    fn a_run_id_sorts_by_time_and_nothing_else_passes_for_one() {
+        let at = |text: &str| RunId::new(text.parse::<DateTime<Utc>>().unwrap());
+        let early = at("2026-11-23T07:37:12.123Z");
+        assert!(early.as_str().starts_with("20261123T073712123Z-"), "{early}");
+        assert_eq!(early.to_string().parse::<RunId>().unwrap(), early);
+        assert!(early < at("2026-11-23T07:37:12.124Z") && early < at("2027-01-01T00:00:00Z"));
+        assert_ne!(early, at("2026-11-23T07:37:12.123Z"));
+        for text in [
+            "",
+            "latest",
+            "../x",
+            "20261123T073712123Z-AB12CD",
+            "20261323T073712123Z-ab12cd",
+            "20261123T073712123Z-ab12cd/",
+        ] {
+            assert!(text.parse::<RunId>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_video_keeps_its_id_and_a_change_of_content_does_not_alter_it() {
+        assert_eq!(video("a.mp4", 1).video_id(), video("a.mp4", 2).video_id());
+        assert_eq!(video("a.mp4", 1).video_id(), "9b26e03df35ab4c2eb10d9aac585361a");
+    }
+
+    #[test]
+    fn partition_values_are_escaped_as_hive_does_it() {
+        let mut escaped = String::new();
+        escape_into(&mut escaped, "a/b=c:d%e f\u{1}ü");
+        assert_eq!(escaped, "a%2Fb%3Dc%3Ad%25e f%01ü");
+    }
+
+    proptest! {
+        #[test]
+        fn different_partition_values_never_share_a_path(
+            a in prop::collection::vec("\\PC{0,8}|[/=%:.A-F0-9]{0,8}", 2),
+            b in prop::collection::vec("\\PC{0,8}|[/=%:.A-F0-9]{0,8}", 2),
+        ) {
+            let path = |values: &[String]| {
+                let partition = ["camera", "site"].map(str::to_owned).into_iter().zip(values.iter().cloned()).collect();
+                VideoObject { partition, ..video("a.mp4", 1) }.partition_path()
+            };
+            prop_assert_eq!(path(&a) == path(&b), a == b);
+            prop_assert_eq!(path(&a).matches('/').count(), 2);
+            prop_assert!(path(&a).split('/').all(|part| part.matches('=').count() == 1));
+        }
+    }
+
+    #[test]
+    fn planning_can_be_spawned() {
+        fn is_send<T: Send>(_: &T) {}
+        let (input, output) = stores(&[]);
+        let (job, models) = (job(), models());
+        is_send(&plan(&job, &models, &input, &output, PlanOptions::default()));
+    }
+}

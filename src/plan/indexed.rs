@@ -1,0 +1,193 @@
+//! What earlier runs indexed, read from the output's `videos` table: the rows of this fingerprint, the latest of each
+//! video.
+
+use std::collections::HashMap;
+
+use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, TimeUnit};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use super::VideoObject;
+use crate::error::{Error, Result};
+use crate::store::{Store, StoreErrorKind};
+
+/// Files read at the same time.
+const READS_MAX: usize = 16;
+
+const COLUMNS: [&str; 6] = ["video_id", "etag", "status", "fingerprint", "indexed_at", "run_id"];
+
+/// How an unchanged video fared before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Earlier {
+    /// Its rows are there, whole or (`partial`) as far as the video goes.
+    Done,
+    /// It failed.
+    Failed,
+}
+
+/// By `video_id`, the latest row that this fingerprint made. Rows of other fingerprints do not count: jobs that share
+/// an output would otherwise index everything again in turn.
+#[derive(Debug, Default)]
+pub(super) struct Indexed {
+    rows: HashMap<String, Row>,
+}
+
+#[derive(Debug)]
+struct Row {
+    /// Microseconds of the Unix epoch, then the run: the later row wins.
+    order: (i64, String),
+    etag: String,
+    earlier: Earlier,
+}
+
+impl Indexed {
+    /// Reads every Parquet file of the `videos` table. An output without one is an empty index.
+    pub(super) async fn read(output: &dyn Store, fingerprint: &str) -> Result<Self> {
+        let files: Vec<String> = output
+            .list("videos/")
+            .try_filter_map(async |object| Ok(Some(object.key).filter(|key| is_table_file(key))))
+            .try_collect()
+            .await?;
+        let count = files.len();
+        let mut reads = futures::stream::iter(files)
+            .map(async |key| {
+                let bytes = output.get(&key).await;
+                (key, bytes)
+            })
+            .buffer_unordered(READS_MAX);
+        let mut indexed = Self::default();
+        while let Some((key, bytes)) = reads.next().await {
+            match bytes {
+                Ok(bytes) => indexed.add_file(bytes, fingerprint).map_err(|problem| {
+                    Error::failed(format!("cannot read {} as a table of indexed videos: {problem}", output.uri(&key)))
+                        .with_hint("move the file away, or plan with --reindex, which does not read the table")
+                })?,
+                // Someone tidied the table up between the listing and now.
+                Err(error) if error.kind == StoreErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        tracing::debug!(files = count, videos = indexed.rows.len(), "read what is indexed");
+        Ok(indexed)
+    }
+
+    /// How this very content of the video fared, if it was indexed.
+    pub(super) fn earlier(&self, video: &VideoObject) -> Option<Earlier> {
+        if self.rows.is_empty() {
+            return None;
+        }
+        self.rows.get(&video.video_id()).filter(|row| row.etag == video.etag).map(|row| row.earlier)
+    }
+
+    fn add_file(&mut self, file: Bytes, fingerprint: &str) -> Result<(), String> {
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string())?;
+        let mask = ProjectionMask::columns(builder.parquet_schema(), COLUMNS);
+        let batches = builder.with_projection(mask).build().map_err(|error| error.to_string())?;
+        for batch in batches {
+            self.add_batch(&batch.map_err(|error| error.to_string())?, fingerprint)?;
+        }
+        Ok(())
+    }
+
+    fn add_batch(&mut self, batch: &RecordBatch, fingerprint: &str) -> Result<(), String> {
+        let ids = text_column(batch, "video_id")?;
+        let etags = text_column(batch, "etag")?;
+        let statuses = text_column(batch, "status")?;
+        let fingerprints = text_column(batch, "fingerprint")?;
+        let runs = text_column(batch, "run_id")?;
+        let times = time_column(batch, "indexed_at")?;
+        for row in 0..batch.num_rows() {
+            if value(&fingerprints, row) != fingerprint {
+                continue;
+            }
+            let time = if times.is_null(row) { i64::MIN } else { times.value(row) };
+            let order = (time, value(&runs, row).to_owned());
+            let earlier = match value(&statuses, row) {
+                "ok" | "partial" => Earlier::Done,
+                _ => Earlier::Failed,
+            };
+            let id = value(&ids, row);
+            if self.rows.get(id).is_none_or(|known| known.order < order) {
+                self.rows.insert(id.to_owned(), Row { order, etag: value(&etags, row).to_owned(), earlier });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_table_file(key: &str) -> bool {
+    key.ends_with(".parquet") && !key.split('/').any(|part| part == "_vidindex")
+}
+
+/// A null reads as the empty string, which equals no fingerprint, status or id.
+fn value(column: &StringArray, row: usize) -> &str {
+    if column.is_null(row) { "" } else { column.value(row) }
+}
+
+/// The column as `to`, whichever way it is encoded: what compacted the table may have chosen another.
+fn column(batch: &RecordBatch, name: &str, to: &DataType) -> Result<ArrayRef, String> {
+    let column = batch.column_by_name(name).ok_or_else(|| format!("it has no column `{name}`"))?;
+    cast(column, to).map_err(|error| format!("column `{name}`: {error}"))
+}
+
+pub(super) fn text_column(batch: &RecordBatch, name: &str) -> Result<StringArray, String> {
+    let column = column(batch, name, &DataType::Utf8)?;
+    column.as_any().downcast_ref::<StringArray>().cloned().ok_or_else(|| format!("column `{name}` is no text"))
+}
+
+pub(super) fn time_column(batch: &RecordBatch, name: &str) -> Result<TimestampMicrosecondArray, String> {
+    let column = column(batch, name, &DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())))?;
+    column
+        .as_any()
+        .downcast_ref::<TimestampMicrosecondArray>()
+        .cloned()
+        .ok_or_else(|| format!("column `{name}` is no time"))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+pub(super) mod testing {
+    use super::*;
+    use arrow::array::{DictionaryArray, LargeStringArray, StringViewArray};
+    use arrow::datatypes::Int32Type;
+    use parquet::arrow::ArrowWriter;
+    use std::sync::Arc;
+
+    /// What a row of the `videos` table says that counts here.
+    #[derive(Debug, Clone)]
+    pub(in crate::plan) struct VideoRow {
+        pub(in crate::plan) video: VideoObject,
+        pub(in crate::plan) status: &'static str,
+        pub(in crate::plan) fingerprint: String,
+        pub(in crate::plan) indexed_at: i64,
+        pub(in crate::plan) run_id: String,
+    }
+
+    /// A Parquet file of these rows, its strings encoded in every way there is, with a column that does not count.
+    pub(in crate::plan) fn videos_table(rows: &[VideoRow]) -> Bytes {
+        let ids: StringViewArray = rows.iter().map(|row| Some(row.video.video_id())).collect();
+        let etags: LargeStringArray = rows.iter().map(|row| Some(row.video.etag.as_str())).collect();
+        let statuses: DictionaryArray<Int32Type> = rows.iter().map(|row| row.status).collect();
+        let fingerprints: DictionaryArray<Int32Type> = rows.iter().map(|row| row.fingerprint.as_str()).collect();
+        let runs: StringArray = rows.iter().map(|row| Some(row.run_id.as_str())).collect();
+        let times = TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| row.indexed_at));
+        let uris: StringArray = rows.iter().map(|row| Some(row.video.uri.as_str())).collect();
+        let batch = RecordBatch::try_from_iter([
+            ("uri", Arc::new(uris) as ArrayRef),
+            ("video_id", Arc::new(ids)),
+            ("etag", Arc::new(etags)),
+            ("status", Arc::new(statuses)),
+            ("fingerprint", Arc::new(fingerprints)),
+            ("indexed_at", Arc::new(times.with_timezone("UTC"))),
+            ("run_id", Arc::new(runs)),
+        ])
+        .unwrap();
+        let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.into_inner().unwrap().into()
+    }
+}

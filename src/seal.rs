@@ -1,0 +1,282 @@
+//! Sealing: publishes the committed shards of a run where readers look, writes the run's summary, clears the attempts.
+//!
+//! May run any number of times, also side by side, and be cut off anywhere: the commit records say what is to be done,
+//! every step leaves done what was done, and nothing is cleared before it is published.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures::{StreamExt, TryStreamExt};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::store::{Store, StoreErrorKind};
+use crate::tables::Table;
+use crate::work::commit::{ShardCommit, ShardTotals, read_commit};
+use crate::work::commit::{attempted_shard, commits_prefix, committed_shard, parts_prefix};
+
+/// Version of the summary.
+pub const SUMMARY_SCHEMA_VERSION: u32 = 1;
+
+/// Shards published at the same time, each file by file.
+const SHARDS_MAX: usize = 8;
+
+/// Keys of one delete: what S3 takes.
+const DELETE_KEYS_MAX: usize = 1000;
+
+/// `summary.json`: what the seal says of the whole run. The next seal replaces it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunSummary {
+    /// [`SUMMARY_SCHEMA_VERSION`] of whoever wrote it.
+    pub schema_version: u32,
+    /// The run.
+    pub run_id: String,
+    /// Of vidindex, as sealed it.
+    pub tool_version: String,
+    /// Shards of the plan.
+    pub shards_total: u32,
+    /// Shards committed, and published but for the lost parts.
+    pub shards_committed: u32,
+    /// Shards that no attempt has committed, ascending.
+    pub missing: Vec<u32>,
+    /// Files that a commit record names and that are neither with their attempt nor published: somebody removed them.
+    pub lost_parts: Vec<String>,
+    /// What each table gained.
+    pub tables: BTreeMap<Table, TableTotals>,
+    /// Sums over the committed shards.
+    pub totals: ShardTotals,
+    /// When the run was planned.
+    pub started_at: DateTime<Utc>,
+    /// When the last shard so far was committed; null before the first.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// When this summary was made.
+    pub sealed_at: DateTime<Utc>,
+}
+
+/// What a table gained by a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableTotals {
+    /// Files published.
+    pub files: u64,
+    /// Rows in them.
+    pub rows: u64,
+    /// Their lengths in bytes.
+    pub size_bytes: u64,
+}
+
+impl RunSummary {
+    /// Whether every shard is published. If not: do the missing ones, and seal again.
+    pub fn is_complete(&self) -> bool {
+        self.missing.is_empty() && self.lost_parts.is_empty()
+    }
+
+    /// Whether there is nothing left to wish for: complete, and no video failed or ended early.
+    pub fn is_flawless(&self) -> bool {
+        self.is_complete() && self.totals.videos_ok == self.totals.videos()
+    }
+}
+
+/// Publishes every committed shard of the run that has `shards_total` and was planned at `started_at`; says what is missing.
+///
+/// # Cancel safety
+/// Dropped anywhere, it leaves a run that can be sealed again.
+///
+/// # Errors
+/// The output refused, or a commit record cannot be read. A missing shard or file is none: the summary names it.
+pub async fn seal(
+    output: &dyn Store,
+    run_id: &str,
+    shards_total: u32,
+    started_at: DateTime<Utc>,
+) -> Result<RunSummary> {
+    let mut sealed = Sealed::new(run_id, shards_total, started_at);
+    // A seal beside this one may know more shards than we listed, and write its summary before we write ours. To look
+    // once more after writing makes the last summary the fullest, whoever writes it.
+    let mut fresh = sealed.fresh(output).await?;
+    let summary = loop {
+        sealed.publish(output, fresh).await?;
+        let summary = sealed.summary();
+        put_summary(output, &summary).await?;
+        fresh = sealed.fresh(output).await?;
+        if fresh.is_empty() {
+            break summary;
+        }
+    };
+    let cleared = sealed.clear(output).await?;
+    tracing::info!(
+        run_id,
+        shards = summary.shards_committed,
+        missing = summary.missing.len(),
+        lost_parts = summary.lost_parts.len(),
+        cleared,
+        "run sealed"
+    );
+    Ok(summary)
+}
+
+/// What the last seal said of the run; none before the first.
+///
+/// # Errors
+/// The output refused, or the summary is not this version's.
+pub async fn read_summary(output: &dyn Store, run_id: &str) -> Result<Option<RunSummary>> {
+    let key = summary_key(run_id);
+    let body = match output.get(&key).await {
+        Ok(body) => body,
+        Err(error) if error.kind == StoreErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    serde_json::from_slice(&body).map(Some).map_err(|problem| {
+        Error::failed(format!("cannot read the summary {}: {problem}", output.uri(&key)))
+            .with_hint(format!("`vidindex seal` with --run {run_id} writes it anew"))
+    })
+}
+
+/// `_vidindex/runs/<run>/summary.json`.
+pub(crate) fn summary_key(run_id: &str) -> String {
+    format!("_vidindex/runs/{run_id}/summary.json")
+}
+
+async fn put_summary(output: &dyn Store, summary: &RunSummary) -> Result<()> {
+    let key = summary_key(&summary.run_id);
+    let body = serde_json::to_vec_pretty(summary)
+        .map_err(|error| Error::failed(format!("cannot write {}: {error}", output.uri(&key))))?;
+    output.put(&key, Bytes::from(body)).await?;
+    Ok(())
+}
+
+/// The run as far as this seal has published it. Sums alone: records are dropped as soon as they are published.
+struct Sealed<'a> {
+    run_id: &'a str,
+    shards_total: u32,
+    started_at: DateTime<Utc>,
+    published: BTreeSet<u32>,
+    /// Shards that lack a file: what is left of them is not cleared.
+    maimed: BTreeSet<u32>,
+    lost_parts: Vec<String>,
+    tables: BTreeMap<Table, TableTotals>,
+    totals: ShardTotals,
+    finished_at: Option<DateTime<Utc>>,
+}
+
+impl<'a> Sealed<'a> {
+    fn new(run_id: &'a str, shards_total: u32, started_at: DateTime<Utc>) -> Self {
+        Self {
+            run_id,
+            shards_total,
+            started_at,
+            published: BTreeSet::new(),
+            maimed: BTreeSet::new(),
+            lost_parts: Vec::new(),
+            tables: Table::ALL.into_iter().map(|table| (table, TableTotals::default())).collect(),
+            totals: ShardTotals::default(),
+            finished_at: None,
+        }
+    }
+
+    /// The shards that are committed and not published by this seal, ascending.
+    async fn fresh(&self, output: &dyn Store) -> Result<BTreeSet<u32>> {
+        let mut fresh = BTreeSet::new();
+        let mut records = output.list(&commits_prefix(self.run_id));
+        while let Some(record) = records.try_next().await? {
+            match committed_shard(self.run_id, &record.key) {
+                Some(shard) if shard < self.shards_total => {
+                    if !self.published.contains(&shard) {
+                        fresh.insert(shard);
+                    }
+                }
+                _ => tracing::warn!(key = record.key, "no commit record of a shard of this run"),
+            }
+        }
+        Ok(fresh)
+    }
+
+    /// Publishes the shards; counts them in their order, so that the same shards make the same summary.
+    async fn publish(&mut self, output: &dyn Store, shards: BTreeSet<u32>) -> Result<()> {
+        let run_id = self.run_id;
+        let publish = futures::stream::iter(shards).map(|shard| publish_shard(output, run_id, shard));
+        let mut shards = std::pin::pin!(publish.buffered(SHARDS_MAX));
+        while let Some(shard) = shards.try_next().await? {
+            let Some((record, lost)) = shard else { continue };
+            self.count(&record, &lost);
+            if !lost.is_empty() {
+                self.maimed.insert(record.shard);
+                self.lost_parts.extend(lost);
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, record: &ShardCommit, lost: &[String]) {
+        self.published.insert(record.shard);
+        for part in record.parts.iter().filter(|part| !lost.contains(&part.to)) {
+            let table = self.tables.entry(part.table).or_default();
+            table.files += 1;
+            table.rows += part.rows;
+            table.size_bytes += part.size_bytes;
+        }
+        self.totals.merge(&record.totals);
+        self.finished_at = self.finished_at.max(Some(record.committed_at));
+    }
+
+    fn summary(&self) -> RunSummary {
+        let missing: Vec<u32> = (0..self.shards_total).filter(|shard| !self.published.contains(shard)).collect();
+        RunSummary {
+            schema_version: SUMMARY_SCHEMA_VERSION,
+            run_id: self.run_id.to_owned(),
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+            shards_total: self.shards_total,
+            shards_committed: self.shards_total - u32::try_from(missing.len()).unwrap_or(u32::MAX),
+            missing,
+            lost_parts: self.lost_parts.clone(),
+            tables: self.tables.clone(),
+            totals: self.totals.clone(),
+            started_at: self.started_at,
+            finished_at: self.finished_at,
+            sealed_at: Utc::now(),
+        }
+    }
+
+    /// Removes what attempts, winners and losers, left of the published shards. Those of other shards may be at work.
+    async fn clear(&self, output: &dyn Store) -> Result<usize> {
+        let mut keys = Vec::new();
+        let mut parts = output.list(&parts_prefix(self.run_id));
+        while let Some(part) = parts.try_next().await? {
+            let done = |shard| self.published.contains(&shard) && !self.maimed.contains(&shard);
+            if attempted_shard(self.run_id, &part.key).is_some_and(done) {
+                keys.push(part.key);
+            }
+        }
+        for keys in keys.chunks(DELETE_KEYS_MAX) {
+            output.delete(keys).await?;
+        }
+        Ok(keys.len())
+    }
+}
+
+/// Puts a shard's files where readers look; gives back its record, and the keys of files that are nowhere any more.
+/// None where the record was deleted by hand since it was listed.
+///
+/// The rows of the other tables come before those of the videos: whoever goes by a video's row, as a reader does that
+/// asks for a video's latest, and a plan that skips it, finds all its rows there.
+async fn publish_shard(output: &dyn Store, run_id: &str, shard: u32) -> Result<Option<(ShardCommit, Vec<String>)>> {
+    let Some(record) = read_commit(output, run_id, shard).await? else { return Ok(None) };
+    let mut lost = Vec::new();
+    let (videos, others): (Vec<_>, Vec<_>) = record.parts.iter().partition(|part| part.table == Table::Videos);
+    for part in others.into_iter().chain(videos) {
+        match output.publish(&part.from, &part.to).await {
+            Ok(()) => {}
+            Err(error) if error.kind == StoreErrorKind::NotFound => {
+                tracing::warn!(shard, key = part.to, %error, "a committed file is gone");
+                lost.push(part.to.clone());
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(Some((record, lost)))
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

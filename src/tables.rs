@@ -1,0 +1,223 @@
+//! The tables that readers query: their rows, columns and types, where their files lie and how those are laid out.
+//!
+//! Columns that are the same for a whole file by their meaning in a query (`dt`, `model`, the job's own) are in the
+//! file's path only, as Hive does it: `actions/model=<id>/dt=2026-11-01/part-<run>-<shard>.parquet`.
+//! Numbers are signed, as Spark reads unsigned ones as decimals.
+
+mod actions;
+mod layout;
+mod persons;
+mod videos;
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float32Array, ListArray, RecordBatch};
+use arrow::buffer::{NullBuffer, OffsetBuffer};
+use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::error::ArrowError;
+use serde::{Deserialize, Serialize};
+
+pub use actions::{ActionRow, LabelScore};
+pub use layout::{Provenance, writer_properties};
+pub use persons::PersonRow;
+pub use videos::{VideoRow, VideoStatus};
+
+/// Counts up whenever a column changes its name, type or meaning; in every file's metadata.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// One of the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Table {
+    /// One row per video and run, failed ones too.
+    Videos,
+    /// One row per segment.
+    Actions,
+    /// One row per box.
+    Persons,
+}
+
+impl Table {
+    /// Every table.
+    pub const ALL: [Self; 3] = [Self::Videos, Self::Actions, Self::Persons];
+
+    /// The table's directory in the output, which is its name too.
+    pub fn directory(self) -> &'static str {
+        match self {
+            Self::Videos => "videos",
+            Self::Actions => "actions",
+            Self::Persons => "persons",
+        }
+    }
+
+    /// The columns of its files, in their order, with types and nullability.
+    pub fn schema(self) -> SchemaRef {
+        match self {
+            Self::Videos => videos::schema(),
+            Self::Actions => actions::schema(),
+            Self::Persons => persons::schema(),
+        }
+    }
+
+    /// The columns that its files are sorted by, ascending.
+    pub fn sort_columns(self) -> &'static [&'static str] {
+        match self {
+            Self::Videos => &["uri"],
+            Self::Actions => &["uri", "start_seconds"],
+            Self::Persons => &["uri", "time_seconds"],
+        }
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.directory())
+    }
+}
+
+/// A row of one of the tables.
+pub trait Row: Sized {
+    /// Which.
+    const TABLE: Table;
+
+    /// The rows as columns of [`Table::schema`].
+    ///
+    /// # Errors
+    /// None for rows that fit: lists with more than 2^31 elements in all do not (400 scores: five million rows).
+    fn to_batch(rows: &[Self]) -> Result<RecordBatch, ArrowError>;
+}
+
+/// Where a shard's file of a table lies in the output, under the name that readers see:
+/// `actions/model=<id>/dt=2026-11-01/part-<run>-<shard>.parquet`.
+///
+/// `partition_path` is `dt=…` with the job's own columns, escaped already; `model` is escaped here. Without a model
+/// (the videos table) there is no such part.
+pub fn part_key(table: Table, model: Option<&str>, partition_path: &str, run_id: &str, shard: u32) -> String {
+    let mut key = format!("{table}/");
+    if let Some(model) = model {
+        key.push_str("model=");
+        escape_into(&mut key, model);
+        key.push('/');
+    }
+    key.push_str(partition_path);
+    key.push('/');
+    key.push_str(&part_name(run_id, shard));
+    key
+}
+
+/// `part-<run>-<shard>.parquet`: what every file of a shard is called, in its own directory.
+pub(crate) fn part_name(run_id: &str, shard: u32) -> String {
+    format!("part-{run_id}-{shard:06}.parquet")
+}
+
+/// Percent-escapes what Hive escapes in a partition's value.
+fn escape_into(path: &mut String, value: &str) {
+    for c in value.chars() {
+        if c.is_ascii_control() || "\"#%'*/:=?\\{}[]^<>|".contains(c) {
+            path.push_str(&format!("%{:02X}", u32::from(c)));
+        } else {
+            path.push(c);
+        }
+    }
+}
+
+/// A list's element: named as the Parquet specification wants it, and never null.
+fn element(data_type: DataType) -> Arc<Field> {
+    Arc::new(Field::new("element", data_type, false))
+}
+
+/// A column of lists of floats; `None` is null.
+fn float_lists<'a>(lists: impl Iterator<Item = Option<&'a [f32]>> + Clone) -> Result<ArrayRef, ArrowError> {
+    let lengths = lists.clone().map(|list| list.map_or(0, <[f32]>::len));
+    let offsets = offsets(lengths)?;
+    let nulls: NullBuffer = lists.clone().map(|list| list.is_some()).collect();
+    let values: Float32Array = lists.flatten().flatten().copied().map(Some).collect();
+    let list = ListArray::try_new(element(DataType::Float32), offsets, Arc::new(values), Some(nulls))?;
+    Ok(Arc::new(list))
+}
+
+/// Where each list begins, checked where `OffsetBuffer::from_lengths` would panic.
+fn offsets(lengths: impl Iterator<Item = usize>) -> Result<OffsetBuffer<i32>, ArrowError> {
+    let mut end = 0_usize;
+    let mut offsets = vec![0_i32];
+    for length in lengths {
+        end = end.saturating_add(length);
+        offsets.push(i32::try_from(end).map_err(|_| ArrowError::OffsetOverflowError(end))?);
+    }
+    Ok(OffsetBuffer::new(offsets.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    /// One line per column: `name type`, with a `?` where it may be null.
+    fn columns(table: Table) -> String {
+        let schema = table.schema();
+        let lines = schema.fields().iter().map(|field| {
+            let kind = match field.data_type() {
+                DataType::Timestamp(unit, Some(zone)) => format!("timestamp {unit:?} {zone}"),
+                DataType::List(element) if element.data_type().is_nested() => {
+                    let DataType::Struct(fields) = element.data_type() else { panic!("no struct: {element}") };
+                    let fields: Vec<_> = fields.iter().map(|f| format!("{} {}", f.name(), f.data_type())).collect();
+                    format!("list of {{{}}}", fields.join(", "))
+                }
+                DataType::List(element) => format!("list of {}", element.data_type()),
+                other => other.to_string(),
+            };
+            format!("{} {kind}{}", field.name(), if field.is_nullable() { "?" } else { "" })
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn the_columns_are_the_ones_that_readers_know() {
+        assert_eq!(
+            columns(Table::Videos),
+            "video_id Utf8\nuri Utf8\netag Utf8\nsize_bytes Int64\nlast_modified timestamp Microsecond UTC\n\
+             status Utf8\nerror_kind Utf8?\nerror_message Utf8?\ncontainer Utf8?\ncodec Utf8?\nwidth Int32?\n\
+             height Int32?\nrotation Int32?\nframes_per_second Float64?\nstart_seconds Float64?\n\
+             duration_seconds Float64?\nframes_decoded Int64\nsegments Int64\nboxes Int64\nactions_model Utf8?\n\
+             persons_model Utf8?\nfingerprint Utf8\nrun_id Utf8\nshard Int64\n\
+             indexed_at timestamp Microsecond UTC\ndecode_seconds Float64\ninference_seconds Float64"
+        );
+        assert_eq!(
+            columns(Table::Actions),
+            "video_id Utf8\nuri Utf8\nsegment Int64\nstart_seconds Float64\nend_seconds Float64\nframes Int64\n\
+             top_label Utf8\ntop_score Float32\ntop list of {label_id Int32, label Utf8, score Float32}\n\
+             scores list of Float32?\nembedding list of Float32?\nrun_id Utf8"
+        );
+        assert_eq!(
+            columns(Table::Persons),
+            "video_id Utf8\nuri Utf8\nsegment Int64?\ntime_seconds Float64\nframe Int64\nbox Int32\nlabel Utf8\n\
+             x1 Float32\ny1 Float32\nx2 Float32\ny2 Float32\nconfidence Float32\nrun_id Utf8"
+        );
+    }
+
+    #[test]
+    fn no_rows_make_an_empty_batch_of_the_same_columns() {
+        assert_eq!(VideoRow::to_batch(&[]).unwrap().schema(), Table::Videos.schema());
+        assert_eq!(ActionRow::to_batch(&[]).unwrap().schema(), Table::Actions.schema());
+        assert_eq!(PersonRow::to_batch(&[]).unwrap().num_rows(), 0);
+    }
+
+    #[test]
+    fn a_part_lies_under_its_table_model_and_partition() {
+        assert_eq!(
+            part_key(Table::Videos, None, "dt=2026-11-01", "20261123T073712123Z-ab12cd", 7),
+            "videos/dt=2026-11-01/part-20261123T073712123Z-ab12cd-000007.parquet"
+        );
+        assert_eq!(
+            part_key(Table::Actions, Some("slow/fast=r50 v1"), "camera=cam-1/dt=2026-11-01", "r", 1_234_567),
+            "actions/model=slow%2Ffast%3Dr50 v1/camera=cam-1/dt=2026-11-01/part-r-1234567.parquet"
+        );
+    }
+
+    #[test]
+    fn lists_beyond_the_offsets_are_an_error_and_no_panic() {
+        assert!(offsets([i32::MAX as usize, 1].into_iter()).is_err());
+    }
+}

@@ -1,0 +1,125 @@
+//! The actions table: one row per segment of a video, with the labels that its model scored highest.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{ArrayRef, Float32Array, Float64Array, Int32Array, Int64Array, ListArray, RecordBatch};
+use arrow::array::{StringArray, StructArray};
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
+use arrow::error::ArrowError;
+
+use super::{Row, Table, element, float_lists, offsets};
+
+/// One label with its score.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LabelScore {
+    /// Index in the model's labels, from 0.
+    pub label_id: i32,
+    /// The label's text.
+    pub label: Arc<str>,
+    /// Probability, 0 to 1.
+    pub score: f32,
+}
+
+/// A row of the actions table; its fields are the columns. An `Option` is a nullable column, nothing else is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ActionRow {
+    /// As in the videos table.
+    pub video_id: Arc<str>,
+    /// As in the videos table.
+    pub uri: Arc<str>,
+    /// Which segment of the video, from 0.
+    pub segment: i64,
+    /// Where it begins, from the first frame presented.
+    pub start_seconds: f64,
+    /// Where it ends (that instant not included); the last one's ends with the video.
+    pub end_seconds: f64,
+    /// Frames presented in it, of which the model saw a sample.
+    pub frames: i64,
+    /// The label with the highest score.
+    pub top_label: Arc<str>,
+    /// Its score.
+    pub top_score: f32,
+    /// The highest scores, descending; as many as the job asks for.
+    pub top: Vec<LabelScore>,
+    /// Every score, in the order of the model's labels; null unless the job asks for full scores.
+    pub scores: Option<Vec<f32>>,
+    /// Pooled features before the classifier; null unless the job asks for them.
+    pub embedding: Option<Vec<f32>>,
+    /// The run that made the row.
+    pub run_id: Arc<str>,
+}
+
+static TOP_FIELDS: LazyLock<Fields> = LazyLock::new(|| {
+    Fields::from(vec![
+        Field::new("label_id", DataType::Int32, false),
+        Field::new("label", DataType::Utf8, false),
+        Field::new("score", DataType::Float32, false),
+    ])
+});
+
+static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let floats = DataType::List(element(DataType::Float32));
+    Arc::new(Schema::new(vec![
+        Field::new("video_id", DataType::Utf8, false),
+        Field::new("uri", DataType::Utf8, false),
+        Field::new("segment", DataType::Int64, false),
+        Field::new("start_seconds", DataType::Float64, false),
+        Field::new("end_seconds", DataType::Float64, false),
+        Field::new("frames", DataType::Int64, false),
+        Field::new("top_label", DataType::Utf8, false),
+        Field::new("top_score", DataType::Float32, false),
+        Field::new("top", DataType::List(element(DataType::Struct(TOP_FIELDS.clone()))), false),
+        Field::new("scores", floats.clone(), true),
+        Field::new("embedding", floats, true),
+        Field::new("run_id", DataType::Utf8, false),
+    ]))
+});
+
+pub(super) fn schema() -> SchemaRef {
+    Arc::clone(&SCHEMA)
+}
+
+impl Row for ActionRow {
+    const TABLE: Table = Table::Actions;
+
+    fn to_batch(rows: &[Self]) -> Result<RecordBatch, ArrowError> {
+        let text = |column: fn(&Self) -> &str| -> ArrayRef {
+            Arc::new(StringArray::from_iter_values(rows.iter().map(column)))
+        };
+        let long =
+            |column: fn(&Self) -> i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(rows.iter().map(column))) };
+        let double = |column: fn(&Self) -> f64| -> ArrayRef {
+            Arc::new(Float64Array::from_iter_values(rows.iter().map(column)))
+        };
+        RecordBatch::try_new(
+            schema(),
+            vec![
+                text(|row| &row.video_id),
+                text(|row| &row.uri),
+                long(|row| row.segment),
+                double(|row| row.start_seconds),
+                double(|row| row.end_seconds),
+                long(|row| row.frames),
+                text(|row| &row.top_label),
+                Arc::new(Float32Array::from_iter_values(rows.iter().map(|row| row.top_score))),
+                top(rows)?,
+                float_lists(rows.iter().map(|row| row.scores.as_deref()))?,
+                float_lists(rows.iter().map(|row| row.embedding.as_deref()))?,
+                text(|row| &row.run_id),
+            ],
+        )
+    }
+}
+
+fn top(rows: &[ActionRow]) -> Result<ArrayRef, ArrowError> {
+    let labels = || rows.iter().flat_map(|row| &row.top);
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int32Array::from_iter_values(labels().map(|label| label.label_id))),
+        Arc::new(StringArray::from_iter_values(labels().map(|label| &*label.label))),
+        Arc::new(Float32Array::from_iter_values(labels().map(|label| label.score))),
+    ];
+    let values = StructArray::try_new(TOP_FIELDS.clone(), columns, None)?;
+    let offsets = offsets(rows.iter().map(|row| row.top.len()))?;
+    let field = element(DataType::Struct(TOP_FIELDS.clone()));
+    Ok(Arc::new(ListArray::try_new(field, offsets, Arc::new(values), None)?))
+}

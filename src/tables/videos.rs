@@ -1,0 +1,192 @@
+//! The videos table: one row per video and run, failed ones too.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{Row, Table};
+use crate::error::VideoErrorKind;
+
+/// How a video fared, as the `status` column says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VideoStatus {
+    /// Indexed from beginning to end.
+    Ok,
+    /// Indexed as far as it could be read; `error_kind` says what stopped it.
+    Partial,
+    /// Not indexed: whatever rows it has in the other tables do not count.
+    Failed,
+}
+
+impl VideoStatus {
+    /// The name as written to the table.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Partial => "partial",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A row of the videos table; its fields are the columns. An `Option` is a nullable column, nothing else is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VideoRow {
+    /// Stable hash of the uri; names the video in every table.
+    pub video_id: Arc<str>,
+    /// The full address.
+    pub uri: Arc<str>,
+    /// Of the version listed, without quotes.
+    pub etag: String,
+    /// As listed.
+    pub size_bytes: i64,
+    /// As listed, to the microsecond.
+    pub last_modified: DateTime<Utc>,
+    /// `ok`, `partial` or `failed`.
+    pub status: VideoStatus,
+    /// What went wrong, of the closed list; null where the status is `ok`.
+    pub error_kind: Option<VideoErrorKind>,
+    /// The same for a person; null where the status is `ok`.
+    pub error_message: Option<String>,
+    /// FFmpeg's name of the container format; null where none was recognised.
+    pub container: Option<String>,
+    /// FFmpeg's name of the video stream's codec; null without a stream.
+    pub codec: Option<String>,
+    /// Pixels of the frame as displayed, rotation applied; null where no frame was seen.
+    pub width: Option<i32>,
+    /// Likewise.
+    pub height: Option<i32>,
+    /// Degrees clockwise by which a player turns the stored frame: 0, 90, 180 or 270; null where no frame was seen.
+    pub rotation: Option<i32>,
+    /// The stream's average; null where it does not say.
+    pub frames_per_second: Option<f64>,
+    /// Presentation time of the first frame on the container's clock; null where no frame was seen.
+    pub start_seconds: Option<f64>,
+    /// From the first frame's presentation to the end of the last; null where no frame was seen.
+    pub duration_seconds: Option<f64>,
+    /// Frames that came out of the decoder.
+    pub frames_decoded: i64,
+    /// Rows in the actions table; 0 without an actions model.
+    pub segments: i64,
+    /// Rows in the persons table; 0 without a persons model.
+    pub boxes: i64,
+    /// The model's id, as in the path of the actions table; null where the job has none.
+    pub actions_model: Option<String>,
+    /// Likewise of the persons table.
+    pub persons_model: Option<String>,
+    /// Hash of the models and of everything in the job that changes rows.
+    pub fingerprint: String,
+    /// The run that made the row.
+    pub run_id: Arc<str>,
+    /// The run's shard, from 0.
+    pub shard: u32,
+    /// When the row was made.
+    pub indexed_at: DateTime<Utc>,
+    /// Seconds that the decoder process took.
+    pub decode_seconds: f64,
+    /// The video's share of the seconds that its batches took on the device.
+    pub inference_seconds: f64,
+}
+
+static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    Arc::new(Schema::new(vec![
+        Field::new("video_id", DataType::Utf8, false),
+        Field::new("uri", DataType::Utf8, false),
+        Field::new("etag", DataType::Utf8, false),
+        Field::new("size_bytes", DataType::Int64, false),
+        Field::new("last_modified", time.clone(), false),
+        Field::new("status", DataType::Utf8, false),
+        Field::new("error_kind", DataType::Utf8, true),
+        Field::new("error_message", DataType::Utf8, true),
+        Field::new("container", DataType::Utf8, true),
+        Field::new("codec", DataType::Utf8, true),
+        Field::new("width", DataType::Int32, true),
+        Field::new("height", DataType::Int32, true),
+        Field::new("rotation", DataType::Int32, true),
+        Field::new("frames_per_second", DataType::Float64, true),
+        Field::new("start_seconds", DataType::Float64, true),
+        Field::new("duration_seconds", DataType::Float64, true),
+        Field::new("frames_decoded", DataType::Int64, false),
+        Field::new("segments", DataType::Int64, false),
+        Field::new("boxes", DataType::Int64, false),
+        Field::new("actions_model", DataType::Utf8, true),
+        Field::new("persons_model", DataType::Utf8, true),
+        Field::new("fingerprint", DataType::Utf8, false),
+        Field::new("run_id", DataType::Utf8, false),
+        Field::new("shard", DataType::Int64, false),
+        Field::new("indexed_at", time, false),
+        Field::new("decode_seconds", DataType::Float64, false),
+        Field::new("inference_seconds", DataType::Float64, false),
+    ]))
+});
+
+pub(super) fn schema() -> SchemaRef {
+    Arc::clone(&SCHEMA)
+}
+
+impl Row for VideoRow {
+    const TABLE: Table = Table::Videos;
+
+    fn to_batch(rows: &[Self]) -> Result<RecordBatch, ArrowError> {
+        let text = |column: fn(&Self) -> &str| -> Arc<dyn Array> {
+            Arc::new(StringArray::from_iter_values(rows.iter().map(column)))
+        };
+        let text_or_null = |column: fn(&Self) -> Option<&str>| -> Arc<dyn Array> {
+            Arc::new(rows.iter().map(column).collect::<StringArray>())
+        };
+        let int_or_null = |column: fn(&Self) -> Option<i32>| -> Arc<dyn Array> {
+            Arc::new(rows.iter().map(column).collect::<Int32Array>())
+        };
+        let long = |column: fn(&Self) -> i64| -> Arc<dyn Array> {
+            Arc::new(Int64Array::from_iter_values(rows.iter().map(column)))
+        };
+        let double = |column: fn(&Self) -> f64| -> Arc<dyn Array> {
+            Arc::new(Float64Array::from_iter_values(rows.iter().map(column)))
+        };
+        let double_or_null = |column: fn(&Self) -> Option<f64>| -> Arc<dyn Array> {
+            Arc::new(rows.iter().map(column).collect::<Float64Array>())
+        };
+        let time = |column: fn(&Self) -> &DateTime<Utc>| -> Arc<dyn Array> {
+            let micros = rows.iter().map(|row| column(row).timestamp_micros());
+            Arc::new(TimestampMicrosecondArray::from_iter_values(micros).with_timezone("UTC"))
+        };
+        RecordBatch::try_new(
+            schema(),
+            vec![
+                text(|row| &row.video_id),
+                text(|row| &row.uri),
+                text(|row| &row.etag),
+                long(|row| row.size_bytes),
+                time(|row| &row.last_modified),
+                text(|row| row.status.as_str()),
+                text_or_null(|row| row.error_kind.map(VideoErrorKind::as_str)),
+                text_or_null(|row| row.error_message.as_deref()),
+                text_or_null(|row| row.container.as_deref()),
+                text_or_null(|row| row.codec.as_deref()),
+                int_or_null(|row| row.width),
+                int_or_null(|row| row.height),
+                int_or_null(|row| row.rotation),
+                double_or_null(|row| row.frames_per_second),
+                double_or_null(|row| row.start_seconds),
+                double_or_null(|row| row.duration_seconds),
+                long(|row| row.frames_decoded),
+                long(|row| row.segments),
+                long(|row| row.boxes),
+                text_or_null(|row| row.actions_model.as_deref()),
+                text_or_null(|row| row.persons_model.as_deref()),
+                text(|row| &row.fingerprint),
+                text(|row| &row.run_id),
+                long(|row| i64::from(row.shard)),
+                time(|row| &row.indexed_at),
+                double(|row| row.decode_seconds),
+                double(|row| row.inference_seconds),
+            ],
+        )
+    }
+}

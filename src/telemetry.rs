@@ -1,0 +1,350 @@
+//! What a person or a log is told: tracing's lines, progress while it runs, and the table at the end.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::decode::Totals;
+use crate::error::VideoErrorKind;
+use crate::tables::{VideoRow, VideoStatus};
+use crate::work::batch::Usage;
+
+/// Failures that the closing table shows by name.
+const FAILURES_SHOWN: usize = 10;
+
+/// How often a log is told of progress; a terminal sees it five times a second.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// How lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// A JSON object per line, for machines.
+    Json,
+}
+
+/// Sets up logging to standard error. `VIDINDEX_LOG` filters as `RUST_LOG` does elsewhere.
+pub fn init(format: LogFormat, verbosity: i8) {
+    let level = match verbosity {
+        ..0 => "error",
+        0 => "warn,vidindex=info",
+        1 => "info,vidindex=debug",
+        2.. => "debug,vidindex=trace",
+    };
+    let filter = EnvFilter::try_from_env("VIDINDEX_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(AroundBar);
+    // A second initialisation (in tests) keeps the first.
+    let _ = match format {
+        LogFormat::Json => builder.json().with_current_span(true).with_span_list(false).try_init(),
+        LogFormat::Text => builder.with_target(false).with_ansi(io::stderr().is_terminal()).try_init(),
+    };
+}
+
+static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// Standard error, with the progress bar out of the way while a line is written.
+struct AroundBar;
+
+impl Write for AroundBar {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match bar {
+            Some(bar) => bar.suspend(|| io::stderr().write_all(line))?,
+            None => io::stderr().write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+impl<'a> MakeWriter<'a> for AroundBar {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        Self
+    }
+}
+
+/// Counts what has been done; every thread may tell it.
+#[derive(Debug)]
+pub struct Progress {
+    started: Instant,
+    videos_total: AtomicU64,
+    bytes_total: AtomicU64,
+    bytes_done: AtomicU64,
+    segments: AtomicU64,
+    boxes: AtomicU64,
+    ended: Mutex<Ended>,
+}
+
+/// What videos that are done add up to.
+#[derive(Debug, Clone, Default)]
+pub struct Ended {
+    /// Videos by status: ok, partial, failed.
+    pub videos: [u64; 3],
+    /// Seconds of video.
+    pub video_seconds: f64,
+    /// Frames decoded.
+    pub frames: u64,
+    /// Seconds that decoders waited for bytes.
+    pub fetch_seconds: f64,
+    /// Seconds that decoders worked.
+    pub decode_seconds: f64,
+    /// Seconds that decoders waited for inference.
+    pub blocked_seconds: f64,
+    /// Videos with an error, by its kind.
+    pub failures: BTreeMap<VideoErrorKind, u64>,
+    /// The first of them: uri and message.
+    pub first_failures: Vec<(Arc<str>, VideoErrorKind, String)>,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            started: Instant::now(),
+            videos_total: AtomicU64::new(0),
+            bytes_total: AtomicU64::new(0),
+            bytes_done: AtomicU64::new(0),
+            segments: AtomicU64::new(0),
+            boxes: AtomicU64::new(0),
+            ended: Mutex::default(),
+        }
+    }
+}
+
+impl Progress {
+    /// More to do.
+    pub fn expect(&self, videos: u64, bytes: u64) {
+        self.videos_total.fetch_add(videos, Ordering::Relaxed);
+        self.bytes_total.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// A decoder has got this much further in its file, or (at its end) is through with the rest.
+    pub fn bytes(&self, bytes: u64) {
+        self.bytes_done.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// A segment has its scores.
+    pub fn segment(&self) {
+        self.segments.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An image has its boxes.
+    pub fn boxes(&self, boxes: usize) {
+        self.boxes.fetch_add(boxes as u64, Ordering::Relaxed);
+    }
+
+    /// A video has its row.
+    pub fn video(&self, row: &VideoRow, totals: &Totals) {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let status = match row.status {
+            VideoStatus::Ok => 0,
+            VideoStatus::Partial => 1,
+            VideoStatus::Failed => 2,
+        };
+        ended.videos[status] += 1;
+        ended.video_seconds += totals.end_seconds;
+        ended.frames += totals.frames_decoded;
+        ended.fetch_seconds += totals.fetch_seconds;
+        ended.decode_seconds += totals.decode_seconds;
+        ended.blocked_seconds += totals.blocked_seconds;
+        if let Some(kind) = row.error_kind {
+            *ended.failures.entry(kind).or_default() += 1;
+            if ended.first_failures.len() < FAILURES_SHOWN {
+                ended.first_failures.push((row.uri.clone(), kind, row.error_message.clone().unwrap_or_default()));
+            }
+        }
+    }
+
+    /// What the videos that are done add up to.
+    pub fn ended(&self) -> Ended {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Since the work began.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn line(&self) -> String {
+        let ended = self.ended();
+        let elapsed = self.elapsed().as_secs_f64();
+        let done: u64 = ended.videos.iter().sum();
+        let total = self.videos_total.load(Ordering::Relaxed);
+        let segments = self.segments.load(Ordering::Relaxed);
+        let boxes = self.boxes.load(Ordering::Relaxed);
+        let mut line = format!("{done}/{total} videos  {segments} segments  {boxes} boxes");
+        if ended.video_seconds > 0.0 {
+            let _ = write!(line, "  {:.1}x real time", ended.video_seconds / elapsed);
+        }
+        let failed = ended.videos[1] + ended.videos[2];
+        if failed > 0 {
+            let _ = write!(line, "  {failed} failed or partial");
+        }
+        let share = self.share();
+        if share > 0.01 && share < 1.0 {
+            let left = Duration::from_secs_f64(elapsed / share * (1.0 - share));
+            let _ = write!(line, "  ETA {}", HumanDuration(left));
+        }
+        line
+    }
+
+    fn share(&self) -> f64 {
+        let total = self.bytes_total.load(Ordering::Relaxed).max(1);
+        (self.bytes_done.load(Ordering::Relaxed) as f64 / total as f64).min(1.0)
+    }
+}
+
+/// Shows progress until it is dropped: a bar on a terminal, plain lines elsewhere.
+pub struct Shown {
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Shown {
+    /// Starts to show. Nothing is shown where `quiet`.
+    pub fn start(progress: Arc<Progress>, format: LogFormat, quiet: bool) -> Self {
+        let on_terminal = format == LogFormat::Text && io::stderr().is_terminal();
+        let task = tokio::spawn(async move {
+            if quiet {
+                return;
+            }
+            if !on_terminal {
+                let mut tick = tokio::time::interval(LOG_EVERY);
+                tick.tick().await;
+                loop {
+                    tick.tick().await;
+                    let share_percent = (progress.share() * 100.0).round();
+                    tracing::info!(share_percent, "progress: {}", progress.line());
+                }
+            }
+            let bar = ProgressBar::with_draw_target(Some(1000), ProgressDrawTarget::stderr());
+            if let Ok(style) = ProgressStyle::with_template("{elapsed:>4} [{bar:24}] {msg}") {
+                bar.set_style(style.progress_chars("=> "));
+            }
+            *BAR.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
+            let mut tick = tokio::time::interval(Duration::from_millis(200));
+            loop {
+                tick.tick().await;
+                bar.set_position((progress.share() * 1000.0) as u64);
+                bar.set_message(progress.line());
+            }
+        });
+        Self { task }
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.task.abort();
+        if let Some(bar) = BAR.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Where the time went: for the end of a run.
+#[derive(Debug, Clone)]
+pub struct Closing {
+    /// What the videos add up to.
+    pub ended: Ended,
+    /// Wall time of the work.
+    pub wall_seconds: f64,
+    /// Opening the models.
+    pub open_seconds: f64,
+    /// Writing and uploading.
+    pub write_seconds: f64,
+    /// Each model's name and use.
+    pub models: Vec<(&'static str, Usage)>,
+    /// Where they ran.
+    pub device: Option<String>,
+}
+
+impl Closing {
+    /// The same as one log event, for machines.
+    pub fn log(&self) {
+        let ended = &self.ended;
+        let [ok, partial, failed] = ended.videos;
+        for (model, usage) in &self.models {
+            let Usage { busy_seconds, batches, inputs } = *usage;
+            tracing::info!(model, busy_seconds, batches, inputs, "inference done");
+        }
+        tracing::info!(
+            videos_ok = ok,
+            videos_partial = partial,
+            videos_failed = failed,
+            video_seconds = ended.video_seconds,
+            frames = ended.frames,
+            wall_seconds = self.wall_seconds,
+            open_seconds = self.open_seconds,
+            fetch_seconds = ended.fetch_seconds,
+            decode_seconds = ended.decode_seconds,
+            blocked_seconds = ended.blocked_seconds,
+            write_seconds = self.write_seconds,
+            device = self.device,
+            "work done"
+        );
+    }
+}
+
+impl std::fmt::Display for Closing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ended = &self.ended;
+        let wall = self.wall_seconds.max(1e-9);
+        let [ok, partial, failed] = ended.videos;
+        writeln!(f, "videos     {ok} ok, {partial} partial, {failed} failed")?;
+        writeln!(
+            f,
+            "speed      {:.1} s of video in {:.1} s: {:.1} times real time",
+            ended.video_seconds,
+            self.wall_seconds,
+            ended.video_seconds / wall
+        )?;
+        writeln!(f, "{:<22} {:>10} {:>8}", "stage", "seconds", "of wall")?;
+        let mut row = |name: &str, seconds: f64, note: String| {
+            writeln!(f, "{name:<22} {seconds:>10.2} {:>7.0}%  {note}", 100.0 * seconds / wall)
+        };
+        row("open models", self.open_seconds, String::new())?;
+        row("fetch (waited)", ended.fetch_seconds, String::new())?;
+        let rate = ended.frames as f64 / ended.decode_seconds.max(1e-9);
+        row("decode", ended.decode_seconds, format!("{} frames, {rate:.0} a second", ended.frames))?;
+        row("decode (held back)", ended.blocked_seconds, "inference was behind".into())?;
+        for (name, usage) in &self.models {
+            let each = 1e3 * usage.busy_seconds / usage.inputs.max(1) as f64;
+            let size = usage.inputs as f64 / usage.batches.max(1) as f64;
+            let note = format!("{} inputs, {each:.1} ms each, {size:.1} a batch", usage.inputs);
+            row(&format!("infer {name}"), usage.busy_seconds, note)?;
+        }
+        row("write", self.write_seconds, String::new())?;
+        if let Some(device) = &self.device {
+            let busy: f64 = self.models.iter().map(|(_, usage)| usage.busy_seconds).sum();
+            writeln!(f, "inference  busy {:.0} % of the time on {device}", (100.0 * busy / wall).min(100.0))?;
+        }
+        for (kind, count) in &ended.failures {
+            writeln!(f, "failed     {count} x {kind}")?;
+        }
+        for (uri, kind, message) in &ended.first_failures {
+            writeln!(f, "  {uri}: {kind}: {message}")?;
+        }
+        let shown = ended.first_failures.len() as u64;
+        let all: u64 = ended.failures.values().sum();
+        if all > shown {
+            writeln!(
+                f,
+                "  and {} more: select uri, error_kind, error_message from videos where status <> 'ok'",
+                all - shown
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,257 @@
+//! Work: a task's shards, one after the other, each through fetch, decode, batch, infer, encode and commit.
+
+pub mod batch;
+pub mod commit;
+pub mod encode;
+pub mod fetch;
+pub mod models;
+pub mod video;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use crate::error::{Error, Failure, Result};
+use crate::infer::session::Runtime;
+use crate::plan::manifest::PlanFile;
+use crate::plan::{RunRecord, Shard};
+use crate::store::Store;
+use crate::tables::Provenance;
+use crate::telemetry::{Closing, Progress};
+use commit::{AttemptId, Committed, ShardTotals};
+use encode::ShardEncoder;
+use models::{JobModels, OpenModels};
+use video::{Indexer, VideoRows};
+
+/// Attempts at a shard while the store is away; then the task gives up, and the engine tries again.
+const ATTEMPTS_MAX: u32 = 3;
+
+/// Videos whose rows may wait for those of an earlier one: rows are written in order.
+const WAITING_MAX: usize = 512;
+
+/// Which of a run's shards are ours: `index`, `index + count`, `index + 2 count`...
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Task {
+    /// From 0.
+    pub index: u32,
+    /// How many tasks there are.
+    pub count: u32,
+}
+
+impl Task {
+    /// The one task of an embedded run.
+    pub const ALL: Self = Self { index: 0, count: 1 };
+}
+
+/// What a task works with.
+pub struct Worker {
+    /// Where the videos are.
+    pub input: Arc<dyn Store>,
+    /// Where the tables go.
+    pub output: Arc<dyn Store>,
+    /// The run.
+    pub run: Arc<RunRecord>,
+    /// Its models.
+    pub models: JobModels,
+    /// This binary, which decodes.
+    pub program: PathBuf,
+    /// Who is told.
+    pub progress: Arc<Progress>,
+}
+
+/// What a task did.
+#[derive(Debug, Clone)]
+pub struct Done {
+    /// Shards worked on now.
+    pub shards: u32,
+    /// Shards that were committed before.
+    pub committed_before: u32,
+    /// Where the time went.
+    pub closing: Closing,
+}
+
+/// The models at work, and what opening them took.
+struct Opened {
+    models: OpenModels,
+    device: String,
+    seconds: f64,
+}
+
+impl Worker {
+    /// Works on every shard of the task that is not committed yet. `runtime` gives ONNX Runtime, and is only called when
+    /// there is something to do.
+    ///
+    /// # Errors
+    /// Where the store stays away, a model fails, or the decoder cannot be started. What is committed stays.
+    pub async fn work(
+        &self,
+        plan: &PlanFile,
+        task: Task,
+        runtime: &(dyn Fn() -> Result<Arc<Runtime>> + Send + Sync),
+    ) -> Result<Done> {
+        let started = Instant::now();
+        let mut opened = None;
+        let (mut shards, mut committed_before, mut write_seconds) = (0, 0, 0.0);
+        let mine = || (task.index..plan.shard_count()).step_by(task.count.max(1) as usize);
+        let mut to_do = Vec::new();
+        for index in mine() {
+            if commit::is_committed(&*self.output, self.run.run_id.as_str(), index).await? {
+                committed_before += 1;
+            } else {
+                let shard = plan.shard(index)?;
+                self.progress.expect(shard.videos.len() as u64, shard.size_bytes());
+                to_do.push(index);
+            }
+        }
+        for index in to_do {
+            let shard = plan.shard(index)?;
+            let opened = match &opened {
+                Some(opened) => opened,
+                None => opened.insert(self.open(runtime)?),
+            };
+            write_seconds += self.shard(&shard, opened).await?;
+            shards += 1;
+        }
+        let models = opened.as_ref().map(|opened| usage(&opened.models)).unwrap_or_default();
+        let closing = Closing {
+            ended: self.progress.ended(),
+            wall_seconds: started.elapsed().as_secs_f64(),
+            open_seconds: opened.as_ref().map_or(0.0, |opened| opened.seconds),
+            write_seconds,
+            models,
+            device: opened.map(|opened| opened.device),
+        };
+        Ok(Done { shards, committed_before, closing })
+    }
+
+    fn open(&self, runtime: &(dyn Fn() -> Result<Arc<Runtime>> + Send + Sync)) -> Result<Opened> {
+        let started = Instant::now();
+        // Nothing else runs yet: blocking this thread blocks nobody.
+        tokio::task::block_in_place(|| {
+            let runtime = runtime()?;
+            let models = self.models.open(&runtime)?;
+            Ok(Opened { models, device: runtime.device().to_string(), seconds: started.elapsed().as_secs_f64() })
+        })
+    }
+
+    /// Works on a shard until it is committed; gives back the seconds spent on writing.
+    async fn shard(&self, shard: &Shard, opened: &Opened) -> Result<f64> {
+        let span = tracing::info_span!("shard", shard = shard.index);
+        let mut attempt = 1;
+        loop {
+            let result = tracing::Instrument::instrument(self.attempt(shard, opened), span.clone()).await;
+            match result {
+                Ok(seconds) => return Ok(seconds),
+                Err(Failure::Shard(error)) if attempt < ATTEMPTS_MAX => {
+                    let wait = Duration::from_secs(1 << (2 * attempt));
+                    let (shard, wait_seconds) = (shard.index, wait.as_secs());
+                    tracing::warn!(shard, attempt, %error, wait_seconds, "shard failed, trying again");
+                    tokio::time::sleep(wait).await;
+                    attempt += 1;
+                }
+                Err(Failure::Shard(error)) => return Err(error.into()),
+                Err(Failure::Job(error)) => return Err(error),
+                Err(Failure::Video(error)) => return Err(Error::failed(error.to_string())),
+            }
+        }
+    }
+
+    async fn attempt(&self, shard: &Shard, opened: &Opened) -> Result<f64, Failure> {
+        let started = Instant::now();
+        let io = |error: std::io::Error| {
+            Error::failed(format!("failed to make a scratch directory: {error}"))
+                .with_hint("set TMPDIR to a directory with free space")
+        };
+        let scratch = tempfile::Builder::new().prefix("vidindex-").tempdir().map_err(io)?;
+        let provenance = Provenance {
+            run_id: self.run.run_id.to_string(),
+            shard: shard.index,
+            fingerprint: self.run.fingerprint.clone(),
+            actions_model: self.run.actions_model.as_ref().map(|model| model.id.clone()),
+            persons_model: self.run.persons_model.as_ref().map(|model| model.id.clone()),
+        };
+        let mut encoder = ShardEncoder::new(scratch.path(), provenance);
+        let mut totals = ShardTotals::default();
+        let mut write_seconds = self.videos(shard, &opened.models, &mut encoder, &mut totals).await?;
+        let writing = Instant::now();
+        let parts = tokio::task::block_in_place(|| encoder.finish())?;
+        totals.wall_seconds = started.elapsed().as_secs_f64();
+        let attempt = AttemptId::unique();
+        let committed =
+            commit::commit(&*self.output, self.run.run_id.as_str(), shard.index, &attempt, &parts, totals).await?;
+        write_seconds += writing.elapsed().as_secs_f64();
+        let ours = committed == Committed::Ours;
+        tracing::info!(ours, videos = shard.videos.len(), seconds = started.elapsed().as_secs_f64(), "shard committed");
+        Ok(write_seconds)
+    }
+
+    /// Indexes the shard's videos, some at a time, and writes their rows in order.
+    async fn videos(
+        &self,
+        shard: &Shard,
+        models: &OpenModels,
+        encoder: &mut ShardEncoder,
+        totals: &mut ShardTotals,
+    ) -> Result<f64, Failure> {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from).max(2);
+        let in_flight = cores.min(shard.videos.len());
+        let indexer = Arc::new(Indexer {
+            input: self.input.clone(),
+            models: models.clone(),
+            run: self.run.clone(),
+            program: self.program.clone(),
+            decoder_threads: (cores / in_flight.max(1)).clamp(2, 16),
+            progress: self.progress.clone(),
+        });
+        let mut running = JoinSet::new();
+        let mut waiting: BTreeMap<usize, VideoRows> = BTreeMap::new();
+        let (mut started, mut written, mut write_seconds) = (0, 0, 0.0);
+        while written < shard.videos.len() {
+            while running.len() < in_flight && started < shard.videos.len() && waiting.len() < WAITING_MAX {
+                let (indexer, object, index) = (indexer.clone(), shard.videos[started].clone(), shard.index);
+                let span = tracing::info_span!("video", uri = %object.uri);
+                let position = started;
+                running.spawn(tracing::Instrument::instrument(
+                    async move { (position, indexer.index(&object, index).await) },
+                    span,
+                ));
+                started += 1;
+            }
+            let Some(ended) = running.join_next().await else { break };
+            let (position, rows) =
+                ended.map_err(|error| Error::failed(format!("indexing a video panicked: {error}")))?;
+            waiting.insert(position, rows?);
+            while let Some(rows) = waiting.remove(&written) {
+                self.note(&rows, totals);
+                let writing = Instant::now();
+                let path = shard.videos[written].partition_path();
+                tokio::task::block_in_place(|| encoder.push(&path, rows.video, rows.actions, rows.persons))?;
+                write_seconds += writing.elapsed().as_secs_f64();
+                written += 1;
+            }
+        }
+        Ok(write_seconds)
+    }
+
+    fn note(&self, rows: &VideoRows, totals: &mut ShardTotals) {
+        let row = &rows.video;
+        totals.add(row);
+        self.progress.video(row, &rows.totals);
+        match &row.error_kind {
+            None => tracing::debug!(uri = %row.uri, segments = row.segments, boxes = row.boxes, "video indexed"),
+            Some(kind) => {
+                let (status, message) = (row.status.as_str(), row.error_message.as_deref().unwrap_or_default());
+                tracing::warn!(uri = %row.uri, status, error_kind = kind.as_str(), message, "video not whole");
+            }
+        }
+    }
+}
+
+fn usage(models: &OpenModels) -> Vec<(&'static str, batch::Usage)> {
+    let actions = models.actions.as_ref().map(|model| ("actions", model.batcher.usage()));
+    let persons = models.persons.as_ref().map(|model| ("persons", model.batcher.usage()));
+    actions.into_iter().chain(persons).collect()
+}

@@ -1,0 +1,205 @@
+//! Batch: brings what several videos want of a model together, and runs it on the one thread that owns the model.
+//!
+//! Two threads per model: one fills the next batch while the other runs the last. Each queue is bounded: decoders that
+//! are ahead wait in [`Batcher::submit`].
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc as std_mpsc;
+use std::sync::{Arc, OnceLock};
+use std::thread;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::{Error, Result};
+
+/// A model at work. Clones share it; its threads end with the last one.
+#[derive(Debug)]
+pub struct Batcher<I, O> {
+    requests: mpsc::Sender<Request<I, O>>,
+    shared: Arc<Shared>,
+}
+
+impl<I, O> Clone for Batcher<I, O> {
+    fn clone(&self) -> Self {
+        Self { requests: self.requests.clone(), shared: self.shared.clone() }
+    }
+}
+
+/// One input's answer, and its share of the time that the batch took.
+#[derive(Debug)]
+pub struct Answer<O> {
+    /// What the model made of it.
+    pub output: O,
+    /// The batch's time by its inputs.
+    pub seconds: f64,
+}
+
+/// What will be answered.
+pub type Pending<O> = oneshot::Receiver<Answer<O>>;
+
+#[derive(Debug)]
+struct Request<I, O> {
+    input: I,
+    reply: oneshot::Sender<Answer<O>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    busy_us: AtomicU64,
+    batches: AtomicU64,
+    inputs: AtomicU64,
+    failure: OnceLock<String>,
+}
+
+/// How much a model has done.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Usage {
+    /// Seconds that it ran.
+    pub busy_seconds: f64,
+    /// Batches run.
+    pub batches: u64,
+    /// Inputs in them.
+    pub inputs: u64,
+}
+
+impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
+    /// Starts the two threads. `fill` puts inputs into an emptied batch; `run` gives one output for each, and adds the
+    /// seconds that it took.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start<B: Default + Send + 'static>(
+        name: &str,
+        batch_max: usize,
+        mut fill: impl FnMut(&mut B, Vec<I>) + Send + 'static,
+        mut run: impl FnMut(&mut B, &mut f64) -> Result<Vec<O>> + Send + 'static,
+    ) -> Result<Self> {
+        let (requests, mut waiting) = mpsc::channel::<Request<I, O>>(batch_max.max(2));
+        let shared = Arc::new(Shared::default());
+        let (filled, to_run) = std_mpsc::sync_channel::<(B, Vec<oneshot::Sender<Answer<O>>>)>(0);
+        let (emptied, empty) = std_mpsc::channel();
+        for _ in 0..2 {
+            // The receiver is right here.
+            let _ = emptied.send(B::default());
+        }
+        let spawn = |role: &str, body: Box<dyn FnOnce() + Send>| {
+            let builder = thread::Builder::new().name(format!("{name}-{role}"));
+            builder.spawn(body).map_err(|error| Error::failed(format!("failed to start a thread: {error}")))
+        };
+        spawn(
+            "fill",
+            Box::new(move || {
+                while let Some(first) = waiting.blocking_recv() {
+                    let mut requests = vec![first];
+                    while requests.len() < batch_max
+                        && let Ok(next) = waiting.try_recv()
+                    {
+                        requests.push(next);
+                    }
+                    let Ok(mut batch) = empty.recv() else { return };
+                    let (inputs, replies) = requests.into_iter().map(|r| (r.input, r.reply)).unzip();
+                    fill(&mut batch, inputs);
+                    if filled.send((batch, replies)).is_err() {
+                        return;
+                    }
+                }
+            }),
+        )?;
+        let usage = shared.clone();
+        spawn(
+            "run",
+            Box::new(move || {
+                while let Ok((mut batch, replies)) = to_run.recv() {
+                    let mut seconds = 0.0;
+                    let result = run(&mut batch, &mut seconds);
+                    usage.busy_us.fetch_add((seconds * 1e6) as u64, Ordering::Relaxed);
+                    usage.batches.fetch_add(1, Ordering::Relaxed);
+                    usage.inputs.fetch_add(replies.len() as u64, Ordering::Relaxed);
+                    let share = seconds / replies.len().max(1) as f64;
+                    match result {
+                        // A video that was given up meanwhile waits for nothing.
+                        Ok(outputs) => outputs.into_iter().zip(replies).for_each(|(output, reply)| {
+                            let _ = reply.send(Answer { output, seconds: share });
+                        }),
+                        Err(error) => {
+                            // Ends both threads: whoever waits sees its reply dropped, and finds the reason here.
+                            let _ = usage.failure.set(error.to_string());
+                            return;
+                        }
+                    }
+                    let _ = emptied.send(batch);
+                }
+            }),
+        )?;
+        Ok(Self { requests, shared })
+    }
+
+    /// Hands an input over; waits while the model is behind.
+    ///
+    /// # Errors
+    /// When the model has failed.
+    pub async fn submit(&self, input: I) -> Result<Pending<O>> {
+        let (reply, pending) = oneshot::channel();
+        match self.requests.send(Request { input, reply }).await {
+            Ok(()) => Ok(pending),
+            Err(_) => Err(self.failure()),
+        }
+    }
+
+    /// Why an answer will not come.
+    pub fn failure(&self) -> Error {
+        Error::failed(self.shared.failure.get().map_or("the model's thread has ended", String::as_str))
+    }
+
+    /// What the model has done so far.
+    pub fn usage(&self) -> Usage {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Usage {
+            busy_seconds: load(&self.shared.busy_us) as f64 / 1e6,
+            batches: load(&self.shared.batches),
+            inputs: load(&self.shared.inputs),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn each_input_gets_its_own_answer() {
+        let fill = |batch: &mut Vec<u32>, inputs: Vec<u32>| {
+            batch.clear();
+            batch.extend(inputs);
+        };
+        let run = |batch: &mut Vec<u32>, _: &mut f64| {
+            assert!(batch.len() <= 4);
+            Ok(batch.iter().map(|v| v * 2).collect())
+        };
+        let batcher = Batcher::start("test", 4, fill, run).unwrap();
+        let tasks: Vec<_> = (0..100u32)
+            .map(|i| {
+                let batcher = batcher.clone();
+                tokio::spawn(async move { (i, batcher.submit(i).await.unwrap().await.unwrap().output) })
+            })
+            .collect();
+        for task in tasks {
+            let (input, output) = task.await.unwrap();
+            assert_eq!(output, input * 2);
+        }
+        assert_eq!(batcher.usage().inputs, 100);
+    }
+
+    #[tokio::test]
+    async fn a_failed_model_says_why_to_everyone_who_waits() {
+        let run = |_: &mut Vec<u32>, _: &mut f64| -> Result<Vec<u32>> { Err(Error::failed("out of memory")) };
+        let batcher = Batcher::start("test", 4, |batch: &mut Vec<u32>, inputs| *batch = inputs, run).unwrap();
+        assert!(batcher.submit(1).await.unwrap().await.is_err());
+        assert_eq!(batcher.failure().to_string(), "out of memory");
+        while batcher.submit(1).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    }
+}

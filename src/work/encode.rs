@@ -1,0 +1,270 @@
+//! Encoding: a shard's rows into Parquet files on the scratch disk, one per table and partition.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parquet::arrow::ArrowWriter;
+
+use crate::error::{Error, Result};
+use crate::tables::{ActionRow, PersonRow, Provenance, Row, Table, VideoRow, part_key, writer_properties};
+
+/// Rows turned into columns at a time: bounds the copy, and the elements of its lists.
+const BATCH_ROWS_MAX: usize = 8192;
+
+/// A finished file on the scratch disk, to be committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartFile {
+    /// Whose rows it holds.
+    pub table: Table,
+    /// `dt=…` with the job's own columns.
+    pub partition_path: String,
+    /// Where readers will find it, relative to the output.
+    pub key: String,
+    /// Where it is now.
+    pub path: PathBuf,
+    /// At least 1.
+    pub rows: u64,
+    /// Length in bytes.
+    pub size_bytes: u64,
+}
+
+/// Writes a shard's rows, in memory bounded by one row group per table.
+///
+/// Blocks: compresses, and writes to a disk. The files stay in the scratch directory, which is the caller's to remove.
+#[derive(Debug)]
+pub struct ShardEncoder {
+    scratch_dir: PathBuf,
+    provenance: Provenance,
+    open: Option<Partition>,
+    parts: Vec<PartFile>,
+}
+
+impl ShardEncoder {
+    /// An encoder of the shard that `provenance` names. `scratch_dir` exists, and is this attempt's alone.
+    pub fn new(scratch_dir: impl Into<PathBuf>, provenance: Provenance) -> Self {
+        Self { scratch_dir: scratch_dir.into(), provenance, open: None, parts: Vec::new() }
+    }
+
+    /// Writes a video's row and its rows (the rest of them, after [`Self::push_rows`]) of the other tables.
+    ///
+    /// Videos come ascending by (partition path, uri), each once. The rows need be in no order within one call.
+    ///
+    /// # Errors
+    /// The scratch disk is full or fails; rows out of order or of a model that the job does not have are refused too,
+    /// as they would make a wrong file. The encoder is of no use afterwards.
+    pub fn push(
+        &mut self,
+        partition_path: &str,
+        video: VideoRow,
+        actions: Vec<ActionRow>,
+        persons: Vec<PersonRow>,
+    ) -> Result<()> {
+        self.push_rows(partition_path, &video.uri, actions, persons)?;
+        let Some(partition) = &mut self.open else { return Ok(()) };
+        partition.video_done = true;
+        partition.write(&self.scratch_dir, &self.provenance, self.parts.len(), &[video])
+    }
+
+    /// Writes some of a video's rows before the video is through, so that nobody need hold all rows of a long one.
+    /// [`Self::push`] of the same video follows, be it with a failed row; later calls bring later times.
+    ///
+    /// # Errors
+    /// As [`Self::push`].
+    pub fn push_rows(
+        &mut self,
+        partition_path: &str,
+        uri: &Arc<str>,
+        mut actions: Vec<ActionRow>,
+        mut persons: Vec<PersonRow>,
+    ) -> Result<()> {
+        self.turn_to(partition_path, uri)?;
+        let Some(partition) = &mut self.open else { return Ok(()) };
+
+        actions.sort_by(|a, b| a.start_seconds.total_cmp(&b.start_seconds).then(a.segment.cmp(&b.segment)));
+        if let (Some(first), Some(last)) = (actions.first(), actions.last()) {
+            in_order(Table::Actions, uri, partition.actions_seconds, first.start_seconds)?;
+            partition.actions_seconds = last.start_seconds;
+        }
+        persons.sort_by(|a, b| {
+            a.time_seconds.total_cmp(&b.time_seconds).then((a.frame, a.r#box).cmp(&(b.frame, b.r#box)))
+        });
+        if let (Some(first), Some(last)) = (persons.first(), persons.last()) {
+            in_order(Table::Persons, uri, partition.persons_seconds, first.time_seconds)?;
+            partition.persons_seconds = last.time_seconds;
+        }
+
+        partition.write(&self.scratch_dir, &self.provenance, self.parts.len(), &actions)?;
+        partition.write(&self.scratch_dir, &self.provenance, self.parts.len(), &persons)
+    }
+
+    /// Closes the last files and names all, in the order of (partition path, table). Empty for a shard without videos.
+    ///
+    /// # Errors
+    /// As [`Self::push`].
+    pub fn finish(mut self) -> Result<Vec<PartFile>> {
+        self.close_partition()?;
+        Ok(self.parts)
+    }
+
+    /// Makes the video the current one: of the open partition, or of one that now begins.
+    fn turn_to(&mut self, partition_path: &str, uri: &Arc<str>) -> Result<()> {
+        if let Some(open) = &mut self.open {
+            let (at, to) = ((open.path.as_str(), &*open.uri), (partition_path, &**uri));
+            if at == to && !open.video_done {
+                return Ok(());
+            }
+            // A partition that is closed cannot be opened again: its file would replace the first.
+            if to <= at {
+                return Err(Error::failed(format!("the rows of {uri} came after those of {}", open.uri)));
+            }
+            if !open.video_done {
+                return Err(Error::failed(format!("the rows of {} have no row of their video", open.uri)));
+            }
+            if open.path == partition_path {
+                open.begin_video(Arc::clone(uri));
+                return Ok(());
+            }
+        }
+        self.close_partition()?;
+        self.open = Some(Partition::new(partition_path, Arc::clone(uri)));
+        Ok(())
+    }
+
+    fn close_partition(&mut self) -> Result<()> {
+        let Some(partition) = self.open.take() else { return Ok(()) };
+        if !partition.video_done {
+            return Err(Error::failed(format!("the rows of {} have no row of their video", partition.uri)));
+        }
+        let writers = partition.writers.into_iter().flatten();
+        for writer in writers {
+            self.parts.push(writer.close(&partition.path)?);
+        }
+        Ok(())
+    }
+}
+
+/// The files of the partition at hand. A table's is only made when there are rows for it.
+#[derive(Debug)]
+struct Partition {
+    path: String,
+    /// The current video, and how far its rows have come.
+    uri: Arc<str>,
+    video_done: bool,
+    actions_seconds: f64,
+    persons_seconds: f64,
+    /// In the order of [`Table::ALL`].
+    writers: [Option<TableWriter>; Table::ALL.len()],
+}
+
+impl Partition {
+    fn new(path: &str, uri: Arc<str>) -> Self {
+        Self {
+            path: path.to_owned(),
+            uri,
+            video_done: false,
+            actions_seconds: f64::NEG_INFINITY,
+            persons_seconds: f64::NEG_INFINITY,
+            writers: [const { None }; Table::ALL.len()],
+        }
+    }
+
+    fn begin_video(&mut self, uri: Arc<str>) {
+        self.uri = uri;
+        self.video_done = false;
+        self.actions_seconds = f64::NEG_INFINITY;
+        self.persons_seconds = f64::NEG_INFINITY;
+    }
+
+    /// `files_before`: of earlier partitions, so that no two files on the scratch disk share a name.
+    fn write<R: Row>(
+        &mut self,
+        scratch_dir: &Path,
+        provenance: &Provenance,
+        files_before: usize,
+        rows: &[R],
+    ) -> Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let slot = match R::TABLE {
+            Table::Videos => &mut self.writers[0],
+            Table::Actions => &mut self.writers[1],
+            Table::Persons => &mut self.writers[2],
+        };
+        let writer = match slot {
+            Some(writer) => writer,
+            None => {
+                let path = scratch_dir.join(format!("{}-{files_before}.parquet", R::TABLE));
+                slot.insert(TableWriter::create(R::TABLE, path, &self.path, provenance)?)
+            }
+        };
+        writer.write(rows)
+    }
+}
+
+#[derive(Debug)]
+struct TableWriter {
+    table: Table,
+    key: String,
+    path: PathBuf,
+    rows: u64,
+    writer: ArrowWriter<BufWriter<File>>,
+}
+
+impl TableWriter {
+    fn create(table: Table, path: PathBuf, partition_path: &str, provenance: &Provenance) -> Result<Self> {
+        let model = provenance.model(table);
+        if model.is_none() && table != Table::Videos {
+            return Err(Error::failed(format!("there are rows for the {table} table, but the job has no such model")));
+        }
+        let key = part_key(table, model, partition_path, &provenance.run_id, provenance.shard);
+        // Created anew and not truncated: two encoders in one directory would garble each other's files.
+        let file = File::create_new(&path).map_err(|error| scratch_failed(&path, &error))?;
+        let properties = writer_properties(table, provenance).map_err(|error| scratch_failed(&path, &error))?;
+        let writer = ArrowWriter::try_new(BufWriter::new(file), table.schema(), Some(properties))
+            .map_err(|error| scratch_failed(&path, &error))?;
+        Ok(Self { table, key, path, rows: 0, writer })
+    }
+
+    fn write<R: Row>(&mut self, rows: &[R]) -> Result<()> {
+        for rows in rows.chunks(BATCH_ROWS_MAX) {
+            let batch = R::to_batch(rows).map_err(|error| scratch_failed(&self.path, &error))?;
+            self.writer.write(&batch).map_err(|error| scratch_failed(&self.path, &error))?;
+            self.rows += rows.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn close(self, partition_path: &str) -> Result<PartFile> {
+        // Taken out and not dropped: a drop would lose the error of the last write.
+        let file = self.writer.into_inner().map_err(|error| scratch_failed(&self.path, &error))?;
+        let file = file.into_inner().map_err(|error| scratch_failed(&self.path, error.error()))?;
+        let size_bytes = file.metadata().map_err(|error| scratch_failed(&self.path, &error))?.len();
+        Ok(PartFile {
+            table: self.table,
+            partition_path: partition_path.to_owned(),
+            key: self.key,
+            path: self.path,
+            rows: self.rows,
+            size_bytes,
+        })
+    }
+}
+
+/// The file's sort columns promise an order to readers: what would break the promise is refused.
+fn in_order(table: Table, uri: &str, last_seconds: f64, next_seconds: f64) -> Result<()> {
+    if next_seconds >= last_seconds {
+        return Ok(());
+    }
+    Err(Error::failed(format!("{table} of {uri} at {next_seconds} s came after those at {last_seconds} s")))
+}
+
+fn scratch_failed(path: &Path, error: &dyn std::fmt::Display) -> Error {
+    Error::failed(format!("cannot write {}: {error}", path.display()))
+        .with_hint("the scratch disk must hold the tables of one shard: free some of it, or make shards smaller")
+}
+
+#[cfg(test)]
+mod tests;

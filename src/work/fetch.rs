@@ -1,0 +1,156 @@
+//! Fetch: ranged reads of one object, ahead of the decoder while it reads in order.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+
+use crate::decode::ByteSource;
+use crate::error::{Failure, VideoError, VideoErrorKind};
+use crate::plan::VideoObject;
+use crate::store::{RangeRead, Store, StoreResult};
+use crate::telemetry::Progress;
+
+/// Read where the decoder has jumped to: an index at the file's end is mostly shorter.
+const JUMP_BYTES: u64 = 512 * 1024;
+/// Read at once, and ahead, where it reads in order.
+const AHEAD_BYTES: u64 = 4 * 1024 * 1024;
+/// Kept per video: streams that lie apart in the file are read in turns.
+const CHUNKS_MAX: usize = 4;
+
+/// One object's bytes, for its decoder.
+#[derive(Debug)]
+pub struct Fetch {
+    store: Arc<dyn Store>,
+    key: Arc<str>,
+    uri: String,
+    size_bytes: u64,
+    etag: String,
+    progress: Arc<Progress>,
+    /// As far as the decoder has got.
+    reached: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Newest last.
+    chunks: VecDeque<Chunk>,
+    ahead: Option<Ahead>,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    offset: u64,
+    bytes: Bytes,
+}
+
+impl Chunk {
+    fn end(&self) -> u64 {
+        self.offset + self.bytes.len() as u64
+    }
+}
+
+#[derive(Debug)]
+struct Ahead {
+    offset: u64,
+    read: JoinHandle<StoreResult<RangeRead>>,
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.read.abort();
+    }
+}
+
+impl Drop for Fetch {
+    fn drop(&mut self) {
+        self.advance(self.size_bytes);
+    }
+}
+
+impl Fetch {
+    /// The object as listed: another version's bytes are refused. `progress` is told how far the decoder is.
+    pub fn new(store: Arc<dyn Store>, object: &VideoObject, progress: Arc<Progress>) -> Self {
+        Self {
+            store,
+            key: object.key.as_str().into(),
+            uri: object.uri.clone(),
+            size_bytes: object.size_bytes,
+            etag: object.etag.clone(),
+            progress,
+            reached: AtomicU64::new(0),
+            state: Mutex::default(),
+        }
+    }
+
+    fn advance(&self, to: u64) {
+        let before = self.reached.fetch_max(to, Ordering::Relaxed);
+        self.progress.bytes(to.saturating_sub(before));
+    }
+
+    fn read_ahead(&self, state: &mut State, offset: u64) {
+        if offset < self.size_bytes {
+            let (store, key) = (self.store.clone(), self.key.clone());
+            let read = tokio::spawn(async move { store.get_range(&key, offset, AHEAD_BYTES).await });
+            state.ahead = Some(Ahead { offset, read });
+        }
+    }
+
+    fn checked(&self, read: RangeRead) -> Result<Bytes, Failure> {
+        if read.etag == self.etag {
+            return Ok(read.bytes);
+        }
+        let message = format!("{} is another version than the one listed", self.uri);
+        Err(VideoError::new(VideoErrorKind::ChangedDuringRead, message).into())
+    }
+}
+
+#[async_trait::async_trait]
+impl ByteSource for Fetch {
+    async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, Failure> {
+        if offset >= self.size_bytes || length == 0 {
+            return Ok(Bytes::new());
+        }
+        // A jump to an index at the end is no progress.
+        if offset <= self.reached.load(Ordering::Relaxed) + AHEAD_BYTES {
+            self.advance((offset + length as u64).min(self.size_bytes));
+        }
+        let mut state = self.state.lock().await;
+        let covers = |chunk: &Chunk| (chunk.offset..chunk.end()).contains(&offset);
+        if !state.chunks.iter().any(covers) {
+            let in_order = state.chunks.iter().any(|chunk| chunk.end() == offset);
+            let read = match state.ahead.take() {
+                Some(mut ahead) if ahead.offset == offset => match (&mut ahead.read).await {
+                    Ok(read) => read,
+                    Err(_) => self.store.get_range(&self.key, offset, AHEAD_BYTES).await,
+                },
+                _ => {
+                    let length = if in_order { AHEAD_BYTES } else { JUMP_BYTES };
+                    self.store.get_range(&self.key, offset, length).await
+                }
+            };
+            let bytes = self.checked(read?)?;
+            if bytes.is_empty() {
+                let message = format!("{} is shorter than listed", self.uri);
+                return Err(VideoError::new(VideoErrorKind::ChangedDuringRead, message).into());
+            }
+            let chunk = Chunk { offset, bytes };
+            if in_order || offset == 0 {
+                self.read_ahead(&mut state, chunk.end());
+            }
+            state.chunks.push_back(chunk);
+            if state.chunks.len() > CHUNKS_MAX {
+                state.chunks.pop_front();
+            }
+        }
+        let found = state.chunks.iter().find(|chunk| covers(chunk));
+        Ok(found.map_or_else(Bytes::new, |chunk| {
+            let from = (offset - chunk.offset) as usize;
+            chunk.bytes.slice(from..chunk.bytes.len().min(from + length))
+        }))
+    }
+}

@@ -1,0 +1,209 @@
+//! The job's models: read and checked before anything is listed, opened once there is a shard to do.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use sha2::{Digest, Sha256};
+
+use super::batch::Batcher;
+use crate::decode::{Clip, ClipSpec, Image, ImageSpec};
+use crate::error::{Error, Result};
+use crate::infer::session::Runtime;
+use crate::infer::slowfast::{ClipBatch, ClipShape, SlowFast};
+use crate::infer::yolov5::{Detection, ImageBatch, Thresholds, YoloV5};
+use crate::job::{self, Job};
+use crate::plan::{ModelRef, PlanModels};
+use crate::zoo::descriptor::{self, Descriptor};
+use crate::zoo::inspect::ModelInfo;
+
+/// The models of a job's sections, as their files describe them.
+#[derive(Debug, Clone)]
+pub struct JobModels {
+    /// Of `[actions]`.
+    pub actions: Option<Actions>,
+    /// Of `[persons]`.
+    pub persons: Option<Persons>,
+}
+
+/// The action model's file, and what a clip for it looks like.
+#[derive(Debug, Clone)]
+pub struct Actions {
+    info: ModelInfo,
+    descriptor: descriptor::SlowFast,
+    /// Which clips the decoder makes.
+    pub clips: ClipSpec,
+    /// The section.
+    pub settings: job::Actions,
+}
+
+/// The person model's file, and what an image for it looks like.
+#[derive(Debug, Clone)]
+pub struct Persons {
+    info: ModelInfo,
+    /// Which images the decoder makes.
+    pub images: ImageSpec,
+    labels: Vec<String>,
+    thresholds: Thresholds,
+}
+
+impl JobModels {
+    /// Reads the models' files.
+    ///
+    /// # Errors
+    /// A usage error where a file is missing, is no ONNX, or has other inputs and outputs than its section needs.
+    pub fn read(job: &Job) -> Result<Self> {
+        let actions = job.actions.as_ref().map(Actions::read).transpose()?;
+        let persons = job.persons.as_ref().map(Persons::read).transpose()?;
+        Ok(Self { actions, persons })
+    }
+
+    /// As a run knows them.
+    pub fn refs(&self) -> PlanModels {
+        let reference = |info: &ModelInfo, descriptor: &Descriptor| {
+            let mut hash = Sha256::new();
+            hash.update(&info.sha256);
+            hash.update(descriptor.to_toml());
+            let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+            ModelRef { id: info.model_id(), sha256 }
+        };
+        PlanModels {
+            actions: self.actions.as_ref().map(|m| reference(&m.info, &Descriptor::SlowFast(m.descriptor.clone()))),
+            persons: self.persons.as_ref().map(|m| {
+                let labels = descriptor::Labels::List(m.labels.clone());
+                reference(&m.info, &Descriptor::Yolov5(descriptor::Yolov5 { labels, side: m.images.side }))
+            }),
+        }
+    }
+
+    /// Opens the models, both at once, each on its own thread.
+    ///
+    /// # Errors
+    /// As [`Runtime::open`].
+    pub fn open(&self, runtime: &Runtime) -> Result<OpenModels> {
+        let started = Instant::now();
+        let (actions, persons) = std::thread::scope(|scope| {
+            let actions = self.actions.as_ref().map(|model| scope.spawn(|| model.open(runtime)));
+            let persons = self.persons.as_ref().map(|model| model.open(runtime)).transpose();
+            let join = |thread: std::thread::ScopedJoinHandle<'_, Result<OpenActions>>| {
+                thread.join().unwrap_or_else(|_| Err(Error::failed("opening the action model panicked")))
+            };
+            (actions.map(join).transpose(), persons)
+        });
+        let open = OpenModels { actions: actions?, persons: persons? };
+        tracing::info!(device = %runtime.device(), seconds = started.elapsed().as_secs_f64(), "models opened");
+        Ok(open)
+    }
+}
+
+impl Actions {
+    fn read(settings: &job::Actions) -> Result<Self> {
+        let info = ModelInfo::read(&settings.model)?;
+        let Descriptor::SlowFast(descriptor) = Descriptor::for_model(&info)? else {
+            return Err(wrong_kind(&info, "[actions]", "a SlowFast"));
+        };
+        let clip_seconds = settings.clip_seconds.unwrap_or_else(|| descriptor.clip_seconds());
+        let clips = ClipSpec {
+            frames: descriptor.frames,
+            side: descriptor.side,
+            crop: descriptor.crop,
+            mean: descriptor.mean,
+            std: descriptor.std,
+            clip_seconds,
+            stride_seconds: settings.stride_seconds.unwrap_or(clip_seconds),
+        };
+        Ok(Self { info, descriptor, clips, settings: settings.clone() })
+    }
+
+    fn open(&self, runtime: &Runtime) -> Result<OpenActions> {
+        let mut model = SlowFast::open(runtime, &self.info, &self.descriptor)?;
+        let (shape, batch_max) = (ClipShape::new(&self.descriptor), model.batch_max());
+        let fill = move |batch: &mut ClipBatch, clips: Vec<Clip>| {
+            batch.clear();
+            clips.into_iter().for_each(|clip| batch.push(&shape, clip.slot.floats()));
+        };
+        let run = move |batch: &mut ClipBatch, seconds: &mut f64| model.run(batch, seconds);
+        let batcher = Batcher::start("actions", batch_max, fill, run)?;
+        let labels = self.descriptor.labels.names().into_iter().map(Arc::from).collect();
+        Ok(OpenActions { batcher, labels, clips: self.clips.clone(), settings: self.settings.clone() })
+    }
+}
+
+impl Persons {
+    fn read(settings: &job::Persons) -> Result<Self> {
+        let info = ModelInfo::read(&settings.model)?;
+        let Descriptor::Yolov5(descriptor) = Descriptor::for_model(&info)? else {
+            return Err(wrong_kind(&info, "[persons]", "a YOLOv5"));
+        };
+        let labels: Vec<String> = descriptor.labels.names().into_iter().map(str::to_owned).collect();
+        let number = |class: &String| {
+            labels.iter().position(|label| label == class).ok_or_else(|| {
+                let near = labels
+                    .iter()
+                    .max_by(|a, b| strsim::jaro_winkler(a, class).total_cmp(&strsim::jaro_winkler(b, class)));
+                Error::usage(format!("{} has no class `{class}`", settings.model.display())).with_hint(format!(
+                    "did you mean `{}`? Its labels are in {}",
+                    near.map_or("", |l| l),
+                    Descriptor::path(&settings.model).display()
+                ))
+            })
+        };
+        let classes = settings.classes.iter().map(number).collect::<Result<_>>()?;
+        let thresholds = Thresholds { confidence: settings.confidence, iou: settings.iou, classes };
+        let images = ImageSpec { side: descriptor.side, frames_per_second: settings.frames_per_second };
+        Ok(Self { info, images, labels, thresholds })
+    }
+
+    fn open(&self, runtime: &Runtime) -> Result<OpenPersons> {
+        let mut model = YoloV5::open(runtime, &self.info, self.images.side, self.thresholds.clone())?;
+        let batch_max = model.batch_max();
+        let fill = |batch: &mut ImageBatch, images: Vec<Image>| {
+            batch.clear();
+            images.into_iter().for_each(|image| batch.push(image.slot.bytes(), image.width, image.height));
+        };
+        let run = move |batch: &mut ImageBatch, seconds: &mut f64| model.run(batch, seconds);
+        let batcher = Batcher::start("persons", batch_max, fill, run)?;
+        Ok(OpenPersons {
+            batcher,
+            labels: self.labels.iter().map(|label| label.as_str().into()).collect(),
+            images: self.images.clone(),
+        })
+    }
+}
+
+fn wrong_kind(info: &ModelInfo, section: &str, wanted: &str) -> Error {
+    Error::usage(format!("{section} model {} is not {wanted}", info.path.display()))
+        .with_hint("`vidindex models inspect FILE` shows what a model takes and gives")
+}
+
+/// The models at work.
+#[derive(Debug, Clone)]
+pub struct OpenModels {
+    /// Of `[actions]`.
+    pub actions: Option<OpenActions>,
+    /// Of `[persons]`.
+    pub persons: Option<OpenPersons>,
+}
+
+/// The action model at work.
+#[derive(Debug, Clone)]
+pub struct OpenActions {
+    /// Takes clips, gives scores in label order.
+    pub batcher: Batcher<Clip, Vec<f32>>,
+    /// Names of the classes.
+    pub labels: Arc<[Arc<str>]>,
+    /// Which clips the decoder makes.
+    pub clips: ClipSpec,
+    /// The section.
+    pub settings: job::Actions,
+}
+
+/// The person model at work.
+#[derive(Debug, Clone)]
+pub struct OpenPersons {
+    /// Takes images, gives boxes.
+    pub batcher: Batcher<Image, Vec<Detection>>,
+    /// Names of the classes.
+    pub labels: Arc<[Arc<str>]>,
+    /// Which images the decoder makes.
+    pub images: ImageSpec,
+}

@@ -1,0 +1,318 @@
+//! One video, from its bytes to its rows: whatever happens to it, it gets one.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{SubsecRound, Utc};
+
+use super::batch::{Batcher, Pending};
+use super::fetch::Fetch;
+use super::models::OpenModels;
+use crate::decode::sample::segment_at;
+use crate::decode::{Decoding, Request, SampledFrame, StreamInfo, Totals};
+use crate::error::{Failure, VideoError, VideoErrorKind};
+use crate::infer::yolov5::Detection;
+use crate::job::Scores;
+use crate::plan::{RunRecord, VideoObject};
+use crate::store::Store;
+use crate::tables::{ActionRow, LabelScore, PersonRow, VideoRow, VideoStatus};
+use crate::telemetry::Progress;
+
+/// Memory that one decoder process may have: 8K HEVC with its reference frames fits.
+const DECODER_MEMORY_BYTES: u64 = 4 << 30;
+
+/// What every video of a shard is indexed with.
+pub struct Indexer {
+    /// Where the videos are.
+    pub input: Arc<dyn Store>,
+    /// The models.
+    pub models: OpenModels,
+    /// The run.
+    pub run: Arc<RunRecord>,
+    /// This binary, which decodes.
+    pub program: PathBuf,
+    /// Threads for each decoder.
+    pub decoder_threads: usize,
+    /// Who is told.
+    pub progress: Arc<Progress>,
+}
+
+/// A video's rows.
+#[derive(Debug, Clone)]
+pub struct VideoRows {
+    /// Its one row.
+    pub video: VideoRow,
+    /// A row per segment, by time.
+    pub actions: Vec<ActionRow>,
+    /// A row per box, by time.
+    pub persons: Vec<PersonRow>,
+    /// What its decoder did.
+    pub totals: Totals,
+}
+
+impl Indexer {
+    /// Indexes one video of shard `shard`.
+    ///
+    /// # Errors
+    /// Only what is not the video's fault: the store is away, a model fails.
+    pub async fn index(&self, object: &VideoObject, shard: u32) -> Result<VideoRows, Failure> {
+        let mut state = State::new(self, object);
+        let result = self.decode(object, &mut state).await;
+        let error = match result {
+            Ok(()) => None,
+            Err(Failure::Video(error)) => Some(error),
+            Err(failure) => return Err(failure),
+        };
+        Ok(state.into_rows(error, shard))
+    }
+
+    async fn decode(&self, object: &VideoObject, state: &mut State<'_>) -> Result<(), Failure> {
+        let request = Request {
+            size_bytes: object.size_bytes,
+            clips: self.models.actions.as_ref().map(|model| model.clips.clone()),
+            images: self.models.persons.as_ref().map(|model| model.images.clone()),
+            threads: self.decoder_threads,
+            memory_bytes: DECODER_MEMORY_BYTES,
+            probe_sandbox: false,
+        };
+        if object.size_bytes == 0 {
+            return Err(VideoError::new(VideoErrorKind::NotAVideo, "the file is empty").into());
+        }
+        let source = Arc::new(Fetch::new(self.input.clone(), object, self.progress.clone()));
+        let timeout = Duration::from_secs(self.run.job.run.video_timeout_seconds);
+        let mut decoding = Decoding::start(&self.program, request, source, timeout)?;
+        let ended = loop {
+            match decoding.next().await {
+                Ok(Some(frame)) => state.take(frame).await?,
+                Ok(None) => break Ok(()),
+                Err(failure) => break Err(failure),
+            }
+        };
+        state.totals = decoding.totals();
+        drop(decoding);
+        state.collect(true).await?;
+        ended
+    }
+}
+
+/// What is known of a video so far.
+struct State<'a> {
+    indexer: &'a Indexer,
+    object: &'a VideoObject,
+    video_id: Arc<str>,
+    uri: Arc<str>,
+    run_id: Arc<str>,
+    info: Option<StreamInfo>,
+    totals: Totals,
+    clips: VecDeque<(ClipAt, Pending<Vec<f32>>)>,
+    images: VecDeque<(ImageAt, Pending<Vec<Detection>>)>,
+    actions: Vec<ActionRow>,
+    persons: Vec<PersonRow>,
+    inference_seconds: f64,
+}
+
+struct ClipAt {
+    segment: i64,
+    start_seconds: f64,
+    end_seconds: f64,
+    frames: i64,
+}
+
+struct ImageAt {
+    frame: i64,
+    time_seconds: f64,
+}
+
+impl<'a> State<'a> {
+    fn new(indexer: &'a Indexer, object: &'a VideoObject) -> Self {
+        Self {
+            indexer,
+            object,
+            video_id: object.video_id().into(),
+            uri: object.uri.as_str().into(),
+            run_id: indexer.run.run_id.as_str().into(),
+            info: None,
+            totals: Totals::default(),
+            clips: VecDeque::new(),
+            images: VecDeque::new(),
+            actions: Vec::new(),
+            persons: Vec::new(),
+            inference_seconds: 0.0,
+        }
+    }
+
+    /// Hands a frame to its model; waits while the model is behind.
+    async fn take(&mut self, frame: SampledFrame) -> Result<(), Failure> {
+        let models = &self.indexer.models;
+        match frame {
+            SampledFrame::Opened(info) => self.info = Some(info),
+            SampledFrame::Clip(clip) => {
+                let Some(model) = &models.actions else { return Ok(()) };
+                let at = ClipAt {
+                    segment: clip.segment,
+                    start_seconds: clip.start_seconds,
+                    end_seconds: clip.end_seconds,
+                    frames: clip.frames,
+                };
+                tracing::debug!(segment = at.segment, frames = at.frames, sampled = ?clip.sampled, "segment sampled");
+                self.clips.push_back((at, model.batcher.submit(clip).await?));
+            }
+            SampledFrame::Image(image) => {
+                let Some(model) = &models.persons else { return Ok(()) };
+                let at = ImageAt { frame: image.frame, time_seconds: image.time_seconds };
+                self.images.push_back((at, model.batcher.submit(image).await?));
+            }
+        }
+        self.collect(false).await
+    }
+
+    /// Makes rows of the answers that are there; at the end, of all.
+    async fn collect(&mut self, all: bool) -> Result<(), Failure> {
+        let models = self.indexer.models.clone();
+        while let Some(model) = &models.actions
+            && let Some((at, scores, seconds)) = next(&mut self.clips, &model.batcher, all).await?
+        {
+            self.inference_seconds += seconds;
+            self.indexer.progress.segment();
+            let top = top_labels(&scores, &model.labels, model.settings.top_k);
+            self.actions.push(ActionRow {
+                video_id: self.video_id.clone(),
+                uri: self.uri.clone(),
+                segment: at.segment,
+                start_seconds: at.start_seconds,
+                end_seconds: at.end_seconds,
+                frames: at.frames,
+                top_label: top.first().map(|best| best.label.clone()).unwrap_or_default(),
+                top_score: top.first().map(|best| best.score).unwrap_or_default(),
+                top,
+                scores: (model.settings.scores == Scores::Full).then_some(scores),
+                embedding: None,
+                run_id: self.run_id.clone(),
+            });
+        }
+        while let Some(model) = &models.persons
+            && let Some((at, boxes, seconds)) = next(&mut self.images, &model.batcher, all).await?
+        {
+            self.inference_seconds += seconds;
+            let clips = models.actions.as_ref().map(|actions| &actions.clips);
+            let segment = clips.and_then(|spec| segment_at(at.time_seconds, spec.clip_seconds, spec.stride_seconds));
+            self.indexer.progress.boxes(boxes.len());
+            for (number, found) in boxes.into_iter().enumerate() {
+                let [x1, y1, x2, y2] = found.xyxy;
+                self.persons.push(PersonRow {
+                    video_id: self.video_id.clone(),
+                    uri: self.uri.clone(),
+                    segment,
+                    time_seconds: at.time_seconds,
+                    frame: at.frame,
+                    r#box: number as i32,
+                    label: model.labels.get(found.class).cloned().unwrap_or_default(),
+                    x1,
+                    y1,
+                    x2,
+                    y2,
+                    confidence: found.confidence,
+                    run_id: self.run_id.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn into_rows(mut self, error: Option<VideoError>, shard: u32) -> VideoRows {
+        // Rows of another version than the one listed would be wrong, not partial.
+        let is_whole_version = |kind| {
+            !matches!(kind, VideoErrorKind::ChangedDuringRead | VideoErrorKind::NotFound | VideoErrorKind::AccessDenied)
+        };
+        let has_rows = !self.actions.is_empty() || self.totals.frames_decoded > 0;
+        let status = match &error {
+            None => VideoStatus::Ok,
+            Some(error) if has_rows && is_whole_version(error.kind) => VideoStatus::Partial,
+            Some(_) => VideoStatus::Failed,
+        };
+        if status == VideoStatus::Failed {
+            self.actions.clear();
+            self.persons.clear();
+        }
+        let (run, info, totals) = (&self.indexer.run, self.info.as_ref(), self.totals);
+        let video = VideoRow {
+            video_id: self.video_id,
+            uri: self.uri,
+            etag: self.object.etag.clone(),
+            size_bytes: self.object.size_bytes as i64,
+            last_modified: self.object.last_modified,
+            status,
+            error_kind: error.as_ref().map(|e| e.kind),
+            error_message: error.map(|e| e.message),
+            container: info.map(|i| i.container.clone()),
+            codec: info.map(|i| i.codec.clone()),
+            width: info.map(|i| i.width as i32),
+            height: info.map(|i| i.height as i32),
+            rotation: info.map(|i| i32::from(i.rotation)),
+            frames_per_second: info.and_then(|i| i.frames_per_second),
+            start_seconds: totals.start_seconds,
+            duration_seconds: Some(totals.end_seconds).filter(|s| *s > 0.0).or(info.and_then(|i| i.duration_seconds)),
+            frames_decoded: totals.frames_decoded as i64,
+            segments: self.actions.len() as i64,
+            boxes: self.persons.len() as i64,
+            actions_model: run.actions_model.as_ref().map(|m| m.id.clone()),
+            persons_model: run.persons_model.as_ref().map(|m| m.id.clone()),
+            fingerprint: run.fingerprint.clone(),
+            run_id: self.run_id,
+            shard,
+            indexed_at: Utc::now().trunc_subsecs(6),
+            decode_seconds: totals.decode_seconds,
+            inference_seconds: self.inference_seconds,
+        };
+        VideoRows { video, actions: self.actions, persons: self.persons, totals }
+    }
+}
+
+/// The next answer: only one that is there already, unless `wait`.
+async fn next<A, I: Send + 'static, O: Send + 'static>(
+    queue: &mut VecDeque<(A, Pending<O>)>,
+    batcher: &Batcher<I, O>,
+    wait: bool,
+) -> Result<Option<(A, O, f64)>, Failure> {
+    use tokio::sync::oneshot::error::TryRecvError;
+    let Some((_, pending)) = queue.front_mut() else { return Ok(None) };
+    let answer = if wait {
+        pending.await.map_err(|_| batcher.failure())?
+    } else {
+        match pending.try_recv() {
+            Ok(answer) => answer,
+            Err(TryRecvError::Empty) => return Ok(None),
+            Err(TryRecvError::Closed) => return Err(batcher.failure().into()),
+        }
+    };
+    Ok(queue.pop_front().map(|(at, _)| (at, answer.output, answer.seconds)))
+}
+
+/// The `k` best labels, best first; equal scores in label order.
+fn top_labels(scores: &[f32], labels: &[Arc<str>], k: usize) -> Vec<LabelScore> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
+    order.truncate(k);
+    order
+        .into_iter()
+        .map(|id| LabelScore {
+            label_id: id as i32,
+            label: labels.get(id).cloned().unwrap_or_else(|| format!("class_{id}").into()),
+            score: scores[id],
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_labels_come_first_and_ties_in_label_order() {
+        let labels: [Arc<str>; 3] = ["a", "b", "c"].map(Arc::from);
+        let top = top_labels(&[0.2, 0.5, 0.2], &labels, 2);
+        assert_eq!(top.iter().map(|t| &*t.label).collect::<Vec<_>>(), vec!["b", "a"]);
+    }
+}

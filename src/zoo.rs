@@ -1,0 +1,315 @@
+//! The model zoo: writes SlowFast and YOLOv5 as ONNX graphs, says what an ONNX file is, and keeps beside each model the
+//! small TOML that says how it wants its input.
+
+pub mod descriptor;
+pub mod graph;
+pub mod inspect;
+pub mod labels;
+pub mod onnx;
+pub mod slowfast;
+pub mod weights;
+pub mod yolov5;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::error::{Error, Result};
+use descriptor::{Descriptor, Labels};
+use inspect::ModelInfo;
+use weights::{RandomWeights, SafeTensors, Weights};
+
+/// What `models build` may be told.
+#[derive(Debug, Clone, Default)]
+pub struct BuildOptions {
+    /// Draws the weights where no file of weights is given.
+    pub seed: u64,
+    /// A `.safetensors` file of the model's parameters under their official names.
+    pub weights: Option<PathBuf>,
+    /// The ONNX file to write (ending in `.onnx`), or the directory for `NAME.onnx`. Made where it is missing.
+    pub out: PathBuf,
+    /// Other classes than the model's own: their number sets the network's last layer.
+    pub labels: Option<Labels>,
+    /// Another height and width of the input.
+    pub side: Option<usize>,
+    /// SlowFast: the pooled features become a second output, `embedding`.
+    pub embedding: bool,
+}
+
+/// What `models build` wrote.
+#[derive(Debug, Clone)]
+pub struct BuiltModel {
+    /// The ONNX file.
+    pub onnx: PathBuf,
+    /// The descriptor beside it.
+    pub toml: PathBuf,
+    /// What the ONNX file holds.
+    pub info: ModelInfo,
+    /// What the descriptor says.
+    pub descriptor: Descriptor,
+}
+
+/// A model that `models build` can write.
+#[derive(Debug, Clone)]
+pub struct ZooModel {
+    /// Its name.
+    pub name: &'static str,
+    /// One line for people.
+    pub summary: &'static str,
+    /// Its network.
+    pub network: Network,
+}
+
+/// A network and its settings.
+#[derive(Debug, Clone)]
+pub enum Network {
+    /// Actions in clips; frames of a 30 fps video from one sampled frame to the next.
+    SlowFast(slowfast::Config, usize),
+    /// Objects in pictures.
+    Yolov5(yolov5::Config),
+}
+
+/// Every model that `models build` can write, the default ones first.
+pub fn models() -> Vec<ZooModel> {
+    use slowfast::Config;
+    let slowfast = |name, summary, sampling_rate, config| ZooModel {
+        name,
+        summary,
+        network: Network::SlowFast(config, sampling_rate),
+    };
+    let r50 = Config::default();
+    let r101 = Config { depth: 101, fusion_kernel: 5, ..r50.clone() };
+    let mut models = vec![
+        slowfast("slowfast-r50-8x8", "actions in 64-frame clips; 34.5 M parameters", 2, r50.clone()),
+        slowfast(
+            "slowfast-r50-4x16",
+            "the same from half as many Slow frames",
+            2,
+            Config { alpha: 8, fusion_kernel: 5, ..r50.clone() },
+        ),
+        slowfast("slowfast-r101-8x8", "twice as deep", 2, r101.clone()),
+        slowfast(
+            "slowfast-r101-16x8",
+            "twice as deep, actions in 128-frame clips",
+            2,
+            Config { frames: 64, temporal_blocks: 6, ..r101 },
+        ),
+        slowfast(
+            "slowfast-tiny",
+            "R50 8x8 with an eighth of the channels at 64 pixels: for trying out a job",
+            2,
+            Config { width: 8, crop: 64, head_pool: 2, ..r50 },
+        ),
+    ];
+    for (name, letter, summary) in [
+        ("yolov5n", 'n', "objects in pictures; 1.9 M parameters"),
+        ("yolov5s", 's', "objects in pictures; 7.2 M parameters"),
+        ("yolov5m", 'm', "objects in pictures; 21 M parameters"),
+        ("yolov5l", 'l', "objects in pictures; 47 M parameters"),
+        ("yolov5x", 'x', "objects in pictures; 87 M parameters"),
+    ] {
+        let config = yolov5::Config::of_size(letter);
+        models.extend(config.map(|config| ZooModel { name, summary, network: Network::Yolov5(config) }));
+    }
+    models
+}
+
+/// Writes the model of this name, and its descriptor beside it. Each file appears whole or not at all.
+///
+/// # Errors
+/// When there is no such model (the message names the nearest), the weights are another model's, or the files cannot be
+/// written.
+pub fn build(name: &str, options: &BuildOptions) -> Result<BuiltModel> {
+    let mut network = find(name)?.network;
+    network.apply(options)?;
+    let model = match &options.weights {
+        Some(path) => network.graph(&mut SafeTensors::read(path)?)?,
+        None => network.graph(&mut RandomWeights::new(options.seed))?,
+    };
+    let content = Bytes::from(model.encode_to_vec());
+    drop(model);
+    let is_file = options.out.extension().is_some_and(|extension| extension == "onnx");
+    let onnx = if is_file { options.out.clone() } else { options.out.join(format!("{name}.onnx")) };
+    let toml = Descriptor::path(&onnx);
+    let info = ModelInfo::parse(&onnx, content.clone())?;
+    let descriptor = network.descriptor(options);
+    // The model last: where it is, its descriptor is too.
+    write_whole(&toml, descriptor.to_toml().as_bytes())?;
+    write_whole(&onnx, &content)?;
+    tracing::info!(model = %onnx.display(), parameters = info.parameters, sha256 = %info.sha256, "model built");
+    Ok(BuiltModel { onnx, toml, info, descriptor })
+}
+
+fn find(name: &str) -> Result<ZooModel> {
+    let models = models();
+    let names: Vec<&str> = models.iter().map(|model| model.name).collect();
+    let list = names.join(", ");
+    let distance = |other: &&str| strsim::damerau_levenshtein(&name.to_lowercase(), other);
+    let nearest = names.iter().copied().min_by_key(distance).unwrap_or_default();
+    models.into_iter().find(|model| model.name == name).ok_or_else(|| {
+        Error::usage(format!("no model `{name}` in the zoo: did you mean `{nearest}`?"))
+            .with_hint(format!("the models are {list}"))
+    })
+}
+
+impl Network {
+    fn apply(&mut self, options: &BuildOptions) -> Result<()> {
+        match self {
+            Self::SlowFast(config, _) => {
+                config.classes = options.labels.as_ref().map_or(config.classes, Labels::len);
+                config.crop = options.side.unwrap_or(config.crop);
+                config.embedding = options.embedding;
+            }
+            Self::Yolov5(config) => {
+                if options.embedding {
+                    return Err(Error::usage("a YOLOv5 has no embedding: only a SlowFast puts one out"));
+                }
+                config.classes = options.labels.as_ref().map_or(config.classes, Labels::len);
+                config.height = options.side.unwrap_or(config.height);
+                config.width = options.side.unwrap_or(config.width);
+            }
+        }
+        Ok(())
+    }
+
+    fn graph(&self, weights: &mut dyn Weights) -> Result<onnx::ModelProto> {
+        match self {
+            Self::SlowFast(config, _) => slowfast::build(config, weights),
+            Self::Yolov5(config) => yolov5::build(config, weights),
+        }
+    }
+
+    fn descriptor(&self, options: &BuildOptions) -> Descriptor {
+        match self {
+            Self::SlowFast(config, sampling_rate) => {
+                let default = descriptor::SlowFast::default();
+                Descriptor::SlowFast(descriptor::SlowFast {
+                    labels: options.labels.clone().unwrap_or(default.labels),
+                    frames: config.frames,
+                    sampling_rate: *sampling_rate,
+                    alpha: config.alpha,
+                    side: config.crop,
+                    crop: config.crop,
+                    ..descriptor::SlowFast::default()
+                })
+            }
+            Self::Yolov5(config) => {
+                let default = descriptor::Yolov5::default();
+                let labels = options.labels.clone().unwrap_or(default.labels);
+                Descriptor::Yolov5(descriptor::Yolov5 { labels, side: config.height })
+            }
+        }
+    }
+}
+
+/// Writes a file beside its place and renames it there.
+fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        let directory = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        std::fs::create_dir_all(directory)?;
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".vidindex-");
+        #[cfg(unix)]
+        {
+            // As the umask allows, not for the owner alone: others run the jobs.
+            use std::os::unix::fs::PermissionsExt as _;
+            builder.permissions(std::fs::Permissions::from_mode(0o666));
+        }
+        let mut file = builder.tempfile_in(directory)?;
+        file.write_all(content)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)?;
+        Ok(())
+    };
+    write().map_err(|error| Error::failed(format!("{}: cannot be written: {error}", path.display())))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use inspect::Dim;
+
+    fn tiny(out: &Path, seed: u64) -> BuiltModel {
+        build("slowfast-tiny", &BuildOptions { seed, out: out.into(), ..BuildOptions::default() }).unwrap()
+    }
+
+    #[test]
+    fn the_same_seed_writes_the_same_bytes() {
+        let directory = tempfile::tempdir().unwrap();
+        let [a, b, c] =
+            [("a", 1), ("b", 1), ("c", 2)].map(|(name, seed)| tiny(&directory.path().join(name), seed).info.sha256);
+        assert_eq!(a, b);
+        assert_ne!(a, c);
+    }
+
+    #[test]
+    fn a_built_model_reads_back_with_its_descriptor() {
+        let directory = tempfile::tempdir().unwrap();
+        let built = tiny(directory.path(), 1);
+        assert_eq!(built.onnx, directory.path().join("slowfast-tiny.onnx"));
+        let info = ModelInfo::read(&built.onnx).unwrap();
+        assert_eq!(info, built.info);
+        let shapes: Vec<String> = info.inputs.iter().chain(&info.outputs).map(ToString::to_string).collect();
+        assert_eq!(
+            shapes,
+            ["slow float32[batch, 3, 8, 64, 64]", "fast float32[batch, 3, 32, 64, 64]", "logits float32[batch, 400]"]
+        );
+        assert_eq!(Descriptor::for_model(&info).unwrap(), built.descriptor);
+        std::fs::remove_file(&built.toml).unwrap();
+        assert_eq!(Descriptor::for_model(&info).unwrap(), built.descriptor, "inferred");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "nothing temporary is left");
+    }
+
+    #[test]
+    fn labels_side_and_embedding_change_the_network() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = BuildOptions {
+            out: directory.path().join("mine.onnx"),
+            labels: Some(Labels::List(vec!["walk".into(), "run".into()])),
+            side: Some(96),
+            embedding: true,
+            ..BuildOptions::default()
+        };
+        let built = build("slowfast-tiny", &options).unwrap();
+        assert_eq!(built.toml, directory.path().join("mine.toml"));
+        assert_eq!(built.info.inputs[0].shape[4], Dim::Fixed(96));
+        let outputs: Vec<String> = built.info.outputs.iter().map(ToString::to_string).collect();
+        assert_eq!(outputs, ["logits float32[batch, 2]", "embedding float32[batch, 288]"]);
+        assert_eq!(Descriptor::for_model(&built.info).unwrap().labels().names(), ["walk", "run"]);
+    }
+
+    #[test]
+    fn a_yolov5_is_inferred_without_its_descriptor() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = BuildOptions { out: directory.path().into(), side: Some(64), ..BuildOptions::default() };
+        let built = build("yolov5n", &options).unwrap();
+        // 8x8, 4x4 and 2x2 cells of three anchors.
+        assert_eq!(built.info.outputs[0].to_string(), "output0 float32[batch, 252, 85]");
+        std::fs::remove_file(&built.toml).unwrap();
+        assert_eq!(Descriptor::for_model(&built.info).unwrap(), built.descriptor);
+    }
+
+    #[test]
+    fn an_unknown_name_gets_the_nearest_and_the_list() {
+        let error = build("yolo5n", &BuildOptions::default()).unwrap_err();
+        assert_eq!(error.to_string(), "no model `yolo5n` in the zoo: did you mean `yolov5n`?");
+        assert!(error.hint().unwrap().contains("slowfast-r50-8x8, "));
+        assert_eq!(error.exit_code(), 2);
+    }
+
+    #[test]
+    fn sides_that_no_network_takes_are_refused_before_anything_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, side) in [("yolov5n", 100), ("slowfast-tiny", 32), ("yolov5n", 0)] {
+            let options = BuildOptions { out: directory.path().into(), side: Some(side), ..BuildOptions::default() };
+            assert_eq!(build(name, &options).unwrap_err().exit_code(), 2, "{name} {side}");
+        }
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+}

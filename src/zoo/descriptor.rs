@@ -1,0 +1,556 @@
+//! The small TOML beside a model that says what its ONNX file cannot: labels, frame sampling, normalisation, activation.
+//! Where there is none it is inferred from the graph's inputs and outputs.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize as _;
+
+use crate::error::{Error, Result};
+use crate::zoo::inspect::{ModelInfo, TensorInfo};
+pub use crate::zoo::labels::{LabelSet, Labels};
+use crate::zoo::{slowfast, yolov5};
+
+/// What a model is and how it wants its input.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Descriptor {
+    /// `kind = "slowfast"`: clips in, a score for each action out.
+    SlowFast(SlowFast),
+    /// `kind = "yolov5"`: pictures in, boxes out.
+    Yolov5(Yolov5),
+}
+
+/// The keys of `kind = "slowfast"`.
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SlowFast {
+    /// Names of the classes, in the order of the scores.
+    pub labels: Labels,
+    /// Frames of a clip that the Fast pathway sees.
+    pub frames: usize,
+    /// Frames of a 30 fps video from one of those to the next: with `frames` it makes the clip's length.
+    pub sampling_rate: usize,
+    /// Fast frames to each Slow one.
+    pub alpha: usize,
+    /// The short side that frames are scaled to, in pixels.
+    pub side: usize,
+    /// The square cut from the middle of the scaled frame, in pixels.
+    pub crop: usize,
+    /// What turns the network's output into scores.
+    pub activation: Activation,
+    /// Subtracted from red, green and blue in 0..1.
+    pub mean: [f32; 3],
+    /// What red, green and blue are divided by after that.
+    pub std: [f32; 3],
+}
+
+/// The keys of `kind = "yolov5"`. Its output is decoded and needs no activation.
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Yolov5 {
+    /// Names of the classes, in the order of the scores.
+    pub labels: Labels,
+    /// Height and width of the letterboxed picture, in pixels.
+    pub side: usize,
+}
+
+/// What turns a SlowFast's output into scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activation {
+    /// One action at a time (Kinetics): the scores sum to one.
+    Softmax,
+    /// Any number of actions at a time (Charades, AVA): each score for itself.
+    Sigmoid,
+    /// The network puts out scores.
+    None,
+}
+
+impl Default for SlowFast {
+    /// 8x8 at 256 pixels, Kinetics-400.
+    fn default() -> Self {
+        Self {
+            labels: Labels::Set(LabelSet::Kinetics400),
+            frames: 32,
+            sampling_rate: 2,
+            alpha: 4,
+            side: 256,
+            crop: 256,
+            activation: Activation::Softmax,
+            mean: [0.45; 3],
+            std: [0.225; 3],
+        }
+    }
+}
+
+impl Default for Yolov5 {
+    /// COCO at 640 pixels.
+    fn default() -> Self {
+        Self { labels: Labels::Set(LabelSet::Coco80), side: 640 }
+    }
+}
+
+impl Descriptor {
+    /// The TOML beside the model, checked against the model's inputs and outputs; inferred from these where there is
+    /// none.
+    ///
+    /// # Errors
+    /// When the TOML has a mistake (the message names file and line) or contradicts the model, and when the model is
+    /// neither a SlowFast nor a YOLOv5 (the message says what was expected and found).
+    pub fn for_model(model: &ModelInfo) -> Result<Self> {
+        let path = Self::path(&model.path);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                let descriptor = Self::parse(&path, &text)?;
+                descriptor.check_against(model).map_err(|error| name_file(&path, error))?;
+                Ok(descriptor)
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::infer(model),
+            Err(error) => Err(Error::usage(format!("{}: cannot be read: {error}", path.display()))),
+        }
+    }
+
+    /// Where a model's descriptor lies: `NAME.toml` beside `NAME.onnx`.
+    pub fn path(model: &Path) -> PathBuf {
+        model.with_extension("toml")
+    }
+
+    /// Reads a descriptor; `path` is for messages.
+    ///
+    /// # Errors
+    /// When it has a mistake; the message names file, line and key.
+    pub fn parse(path: &Path, text: &str) -> Result<Self> {
+        let mistake = |error: toml::de::Error| {
+            let (place, shown) = match error.span() {
+                Some(span) => {
+                    let before = text.get(..span.start).unwrap_or(text);
+                    let line = before.matches('\n').count();
+                    let shown = text.lines().nth(line).unwrap_or_default().trim();
+                    (format!(":{}", line + 1), format!(" (`{shown}`)"))
+                }
+                None => (String::new(), String::new()),
+            };
+            Error::usage(format!("{}{place}: {}{shown}", path.display(), error.message()))
+        };
+        // The kind says which keys there are; taken out of the table, the rest is read strictly.
+        let mut table = toml::de::DeTable::parse(text).map_err(mistake)?;
+        let kind = table.get_mut().remove("kind");
+        let kind = kind.as_ref().and_then(|kind| kind.get_ref().as_str()).unwrap_or_default();
+        let rest = toml::de::Deserializer::from(table);
+        let descriptor = match kind {
+            "slowfast" => Self::SlowFast(SlowFast::deserialize(rest).map_err(mistake)?),
+            "yolov5" => Self::Yolov5(Yolov5::deserialize(rest).map_err(mistake)?),
+            _ => {
+                let expected = "`kind` must be \"slowfast\" or \"yolov5\"";
+                return Err(Error::usage(format!("{}: {expected}", path.display())));
+            }
+        };
+        descriptor.check().map_err(|error| name_file(path, error))?;
+        Ok(descriptor)
+    }
+
+    /// As it is written beside the model. Everything in it changes the rows that come out, so a fingerprint takes this
+    /// text in beside the model's hash.
+    pub fn to_toml(&self) -> String {
+        match self {
+            Self::SlowFast(slowfast) => slowfast.to_toml(),
+            Self::Yolov5(yolov5) => yolov5.to_toml(),
+        }
+    }
+
+    /// Names of the classes, in the order of the scores.
+    pub fn labels(&self) -> &Labels {
+        match self {
+            Self::SlowFast(slowfast) => &slowfast.labels,
+            Self::Yolov5(yolov5) => &yolov5.labels,
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let fail = |what: String| Err(Error::usage(what));
+        if self.labels().is_empty() {
+            return fail("`labels` is empty".into());
+        }
+        let Self::SlowFast(model) = self else {
+            let side = self.side();
+            let fits = side > 0 && side.is_multiple_of(yolov5::STRIDES[2]);
+            return if fits { Ok(()) } else { fail(format!("`side` must be a multiple of 32, and is {side}")) };
+        };
+        let SlowFast { frames, alpha, side, crop, .. } = *model;
+        if frames == 0 || model.sampling_rate == 0 {
+            return fail("`frames` and `sampling_rate` must be at least 1".into());
+        }
+        if alpha == 0 || !frames.is_multiple_of(alpha) {
+            return fail(format!("`frames` = {frames} must be a multiple of `alpha` = {alpha}"));
+        }
+        if crop == 0 || crop > side {
+            return fail(format!("`crop` = {crop} must lie in 1 to `side` = {side}"));
+        }
+        if !model.std.iter().all(|&std| std > 0.0) || !model.mean.iter().all(|mean| mean.is_finite()) {
+            return fail("`mean` must be numbers and `std` above 0".into());
+        }
+        Ok(())
+    }
+
+    fn side(&self) -> usize {
+        match self {
+            Self::SlowFast(slowfast) => slowfast.side,
+            Self::Yolov5(yolov5) => yolov5.side,
+        }
+    }
+
+    /// Wherever the graph fixes a length, it is the descriptor's.
+    fn check_against(&self, model: &ModelInfo) -> Result<()> {
+        let (lengths, scores, extra) = match self {
+            Self::SlowFast(own) => {
+                let tensors = slowfast_tensors(model)?;
+                let lengths = vec![
+                    (tensors.fast.fixed(2), "frames", own.frames),
+                    (tensors.slow.fixed(2), "frames / alpha", own.frames / own.alpha),
+                    (tensors.fast.fixed(3), "crop", own.crop),
+                    (tensors.fast.fixed(4), "crop", own.crop),
+                ];
+                (lengths, tensors.scores.fixed(1), 0)
+            }
+            Self::Yolov5(own) => {
+                let tensors = yolov5_tensors(model)?;
+                let lengths =
+                    vec![(tensors.images.fixed(2), "side", own.side), (tensors.images.fixed(3), "side", own.side)];
+                (lengths, tensors.boxes.fixed(2), 5)
+            }
+        };
+        for (in_graph, key, own) in lengths {
+            if in_graph.is_some_and(|length| length != own) {
+                let length = in_graph.unwrap_or_default();
+                return Err(Error::usage(format!("`{key}` is {own}, but the model was built for {length}")));
+            }
+        }
+        let own = self.labels().len();
+        match scores.map(|columns| columns.saturating_sub(extra)) {
+            Some(classes) if classes != own => {
+                Err(Error::usage(format!("`labels` names {own} classes, but the model has {classes}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn infer(model: &ModelInfo) -> Result<Self> {
+        let floats =
+            |rank: usize| model.inputs.iter().any(|input| input.element.is_float() && input.shape.len() == rank);
+        let descriptor = if floats(5) {
+            Self::SlowFast(infer_slowfast(model)?)
+        } else if floats(4) {
+            Self::Yolov5(infer_yolov5(model)?)
+        } else {
+            return Err(unlike(model, &format!("{SLOWFAST_SHAPES}, or {YOLOV5_SHAPES}")));
+        };
+        descriptor.check().map_err(|error| name_file(&model.path, error))?;
+        Ok(descriptor)
+    }
+}
+
+impl SlowFast {
+    /// The time that a clip covers, as a fraction: (frames x sampling rate, 30) seconds.
+    pub fn clip_fraction(&self) -> (u64, u64) {
+        ((self.frames * self.sampling_rate) as u64, 30)
+    }
+
+    /// The time that a clip covers, in seconds.
+    pub fn clip_seconds(&self) -> f64 {
+        let (over, under) = self.clip_fraction();
+        over as f64 / under as f64
+    }
+
+    fn to_toml(&self) -> String {
+        let activation = match self.activation {
+            Activation::Softmax => "softmax",
+            Activation::Sigmoid => "sigmoid",
+            Activation::None => "none",
+        };
+        [
+            line("kind", "\"slowfast\"", ""),
+            line("labels", self.labels.to_toml(), "in the order of the scores: a built-in set or a list"),
+            line("frames", self.frames, "frames of a clip that the Fast pathway sees"),
+            line("sampling_rate", self.sampling_rate, "frames of a 30 fps video from one of those to the next"),
+            line("alpha", self.alpha, "Fast frames to each Slow one"),
+            line("side", self.side, "short side that frames are scaled to"),
+            line("crop", self.crop, "square cut from the middle"),
+            line("activation", format!("\"{activation}\""), "softmax, sigmoid, or none where the network has it"),
+            line("mean", format!("{:?}", self.mean), "taken from red, green, blue in 0..1"),
+            line("std", format!("{:?}", self.std), "what they are divided by after that"),
+        ]
+        .concat()
+    }
+}
+
+impl Yolov5 {
+    fn to_toml(&self) -> String {
+        [
+            line("kind", "\"yolov5\"", ""),
+            line("labels", self.labels.to_toml(), "in the order of the scores: a built-in set or a list"),
+            line("side", self.side, "height and width of the letterboxed picture"),
+        ]
+        .concat()
+    }
+}
+
+fn line(key: &str, value: impl fmt::Display, comment: &str) -> String {
+    match comment {
+        "" => format!("{key} = {value}\n"),
+        comment => format!("{:<32}  # {comment}\n", format!("{key} = {value}")),
+    }
+}
+
+/// A SlowFast's inputs and output.
+#[derive(Debug, Clone, Copy)]
+pub struct SlowFastTensors<'a> {
+    /// The input with few frames.
+    pub slow: &'a TensorInfo,
+    /// The input with all frames.
+    pub fast: &'a TensorInfo,
+    /// The scores or logits, `[n, classes]`.
+    pub scores: &'a TensorInfo,
+}
+
+/// A YOLOv5's input and output.
+#[derive(Debug, Clone, Copy)]
+pub struct Yolov5Tensors<'a> {
+    /// The picture.
+    pub images: &'a TensorInfo,
+    /// The decoded boxes, `[n, boxes, 5 + classes]`.
+    pub boxes: &'a TensorInfo,
+}
+
+const SLOWFAST_SHAPES: &str =
+    "a SlowFast's two clips [n, 3, frames / alpha, H, W] and [n, 3, frames, H, W] -> [n, classes]";
+const YOLOV5_SHAPES: &str = "a YOLOv5's pictures [n, 3, H, W] -> decoded boxes [n, boxes, 5 + classes]";
+
+/// Finds a SlowFast's inputs, by their names `slow` and `fast` or else by their number of frames, and its output.
+///
+/// # Errors
+/// When the model has no such inputs or output.
+pub fn slowfast_tensors(model: &ModelInfo) -> Result<SlowFastTensors<'_>> {
+    let unlike = || unlike(model, SLOWFAST_SHAPES);
+    let [a, b] = model.inputs.as_slice() else { return Err(unlike()) };
+    if ![a, b].into_iter().all(|clip| is_pictures(clip, 5)) {
+        return Err(unlike());
+    }
+    let a_is_slow = match (a.name.as_str(), b.name.as_str()) {
+        (slowfast::SLOW_INPUT, _) | (_, slowfast::FAST_INPUT) => true,
+        (slowfast::FAST_INPUT, _) | (_, slowfast::SLOW_INPUT) => false,
+        _ => match (a.fixed(2), b.fixed(2)) {
+            (Some(a), Some(b)) if a != b => a < b,
+            _ => return Err(unlike()),
+        },
+    };
+    let (slow, fast) = if a_is_slow { (a, b) } else { (b, a) };
+    let is_scores = |output: &&TensorInfo| output.element.is_float() && output.shape.len() == 2;
+    let named = model.outputs.iter().find(|output| output.name == slowfast::LOGITS);
+    let scores = named.or_else(|| model.outputs.iter().find(is_scores)).filter(is_scores).ok_or_else(unlike)?;
+    Ok(SlowFastTensors { slow, fast, scores })
+}
+
+/// Finds a YOLOv5's input and its first output of decoded boxes.
+///
+/// # Errors
+/// When the model has no such input or output.
+pub fn yolov5_tensors(model: &ModelInfo) -> Result<Yolov5Tensors<'_>> {
+    let unlike = || unlike(model, YOLOV5_SHAPES);
+    let [images] = model.inputs.as_slice() else { return Err(unlike()) };
+    let is_boxes = |output: &&TensorInfo| {
+        output.element.is_float() && output.shape.len() == 3 && output.fixed(2).is_none_or(|columns| columns > 5)
+    };
+    let boxes = model.outputs.iter().find(is_boxes).filter(|_| is_pictures(images, 4)).ok_or_else(unlike)?;
+    Ok(Yolov5Tensors { images, boxes })
+}
+
+/// Whether it has so many dimensions, the second of them the three colours.
+fn is_pictures(input: &TensorInfo, rank: usize) -> bool {
+    input.element.is_float() && input.shape.len() == rank && input.fixed(1).is_none_or(|channels| channels == 3)
+}
+
+fn infer_slowfast(model: &ModelInfo) -> Result<SlowFast> {
+    let SlowFastTensors { slow, fast, scores } = slowfast_tensors(model)?;
+    let lengths = (slow.fixed(2), fast.fixed(2), fast.fixed(3), fast.fixed(4), scores.fixed(1));
+    let (Some(slow_frames), Some(frames), Some(height), Some(width), Some(classes)) = lengths else {
+        return Err(unlike(model, &format!("{SLOWFAST_SHAPES}, all but n fixed")));
+    };
+    if height != width || slow_frames == 0 || !frames.is_multiple_of(slow_frames) {
+        return Err(unlike(model, &format!("{SLOWFAST_SHAPES}, H = W and alpha a whole number")));
+    }
+    Ok(SlowFast {
+        labels: Labels::of_count(LabelSet::Kinetics400, classes),
+        frames,
+        alpha: frames / slow_frames,
+        side: height,
+        crop: height,
+        activation: match scores.operator.as_deref() {
+            Some("Softmax" | "Sigmoid") => Activation::None,
+            _ => Activation::Softmax,
+        },
+        ..SlowFast::default()
+    })
+}
+
+fn infer_yolov5(model: &ModelInfo) -> Result<Yolov5> {
+    let Yolov5Tensors { images, boxes } = yolov5_tensors(model)?;
+    let default = Yolov5::default();
+    // Exported with free sides, the official size is the one it was trained for.
+    let (height, width) = (images.fixed(2).unwrap_or(default.side), images.fixed(3).unwrap_or(default.side));
+    let (Some(columns), true) = (boxes.fixed(2), height == width) else {
+        return Err(unlike(model, &format!("{YOLOV5_SHAPES}, H = W and the number of classes fixed")));
+    };
+    Ok(Yolov5 { labels: Labels::of_count(LabelSet::Coco80, columns - 5), side: height })
+}
+
+fn unlike(model: &ModelInfo, expected: &str) -> Error {
+    let list = |tensors: &[TensorInfo]| tensors.iter().map(TensorInfo::to_string).collect::<Vec<_>>().join(", ");
+    let (inputs, outputs) = (list(&model.inputs), list(&model.outputs));
+    let path = Descriptor::path(&model.path);
+    Error::usage(format!("{}: expected {expected}; found {inputs} -> {outputs}", model.path.display()))
+        .with_hint(format!("export it with these shapes; what they leave open can be said in {}", path.display()))
+}
+
+fn name_file(path: &Path, error: Error) -> Error {
+    Error::usage(format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::zoo::inspect::{Dim, Element};
+
+    /// A model of these inputs and outputs; a dimension of 0 is free.
+    fn model(inputs: &[(&str, &[usize])], outputs: &[(&str, &[usize])]) -> ModelInfo {
+        let tensors = |list: &[(&str, &[usize])]| {
+            let dim = |&length: &usize| if length == 0 { Dim::Free("n".into()) } else { Dim::Fixed(length) };
+            let tensor = |(name, shape): &(&str, &[usize])| TensorInfo {
+                name: (*name).into(),
+                element: Element::Float32,
+                shape: shape.iter().map(dim).collect(),
+                operator: None,
+            };
+            list.iter().map(tensor).collect()
+        };
+        ModelInfo {
+            path: "/nowhere/m.onnx".into(),
+            size_bytes: 0,
+            sha256: String::new(),
+            producer: String::new(),
+            opset: 17,
+            inputs: tensors(inputs),
+            outputs: tensors(outputs),
+            parameters: 0,
+            multiply_adds: None,
+        }
+    }
+
+    fn parse(text: &str) -> Result<Descriptor> {
+        Descriptor::parse(Path::new("m.toml"), text)
+    }
+
+    fn refusal(text: &str) -> String {
+        parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_written_descriptor_reads_back() {
+        let labels = Labels::List(vec!["say \"a\"".into(), "b\\c".into()]);
+        for descriptor in [
+            Descriptor::SlowFast(SlowFast::default()),
+            Descriptor::SlowFast(SlowFast {
+                activation: Activation::Sigmoid,
+                mean: [0.1, 0.2, 0.0],
+                ..Default::default()
+            }),
+            Descriptor::Yolov5(Yolov5 { labels, side: 320 }),
+        ] {
+            assert_eq!(parse(&descriptor.to_toml()).unwrap(), descriptor);
+        }
+    }
+
+    #[test]
+    fn keys_left_out_have_the_defaults_of_their_kind() {
+        assert_eq!(parse("kind = \"slowfast\"").unwrap(), Descriptor::SlowFast(SlowFast::default()));
+        assert_eq!(parse("kind = \"yolov5\"").unwrap(), Descriptor::Yolov5(Yolov5::default()));
+        assert_eq!(SlowFast::default().clip_fraction(), (64, 30));
+    }
+
+    #[test]
+    fn mistakes_name_file_line_and_key() {
+        let error = refusal("kind = \"yolov5\"\nalpha = 4\n");
+        assert!(error.starts_with("m.toml:2: unknown field `alpha`, expected `labels` or `side`"), "{error}");
+        let error = refusal("kind = \"slowfast\"\n\nframes = \"many\"\n");
+        assert!(error.starts_with("m.toml:3: ") && error.ends_with("(`frames = \"many\"`)"), "{error}");
+        let error = refusal("labels = \"imagenet\"\nkind = \"slowfast\"");
+        assert!(error.starts_with("m.toml:1: ") && error.contains("\"kinetics-400\", \"coco-80\""), "{error}");
+        let error = refusal("kind\nside = 3");
+        assert!(error.starts_with("m.toml:1: "), "{error}");
+        assert_eq!(refusal("side = 3"), "m.toml: `kind` must be \"slowfast\" or \"yolov5\"");
+        assert!(refusal("kind = \"slowfast\"\nalpha = 5").contains("`frames` = 32 must be a multiple of `alpha` = 5"));
+        assert!(refusal("kind = \"slowfast\"\nstd = [1, 0, 1]").contains("`std`"));
+        assert!(refusal("kind = \"yolov5\"\nlabels = []").contains("`labels` is empty"));
+    }
+
+    #[test]
+    fn a_foreign_slowfast_is_told_by_its_frames() {
+        let fast: &[usize] = &[1, 3, 32, 224, 224];
+        let slow: &[usize] = &[1, 3, 4, 224, 224];
+        let info = model(&[("input.1", fast), ("input.2", slow)], &[("out", &[1, 7])]);
+        assert_eq!(slowfast_tensors(&info).unwrap().slow.name, "input.2");
+        let Descriptor::SlowFast(found) = Descriptor::for_model(&info).unwrap() else { panic!("not a SlowFast") };
+        assert_eq!((found.frames, found.alpha, found.crop, found.side), (32, 8, 224, 224));
+        assert_eq!(found.labels.names()[6], "class_6");
+    }
+
+    #[test]
+    fn a_network_that_ends_in_softmax_gets_no_second_one() {
+        let clips: [(&str, &[usize]); 2] = [("slow", &[0, 3, 8, 256, 256]), ("fast", &[0, 3, 32, 256, 256])];
+        let mut info = model(&clips, &[("scores", &[0, 400])]);
+        info.outputs[0].operator = Some("Softmax".into());
+        let expected = SlowFast { activation: Activation::None, ..SlowFast::default() };
+        assert_eq!(Descriptor::for_model(&info).unwrap(), Descriptor::SlowFast(expected));
+    }
+
+    #[test]
+    fn a_yolov5_with_free_sides_gets_the_official_one() {
+        let info = model(&[("images", &[0, 3, 0, 0])], &[("output0", &[0, 0, 85])]);
+        assert_eq!(Descriptor::for_model(&info).unwrap(), Descriptor::Yolov5(Yolov5::default()));
+    }
+
+    #[test]
+    fn other_networks_are_refused_with_what_was_expected_and_found() {
+        let refusal = |inputs: &[(&str, &[usize])], outputs: &[(&str, &[usize])]| {
+            Descriptor::for_model(&model(inputs, outputs)).unwrap_err().to_string()
+        };
+        let error = refusal(&[("tokens", &[1, 128])], &[("y", &[1, 2])]);
+        assert!(error.contains("expected a SlowFast's") && error.contains("a YOLOv5's"), "{error}");
+        assert!(error.ends_with("found tokens float32[1, 128] -> y float32[1, 2]"), "{error}");
+        let classifier = refusal(&[("x", &[1, 3, 224, 224])], &[("y", &[1, 1000])]);
+        assert!(classifier.contains("[n, boxes, 5 + classes]"), "{classifier}");
+        let one_clip = refusal(&[("x", &[1, 3, 8, 224, 224])], &[("y", &[1, 400])]);
+        assert!(one_clip.contains("two clips"), "{one_clip}");
+        let oblong = refusal(&[("x", &[1, 3, 384, 640])], &[("y", &[1, 15120, 85])]);
+        assert!(oblong.contains("H = W"), "{oblong}");
+    }
+
+    #[test]
+    fn a_descriptor_that_contradicts_its_model_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut info =
+            model(&[("slow", &[0, 3, 8, 256, 256]), ("fast", &[0, 3, 32, 256, 256])], &[("logits", &[0, 400])]);
+        info.path = directory.path().join("m.onnx");
+        let toml = Descriptor::path(&info.path);
+        for (text, why) in [
+            ("kind = \"slowfast\"\nframes = 64", "`frames` is 64, but the model was built for 32"),
+            ("kind = \"slowfast\"\ncrop = 224", "`crop` is 224, but the model was built for 256"),
+            ("kind = \"slowfast\"\nlabels = [\"a\"]", "`labels` names 1 classes, but the model has 400"),
+            ("kind = \"yolov5\"", "expected a YOLOv5's pictures"),
+        ] {
+            std::fs::write(&toml, text).unwrap();
+            let error = Descriptor::for_model(&info).unwrap_err().to_string();
+            assert!(error.starts_with(&toml.display().to_string()) && error.contains(why), "{error}");
+        }
+    }
+}

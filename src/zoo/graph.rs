@@ -1,0 +1,442 @@
+//! Builds an ONNX graph layer by layer, knowing every shape on the way. What `slowfast` and `yolov5` are written in.
+//!
+//! Every value has the batch as its first dimension, symbolic in the file and left out of the shapes here. Batch norms
+//! are folded into the convolution before them.
+
+use bytes::Bytes;
+
+use crate::error::Result;
+use crate::zoo::onnx::{
+    AttributeProto, DimensionProto, DimensionValue, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto, number,
+};
+use crate::zoo::weights::Weights;
+
+/// The operator set that graphs are written in.
+pub const OPSET: i64 = 17;
+/// The format's version that belongs to it.
+pub const IR_VERSION: i64 = 8;
+/// Name of the symbolic first dimension of every input and output.
+pub const BATCH: &str = "batch";
+
+/// A value in the graph: its name, and its shape without the batch (channels first).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Value {
+    /// Unique in the graph.
+    pub name: String,
+    /// Channels, then time (where there is one), height and width.
+    pub shape: Vec<usize>,
+}
+
+/// A window that slides over every dimension behind the channels: of a convolution or a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// Its size.
+    pub kernel: Vec<usize>,
+    /// Its steps.
+    pub stride: Vec<usize>,
+    /// Padding on both sides.
+    pub padding: Vec<usize>,
+}
+
+impl Window {
+    /// A window padded by half its size: at stride 1 it keeps the shape.
+    pub fn same(kernel: &[usize], stride: &[usize]) -> Self {
+        let padding = kernel.iter().map(|k| k / 2).collect();
+        Self { kernel: kernel.into(), stride: stride.into(), padding }
+    }
+
+    /// A window without padding.
+    pub fn valid(kernel: &[usize], stride: &[usize]) -> Self {
+        Self { kernel: kernel.into(), stride: stride.into(), padding: vec![0; kernel.len()] }
+    }
+
+    /// The shape behind this window: these channels, and as many steps as fit.
+    fn slide(&self, channels: usize, input: &[usize]) -> Vec<usize> {
+        let steps = input.iter().zip(&self.kernel).zip(&self.stride).zip(&self.padding);
+        let steps = steps.map(|(((n, k), s), p)| (n + 2 * p).saturating_sub(*k) / s + 1);
+        std::iter::once(channels).chain(steps).collect()
+    }
+
+    fn attributes(&self) -> Vec<AttributeProto> {
+        let pads = [self.padding.as_slice(), &self.padding].concat();
+        vec![ints("kernel_shape", &self.kernel), ints("strides", &self.stride), ints("pads", &pads)]
+    }
+}
+
+/// The official names of a batch norm's parameters (`NAME.weight`, `.bias`, `.running_mean`, `.running_var`), and what it
+/// adds to the variance.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchNorm<'a> {
+    /// The layer's official name.
+    pub name: &'a str,
+    /// Added to the variance.
+    pub epsilon: f32,
+}
+
+/// A graph in the making.
+pub struct GraphBuilder<'w> {
+    graph: GraphProto,
+    weights: &'w mut dyn Weights,
+}
+
+impl<'w> GraphBuilder<'w> {
+    /// An empty graph of this name, whose parameters come from `weights`.
+    pub fn new(name: &str, weights: &'w mut dyn Weights) -> Self {
+        Self { graph: GraphProto { name: name.into(), ..GraphProto::default() }, weights }
+    }
+
+    /// An input of the network: float32, `shape` without the batch.
+    pub fn input(&mut self, name: &str, shape: &[usize]) -> Value {
+        let value = Value { name: name.into(), shape: shape.into() };
+        self.graph.input.push(info(&value));
+        value
+    }
+
+    /// Makes a value an output of the network, under this name.
+    pub fn output(&mut self, value: &Value, name: &str) {
+        let output = Value { name: name.into(), shape: value.shape.clone() };
+        let read = self.graph.node.iter().any(|node| node.input.contains(&value.name));
+        match self.graph.node.iter_mut().find(|node| node.output.contains(&value.name)) {
+            Some(node) if !read => {
+                node.output.iter_mut().filter(|made| **made == value.name).for_each(|made| *made = name.into());
+                self.graph.value_info.retain(|info| info.name != value.name);
+            }
+            _ => self.graph.node.push(node("Identity", name, &[&value.name], name, vec![])),
+        }
+        self.graph.output.push(info(&output));
+    }
+
+    /// A convolution (1 to 3 dimensions by the window) named `name`, without groups. With a batch norm it has no bias of
+    /// its own, and the norm is folded into it; without one it has a bias.
+    pub fn conv(
+        &mut self,
+        name: &str,
+        input: &Value,
+        channels: usize,
+        window: &Window,
+        norm: Option<BatchNorm<'_>>,
+    ) -> Result<Value> {
+        let shape = [&[channels, input.shape[0]], window.kernel.as_slice()].concat();
+        let mut weight = self.weights.tensor(&format!("{name}.weight"), &shape)?;
+        let bias = match norm {
+            Some(norm) => self.fold(&mut weight, channels, norm)?,
+            None => self.weights.tensor(&format!("{name}.bias"), &[channels])?,
+        };
+        let weight = self.initializer(format!("{name}.weight"), &shape, &weight);
+        let bias = self.initializer(format!("{name}.bias"), &[channels], &bias);
+        let output = Value { name: name.into(), shape: window.slide(channels, &input.shape[1..]) };
+        Ok(self.add_node("Conv", &[&input.name, &weight, &bias], output, window.attributes()))
+    }
+
+    /// A fully connected layer on a flat value (`[features]`).
+    pub fn linear(&mut self, name: &str, input: &Value, features: usize) -> Result<Value> {
+        let shape = [features, input.shape[0]];
+        let weight = self.weights.tensor(&format!("{name}.weight"), &shape)?;
+        let bias = self.weights.tensor(&format!("{name}.bias"), &[features])?;
+        let weight = self.initializer(format!("{name}.weight"), &shape, &weight);
+        let bias = self.initializer(format!("{name}.bias"), &[features], &bias);
+        let output = Value { name: name.into(), shape: vec![features] };
+        Ok(self.add_node("Gemm", &[&input.name, &weight, &bias], output, vec![int("transB", 1)]))
+    }
+
+    /// max(x, 0).
+    pub fn relu(&mut self, input: &Value) -> Value {
+        self.unary("Relu", input)
+    }
+
+    /// 1 / (1 + exp(-x)).
+    pub fn sigmoid(&mut self, input: &Value) -> Value {
+        self.unary("Sigmoid", input)
+    }
+
+    /// x · sigmoid(x): a Sigmoid and a Mul, which runtimes fuse.
+    pub fn silu(&mut self, input: &Value) -> Value {
+        let gate = self.sigmoid(input);
+        self.mul(input, &gate)
+    }
+
+    /// a + b: of one shape, or one broadcast to the other.
+    pub fn add(&mut self, a: &Value, b: &Value) -> Value {
+        self.binary("Add", a, b)
+    }
+
+    /// a · b: of one shape, or one broadcast to the other.
+    pub fn mul(&mut self, a: &Value, b: &Value) -> Value {
+        self.binary("Mul", a, b)
+    }
+
+    /// Values one behind the other along `axis` (0 is the channels).
+    pub fn concat(&mut self, values: &[&Value], axis: usize) -> Value {
+        let mut shape = values[0].shape.clone();
+        shape[axis] = values.iter().map(|value| value.shape[axis]).sum();
+        let names: Vec<&str> = values.iter().map(|value| value.name.as_str()).collect();
+        let output = self.fresh("Concat", shape);
+        self.add_node("Concat", &names, output, vec![int("axis", axis as i64 + 1)])
+    }
+
+    /// Pieces of these lengths along `axis` (0 is the channels).
+    pub fn split(&mut self, input: &Value, axis: usize, lengths: &[usize]) -> Vec<Value> {
+        let number = self.graph.node.len();
+        let lengths_name = self.integers(&lengths.iter().map(|&length| length as i64).collect::<Vec<_>>());
+        let pieces: Vec<Value> = (lengths.iter().enumerate())
+            .map(|(piece, &length)| {
+                let mut shape = input.shape.clone();
+                shape[axis] = length;
+                Value { name: format!("Split_{number}_{piece}"), shape }
+            })
+            .collect();
+        let attributes = vec![int("axis", axis as i64 + 1)];
+        let mut split = node("Split", &format!("Split_{number}"), &[&input.name, &lengths_name], "", attributes);
+        split.output = pieces.iter().map(|piece| piece.name.clone()).collect();
+        self.graph.node.push(split);
+        self.graph.value_info.extend(pieces.iter().map(info));
+        pieces
+    }
+
+    /// The largest value in the window.
+    pub fn max_pool(&mut self, input: &Value, window: &Window) -> Value {
+        let output = self.fresh("MaxPool", window.slide(input.shape[0], &input.shape[1..]));
+        self.add_node("MaxPool", &[&input.name], output, window.attributes())
+    }
+
+    /// The mean of the window.
+    pub fn average_pool(&mut self, input: &Value, window: &Window) -> Value {
+        let output = self.fresh("AveragePool", window.slide(input.shape[0], &input.shape[1..]));
+        self.add_node("AveragePool", &[&input.name], output, window.attributes())
+    }
+
+    /// The mean over all positions, flat: `[channels]`.
+    pub fn global_average(&mut self, input: &Value) -> Value {
+        let ones = [vec![input.shape[0]], vec![1; input.shape.len() - 1]].concat();
+        let pooled = self.fresh("GlobalAveragePool", ones);
+        let pooled = self.add_node("GlobalAveragePool", &[&input.name], pooled, vec![]);
+        let flat = self.fresh("Flatten", vec![input.shape[0]]);
+        self.add_node("Flatten", &[&pooled.name], flat, vec![int("axis", 1)])
+    }
+
+    /// Twice the height and width, every pixel four times (`[channels, height, width]`).
+    pub fn upsample_twice(&mut self, input: &Value) -> Value {
+        let scales = self.floats(&[4], &[1.0, 1.0, 2.0, 2.0]);
+        let output = self.fresh("Resize", vec![input.shape[0], input.shape[1] * 2, input.shape[2] * 2]);
+        let attributes = vec![
+            string("mode", "nearest"),
+            string("coordinate_transformation_mode", "asymmetric"),
+            string("nearest_mode", "floor"),
+        ];
+        self.add_node("Resize", &[&input.name, "", &scales], output, attributes)
+    }
+
+    /// The same elements in another shape.
+    pub fn reshape(&mut self, input: &Value, shape: &[usize]) -> Value {
+        // 0 keeps the batch as it is.
+        let sizes: Vec<i64> = std::iter::once(0).chain(shape.iter().map(|&length| length as i64)).collect();
+        let sizes = self.integers(&sizes);
+        let output = self.fresh("Reshape", shape.into());
+        self.add_node("Reshape", &[&input.name, &sizes], output, vec![])
+    }
+
+    /// Dimensions in another order (of those behind the batch, counted from 0).
+    pub fn transpose(&mut self, input: &Value, order: &[usize]) -> Value {
+        let shape = order.iter().map(|&axis| input.shape[axis]).collect();
+        let order: Vec<usize> = std::iter::once(0).chain(order.iter().map(|axis| axis + 1)).collect();
+        let output = self.fresh("Transpose", shape);
+        self.add_node("Transpose", &[&input.name], output, vec![ints("perm", &order)])
+    }
+
+    /// A constant of this shape without a batch, to add or multiply with. Not a parameter.
+    pub fn constant(&mut self, shape: &[usize], values: &[f32]) -> Value {
+        let dims = [&[1], shape].concat();
+        Value { name: self.floats(&dims, values), shape: shape.into() }
+    }
+
+    /// A parameter that becomes a constant (YOLOv5's anchors).
+    pub fn parameter(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        self.weights.tensor(name, shape)
+    }
+
+    /// The graph as a model.
+    ///
+    /// # Errors
+    /// When the weights have parameters that the graph did not ask for.
+    pub fn finish(self) -> Result<ModelProto> {
+        self.weights.finish()?;
+        Ok(ModelProto {
+            ir_version: IR_VERSION,
+            // No version: the same weights give the same bytes, and so the same fingerprint, from every release.
+            producer_name: "vidindex".into(),
+            graph: Some(self.graph),
+            opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
+            ..ModelProto::default()
+        })
+    }
+
+    /// Scales every filter by its channel's gain over deviation; returns the bias that is left of the norm.
+    fn fold(&mut self, weight: &mut [f32], channels: usize, norm: BatchNorm<'_>) -> Result<Vec<f32>> {
+        let mut read = |leaf: &str| self.weights.tensor(&format!("{}.{leaf}", norm.name), &[channels]);
+        let (gain, shift, mean, variance) =
+            (read("weight")?, read("bias")?, read("running_mean")?, read("running_var")?);
+        let filter_length = weight.len() / channels;
+        let mut bias = Vec::with_capacity(channels);
+        for (channel, filter) in weight.chunks_mut(filter_length).enumerate() {
+            let scale = gain[channel] / (variance[channel] + norm.epsilon).sqrt();
+            filter.iter_mut().for_each(|w| *w *= scale);
+            bias.push(shift[channel] - mean[channel] * scale);
+        }
+        Ok(bias)
+    }
+
+    fn unary(&mut self, operator: &str, input: &Value) -> Value {
+        let output = self.fresh(operator, input.shape.clone());
+        self.add_node(operator, &[&input.name], output, vec![])
+    }
+
+    fn binary(&mut self, operator: &str, a: &Value, b: &Value) -> Value {
+        let shape = a.shape.iter().zip(&b.shape).map(|(&a, &b)| a.max(b)).collect();
+        let output = self.fresh(operator, shape);
+        self.add_node(operator, &[&a.name, &b.name], output, vec![])
+    }
+
+    fn fresh(&self, operator: &str, shape: Vec<usize>) -> Value {
+        Value { name: format!("{operator}_{}", self.graph.node.len()), shape }
+    }
+
+    fn add_node(&mut self, operator: &str, inputs: &[&str], output: Value, attributes: Vec<AttributeProto>) -> Value {
+        self.graph.node.push(node(operator, &output.name, inputs, &output.name, attributes));
+        self.graph.value_info.push(info(&output));
+        output
+    }
+
+    fn initializer(&mut self, name: String, shape: &[usize], values: &[f32]) -> String {
+        self.graph.initializer.push(float_tensor(&name, shape, values));
+        name
+    }
+
+    fn floats(&mut self, dims: &[usize], values: &[f32]) -> String {
+        self.constant_node(float_tensor("", dims, values))
+    }
+
+    fn integers(&mut self, values: &[i64]) -> String {
+        let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.constant_node(TensorProto {
+            dims: vec![values.len() as i64],
+            data_type: number::INT64,
+            raw_data: Some(raw.into()),
+            ..TensorProto::default()
+        })
+    }
+
+    fn constant_node(&mut self, tensor: TensorProto) -> String {
+        let name = format!("Constant_{}", self.graph.node.len());
+        let value = AttributeProto {
+            name: "value".into(),
+            t: Some(tensor),
+            r#type: number::ATTRIBUTE_TENSOR,
+            ..AttributeProto::default()
+        };
+        self.graph.node.push(node("Constant", &name, &[], &name, vec![value]));
+        name
+    }
+}
+
+fn node(operator: &str, name: &str, inputs: &[&str], output: &str, attribute: Vec<AttributeProto>) -> NodeProto {
+    NodeProto {
+        input: inputs.iter().map(|&input| input.into()).collect(),
+        output: vec![output.into()],
+        name: name.into(),
+        op_type: operator.into(),
+        attribute,
+        domain: String::new(),
+    }
+}
+
+fn int(name: &str, value: i64) -> AttributeProto {
+    AttributeProto { name: name.into(), i: Some(value), r#type: number::ATTRIBUTE_INT, ..AttributeProto::default() }
+}
+
+fn ints(name: &str, values: &[usize]) -> AttributeProto {
+    let ints = values.iter().map(|&value| value as i64).collect();
+    AttributeProto { name: name.into(), ints, r#type: number::ATTRIBUTE_INTS, ..AttributeProto::default() }
+}
+
+fn string(name: &str, value: &'static str) -> AttributeProto {
+    let s = Some(Bytes::from_static(value.as_bytes()));
+    AttributeProto { name: name.into(), s, r#type: number::ATTRIBUTE_STRING, ..AttributeProto::default() }
+}
+
+fn float_tensor(name: &str, shape: &[usize], values: &[f32]) -> TensorProto {
+    let mut raw = Vec::with_capacity(values.len() * 4);
+    values.iter().for_each(|value| raw.extend_from_slice(&value.to_le_bytes()));
+    TensorProto {
+        dims: shape.iter().map(|&length| length as i64).collect(),
+        data_type: number::FLOAT,
+        name: name.into(),
+        raw_data: Some(raw.into()),
+        ..TensorProto::default()
+    }
+}
+
+fn info(value: &Value) -> ValueInfoProto {
+    let dim = std::iter::once(DimensionValue::DimParam(BATCH.into()))
+        .chain(value.shape.iter().map(|&length| DimensionValue::DimValue(length as i64)))
+        .map(|value| DimensionProto { value: Some(value) })
+        .collect();
+    let tensor = TensorTypeProto { elem_type: number::FLOAT, shape: Some(TensorShapeProto { dim }) };
+    ValueInfoProto { name: value.name.clone(), r#type: Some(TypeProto { tensor_type: Some(tensor) }) }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    /// Gives every element of a parameter the value that its name says.
+    struct Named;
+
+    impl Weights for Named {
+        fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+            let value = match name {
+                "conv.weight" => 3.0,
+                "norm.weight" => 2.0,
+                "norm.bias" => 5.0,
+                "norm.running_mean" => 7.0,
+                "norm.running_var" => 15.0,
+                _ => 0.0,
+            };
+            Ok(vec![value; shape.iter().product()])
+        }
+    }
+
+    #[test]
+    fn a_batch_norm_is_folded_into_its_convolution() {
+        let mut weights = Named;
+        let mut graph = GraphBuilder::new("g", &mut weights);
+        let input = graph.input("x", &[2, 9]);
+        let norm = BatchNorm { name: "norm", epsilon: 1.0 };
+        let value = graph.conv("conv", &input, 4, &Window::same(&[3], &[2]), Some(norm)).unwrap();
+        assert_eq!(value.shape, [4, 5]);
+        graph.output(&value, "y");
+        let graph = graph.finish().unwrap().graph.unwrap();
+        let first = |index: usize| {
+            let raw = graph.initializer[index].raw_data.clone().unwrap();
+            f32::from_le_bytes(raw[..4].try_into().unwrap())
+        };
+        // scale = 2 / sqrt(15 + 1); bias = 5 - 7 scale
+        assert_eq!((first(0), first(1)), (1.5, 1.5));
+        assert_eq!(graph.node.last().unwrap().output, ["y"]);
+    }
+
+    #[test]
+    fn a_value_that_is_read_elsewhere_becomes_an_output_beside_it() {
+        let mut weights = Named;
+        let mut graph = GraphBuilder::new("g", &mut weights);
+        let input = graph.input("x", &[2]);
+        let inner = graph.relu(&input);
+        let outer = graph.sigmoid(&inner);
+        graph.output(&outer, "outer");
+        graph.output(&inner, "inner");
+        let graph = graph.finish().unwrap().graph.unwrap();
+        let operators: Vec<&str> = graph.node.iter().map(|node| node.op_type.as_str()).collect();
+        assert_eq!(operators, ["Relu", "Sigmoid", "Identity"]);
+    }
+}

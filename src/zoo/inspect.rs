@@ -1,0 +1,341 @@
+//! What an ONNX file says about itself: inputs, outputs, size, and the hash that fingerprints it.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use prost::Message;
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::zoo::onnx::{DimensionValue, GraphProto, ModelProto, NodeProto, ValueInfoProto, number};
+
+/// What there is to know of a model without running it.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct ModelInfo {
+    /// The file.
+    pub path: PathBuf,
+    /// Length of the file.
+    pub size_bytes: u64,
+    /// SHA-256 of the file, in hex. Weights that the model keeps in other files are not in it.
+    pub sha256: String,
+    /// The tool that wrote it, with its version where it says so.
+    pub producer: String,
+    /// Version of ONNX's own operator set.
+    pub opset: i64,
+    /// Inputs that must be given, in the model's order.
+    pub inputs: Vec<TensorInfo>,
+    /// Outputs, in the model's order.
+    pub outputs: Vec<TensorInfo>,
+    /// Elements of all float weights; running statistics of batch norms are not counted.
+    pub parameters: u64,
+    /// Multiply-adds of convolutions and matrix products for one sample. Known where the file holds the shapes of their
+    /// results, as those of `models build` do.
+    pub multiply_adds: Option<u64>,
+}
+
+/// An input's or output's name, type and shape.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct TensorInfo {
+    /// Its name.
+    pub name: String,
+    /// Type of its elements.
+    pub element: Element,
+    /// Its dimensions, the batch first. Empty for a scalar and where the model does not say.
+    pub shape: Vec<Dim>,
+    /// The operator that makes it (`Softmax`); none for an input.
+    pub operator: Option<String>,
+}
+
+/// One dimension.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(untagged)]
+pub enum Dim {
+    /// Always this long.
+    Fixed(usize),
+    /// As long as the caller wants; `?` where it has no name.
+    Free(String),
+}
+
+/// Type of a tensor's elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Element {
+    /// 32-bit float.
+    Float32,
+    /// 16-bit float.
+    Float16,
+    /// The 16-bit float with 8 bits of exponent.
+    BFloat16,
+    /// 64-bit float.
+    Float64,
+    /// No float.
+    Other,
+}
+
+impl ModelInfo {
+    /// Reads a model's file whole, and parses it.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is no ONNX model.
+    pub fn read(path: &Path) -> Result<Self> {
+        let data = std::fs::read(path).map(Bytes::from).map_err(|error| {
+            Error::usage(format!("{}: cannot be read: {error}", path.display()))
+                .with_hint("`vidindex models build NAME` writes a model")
+        })?;
+        Self::parse(path, data)
+    }
+
+    /// The same of a file's content.
+    ///
+    /// # Errors
+    /// When it is no ONNX model.
+    pub fn parse(path: &Path, data: Bytes) -> Result<Self> {
+        let foreign = |why: String| {
+            Error::usage(format!("{}: not an ONNX model: {why}", path.display()))
+                .with_hint("convert a PyTorch checkpoint with `vidindex models convert`")
+        };
+        let size_bytes = data.len() as u64;
+        let sha256 = hex(&Sha256::digest(&data));
+        let model = ModelProto::decode(data).map_err(|error| foreign(error.to_string()))?;
+        let graph = model.graph.as_ref().ok_or_else(|| foreign("it has no graph".into()))?;
+        if graph.node.is_empty() || graph.output.is_empty() {
+            return Err(foreign("its graph is empty".into()));
+        }
+        let weights: HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
+        let is_own = |domain: &str| domain.is_empty() || domain == "ai.onnx";
+        Ok(Self {
+            path: path.to_owned(),
+            size_bytes,
+            sha256,
+            producer: format!("{} {}", model.producer_name, model.producer_version).trim().to_owned(),
+            opset: model.opset_import.iter().find(|set| is_own(&set.domain)).map_or(0, |set| set.version),
+            inputs: graph.input.iter().filter(|info| !weights.contains(info.name.as_str())).map(tensor_info).collect(),
+            outputs: graph.output.iter().map(|info| made_by(graph, tensor_info(info))).collect(),
+            parameters: parameters(graph),
+            multiply_adds: multiply_adds(graph),
+        })
+    }
+
+    /// The model's name in the tables' paths and columns: the file's stem and the first eight digits of its hash.
+    pub fn model_id(&self) -> String {
+        model_id(&self.path, &self.sha256)
+    }
+}
+
+impl fmt::Display for ModelInfo {
+    /// For a person, a line each.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "file        {} ({} bytes)", self.path.display(), self.size_bytes)?;
+        writeln!(f, "id          {}", self.model_id())?;
+        writeln!(f, "sha256      {}", self.sha256)?;
+        writeln!(f, "producer    {}, opset {}", self.producer, self.opset)?;
+        writeln!(f, "parameters  {:.2} M", self.parameters as f64 / 1e6)?;
+        if let Some(multiply_adds) = self.multiply_adds {
+            writeln!(f, "compute     {:.2} G multiply-adds a sample", multiply_adds as f64 / 1e9)?;
+        }
+        for (role, tensors) in [("input", &self.inputs), ("output", &self.outputs)] {
+            for tensor in tensors {
+                writeln!(f, "{role:<11} {tensor}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `<file stem>-<first 8 hex digits>`; characters of the stem that would need escaping in a path become `-`.
+pub fn model_id(path: &Path, sha256: &str) -> String {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
+    let stem: String = stem.chars().map(plain).collect();
+    format!("{stem}-{}", sha256.get(..8).unwrap_or(sha256))
+}
+
+impl TensorInfo {
+    /// How long this dimension is, where that is fixed.
+    pub fn fixed(&self, dimension: usize) -> Option<usize> {
+        match self.shape.get(dimension)? {
+            Dim::Fixed(length) => Some(*length),
+            Dim::Free(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for TensorInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shape: Vec<String> = self.shape.iter().map(Dim::to_string).collect();
+        write!(f, "{} {}[{}]", self.name, self.element, shape.join(", "))
+    }
+}
+
+impl fmt::Display for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(length) => length.fmt(f),
+            Self::Free(name) => f.write_str(name),
+        }
+    }
+}
+
+impl Element {
+    /// Whether a picture can be given in it.
+    pub fn is_float(self) -> bool {
+        self != Self::Other
+    }
+
+    fn of(number: i32) -> Self {
+        match number {
+            number::FLOAT => Self::Float32,
+            number::FLOAT16 => Self::Float16,
+            number::BFLOAT16 => Self::BFloat16,
+            number::DOUBLE => Self::Float64,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Float32 => "float32",
+            Self::Float16 => "float16",
+            Self::BFloat16 => "bfloat16",
+            Self::Float64 => "float64",
+            Self::Other => "other",
+        })
+    }
+}
+
+/// Lower-case hex digits of these bytes.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn tensor_info(info: &ValueInfoProto) -> TensorInfo {
+    let tensor = info.r#type.as_ref().and_then(|r#type| r#type.tensor_type.as_ref());
+    let dims = tensor.and_then(|tensor| tensor.shape.as_ref()).map_or(&[][..], |shape| &shape.dim);
+    let dim = |value: &Option<DimensionValue>| match value {
+        Some(DimensionValue::DimValue(length)) => {
+            usize::try_from(*length).map_or_else(|_| Dim::Free("?".into()), Dim::Fixed)
+        }
+        Some(DimensionValue::DimParam(name)) if !name.is_empty() => Dim::Free(name.clone()),
+        _ => Dim::Free("?".into()),
+    };
+    TensorInfo {
+        name: info.name.clone(),
+        element: tensor.map_or(Element::Other, |tensor| Element::of(tensor.elem_type)),
+        shape: dims.iter().map(|dimension| dim(&dimension.value)).collect(),
+        operator: None,
+    }
+}
+
+fn made_by(graph: &GraphProto, output: TensorInfo) -> TensorInfo {
+    let maker = graph.node.iter().find(|node| node.output.contains(&output.name));
+    TensorInfo { operator: maker.map(|node| node.op_type.clone()), ..output }
+}
+
+fn parameters(graph: &GraphProto) -> u64 {
+    let norms = graph.node.iter().filter(|node| node.op_type == "BatchNormalization");
+    let statistics: HashSet<&String> = norms.flat_map(|node| node.input.iter().skip(3)).collect();
+    let counted = graph.initializer.iter();
+    let counted =
+        counted.filter(|tensor| Element::of(tensor.data_type).is_float() && !statistics.contains(&tensor.name));
+    counted.map(|tensor| elements(&tensor.dims)).sum()
+}
+
+/// None as soon as one result's shape is unknown.
+fn multiply_adds(graph: &GraphProto) -> Option<u64> {
+    let weights = graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor.dims.as_slice()));
+    let weights: HashMap<&str, &[i64]> = weights.collect();
+    let values = graph.value_info.iter().chain(&graph.output);
+    let values: HashMap<&str, TensorInfo> = values.map(|info| (info.name.as_str(), tensor_info(info))).collect();
+    let of_node = |node: &NodeProto| {
+        let weight = *weights.get(node.input.get(1)?.as_str())?;
+        let result = values.get(node.output.first()?.as_str())?;
+        // Behind the batch.
+        let length = (1..result.shape.len()).map(|dimension| result.fixed(dimension)).product::<Option<usize>>()?;
+        // What each element of the result is summed from.
+        let summed = match node.op_type.as_str() {
+            "Conv" => elements(weight.get(1..)?),
+            _ => elements(weight).checked_div(result.fixed(result.shape.len().checked_sub(1)?)? as u64)?,
+        };
+        Some((length as u64).saturating_mul(summed))
+    };
+    let counted = graph.node.iter().filter(|node| matches!(node.op_type.as_str(), "Conv" | "Gemm" | "MatMul"));
+    counted.map(of_node).sum()
+}
+
+fn elements(dims: &[i64]) -> u64 {
+    dims.iter().fold(1, |product: u64, &length| product.saturating_mul(u64::try_from(length).unwrap_or(0)))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::zoo::weights::Weights;
+    use crate::zoo::{slowfast, yolov5};
+
+    /// Counting needs shapes alone.
+    struct Zeros;
+
+    impl Weights for Zeros {
+        fn tensor(&mut self, _: &str, shape: &[usize]) -> Result<Vec<f32>> {
+            Ok(vec![0.0; shape.iter().product()])
+        }
+    }
+
+    fn count(model: ModelProto) -> (u64, Option<u64>) {
+        let graph = model.graph.unwrap();
+        (parameters(&graph), multiply_adds(&graph))
+    }
+
+    #[test]
+    fn full_size_networks_have_the_published_size() {
+        // PyTorchVideo: 34.57 M and 65.71 G. Folding takes one parameter per channel (30 400 in all).
+        let r50 = count(slowfast::build(&slowfast::Config::default(), &mut Zeros).unwrap());
+        assert_eq!(r50, (34_536_144, Some(65_708_888_064)));
+        // YOLOv5's own count after its fusion of the batch norms, and half of its 4.5 GFLOPs.
+        let n = count(yolov5::build(&yolov5::Config::of_size('n').unwrap(), &mut Zeros).unwrap());
+        assert_eq!(n, (1_867_405, Some(2_234_060_800)));
+        let s = count(yolov5::build(&yolov5::Config::of_size('s').unwrap(), &mut Zeros).unwrap());
+        assert_eq!(s.0, 7_225_885);
+    }
+
+    #[test]
+    fn running_statistics_and_integers_are_no_parameters() {
+        let tensor = |name: &str, data_type| crate::zoo::onnx::TensorProto {
+            name: name.into(),
+            dims: vec![2, 3],
+            data_type,
+            ..Default::default()
+        };
+        let names = ["x", "gain", "shift", "mean", "variance"];
+        let norm = NodeProto {
+            op_type: "BatchNormalization".into(),
+            input: names.map(Into::into).to_vec(),
+            ..NodeProto::default()
+        };
+        let initializer = names[1..].iter().map(|name| tensor(name, number::FLOAT)).collect();
+        let mut graph = GraphProto { node: vec![norm], initializer, ..GraphProto::default() };
+        graph.initializer.push(tensor("sizes", number::INT64));
+        assert_eq!(parameters(&graph), 12);
+    }
+
+    #[test]
+    fn a_file_of_something_else_is_refused() {
+        for content in [&b""[..], b"hello, this is no model", b"{\"a\": 1}", &[0x80; 40]] {
+            let error = ModelInfo::parse(Path::new("x.onnx"), Bytes::from_static(content)).unwrap_err();
+            assert!(error.to_string().starts_with("x.onnx: not an ONNX model: "), "{error}");
+        }
+        let error = ModelInfo::read(Path::new("/nowhere/x.onnx")).unwrap_err();
+        assert!(error.to_string().starts_with("/nowhere/x.onnx: cannot be read"));
+    }
+
+    #[test]
+    fn a_models_id_is_safe_in_a_path() {
+        assert_eq!(model_id(Path::new("m/slowfast-r50.v1.onnx"), "0123456789ab"), "slowfast-r50.v1-01234567");
+        assert_eq!(model_id(Path::new("my model=ü.onnx"), "0123456789ab"), "my-model---01234567");
+    }
+}

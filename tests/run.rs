@@ -1,0 +1,194 @@
+//! The whole job on a directory: every file gets its row, whatever is in it.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+use support::{Scratch, ffmpeg, run, stderr, stdout, tables, test_video, vidindex};
+
+/// The rows of `videos` by file name.
+fn videos_by_name(index: &Path) -> BTreeMap<String, Map<String, Value>> {
+    tables::rows(index, "videos")
+        .into_iter()
+        .map(|row| (row["uri"].as_str().unwrap().rsplit('/').next().unwrap().to_owned(), row))
+        .collect()
+}
+
+#[test]
+fn every_file_of_a_mixed_folder_has_its_row() {
+    let scratch = Scratch::new();
+    let videos = scratch.videos();
+    let file = |name: &str| videos.join(name);
+    test_video(&file("good.mp4"), "320x240", "30", 5.0, &["-pix_fmt", "yuv420p"]);
+    test_video(&file("three_frames.mp4"), "128x96", "25", 0.12, &["-pix_fmt", "yuv420p"]);
+    test_video(&file("cut.mkv"), "320x240", "30", 8.0, &["-pix_fmt", "yuv420p"]);
+    test_video(&file("cut_faststart.mp4"), "320x240", "30", 8.0, &["-pix_fmt", "yuv420p", "-movflags", "+faststart"]);
+    test_video(&file("cut_no_index.mp4"), "320x240", "30", 8.0, &["-pix_fmt", "yuv420p"]);
+    for name in ["cut.mkv", "cut_faststart.mp4", "cut_no_index.mp4"] {
+        let whole = std::fs::read(file(name)).unwrap();
+        std::fs::write(file(name), &whole[..whole.len() / 2]).unwrap();
+    }
+    std::fs::write(file("empty.mp4"), b"").unwrap();
+    std::fs::write(file("text.mp4"), "this is not a video\n".repeat(100)).unwrap();
+    let noise: Vec<u8> = (0..200_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    std::fs::write(file("noise.mp4"), noise).unwrap();
+    ffmpeg(&["-f", "lavfi", "-i", "sine=duration=3", file("audio.mp4").to_str().unwrap()]);
+    test_video(&file("upright.mp4"), "320x240", "30", 2.0, &["-pix_fmt", "yuv420p"]);
+    let (from, to) = (file("upright.mp4"), file("rotated.mp4"));
+    ffmpeg(&["-i", from.to_str().unwrap(), "-c", "copy", "-metadata:s:v", "rotate=90", to.to_str().unwrap()]);
+
+    let job = scratch.job(&scratch.small_models());
+    let output = run(&job, &[], 3);
+    let rows = videos_by_name(&scratch.index());
+    let status = |name: &str| rows[name]["status"].as_str().unwrap();
+    let kind = |name: &str| rows[name]["error_kind"].as_str().unwrap_or("none");
+    assert_eq!(rows.len(), std::fs::read_dir(&videos).unwrap().count());
+
+    for (name, segments, frames) in [("good.mp4", 3, 150), ("three_frames.mp4", 1, 3), ("upright.mp4", 1, 60)] {
+        let row = &rows[name];
+        assert_eq!(
+            (status(name), row["segments"].as_i64(), row["frames_decoded"].as_i64()),
+            ("ok", Some(segments), Some(frames)),
+            "{row:?}"
+        );
+    }
+    let rotated = &rows["rotated.mp4"];
+    assert_eq!((rotated["width"].as_i64(), rotated["height"].as_i64()), (Some(240), Some(320)), "{rotated:?}");
+    assert_eq!((status("rotated.mp4"), rotated["rotation"].as_i64().unwrap() % 180), ("ok", 90));
+    for name in ["cut.mkv", "cut_faststart.mp4"] {
+        assert_eq!((status(name), kind(name)), ("partial", "corrupt"), "{:?}", rows[name]);
+        assert!(rows[name]["segments"].as_i64().unwrap() >= 1 && rows[name]["frames_decoded"].as_i64().unwrap() < 240);
+    }
+    for (name, expected) in [
+        ("cut_no_index.mp4", "corrupt"),
+        ("empty.mp4", "not_a_video"),
+        ("text.mp4", "not_a_video"),
+        ("noise.mp4", "not_a_video"),
+        ("audio.mp4", "no_video_stream"),
+    ] {
+        assert_eq!((status(name), kind(name)), ("failed", expected), "{:?}", rows[name]);
+        assert_eq!(rows[name]["segments"].as_i64(), Some(0));
+        assert!(!rows[name]["error_message"].as_str().unwrap().is_empty());
+    }
+    // Standard output is the run's id alone; the failures are told on standard error.
+    assert!(stdout(&output).starts_with("20") && stdout(&output).lines().count() == 1);
+    assert!(stderr(&output).contains("not_a_video"));
+}
+
+#[test]
+fn unusual_streams_are_decoded_whole() {
+    let scratch = Scratch::new();
+    let videos = scratch.videos();
+    let file = |name: &str| videos.join(name);
+    let yuv420 = ["-pix_fmt", "yuv420p"];
+    test_video(
+        &file("ten_bit.mkv"),
+        "320x240",
+        "25",
+        3.0,
+        &["-c:v", "libx265", "-pix_fmt", "yuv420p10le", "-x265-params", "log-level=error"],
+    );
+    test_video(&file("interlaced.mpg"), "352x288", "25", 3.0, &["-c:v", "mpeg2video", "-flags", "+ildct+ilme"]);
+    test_video(
+        &file("odd_size.webm"),
+        "319x241",
+        "25",
+        3.0,
+        &["-vf", "scale=319:241", "-c:v", "libvpx", "-b:v", "300k"],
+    );
+    test_video(&file("transport.ts"), "320x240", "25", 3.0, &yuv420);
+    test_video(&file("rgb.avi"), "160x120", "25", 3.0, &["-c:v", "ffv1", "-pix_fmt", "gbrp"]);
+    // Frames at uneven times: every third is dropped, the others keep their time.
+    test_video(
+        &file("vfr.mp4"),
+        "320x240",
+        "30",
+        3.0,
+        &["-vf", "select='mod(n,3)'", "-vsync", "vfr", "-pix_fmt", "yuv420p"],
+    );
+    let (a, b) = (file("transport.ts"), file("ten_bit.mkv"));
+    let many = file("many_streams.mkv");
+    ffmpeg(&[
+        "-f",
+        "lavfi",
+        "-i",
+        "sine=duration=3",
+        "-i",
+        a.to_str().unwrap(),
+        "-i",
+        b.to_str().unwrap(),
+        "-map",
+        "0",
+        "-map",
+        "1:v",
+        "-map",
+        "2:v",
+        "-map",
+        "0",
+        "-c:v",
+        "copy",
+        many.to_str().unwrap(),
+    ]);
+    let job = scratch.job(&scratch.small_models());
+    run(&job, &[], 0);
+    let rows = videos_by_name(&scratch.index());
+    for (name, row) in &rows {
+        let frames = if name == "vfr.mp4" { 60 } else { 75 };
+        assert_eq!(row["frames_decoded"].as_i64(), Some(frames), "{name}: {row:?}");
+        assert_eq!(row["segments"].as_i64(), Some(2), "{name}: {row:?}");
+    }
+    assert_eq!(rows.len(), 7);
+    assert_eq!(
+        (rows["odd_size.webm"]["width"].as_i64(), rows["odd_size.webm"]["height"].as_i64()),
+        (Some(319), Some(241))
+    );
+}
+
+#[test]
+fn a_second_run_finds_nothing_to_do_and_a_changed_video_is_taken_again() {
+    let scratch = Scratch::new();
+    let videos = scratch.videos();
+    for name in ["a.mp4", "b.mp4"] {
+        test_video(&videos.join(name), "128x96", "25", 2.5, &["-pix_fmt", "yuv420p"]);
+    }
+    let job = scratch.job(&scratch.small_models());
+    run(&job, &[], 0);
+    let before = tables::files(&scratch.index());
+    let again = run(&job, &[], 0);
+    assert!(stderr(&again).contains("already indexed"), "{}", stderr(&again));
+    assert_eq!(tables::files(&scratch.index()), before);
+
+    test_video(&videos.join("b.mp4"), "128x96", "25", 3.5, &["-pix_fmt", "yuv420p"]);
+    let plan = vidindex(["plan", job.to_str().unwrap(), "--dry-run"]).output().unwrap();
+    assert!(stdout(&plan).contains("1 video,"), "{}", stdout(&plan));
+    assert_eq!(tables::files(&scratch.index()), before, "a dry run writes nothing");
+    run(&job, &[], 0);
+    assert_eq!(tables::rows(&scratch.index(), "videos").len(), 3);
+    run(&job, &["--reindex"], 0);
+    assert_eq!(tables::rows(&scratch.index(), "videos").len(), 5);
+    // Files of earlier runs are as they were.
+    assert!(before.iter().all(|file| file.exists()));
+}
+
+#[test]
+fn partition_columns_come_from_the_key() {
+    let scratch = Scratch::new();
+    for camera in ["cam-1", "cam-2"] {
+        std::fs::create_dir_all(scratch.videos().join(camera)).unwrap();
+        test_video(&scratch.videos().join(camera).join("a.mp4"), "128x96", "25", 1.0, &["-pix_fmt", "yuv420p"]);
+    }
+    let job = scratch.job(&scratch.small_models());
+    run(&job, &["--set", "input.partition='(?<camera>cam-[^/]+)/'"], 0);
+    let folders: Vec<String> = tables::files(&scratch.index().join("actions"))
+        .iter()
+        .map(|file| file.strip_prefix(scratch.index()).unwrap().parent().unwrap().to_string_lossy().into_owned())
+        .collect();
+    assert_eq!(folders.len(), 2);
+    assert!(
+        folders[0].starts_with("actions/model=slowfast-tiny-") && folders[0].contains("/camera=cam-1/dt=20"),
+        "{folders:?}"
+    );
+}
