@@ -676,7 +676,7 @@ mod tests {
         for kind in [SlotKind::Clip, SlotKind::Image] {
             for slot in 0..layout.slots(kind) {
                 let range = layout.range(kind, slot);
-                assert!(range.start >= end && range.start % Layout::PAGE == 0);
+                assert!(range.start >= end && range.start.is_multiple_of(Layout::PAGE));
                 end = range.end;
             }
         }

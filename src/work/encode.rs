@@ -24,7 +24,7 @@ pub struct PartFile {
     pub key: String,
     /// Where it is now.
     pub path: PathBuf,
-    /// At least 1.
+    /// None where a model found nothing.
     pub rows: u64,
     /// Length in bytes.
     pub size_bytes: u64,
@@ -145,7 +145,7 @@ impl ShardEncoder {
     }
 }
 
-/// The files of the partition at hand. A table's is only made when there are rows for it.
+/// The files of the partition at hand: one for each table that the job fills.
 #[derive(Debug)]
 struct Partition {
     path: String,
@@ -185,7 +185,8 @@ impl Partition {
         files_before: usize,
         rows: &[R],
     ) -> Result<()> {
-        if rows.is_empty() {
+        // A model that found nothing leaves an empty file: whoever queries its table finds no row, and not no table.
+        if rows.is_empty() && R::TABLE != Table::Videos && provenance.model(R::TABLE).is_none() {
             return Ok(());
         }
         let slot = match R::TABLE {

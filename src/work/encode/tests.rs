@@ -194,25 +194,39 @@ fn files_say_who_made_them_and_carry_their_indexes() {
 }
 
 #[test]
-fn each_partition_gets_its_own_files_and_only_for_tables_with_rows() {
+fn each_partition_gets_a_file_for_each_table_that_the_job_fills_even_without_rows() {
     let dir = tempfile::tempdir().unwrap();
     let mut encoder = ShardEncoder::new(dir.path(), provenance());
     encoder.push("dt=2026-11-01", video("z"), vec![action("z", 0)], vec![]).unwrap();
     encoder.push("dt=2026-11-02", video("a"), vec![], vec![person("a", 0, 0)]).unwrap();
     encoder.push("dt=2026-11-03", failed_video("b"), vec![], vec![]).unwrap();
     let parts = encoder.finish().unwrap();
-    let found: Vec<_> = parts.iter().map(|part| (part.table, part.partition_path.as_str())).collect();
+    let found: Vec<_> = parts.iter().map(|part| (part.table, part.partition_path.as_str(), part.rows)).collect();
     assert_eq!(
         found,
         [
-            (Table::Videos, "dt=2026-11-01"),
-            (Table::Actions, "dt=2026-11-01"),
-            (Table::Videos, "dt=2026-11-02"),
-            (Table::Persons, "dt=2026-11-02"),
-            (Table::Videos, "dt=2026-11-03"),
+            (Table::Videos, "dt=2026-11-01", 1),
+            (Table::Actions, "dt=2026-11-01", 1),
+            (Table::Persons, "dt=2026-11-01", 0),
+            (Table::Videos, "dt=2026-11-02", 1),
+            (Table::Actions, "dt=2026-11-02", 0),
+            (Table::Persons, "dt=2026-11-02", 1),
+            (Table::Videos, "dt=2026-11-03", 1),
+            (Table::Actions, "dt=2026-11-03", 0),
+            (Table::Persons, "dt=2026-11-03", 0),
         ]
     );
-    assert_eq!(read(&parts[2]), columns(&[video("a")]));
+    assert_eq!(read(&parts[3]), columns(&[video("a")]));
+}
+
+#[test]
+fn a_job_without_a_model_has_no_file_for_its_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let no_model = Provenance { actions_model: None, ..provenance() };
+    let mut encoder = ShardEncoder::new(dir.path(), no_model);
+    encoder.push("dt=1", video("a"), vec![], vec![]).unwrap();
+    let tables: Vec<_> = encoder.finish().unwrap().iter().map(|part| part.table).collect();
+    assert_eq!(tables, [Table::Videos, Table::Persons]);
 }
 
 #[test]
@@ -296,7 +310,7 @@ fn a_scratch_disk_that_fails_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let mut encoder = ShardEncoder::new(dir.path().join("absent"), provenance());
     let error = encoder.push("dt=1", video("a"), vec![], vec![]).unwrap_err();
-    assert!(error.to_string().contains("absent/videos-0.parquet"), "{error}");
+    assert!(error.to_string().contains("absent/actions-0.parquet"), "{error}");
     assert!(error.hint().unwrap().contains("scratch disk"));
 }
 
