@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::store::StoreConfig;
+use crate::zoo::inspect::hex;
 pub use partition::{NULL_PARTITION, Partition};
 use reader::{Document, Entry, Section, nearest};
 
@@ -212,11 +213,6 @@ impl Job {
         }
         hex(&Sha256::digest(lines.join("\n"))[..8])
     }
-}
-
-/// Lower-case hex digits, two for each byte.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Compiles the job's globs (see [`Input`] for their rules). The error names the glob.

@@ -20,10 +20,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::job::{Job, hex};
+use crate::job::Job;
 use crate::store::Store;
+use crate::tables::escape_into;
+use crate::zoo::inspect::hex;
 use indexed::{Earlier, Indexed};
-pub use manifest::{RunPaths, RunRecord};
+pub use manifest::RunRecord;
 
 /// One video to index, as it was listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,17 +63,6 @@ impl VideoObject {
         }
         path.push_str(&format!("dt={}", self.last_modified.format("%Y-%m-%d")));
         path
-    }
-}
-
-/// Percent-escapes what Hive escapes in a partition's value. Letters beyond ASCII stay, as Spark unescapes by the byte.
-fn escape_into(path: &mut String, value: &str) {
-    for c in value.chars() {
-        if c.is_ascii_control() || "\"#%'*/:=?\\{}[]^<>|".contains(c) {
-            path.push_str(&format!("%{:02X}", u32::from(c)));
-        } else {
-            path.push(c);
-        }
     }
 }
 
@@ -118,11 +109,6 @@ impl RunId {
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-
-    /// Where everything of this run lies in the output.
-    pub fn paths(&self) -> RunPaths<'_> {
-        RunPaths::new(self)
     }
 }
 

@@ -11,6 +11,7 @@ use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::plan::manifest::RUNS_PREFIX;
 use crate::store::{Store, StoreErrorKind};
 use crate::tables::Table;
 use crate::work::commit::{ShardCommit, ShardTotals, read_commit};
@@ -134,7 +135,7 @@ pub async fn read_summary(output: &dyn Store, run_id: &str) -> Result<Option<Run
 
 /// `_vidindex/runs/<run>/summary.json`.
 pub(crate) fn summary_key(run_id: &str) -> String {
-    format!("_vidindex/runs/{run_id}/summary.json")
+    format!("{RUNS_PREFIX}{run_id}/summary.json")
 }
 
 async fn put_summary(output: &dyn Store, summary: &RunSummary) -> Result<()> {

@@ -18,6 +18,7 @@ use arrow::datatypes::{DataType, Field, SchemaRef};
 use arrow::error::ArrowError;
 use serde::{Deserialize, Serialize};
 
+use crate::plan::shard_id;
 pub use actions::{ActionRow, LabelScore};
 pub use layout::{Provenance, writer_properties};
 pub use persons::PersonRow;
@@ -108,11 +109,11 @@ pub fn part_key(table: Table, model: Option<&str>, partition_path: &str, run_id:
 
 /// `part-<run>-<shard>.parquet`: what every file of a shard is called, in its own directory.
 pub(crate) fn part_name(run_id: &str, shard: u32) -> String {
-    format!("part-{run_id}-{shard:06}.parquet")
+    format!("part-{run_id}-{}.parquet", shard_id(shard))
 }
 
-/// Percent-escapes what Hive escapes in a partition's value.
-fn escape_into(path: &mut String, value: &str) {
+/// Percent-escapes what Hive escapes in a partition's value. Letters beyond ASCII stay, as Spark unescapes by the byte.
+pub(crate) fn escape_into(path: &mut String, value: &str) {
     for c in value.chars() {
         if c.is_ascii_control() || "\"#%'*/:=?\\{}[]^<>|".contains(c) {
             path.push_str(&format!("%{:02X}", u32::from(c)));

@@ -17,7 +17,7 @@ use parquet::file::statistics::Statistics;
 use serde::{Deserialize, Serialize};
 
 use super::indexed::{text_column, time_column};
-use super::{ModelRef, RunId, Shard, VideoObject, shard_id};
+use super::{ModelRef, RunId, Shard, VideoObject};
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::store::{PutNew, Store, StoreErrorKind};
@@ -31,61 +31,14 @@ const GROUP_ROWS: usize = 10_000;
 /// Runs that an error about an absent one names.
 const NEWEST_SHOWN: usize = 3;
 
-/// The keys of one run in the output, all below `_vidindex/runs/<run>/` (but for [`RunPaths::table_file`]).
-#[derive(Debug, Clone, Copy)]
-pub struct RunPaths<'a>(&'a RunId);
+/// The run's record: it exists from when the plan is whole.
+pub fn job_key(run: &RunId) -> String {
+    format!("{RUNS_PREFIX}{run}/job.json")
+}
 
-impl<'a> RunPaths<'a> {
-    /// The keys of `run`.
-    pub fn new(run: &'a RunId) -> Self {
-        Self(run)
-    }
-
-    /// `_vidindex/runs/<run>/`: everything of the run.
-    pub fn prefix(&self) -> String {
-        format!("{RUNS_PREFIX}{}/", self.0)
-    }
-
-    /// The run's record: it exists from when the plan is whole.
-    pub fn job(&self) -> String {
-        format!("{RUNS_PREFIX}{}/job.json", self.0)
-    }
-
-    /// The videos of every shard.
-    pub fn plan(&self) -> String {
-        format!("{RUNS_PREFIX}{}/plan.parquet", self.0)
-    }
-
-    /// `parts/`: what attempts wrote, until the seal.
-    pub fn parts_prefix(&self) -> String {
-        format!("{RUNS_PREFIX}{}/parts/", self.0)
-    }
-
-    /// `parts/<shard>/<attempt>/`: where one attempt writes.
-    pub fn attempt_prefix(&self, shard: u32, attempt: &str) -> String {
-        format!("{RUNS_PREFIX}{}/parts/{}/{attempt}/", self.0, shard_id(shard))
-    }
-
-    /// `shards/`: the commit records.
-    pub fn shards_prefix(&self) -> String {
-        format!("{RUNS_PREFIX}{}/shards/", self.0)
-    }
-
-    /// `shards/<n>.json`: the commit record that names a shard's winning attempt.
-    pub fn shard(&self, shard: u32) -> String {
-        format!("{RUNS_PREFIX}{}/shards/{}.json", self.0, shard_id(shard))
-    }
-
-    /// What the seal says of the whole run.
-    pub fn summary(&self) -> String {
-        format!("{RUNS_PREFIX}{}/summary.json", self.0)
-    }
-
-    /// `<directory>/part-<run>-<shard>.parquet`: a file where readers look. `directory` is the table's, with its
-    /// partitions: `videos/dt=2026-11-01`.
-    pub fn table_file(&self, directory: &str, shard: u32) -> String {
-        format!("{directory}/part-{}-{}.parquet", self.0, shard_id(shard))
-    }
+/// The videos of every shard.
+pub fn plan_key(run: &RunId) -> String {
+    format!("{RUNS_PREFIX}{run}/plan.parquet")
 }
 
 /// `job.json`: what the run is, for its workers and for whoever asks later. Never changes.
@@ -137,7 +90,7 @@ pub async fn latest_run(output: &dyn Store) -> Result<Option<RunId>> {
 /// # Errors
 /// [`Error::Usage`] where there is no such run: it names the newest that there are.
 pub async fn read_record(output: &dyn Store, run: &RunId) -> Result<RunRecord> {
-    let key = run.paths().job();
+    let key = job_key(run);
     let text = match output.get(&key).await {
         Ok(text) => text,
         Err(error) if error.kind == StoreErrorKind::NotFound => return Err(no_such_run(output, run).await?),
@@ -155,7 +108,7 @@ pub async fn read_record(output: &dyn Store, run: &RunId) -> Result<RunRecord> {
 /// As [`read_record`].
 pub async fn read(output: &dyn Store, run: &RunId) -> Result<(RunRecord, PlanFile)> {
     let record = read_record(output, run).await?;
-    let key = run.paths().plan();
+    let key = plan_key(run);
     let file = PlanFile::open(output.uri(&key), output.get(&key).await?, record.shards)?;
     Ok((record, file))
 }
@@ -243,12 +196,11 @@ impl PlanFile {
 
 /// Writes `plan.parquet`, then `job.json`: a run whose record is there has its whole plan.
 pub(super) async fn write(output: &dyn Store, record: &RunRecord, shards: &[Shard]) -> Result<()> {
-    let paths = record.run_id.paths();
     let table = to_parquet(shards).map_err(|problem| Error::failed(format!("cannot encode the plan: {problem}")))?;
     let text = serde_json::to_vec_pretty(record)
         .map_err(|error| Error::failed(format!("cannot encode the run's record: {error}")))?;
-    put_once(output, &paths.plan(), table).await?;
-    put_once(output, &paths.job(), text.into()).await
+    put_once(output, &plan_key(&record.run_id), table).await?;
+    put_once(output, &job_key(&record.run_id), text.into()).await
 }
 
 /// Writes what must not be there yet. Where it is there as it is to be, all is well: a put whose answer was lost is
@@ -417,18 +369,6 @@ mod tests {
     }
 
     const RUN: &str = "20261123T073712123Z-ab12cd";
-
-    #[test]
-    fn every_key_of_a_run_lies_below_its_prefix() {
-        let run: RunId = RUN.parse().unwrap();
-        let paths = run.paths();
-        assert_eq!(paths.prefix(), format!("_vidindex/runs/{RUN}/"));
-        assert_eq!(paths.attempt_prefix(42, "x1"), format!("_vidindex/runs/{RUN}/parts/000042/x1/"));
-        assert_eq!(paths.shard(42), format!("_vidindex/runs/{RUN}/shards/000042.json"));
-        let keys = [paths.job(), paths.plan(), paths.summary(), paths.parts_prefix(), paths.shards_prefix()];
-        assert!(keys.iter().all(|key| key.starts_with(&paths.prefix())));
-        assert_eq!(paths.table_file("videos/dt=1", 7), format!("videos/dt=1/part-{RUN}-000007.parquet"));
-    }
 
     #[tokio::test]
     async fn shards_of_a_long_plan_come_back_one_by_one_and_together() {

@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use super::encode::PartFile;
 use crate::error::{Error, Result, VideoErrorKind};
+use crate::plan::manifest::RUNS_PREFIX;
+use crate::plan::shard_id;
 use crate::store::{PutNew, Store, StoreErrorKind};
 use crate::tables::{Table, VideoRow, VideoStatus, part_name};
 
@@ -291,22 +293,22 @@ pub async fn read_commit(output: &dyn Store, run_id: &str, shard: u32) -> Result
 
 /// `_vidindex/runs/<run>/parts/`: what attempts wrote.
 pub(crate) fn parts_prefix(run_id: &str) -> String {
-    format!("_vidindex/runs/{run_id}/parts/")
+    format!("{RUNS_PREFIX}{run_id}/parts/")
 }
 
 /// `parts/<shard>/<attempt>/`: where one attempt writes.
 fn attempt_prefix(run_id: &str, shard: u32, attempt: &AttemptId) -> String {
-    format!("{}{shard:06}/{attempt}/", parts_prefix(run_id))
+    format!("{}{}/{attempt}/", parts_prefix(run_id), shard_id(shard))
 }
 
 /// `_vidindex/runs/<run>/shards/`: the commit records.
 pub(crate) fn commits_prefix(run_id: &str) -> String {
-    format!("_vidindex/runs/{run_id}/shards/")
+    format!("{RUNS_PREFIX}{run_id}/shards/")
 }
 
 /// `shards/<shard>.json`.
 fn commit_key(run_id: &str, shard: u32) -> String {
-    format!("{}{shard:06}.json", commits_prefix(run_id))
+    format!("{}{}.json", commits_prefix(run_id), shard_id(shard))
 }
 
 /// The shard whose commit record has this key; none for anything else that lies there.

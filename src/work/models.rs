@@ -14,7 +14,7 @@ use crate::infer::yolov5::{Detection, ImageBatch, Thresholds, YoloV5};
 use crate::job::{self, Job};
 use crate::plan::{ModelRef, PlanModels};
 use crate::zoo::descriptor::{self, Descriptor};
-use crate::zoo::inspect::ModelInfo;
+use crate::zoo::inspect::{ModelInfo, hex};
 
 /// The models of a job's sections, as their files describe them.
 #[derive(Debug, Clone)]
@@ -63,8 +63,7 @@ impl JobModels {
             let mut hash = Sha256::new();
             hash.update(&info.sha256);
             hash.update(descriptor.to_toml());
-            let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-            ModelRef { id: info.model_id(), sha256 }
+            ModelRef { id: info.model_id(), sha256: hex(&hash.finalize()) }
         };
         PlanModels {
             actions: self.actions.as_ref().map(|m| reference(&m.info, &Descriptor::SlowFast(m.descriptor.clone()))),
