@@ -14,7 +14,7 @@ ORDER BY uri, start_seconds LIMIT 8;
 
 -- Where the people are, in pixels of the frame as displayed.
 SELECT camera, parse_filename(uri) AS video, segment, round(time_seconds, 2) AS "time", box,
-       round(x1) AS x1, round(y1) AS y1, round(x2) AS x2, round(y2) AS y2, round(confidence, 4) AS confidence
+       round(x1) AS x1, round(y1) AS y1, round(x2) AS x2, round(y2) AS y2, round(confidence, 6) AS confidence
 FROM read_parquet('demo/index/persons/**/*.parquet', hive_partitioning = true, union_by_name = true)
 ORDER BY uri, time_seconds, box LIMIT 8;
 

@@ -319,7 +319,6 @@ impl Context {
         }
         planned.write(&*output).await?;
         let run_id = planned.run.run_id.clone();
-        tracing::info!(run_id = %run_id, videos = planned.run.videos, shards = planned.run.shards, "run planned");
         let done = self.work_with(job, models, output.clone(), &run_id, Task::ALL).await?;
         let code = self.seal(&*output, &run_id, json).await?;
         self.show(&done);

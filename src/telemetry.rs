@@ -130,7 +130,7 @@ impl Progress {
         self.bytes_total.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// A decoder has got this much further in its file, or (at its end) is through with the rest.
+    /// So many bytes more are through.
     pub fn bytes(&self, bytes: u64) {
         self.bytes_done.fetch_add(bytes, Ordering::Relaxed);
     }

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::Mutex;
@@ -12,7 +11,6 @@ use crate::decode::ByteSource;
 use crate::error::{Failure, VideoError, VideoErrorKind};
 use crate::plan::VideoObject;
 use crate::store::{RangeRead, Store, StoreResult};
-use crate::telemetry::Progress;
 
 /// Read where the decoder has jumped to: an index at the file's end is mostly shorter.
 const JUMP_BYTES: u64 = 512 * 1024;
@@ -29,9 +27,6 @@ pub struct Fetch {
     uri: String,
     size_bytes: u64,
     etag: String,
-    progress: Arc<Progress>,
-    /// As far as the decoder has got.
-    reached: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -66,30 +61,17 @@ impl Drop for Ahead {
     }
 }
 
-impl Drop for Fetch {
-    fn drop(&mut self) {
-        self.advance(self.size_bytes);
-    }
-}
-
 impl Fetch {
-    /// The object as listed: another version's bytes are refused. `progress` is told how far the decoder is.
-    pub fn new(store: Arc<dyn Store>, object: &VideoObject, progress: Arc<Progress>) -> Self {
+    /// The object as listed: another version's bytes are refused.
+    pub fn new(store: Arc<dyn Store>, object: &VideoObject) -> Self {
         Self {
             store,
             key: object.key.as_str().into(),
             uri: object.uri.clone(),
             size_bytes: object.size_bytes,
             etag: object.etag.clone(),
-            progress,
-            reached: AtomicU64::new(0),
             state: Mutex::default(),
         }
-    }
-
-    fn advance(&self, to: u64) {
-        let before = self.reached.fetch_max(to, Ordering::Relaxed);
-        self.progress.bytes(to.saturating_sub(before));
     }
 
     fn read_ahead(&self, state: &mut State, offset: u64) {
@@ -114,10 +96,6 @@ impl ByteSource for Fetch {
     async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, Failure> {
         if offset >= self.size_bytes || length == 0 {
             return Ok(Bytes::new());
-        }
-        // A jump to an index at the end is no progress.
-        if offset <= self.reached.load(Ordering::Relaxed) + AHEAD_BYTES {
-            self.advance((offset + length as u64).min(self.size_bytes));
         }
         let mut state = self.state.lock().await;
         let covers = |chunk: &Chunk| (chunk.offset..chunk.end()).contains(&offset);

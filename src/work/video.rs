@@ -60,6 +60,7 @@ impl Indexer {
     pub async fn index(&self, object: &VideoObject, shard: u32) -> Result<VideoRows, Failure> {
         let mut state = State::new(self, object);
         let result = self.decode(object, &mut state).await;
+        state.reach(f64::INFINITY);
         let error = match result {
             Ok(()) => None,
             Err(Failure::Video(error)) => Some(error),
@@ -80,7 +81,7 @@ impl Indexer {
         if object.size_bytes == 0 {
             return Err(VideoError::new(VideoErrorKind::NotAVideo, "the file is empty").into());
         }
-        let source = Arc::new(Fetch::new(self.input.clone(), object, self.progress.clone()));
+        let source = Arc::new(Fetch::new(self.input.clone(), object));
         let timeout = Duration::from_secs(self.run.job.run.video_timeout_seconds);
         let mut decoding = Decoding::start(&self.program, request, source, timeout)?;
         let ended = loop {
@@ -111,6 +112,8 @@ struct State<'a> {
     actions: Vec<ActionRow>,
     persons: Vec<PersonRow>,
     inference_seconds: f64,
+    /// Bytes that progress has been told of.
+    reached_bytes: u64,
 }
 
 struct ClipAt {
@@ -140,7 +143,17 @@ impl<'a> State<'a> {
             actions: Vec::new(),
             persons: Vec::new(),
             inference_seconds: 0.0,
+            reached_bytes: 0,
         }
+    }
+
+    /// Tells progress that the video is through up to this time: as many of its bytes.
+    fn reach(&mut self, time_seconds: f64) {
+        let duration = self.info.as_ref().and_then(|info| info.duration_seconds).unwrap_or(f64::INFINITY);
+        let share = if time_seconds.is_infinite() { 1.0 } else { (time_seconds / duration).clamp(0.0, 1.0) };
+        let to = (self.object.size_bytes as f64 * share) as u64;
+        self.indexer.progress.bytes(to.saturating_sub(self.reached_bytes));
+        self.reached_bytes = self.reached_bytes.max(to);
     }
 
     /// Hands a frame to its model; waits while the model is behind.
@@ -176,6 +189,7 @@ impl<'a> State<'a> {
         {
             self.inference_seconds += seconds;
             self.indexer.progress.segment();
+            self.reach(at.end_seconds);
             let top = top_labels(&scores, &model.labels, model.settings.top_k);
             self.actions.push(ActionRow {
                 video_id: self.video_id.clone(),
@@ -199,6 +213,9 @@ impl<'a> State<'a> {
             let clips = models.actions.as_ref().map(|actions| &actions.clips);
             let segment = clips.and_then(|spec| segment_at(at.time_seconds, spec.clip_seconds, spec.stride_seconds));
             self.indexer.progress.boxes(boxes.len());
+            if models.actions.is_none() {
+                self.reach(at.time_seconds);
+            }
             for (number, found) in boxes.into_iter().enumerate() {
                 let [x1, y1, x2, y2] = found.xyxy;
                 self.persons.push(PersonRow {
