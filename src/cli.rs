@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -365,6 +366,7 @@ impl Context {
             run: Arc::new(run),
             models,
             program: decode::own_program()?,
+            video_timeout: Duration::from_secs(job.run.video_timeout_seconds),
             progress: progress.clone(),
         };
         let _shown = Shown::start(progress, self.format, self.quiet);

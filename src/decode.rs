@@ -45,6 +45,8 @@ const IMAGE_SLOTS: usize = 8;
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// A child that has been silent for so long, though it waits for nothing of ours, hangs.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
+/// How often a silent child is looked at.
+const TICK: Duration = Duration::from_secs(1);
 /// How much of what FFmpeg complained about is kept for the error message.
 const COMPLAINT_BYTES: usize = 4096;
 
@@ -256,6 +258,16 @@ struct Shared {
     taken: [AtomicUsize; 2],
 }
 
+impl Shared {
+    /// Whether all slots of a kind are in our hands: the child may be waiting for one.
+    fn is_used_up(&self) -> bool {
+        [SlotKind::Clip, SlotKind::Image].into_iter().any(|kind| {
+            let slots = self.layout.slots(kind);
+            slots > 0 && self.taken[kind as usize].load(Ordering::Relaxed) >= slots
+        })
+    }
+}
+
 impl Slot {
     /// The slot's bytes. A hostile child could still change them: they are pixels and no more, whatever they are.
     pub fn bytes(&self) -> &[u8] {
@@ -329,7 +341,8 @@ pub struct Decoding {
     served: Arc<Served>,
     tasks: Vec<JoinHandle<()>>,
     complaints: JoinHandle<Vec<u8>>,
-    deadline: Instant,
+    /// Time that the child has had for itself.
+    spent: Duration,
     limits: Limits,
     /// Where the video ended and how, once it has.
     end: Option<(Totals, Option<VideoError>)>,
@@ -351,7 +364,8 @@ struct Served {
 }
 
 impl Decoding {
-    /// Starts a decoder process (`program` is this very binary) on the bytes of `source`.
+    /// Starts a decoder process (`program` is this very binary) on the bytes of `source`. It may take as long as
+    /// `timeout`, not counting the time that it waits for its frames to be taken.
     pub fn start(
         program: &Path,
         request: Request,
@@ -420,7 +434,7 @@ impl Decoding {
             served,
             tasks: vec![order_task, byte_task],
             complaints,
-            deadline: Instant::now() + timeout,
+            spent: Duration::ZERO,
             limits,
             end: None,
         })
@@ -476,32 +490,38 @@ impl Decoding {
         Ok(Slot { shared: self.shared.clone(), kind, slot })
     }
 
-    /// Waits for a message, as long as the child has reason to be silent.
+    /// Waits for a message. Time that the child has to wait for us, because inference is behind, does not count against
+    /// its limits: a long video on a slow machine is no hang.
     async fn message(&mut self) -> Result<Message, Failure> {
-        let mut seen = (self.served.activity.load(Ordering::Relaxed), Instant::now());
+        let (shared, served) = (self.shared.clone(), self.served.clone());
+        let mut activity = served.activity.load(Ordering::Relaxed);
+        let mut silent = Duration::ZERO;
         let mut reading = Box::pin(receive(&mut self.messages));
+        let timed_out = |message: String| Err(VideoError::new(VideoErrorKind::Timeout, message).into());
         loop {
-            let patience = Duration::from_secs(1).min(self.deadline.saturating_duration_since(Instant::now()));
-            match tokio::time::timeout(patience, &mut reading).await {
+            if self.spent >= self.limits.timeout {
+                return timed_out(format!("not decoded after {} s", self.limits.timeout.as_secs()));
+            }
+            if silent > SILENCE_MAX {
+                return timed_out(format!("the decoder has done nothing for {} s", SILENCE_MAX.as_secs()));
+            }
+            let is_held_back = shared.is_used_up();
+            let started = Instant::now();
+            let patience = TICK.min(self.limits.timeout - self.spent);
+            let answer = tokio::time::timeout(patience, &mut reading).await;
+            if !is_held_back {
+                self.spent += started.elapsed();
+            }
+            match answer {
                 Ok(Ok(message)) => return Ok(message),
                 Ok(Err(_)) => break,
                 Err(_) => {}
             }
-            let now = Instant::now();
-            let activity = self.served.activity.load(Ordering::Relaxed);
-            let ours = self.served.reading.load(Ordering::Relaxed)
-                || self.shared.taken.iter().any(|taken| taken.load(Ordering::Relaxed) > 0);
-            if activity != seen.0 || ours {
-                seen = (activity, now);
-            }
-            if now >= self.deadline {
-                let limit = self.limits.timeout.as_secs();
-                return Err(VideoError::new(VideoErrorKind::Timeout, format!("not done after {limit} s")).into());
-            }
-            if now.duration_since(seen.1) > SILENCE_MAX {
-                let limit = SILENCE_MAX.as_secs();
-                let message = format!("the decoder has done nothing for {limit} s");
-                return Err(VideoError::new(VideoErrorKind::Timeout, message).into());
+            let now = served.activity.load(Ordering::Relaxed);
+            if now != activity || is_held_back || served.reading.load(Ordering::Relaxed) {
+                (activity, silent) = (now, Duration::ZERO);
+            } else {
+                silent += patience;
             }
         }
         drop(reading);

@@ -115,7 +115,7 @@ pub struct Run {
     pub precision: Precision,
     /// About how many bytes of video one shard holds; above 0.
     pub shard_bytes: u64,
-    /// A video that takes longer than this fails with `timeout`; above 0.
+    /// Seconds that a video may take to decode, at least 1; waiting for inference does not count.
     pub video_timeout_seconds: u64,
 }
 

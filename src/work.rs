@@ -58,6 +58,8 @@ pub struct Worker {
     pub models: JobModels,
     /// This binary, which decodes.
     pub program: PathBuf,
+    /// Time that a video may take to decode.
+    pub video_timeout: Duration,
     /// Who is told.
     pub progress: Arc<Progress>,
 }
@@ -204,6 +206,7 @@ impl Worker {
             run: self.run.clone(),
             program: self.program.clone(),
             decoder_threads: (cores / in_flight.max(1)).clamp(2, 16),
+            timeout: self.video_timeout,
             progress: self.progress.clone(),
         });
         let mut running = JoinSet::new();

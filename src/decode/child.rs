@@ -1,5 +1,5 @@
 //! The decoder process: demuxes, decodes and scales one video, then ends. It is the same binary, run again by
-//! [`Decoding`](super::Decoding), and lives in the [sandbox](super::sandbox).
+//! [`Decoding`](super::Decoding), and lives in a sandbox: it can compute, and talk through three descriptors.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};

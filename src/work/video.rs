@@ -35,6 +35,8 @@ pub struct Indexer {
     pub program: PathBuf,
     /// Threads for each decoder.
     pub decoder_threads: usize,
+    /// Time that a video may take to decode.
+    pub timeout: Duration,
     /// Who is told.
     pub progress: Arc<Progress>,
 }
@@ -82,8 +84,7 @@ impl Indexer {
             return Err(VideoError::new(VideoErrorKind::NotAVideo, "the file is empty").into());
         }
         let source = Arc::new(Fetch::new(self.input.clone(), object));
-        let timeout = Duration::from_secs(self.run.job.run.video_timeout_seconds);
-        let mut decoding = Decoding::start(&self.program, request, source, timeout)?;
+        let mut decoding = Decoding::start(&self.program, request, source, self.timeout)?;
         let ended = loop {
             match decoding.next().await {
                 Ok(Some(frame)) => state.take(frame).await?,

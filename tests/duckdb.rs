@@ -1,0 +1,87 @@
+//! DuckDB reads the tables: hive partitions, typed columns, joins, and the views of `schemas/duckdb.sql`.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+use support::{Scratch, run, said, tables, test_video};
+
+/// Answers of a list of queries over the views, each a list of rows; every value as text.
+fn ask(python: &std::path::Path, index: &std::path::Path, queries: &[&str]) -> Vec<Value> {
+    let script = "
+import duckdb, json, sys
+views, index, *queries = sys.argv[1:]
+con = duckdb.connect()
+con.execute('SET VARIABLE index = ' + repr(index))
+con.execute(open(views).read())
+print(json.dumps([[list(map(str, row)) for row in con.execute(q).fetchall()] for q in queries]))
+";
+    let views = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/duckdb.sql");
+    let mut command = Command::new(python);
+    command.args(["-c", script, views, index.to_str().unwrap()]).args(queries);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn the_tables_have_their_types_and_partitions_in_duckdb() {
+    let Some(python) = support::python() else { return };
+    let scratch = Scratch::new();
+    for camera in ["cam-1", "cam-2"] {
+        std::fs::create_dir_all(scratch.videos().join(camera)).unwrap();
+        for name in ["a.mp4", "b.mp4"] {
+            test_video(&scratch.videos().join(camera).join(name), "160x120", "25", 5.0, &["-pix_fmt", "yuv420p"]);
+        }
+    }
+    let job = scratch.job(&scratch.small_models());
+    let partition = "input.partition='(?<camera>cam-[^/]+)/'";
+    run(&job, &["--set", partition], 0);
+    let count = |table: &str| tables::rows(&scratch.index(), table).len().to_string();
+    let counts = [count("videos"), count("actions"), count("persons")];
+    // Indexed again: every row is there twice, and current once.
+    run(&job, &["--set", partition, "--reindex"], 0);
+
+    let types = "SELECT column_name, column_type FROM (DESCRIBE FROM {}) ORDER BY ALL";
+    let answers = ask(
+        &python,
+        &scratch.index(),
+        &[
+            &types.replace("{}", "videos"),
+            &types.replace("{}", "actions"),
+            &types.replace("{}", "persons"),
+            "SELECT (SELECT count(*) FROM current_videos), (SELECT count(*) FROM current_actions), \
+             (SELECT count(*) FROM current_persons), (SELECT count(*) FROM videos)",
+            "SELECT camera, count(DISTINCT video_id) FROM current_actions JOIN current_persons \
+             USING (video_id, segment, run_id, camera) GROUP BY ALL ORDER BY ALL",
+            "SELECT count(*) FROM actions WHERE dt = '1999-01-01'",
+            "SELECT DISTINCT top[1].label = top_label AND len(top) = 10 FROM actions",
+            "SELECT DISTINCT last_modified > TIMESTAMPTZ '2020-01-01' AND indexed_at >= last_modified FROM videos",
+        ],
+    );
+    let has = |table: usize, column: &str, kind: &str| {
+        let found = answers[table].as_array().unwrap();
+        assert!(found.contains(&json!([column, kind])), "{column} {kind} is not in {found:?}");
+    };
+    for table in 0..3 {
+        has(table, "dt", "DATE");
+        has(table, "camera", "VARCHAR");
+        has(table, "video_id", "VARCHAR");
+    }
+    has(0, "last_modified", "TIMESTAMP WITH TIME ZONE");
+    has(0, "size_bytes", "BIGINT");
+    has(0, "duration_seconds", "DOUBLE");
+    has(1, "model", "VARCHAR");
+    has(1, "start_seconds", "DOUBLE");
+    has(1, "top", "STRUCT(label_id INTEGER, \"label\" VARCHAR, score FLOAT)[]");
+    has(1, "scores", "FLOAT[]");
+    has(2, "box", "INTEGER");
+    has(2, "confidence", "FLOAT");
+    assert_eq!(answers[3], json!([[counts[0], counts[1], counts[2], "8"]]));
+    assert_eq!(answers[4], json!([["cam-1", "2"], ["cam-2", "2"]]));
+    assert_eq!(answers[5], json!([["0"]]));
+    assert_eq!(answers[6], json!([["True"]]));
+    assert_eq!(answers[7], json!([["True"]]));
+}

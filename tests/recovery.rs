@@ -1,0 +1,272 @@
+//! Killed, raced, repeated, in part: the rows are those of an undisturbed run, once.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use support::{Scratch, run, said, stderr, stdout, tables, test_video, vidindex};
+
+const TABLES: [&str; 3] = ["videos", "actions", "persons"];
+
+/// Eight short videos in four shards, and the rows of an undisturbed run.
+struct Archive {
+    scratch: Scratch,
+    job: PathBuf,
+    undisturbed: Vec<Vec<String>>,
+}
+
+impl Archive {
+    fn new() -> Self {
+        let scratch = Scratch::new();
+        for i in 0..8 {
+            let file = scratch.videos().join(format!("{i}.mp4"));
+            test_video(&file, "160x120", "25", 3.0 + f64::from(i) / 4.0, &["-pix_fmt", "yuv420p", "-g", "25"]);
+        }
+        let job = scratch.job(&scratch.small_models());
+        let bytes: u64 =
+            std::fs::read_dir(scratch.videos()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
+        let text = std::fs::read_to_string(&job).unwrap();
+        let run_section = format!("[run]\ndevice = \"cpu\"\nshard_bytes = {}\n", bytes / 4 + 1);
+        std::fs::write(&job, text + &run_section).unwrap();
+        let elsewhere = scratch.path("undisturbed");
+        run(&job, &["--set", &format!("output.uri={}", elsewhere.display())], 0);
+        let undisturbed = TABLES.map(|table| tables::stable_rows(&elsewhere, table)).to_vec();
+        assert!(undisturbed.iter().all(|rows| !rows.is_empty()));
+        Self { scratch, job, undisturbed }
+    }
+
+    fn plan(&self) -> String {
+        let planned = vidindex(["plan".as_ref(), self.job.as_os_str()]).output().unwrap();
+        assert!(planned.status.success(), "{}", said(&planned));
+        stdout(&planned)
+    }
+
+    fn command(&self, name: &str, run: &str, args: &[&str]) -> Command {
+        let mut command = vidindex([name.as_ref(), self.job.as_os_str()]);
+        command.args(["--run", run]).args(args).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+    }
+
+    fn expect(&self, name: &str, run: &str, args: &[&str], code: i32) -> String {
+        let output = self.command(name, run, args).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{name}: {}", said(&output));
+        stderr(&output)
+    }
+
+    fn assert_undisturbed(&self) {
+        for (table, expected) in TABLES.iter().zip(&self.undisturbed) {
+            assert_eq!(&tables::stable_rows(&self.scratch.index(), table), expected, "{table}");
+        }
+    }
+}
+
+/// The decoder processes that work for this process.
+fn decoders_of(parent: u32) -> Vec<u32> {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return vec![] };
+    let numbers = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    numbers
+        .filter(|number: &u32| {
+            let stat = std::fs::read_to_string(format!("/proc/{number}/stat")).unwrap_or_default();
+            // pid (name) state ppid ...
+            stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)) == Some(&parent.to_string())
+        })
+        .collect()
+}
+
+fn is_alive(process: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what} did not come about");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn killed_at_ten_random_moments_the_rows_are_those_of_an_undisturbed_run() {
+    let archive = Archive::new();
+    let run = archive.plan();
+    // The time of day is random enough; the delays are printed so that a failure can be done again.
+    let mut random = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    for _ in 0..10 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let delay = Duration::from_millis((random >> 33) % 900);
+        eprintln!("killing after {delay:?}");
+        let mut worker = archive.command("work", &run, &[]).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::park_timeout(delay);
+        let decoders = decoders_of(worker.id());
+        worker.kill().unwrap();
+        worker.wait().unwrap();
+        wait_until("the end of every decoder", || !decoders.iter().any(|decoder| is_alive(*decoder)));
+    }
+    archive.expect("work", &run, &[], 0);
+    archive.expect("seal", &run, &[], 0);
+    archive.assert_undisturbed();
+    let attempts = archive.scratch.index().join("_vidindex/runs").join(&run).join("parts");
+    assert_eq!(tables::files(&attempts), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn three_workers_at_once_on_the_same_shards_leave_the_rows_once() {
+    let archive = Archive::new();
+    let run = archive.plan();
+    let workers: Vec<_> = (0..3).map(|_| archive.command("work", &run, &[]).spawn().unwrap()).collect();
+    for worker in workers {
+        let output = worker.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+    }
+    archive.expect("seal", &run, &[], 0);
+    archive.assert_undisturbed();
+}
+
+#[test]
+fn a_run_done_in_part_is_sealed_in_part_and_then_whole() {
+    let archive = Archive::new();
+    let run = archive.plan();
+    archive.expect("work", &run, &["--task", "0/2"], 0);
+    let said = archive.expect("seal", &run, &[], 3);
+    assert!(said.contains("missing") && said.contains("[1, 3]"), "{said}");
+    let part = tables::stable_rows(&archive.scratch.index(), "videos");
+    assert!(!part.is_empty() && part.len() < archive.undisturbed[0].len());
+    archive.expect("work", &run, &["--task", "1/2"], 0);
+    archive.expect("seal", &run, &[], 0);
+    archive.assert_undisturbed();
+    let files = tables::files(&archive.scratch.index());
+    archive.expect("seal", &run, &[], 0);
+    archive.expect("work", &run, &[], 0);
+    assert_eq!(tables::files(&archive.scratch.index()), files);
+    archive.assert_undisturbed();
+}
+
+#[test]
+fn what_else_lies_in_the_output_stays_as_it_is() {
+    let archive = Archive::new();
+    let index = archive.scratch.index();
+    let foreign = [
+        "videos/dt=2020-01-01/part-other-000000.parquet",
+        "_vidindex/runs/20200101T000000000Z-000000/parts/000000/x/videos/a.parquet",
+        "notes.txt",
+    ];
+    for name in foreign {
+        std::fs::create_dir_all(index.join(name).parent().unwrap()).unwrap();
+        // A table of another run must be readable: planning looks into it.
+        let any = tables::files(&archive.scratch.path("undisturbed").join("videos")).remove(0);
+        std::fs::copy(any, index.join(name)).unwrap();
+    }
+    let before = foreign.map(|name| std::fs::read(index.join(name)).unwrap());
+    run(&archive.job, &["--reindex"], 0);
+    assert!(foreign.map(|name| std::fs::read(index.join(name)).unwrap()) == before);
+}
+
+#[test]
+fn a_signal_ends_the_work_soon_and_with_its_own_code() {
+    let archive = Archive::new();
+    let run = archive.plan();
+    for (signal, code) in [("-TERM", 143), ("-INT", 130)] {
+        let mut worker = archive.command("work", &run, &["--task", "0/1"]).stderr(Stdio::null()).spawn().unwrap();
+        wait_until("a decoder", || !decoders_of(worker.id()).is_empty());
+        let decoders = decoders_of(worker.id());
+        let asked = Instant::now();
+        assert!(Command::new("kill").args([signal, &worker.id().to_string()]).status().unwrap().success());
+        assert_eq!(worker.wait().unwrap().code(), Some(code));
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+        wait_until("the end of every decoder", || !decoders.iter().any(|decoder| is_alive(*decoder)));
+    }
+    archive.expect("work", &run, &[], 0);
+    archive.expect("seal", &run, &[], 0);
+    archive.assert_undisturbed();
+}
+
+#[test]
+fn other_settings_than_the_plans_are_refused() {
+    let archive = Archive::new();
+    let run = archive.plan();
+    let said = archive.expect("work", &run, &["--set", "persons.iou=0.7"], 2);
+    assert!(said.contains(&run) && said.contains("hint:"), "{said}");
+}
+
+/// Adds a video that takes a while, starts to work, and sends its decoder a signal; then the run is sealed. Gives what
+/// became of the long video: the others must be whole.
+fn signal_the_long_videos_decoder(signal: &str, args: &[&str]) -> String {
+    let archive = Archive::new();
+    let long = archive.scratch.videos().join("long.mp4");
+    test_video(&long, "640x360", "30", 40.0, &["-pix_fmt", "yuv420p", "-preset", "ultrafast"]);
+    let run = archive.plan();
+    let mut worker = archive.command("work", &run, args).stderr(Stdio::null()).spawn().unwrap();
+    let mut sent = false;
+    // The long video's decoder is the one that is still there after a while.
+    while worker.try_wait().unwrap().is_none() {
+        let now = decoders_of(worker.id());
+        std::thread::park_timeout(Duration::from_millis(700));
+        let still: Vec<_> = decoders_of(worker.id()).into_iter().filter(|decoder| now.contains(decoder)).collect();
+        if let ([decoder], false) = (still.as_slice(), sent) {
+            sent = Command::new("kill").args([signal, &decoder.to_string()]).status().unwrap().success();
+        }
+    }
+    assert!(sent && worker.wait().unwrap().success());
+    archive.expect("seal", &run, &[], 3);
+    let rows = tables::rows(&archive.scratch.index(), "videos");
+    assert_eq!(rows.len(), 9);
+    let mut found = String::new();
+    for row in rows {
+        let kind = row["error_kind"].as_str().unwrap_or("none");
+        if Path::new(row["uri"].as_str().unwrap()).ends_with("long.mp4") {
+            found = kind.to_owned();
+        } else {
+            assert_eq!(kind, "none", "{row:?}");
+        }
+    }
+    found
+}
+
+#[test]
+fn a_decoder_that_is_killed_costs_its_video_alone() {
+    assert_eq!(signal_the_long_videos_decoder("-KILL", &[]), "decoder_crashed");
+}
+
+#[test]
+fn a_decoder_that_hangs_is_given_up_and_the_rest_goes_on() {
+    assert_eq!(signal_the_long_videos_decoder("-STOP", &["--set", "run.video_timeout_seconds=8"]), "timeout");
+}
+
+#[test]
+fn damaged_files_never_stop_a_run() {
+    let archive = Archive::new();
+    let (videos, wrecks) = (archive.scratch.videos(), archive.scratch.path("wrecks"));
+    std::fs::create_dir(&wrecks).unwrap();
+    let mut random = 12_345u64;
+    let mut next = || {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize
+    };
+    let mut count = 0;
+    for extension in ["mp4", "mkv", "avi", "ts"] {
+        let whole = archive.scratch.path(&format!("whole.{extension}"));
+        support::ffmpeg(&["-i", videos.join("7.mp4").to_str().unwrap(), whole.to_str().unwrap()]);
+        let whole = std::fs::read(whole).unwrap();
+        for variant in 0..5 {
+            let mut bytes = whole.clone();
+            for _ in 0..(1 << (2 * variant)) {
+                let at = next() % bytes.len();
+                bytes[at] = next() as u8;
+            }
+            std::fs::write(wrecks.join(format!("{variant}.{extension}")), bytes).unwrap();
+            count += 1;
+        }
+    }
+    let mut command = vidindex(["run".as_ref(), archive.job.as_os_str()]);
+    let output = command.args(["--set", &format!("input.uri={}", wrecks.display())]).output().unwrap();
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{}", said(&output));
+    let rows = tables::rows(&archive.scratch.index(), "videos");
+    assert_eq!(rows.len(), count);
+    for row in rows {
+        assert_ne!(row["error_kind"].as_str().unwrap_or("none"), "decoder_crashed", "{row:?}");
+    }
+}

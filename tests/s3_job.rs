@@ -1,0 +1,174 @@
+//! The same job over a directory and over S3, and what can happen to objects between plan and work.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use support::s3::{CREDENTIALS, S3Server};
+use support::{Scratch, run, said, stderr, stdout, tables, test_video, vidindex};
+use vidindex::store::{self, Store, StoreConfig};
+
+/// A server with a bucket of videos, and a job over it.
+struct Bucket {
+    server: S3Server,
+    scratch: Scratch,
+    job: PathBuf,
+}
+
+impl Bucket {
+    /// Uploads `videos/` of the scratch directory below `archive/clips/`.
+    fn with_videos(scratch: Scratch) -> Option<Self> {
+        let server = S3Server::start(&["archive", "index"])?;
+        let models = scratch.small_models();
+        let job = scratch.path("s3.toml");
+        let text = format!(
+            "[input]\nuri = \"s3://archive/clips/\"\n[output]\nuri = \"s3://index/run/\"\n{models}[run]\ndevice = \"cpu\"\n{}",
+            server.section()
+        );
+        std::fs::write(&job, text).unwrap();
+        let bucket = Self { server, scratch, job };
+        bucket.copy("file", &bucket.scratch.videos(), "s3://archive/clips/");
+        Some(bucket)
+    }
+
+    /// Runs a small Python script of boto3, an S3 client that is not ours: `file` uploads a folder, `tree` downloads.
+    fn copy(&self, what: &str, folder: &Path, uri: &str) {
+        let script = "
+import boto3, os, pathlib, sys
+what, folder, uri, endpoint = sys.argv[1:]
+bucket, prefix = uri.removeprefix('s3://').split('/', 1)
+s3 = boto3.client('s3', endpoint_url=endpoint, region_name='us-east-1')
+if what == 'file':
+    for path in pathlib.Path(folder).iterdir():
+        s3.upload_file(str(path), bucket, prefix + path.name)
+else:
+    for page in s3.get_paginator('list_objects_v2').paginate(Bucket=bucket, Prefix=prefix):
+        for item in page.get('Contents', []):
+            to = pathlib.Path(folder) / item['Key'].removeprefix(prefix)
+            to.parent.mkdir(parents=True, exist_ok=True)
+            s3.download_file(bucket, item['Key'], str(to))
+";
+        let python = support::python().unwrap();
+        let mut command = Command::new(python);
+        command.args(["-c", script, what, folder.to_str().unwrap(), uri, &self.server.endpoint]).envs(CREDENTIALS);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+    }
+
+    fn vidindex(&self, args: &[&str], code: i32) -> std::process::Output {
+        let mut command = vidindex([args[0].as_ref(), self.job.as_os_str()]);
+        let output = command.args(&args[1..]).envs(CREDENTIALS).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", said(&output));
+        output
+    }
+
+    /// The index, downloaded.
+    fn index(&self) -> PathBuf {
+        let folder = self.scratch.path("downloaded");
+        self.copy("tree", &folder, "s3://index/run/");
+        folder
+    }
+}
+
+/// Rows without what differs between a directory and a bucket.
+fn comparable(index: &Path, table: &str) -> Vec<String> {
+    let mut lines: Vec<String> = tables::rows(index, table)
+        .into_iter()
+        .map(|mut row| {
+            let name = row["uri"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+            for column in [
+                "uri",
+                "video_id",
+                "etag",
+                "last_modified",
+                "run_id",
+                "indexed_at",
+                "decode_seconds",
+                "inference_seconds",
+            ] {
+                row.remove(column);
+            }
+            format!("{name} {}", serde_json::Value::Object(row))
+        })
+        .collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn a_bucket_gives_the_rows_of_a_directory() {
+    let scratch = Scratch::new();
+    let videos = scratch.videos();
+    // The index of an MP4 lies at its end unless it is asked for elsewhere.
+    test_video(&videos.join("moov at the end.mp4"), "320x240", "30", 6.0, &["-pix_fmt", "yuv420p", "-b:v", "4M"]);
+    test_video(
+        &videos.join("fast+start.mp4"),
+        "320x240",
+        "30",
+        3.0,
+        &["-pix_fmt", "yuv420p", "-movflags", "+faststart"],
+    );
+    test_video(&videos.join("b.mkv"), "320x240", "25", 5.0, &["-pix_fmt", "yuv420p"]);
+    test_video(&videos.join("c.avi"), "320x240", "25", 5.0, &["-c:v", "mpeg4", "-bf", "2"]);
+    std::fs::write(videos.join("empty.mp4"), b"").unwrap();
+    let Some(bucket) = Bucket::with_videos(scratch) else { return };
+    let local = bucket.scratch.job(&bucket.scratch.small_models());
+    run(&local, &[], 3);
+    bucket.vidindex(&["run"], 3);
+    let downloaded = bucket.index();
+    for table in ["videos", "actions", "persons"] {
+        let expected = comparable(&bucket.scratch.index(), table);
+        assert!(!expected.is_empty());
+        assert_eq!(comparable(&downloaded, table), expected, "{table}");
+    }
+    // The attempts are cleared in the bucket too, and a second run finds nothing to do.
+    assert_eq!(tables::files(&downloaded.join("_vidindex")).len(), 1, "plan.parquet alone");
+    let again = bucket.vidindex(&["run"], 0);
+    assert!(stderr(&again).contains("already indexed"), "{}", said(&again));
+}
+
+#[test]
+fn objects_that_go_or_change_after_the_plan_get_a_row_that_says_so() {
+    let scratch = Scratch::new();
+    for name in ["stays.mp4", "goes.mp4", "changes.mp4"] {
+        test_video(&scratch.videos().join(name), "160x120", "25", 3.0, &["-pix_fmt", "yuv420p"]);
+    }
+    let Some(bucket) = Bucket::with_videos(scratch) else { return };
+    let run = stdout(&bucket.vidindex(&["plan"], 0));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let config = StoreConfig { endpoint: Some(bucket.server.endpoint.clone()), ..Default::default() };
+    // SAFETY: the only test of this binary that reads these, and it has no other thread yet that does.
+    CREDENTIALS.iter().for_each(|(name, value)| unsafe { std::env::set_var(name, value) });
+    runtime.block_on(async {
+        let archive: std::sync::Arc<dyn Store> = store::open("s3://archive/clips/", &config).await.unwrap();
+        archive.delete(&["goes.mp4".to_owned()]).await.unwrap();
+        let other = archive.get("stays.mp4").await.unwrap().repeat(2);
+        archive.put("changes.mp4", other.into()).await.unwrap();
+    });
+    bucket.vidindex(&["work", "--run", &run], 0);
+    bucket.vidindex(&["seal", "--run", &run], 3);
+    for row in tables::rows(&bucket.index(), "videos") {
+        let expected = match row["uri"].as_str().unwrap() {
+            "s3://archive/clips/stays.mp4" => ("ok", "none"),
+            "s3://archive/clips/goes.mp4" => ("failed", "not_found"),
+            "s3://archive/clips/changes.mp4" => ("failed", "changed_during_read"),
+            other => panic!("{other}"),
+        };
+        let found = (row["status"].as_str().unwrap(), row["error_kind"].as_str().unwrap_or("none"));
+        assert_eq!(found, expected, "{row:?}");
+    }
+}
+
+#[test]
+fn a_missing_bucket_is_named() {
+    let scratch = Scratch::new();
+    test_video(&scratch.videos().join("a.mp4"), "160x120", "25", 1.0, &["-pix_fmt", "yuv420p"]);
+    let Some(bucket) = Bucket::with_videos(scratch) else { return };
+    for section in ["input", "output"] {
+        let output = bucket.vidindex(&["run", "--set", &format!("{section}.uri=s3://nowhere/x/")], 1);
+        let said = stderr(&output);
+        assert!(said.contains("nowhere") && said.contains("hint:"), "{said}");
+    }
+}
