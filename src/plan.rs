@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::store::Store;
 use crate::tables::escape_into;
+pub use crate::tables::shard_id;
 use crate::zoo::inspect::hex;
 use indexed::{Earlier, Indexed};
 pub use manifest::RunRecord;
@@ -85,11 +86,6 @@ impl Shard {
     pub fn size_bytes(&self) -> u64 {
         self.videos.iter().map(|video| video.size_bytes).sum()
     }
-}
-
-/// A shard's index as it stands in keys, where only the index is at hand: it sorts as text for a million shards.
-pub fn shard_id(index: u32) -> String {
-    format!("{index:06}")
 }
 
 /// Names a run and sorts by the time it was planned: `20261123T073712123Z-ab12cd`.

@@ -18,7 +18,6 @@ use arrow::datatypes::{DataType, Field, SchemaRef};
 use arrow::error::ArrowError;
 use serde::{Deserialize, Serialize};
 
-use crate::plan::shard_id;
 pub use actions::{ActionRow, LabelScore};
 pub use layout::{Provenance, writer_properties};
 pub use persons::PersonRow;
@@ -105,6 +104,11 @@ pub fn part_key(table: Table, model: Option<&str>, partition_path: &str, run_id:
     key.push('/');
     key.push_str(&part_name(run_id, shard));
     key
+}
+
+/// A shard's index as it stands in keys, where only the index is at hand: it sorts as text for a million shards.
+pub fn shard_id(index: u32) -> String {
+    format!("{index:06}")
 }
 
 /// `part-<run>-<shard>.parquet`: what every file of a shard is called, in its own directory.

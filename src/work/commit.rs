@@ -20,9 +20,8 @@ use serde::{Deserialize, Serialize};
 use super::encode::PartFile;
 use crate::error::{Error, Result, VideoErrorKind};
 use crate::plan::manifest::RUNS_PREFIX;
-use crate::plan::shard_id;
 use crate::store::{PutNew, Store, StoreErrorKind};
-use crate::tables::{Table, VideoRow, VideoStatus, part_name};
+use crate::tables::{Table, VideoRow, VideoStatus, part_name, shard_id};
 
 /// Version of the commit record.
 pub const COMMIT_SCHEMA_VERSION: u32 = 1;

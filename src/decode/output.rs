@@ -1,0 +1,62 @@
+//! The child's way back to its parent: messages over a socket, frames in shared memory.
+
+use std::io::{self, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+use memmap2::MmapMut;
+
+use super::protocol::{Layout, Message, Order, SlotKind};
+
+/// The way back to the parent: messages, and frames in shared memory.
+pub(super) struct Output {
+    pub(super) control: UnixStream,
+    pub(super) orders: BufReader<UnixStream>,
+    pub(super) memory: MmapMut,
+    pub(super) layout: Layout,
+    pub(super) free: [Vec<usize>; 2],
+    pub(super) waited_us: u64,
+}
+
+impl Output {
+    pub(super) fn send(&mut self, message: &Message) -> io::Result<()> {
+        let body = serde_json::to_vec(message)?;
+        let mut framed = (body.len() as u32).to_le_bytes().to_vec();
+        framed.extend_from_slice(&body);
+        self.control.write_all(&framed)
+    }
+
+    /// A free slot of this kind; waits until the parent frees one.
+    pub(super) fn slot(&mut self, kind: SlotKind) -> io::Result<usize> {
+        let started = Instant::now();
+        loop {
+            if let Some(slot) = self.free[kind as usize].pop() {
+                self.waited_us += started.elapsed().as_micros() as u64;
+                return Ok(slot);
+            }
+            if let Order::Free { kind, slot } = receive(&mut self.orders)? {
+                self.free[kind as usize].push(slot);
+            }
+        }
+    }
+
+    pub(super) fn bytes(&mut self, kind: SlotKind, slot: usize) -> &mut [u8] {
+        &mut self.memory[self.layout.range(kind, slot)]
+    }
+
+    pub(super) fn floats(&mut self, slot: usize) -> &mut [f32] {
+        let bytes = self.bytes(SlotKind::Clip, slot);
+        // SAFETY: slots begin on page borders, so nothing is cut off at either end; any bits are a valid f32.
+        let (before, floats, _) = unsafe { bytes.align_to_mut::<f32>() };
+        debug_assert!(before.is_empty());
+        floats
+    }
+}
+
+pub(super) fn receive(orders: &mut impl Read) -> io::Result<Order> {
+    let mut length = [0u8; 4];
+    orders.read_exact(&mut length)?;
+    let mut body = vec![0u8; u32::from_le_bytes(length) as usize];
+    orders.read_exact(&mut body)?;
+    Ok(serde_json::from_slice(&body)?)
+}

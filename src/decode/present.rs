@@ -1,0 +1,238 @@
+//! Presentation: decoded frames in order and in time, and what the models need of them sent to the parent.
+
+use ffmpeg_next::codec::decoder;
+use ffmpeg_next::frame::Video as Frame;
+use ffmpeg_next::{Error as AvError, Packet, Rational};
+
+use super::child::{PIXELS_MAX, Stop, av, too_large};
+use super::output::Output;
+use super::protocol::{ClipSpec, Message, Request, SlotKind, Totals};
+use super::sample::{DetectionSampler, Presented, Reorder, Segment, SegmentSampler, linspace_index};
+use super::scale::{Converter, Rgb, clip_frame, letterboxed};
+use crate::error::{VideoError, VideoErrorKind};
+
+/// Frames held back so that a decoder's timestamps may be out of order by as many (B-frames packed in AVI).
+const REORDER_FRAMES: usize = 4;
+
+/// Decoded frames of an open segment are kept as they are up to this share of the process's memory, then scaled early.
+const HELD_SHARE: u64 = 4;
+
+/// A frame of an open segment, as decoded or, where many are held, as scaled already (`[3, crop, crop]`).
+enum Held {
+    Decoded(Frame),
+    Scaled(Vec<f32>),
+}
+
+impl Held {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Decoded(frame) => (0..frame.planes()).map(|plane| frame.data(plane).len()).sum(),
+            Self::Scaled(_) => 0,
+        }
+    }
+}
+
+/// Brings frames into presentation order, times them, and sends what the models need of them.
+pub(super) struct Presenter<'a> {
+    request: &'a Request,
+    output: &'a mut Output,
+    pub(super) totals: &'a mut Totals,
+    reorder: Reorder<Frame>,
+    clock: Clock,
+    detections: Option<DetectionSampler>,
+    segments: Option<SegmentSampler<Held>>,
+    converter: Converter,
+}
+
+impl<'a> Presenter<'a> {
+    pub(super) fn new(
+        request: &'a Request,
+        output: &'a mut Output,
+        totals: &'a mut Totals,
+        time_base: Rational,
+        rotation: u16,
+        frame_seconds: f64,
+    ) -> Self {
+        Self {
+            request,
+            output,
+            totals,
+            reorder: Reorder::new(REORDER_FRAMES),
+            clock: Clock { time_base: f64::from(time_base), frame_seconds, ..Default::default() },
+            detections: request.images.as_ref().map(|spec| DetectionSampler::new(spec.frames_per_second)),
+            segments: request.clips.as_ref().map(|spec| SegmentSampler::new(spec.clip_seconds, spec.stride_seconds)),
+            converter: Converter::new(rotation),
+        }
+    }
+
+    /// Gives the decoder a packet, or the stream's end, and presents every frame that comes out.
+    pub(super) fn feed(&mut self, decoder: &mut decoder::Video, packet: Option<&Packet>) -> Result<(), Stop> {
+        let sent = match packet {
+            Some(packet) => decoder.send_packet(packet),
+            None => decoder.send_eof(),
+        };
+        self.note(sent)?;
+        loop {
+            let mut frame = Frame::empty();
+            match decoder.receive_frame(&mut frame) {
+                Ok(()) => {
+                    let pts = self.clock.pts(frame.timestamp());
+                    if let Some((pts, frame)) = self.reorder.push(pts, frame) {
+                        self.present(pts, frame)?;
+                    }
+                }
+                Err(AvError::Eof | AvError::Other { errno: ffmpeg_next::error::EAGAIN }) => return Ok(()),
+                Err(error) => self.note(Err(error))?,
+            }
+        }
+    }
+
+    /// Counts a decoder's complaint; only lack of memory ends the video. Before the first frame there is nothing to
+    /// damage: a recording may begin between two key frames.
+    fn note(&mut self, result: Result<(), AvError>) -> Result<(), Stop> {
+        match result {
+            Err(error @ AvError::Other { errno: ffmpeg_next::error::ENOMEM }) => Err(av("decode", error).into()),
+            Err(AvError::Eof) | Ok(()) => Ok(()),
+            Err(_) => {
+                self.totals.damaged += u64::from(self.totals.frames_decoded > 0);
+                Ok(())
+            }
+        }
+    }
+
+    fn present(&mut self, pts: i64, frame: Frame) -> Result<(), Stop> {
+        let time_seconds = self.clock.seconds(pts);
+        self.totals.start_seconds = self.totals.start_seconds.or(self.clock.origin);
+        let number = self.totals.frames_decoded as i64;
+        self.totals.frames_decoded += 1;
+        self.totals.damaged += u64::from(frame.is_corrupt());
+        self.totals.end_seconds = time_seconds + self.clock.frame_seconds;
+        if self.detections.as_mut().is_some_and(|sampler| sampler.takes(time_seconds)) {
+            self.send_image(number, time_seconds, &frame)?;
+        }
+        let (Some(segments), Some(spec)) = (&mut self.segments, &self.request.clips) else { return Ok(()) };
+        let held = Held::Decoded(frame);
+        let held_bytes: usize = segments.held().map(|p| p.frame.bytes()).sum::<usize>() + held.bytes();
+        let held = match held {
+            Held::Decoded(frame) if held_bytes as u64 > self.request.memory_bytes / HELD_SHARE => {
+                let picture = rgb(&mut self.converter, &frame)?;
+                let mut scaled = vec![0.0; 3 * spec.crop * spec.crop];
+                clip_frame(&picture, &ClipSpec { frames: 1, ..spec.clone() }, 0, &mut scaled);
+                Held::Scaled(scaled)
+            }
+            held => held,
+        };
+        let (output, converter) = (&mut *self.output, &mut self.converter);
+        segments.push(Presented { number, time_seconds, frame: held }, |s| send_clip(output, converter, spec, s))
+    }
+
+    /// Presents what is still held back, and closes the last segments.
+    pub(super) fn finish(&mut self) -> Result<(), Stop> {
+        while let Some((pts, frame)) = self.reorder.pop() {
+            self.present(pts, frame)?;
+        }
+        let (Some(segments), Some(spec)) = (&mut self.segments, &self.request.clips) else { return Ok(()) };
+        let (output, converter) = (&mut *self.output, &mut self.converter);
+        segments.finish(self.totals.end_seconds, |s| send_clip(output, converter, spec, s))
+    }
+
+    fn send_image(&mut self, frame: i64, time_seconds: f64, decoded: &Frame) -> Result<(), Stop> {
+        let Some(spec) = &self.request.images else { return Ok(()) };
+        let slot = self.output.slot(SlotKind::Image)?;
+        let picture = rgb(&mut self.converter, decoded)?;
+        letterboxed(&picture, spec.side, self.output.bytes(SlotKind::Image, slot));
+        let (width, height) = (picture.width as u32, picture.height as u32);
+        Ok(self.output.send(&Message::Image { slot, frame, time_seconds, width, height })?)
+    }
+}
+
+fn rgb(converter: &mut Converter, frame: &Frame) -> Result<Rgb, VideoError> {
+    if u64::from(frame.width()) * u64::from(frame.height()) > PIXELS_MAX {
+        return Err(too_large(format!("a frame of {} x {}", frame.width(), frame.height())));
+    }
+    converter.rgb(frame).map_err(|error| match error {
+        AvError::InvalidData => {
+            VideoError::new(VideoErrorKind::Unsupported, format!("no conversion from {:?} to RGB", frame.format()))
+        }
+        error => av("convert a frame to RGB", error),
+    })
+}
+
+fn send_clip(
+    output: &mut Output,
+    converter: &mut Converter,
+    spec: &ClipSpec,
+    segment: Segment<'_, Held>,
+) -> Result<(), Stop> {
+    let slot = output.slot(SlotKind::Clip)?;
+    let n = segment.frames.len();
+    let picks: Vec<usize> = (0..spec.frames).map(|i| linspace_index(n, spec.frames, i)).collect();
+    let pixels = spec.crop * spec.crop;
+    for (i, &pick) in picks.iter().enumerate() {
+        let clip = output.floats(slot);
+        if i > 0 && picks[i - 1] == pick {
+            for c in 0..3 {
+                let at = (c * spec.frames + i) * pixels;
+                clip.copy_within(at - pixels..at, at);
+            }
+            continue;
+        }
+        match &segment.frames[pick].frame {
+            Held::Decoded(frame) => {
+                let picture = rgb(converter, frame)?;
+                clip_frame(&picture, spec, i, clip);
+            }
+            Held::Scaled(scaled) => {
+                for c in 0..3 {
+                    clip[(c * spec.frames + i) * pixels..][..pixels].copy_from_slice(&scaled[c * pixels..][..pixels]);
+                }
+            }
+        }
+    }
+    Ok(output.send(&Message::Clip {
+        slot,
+        segment: segment.index,
+        start_seconds: segment.start_seconds,
+        end_seconds: segment.end_seconds,
+        frames: n as i64,
+        sampled: picks.iter().map(|&pick| segment.frames[pick].number).collect(),
+    })?)
+}
+
+/// Turns timestamps into seconds since the first frame presented; never runs backwards.
+#[derive(Default)]
+struct Clock {
+    time_base: f64,
+    frame_seconds: f64,
+    last_pts: Option<i64>,
+    origin: Option<f64>,
+    last_seconds: f64,
+}
+
+impl Clock {
+    /// A frame without a timestamp follows the last one.
+    fn pts(&mut self, timestamp: Option<i64>) -> i64 {
+        let follows = || self.last_pts.map_or(0, |last| last + (self.frame_seconds / self.time_base).round() as i64);
+        let pts = timestamp.unwrap_or_else(follows);
+        self.last_pts = Some(pts);
+        pts
+    }
+
+    fn seconds(&mut self, pts: i64) -> f64 {
+        let absolute = pts as f64 * self.time_base;
+        let origin = *self.origin.get_or_insert(absolute);
+        let mut seconds = absolute - origin;
+        if seconds < self.last_seconds {
+            // A clock that was set back by a second or more is another recording in the same file: it goes on after.
+            if self.last_seconds - seconds >= 1.0 {
+                let continued = self.last_seconds + self.frame_seconds;
+                self.origin = Some(absolute - continued);
+                seconds = continued;
+            } else {
+                seconds = self.last_seconds;
+            }
+        }
+        self.last_seconds = seconds;
+        seconds
+    }
+}

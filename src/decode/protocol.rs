@@ -1,0 +1,241 @@
+//! What parent and child say to each other, and how their shared memory is laid out.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::VideoError;
+
+// Descriptors that the parent puts in place.
+pub(super) const CONTROL_FD: i32 = 3;
+pub(super) const BYTES_FD: i32 = 4;
+pub(super) const FRAMES_FD: i32 = 5;
+
+/// Clips that may be in the child's hands or on their way to a batch.
+const CLIP_SLOTS: usize = 2;
+/// Images likewise.
+const IMAGE_SLOTS: usize = 8;
+
+/// What a clip for the action model looks like.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClipSpec {
+    /// Frames of the Fast pathway, T.
+    pub frames: usize,
+    /// The short side is scaled to this many pixels.
+    pub side: usize,
+    /// Centre crop, pixels, at most `side`.
+    pub crop: usize,
+    /// Subtracted per channel, of RGB in 0..=1.
+    pub mean: [f32; 3],
+    /// Divided by per channel.
+    pub std: [f32; 3],
+    /// A segment's length.
+    pub clip_seconds: f64,
+    /// From one segment's start to the next.
+    pub stride_seconds: f64,
+}
+
+/// What an image for the detection model looks like.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImageSpec {
+    /// Width and height of the letterboxed image, pixels.
+    pub side: usize,
+    /// Images per second of video.
+    pub frames_per_second: f64,
+}
+
+/// What to make of one video.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Request {
+    /// The object's length.
+    pub size_bytes: u64,
+    /// Clips to make, if any.
+    pub clips: Option<ClipSpec>,
+    /// Images to make, if any.
+    pub images: Option<ImageSpec>,
+    /// Threads the codec may use.
+    pub threads: usize,
+    /// Private memory that the child may have.
+    pub memory_bytes: u64,
+    /// Decode nothing; only try to break out.
+    pub probe_sandbox: bool,
+}
+
+/// Where a picture lies in a letterboxed image, as YOLOv5's `letterbox` places it (scale up allowed, no stride rounding).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Letterbox {
+    /// Scale from the picture to the image.
+    pub gain: f64,
+    /// Scaled size, pixels.
+    pub width: usize,
+    /// Scaled size, pixels.
+    pub height: usize,
+    /// Bar on the left, pixels.
+    pub left: usize,
+    /// Bar above, pixels.
+    pub top: usize,
+}
+
+impl Letterbox {
+    /// A picture of `width` x `height` in an image of `side` x `side`.
+    pub fn new(width: usize, height: usize, side: usize) -> Self {
+        let gain = (side as f64 / width as f64).min(side as f64 / height as f64);
+        let scaled = |length: usize| ((length as f64 * gain).round_ties_even() as usize).clamp(1, side);
+        let (scaled_width, scaled_height) = (scaled(width), scaled(height));
+        let bar = |length: usize| ((side - length) as f64 / 2.0 - 0.1).round().max(0.0) as usize;
+        Self { gain, width: scaled_width, height: scaled_height, left: bar(scaled_width), top: bar(scaled_height) }
+    }
+}
+
+/// What the container says about the video.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StreamInfo {
+    /// FFmpeg's names of the format, comma separated.
+    pub container: String,
+    /// FFmpeg's name of the codec.
+    pub codec: String,
+    /// Pixels, as displayed (rotation applied).
+    pub width: u32,
+    /// Pixels, as displayed.
+    pub height: u32,
+    /// Degrees clockwise that frames are turned to be displayed: 0, 90, 180, 270.
+    pub rotation: u16,
+    /// Average, where known.
+    pub frames_per_second: Option<f64>,
+    /// As the container claims, where it does.
+    pub duration_seconds: Option<f64>,
+}
+
+/// What a child did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Frames presented.
+    pub frames_decoded: u64,
+    /// When the last frame's presentation ended, from the first frame's.
+    pub end_seconds: f64,
+    /// Packets and frames that were broken.
+    pub damaged: u64,
+    /// The first frame's presentation, on the container's clock.
+    pub start_seconds: Option<f64>,
+    /// Seconds spent on demuxing, decoding and scaling: waiting for neither bytes nor a slot.
+    pub decode_seconds: f64,
+    /// Seconds spent waiting for bytes.
+    pub fetch_seconds: f64,
+    /// Seconds spent waiting for a slot: inference was behind.
+    pub blocked_seconds: f64,
+}
+
+/// The two kinds of shared memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum SlotKind {
+    Clip = 0,
+    Image = 1,
+}
+
+/// From parent to child.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Order {
+    Decode(Request),
+    Free { kind: SlotKind, slot: usize },
+}
+
+/// From child to parent.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Message {
+    NotSandboxed { reason: String },
+    SandboxProbed { escapes: Vec<String> },
+    Opened(StreamInfo),
+    Clip { slot: usize, segment: i64, start_seconds: f64, end_seconds: f64, frames: i64, sampled: Vec<i64> },
+    Image { slot: usize, frame: i64, time_seconds: f64, width: u32, height: u32 },
+    Ended { totals: Totals, error: Option<VideoError> },
+}
+
+/// Where the slots lie in shared memory: clips first, each slot on a page border.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Layout {
+    clip_bytes: usize,
+    image_bytes: usize,
+}
+
+impl Layout {
+    pub(super) const PAGE: usize = 4096;
+
+    pub(super) fn of(request: &Request) -> Self {
+        let clip = request.clips.as_ref().map_or(0, |spec| 3 * spec.frames * spec.crop * spec.crop * size_of::<f32>());
+        let image = request.images.as_ref().map_or(0, |spec| 3 * spec.side * spec.side);
+        Self { clip_bytes: clip, image_bytes: image }
+    }
+
+    fn slot_bytes(&self, kind: SlotKind) -> usize {
+        match kind {
+            SlotKind::Clip => self.clip_bytes,
+            SlotKind::Image => self.image_bytes,
+        }
+    }
+
+    pub(super) fn slots(&self, kind: SlotKind) -> usize {
+        match (kind, self.slot_bytes(kind)) {
+            (_, 0) => 0,
+            (SlotKind::Clip, _) => CLIP_SLOTS,
+            (SlotKind::Image, _) => IMAGE_SLOTS,
+        }
+    }
+
+    fn stride(&self, kind: SlotKind) -> usize {
+        self.slot_bytes(kind).next_multiple_of(Self::PAGE)
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let all = |kind| self.slots(kind) * self.stride(kind);
+        (all(SlotKind::Clip) + all(SlotKind::Image)).max(Self::PAGE)
+    }
+
+    pub(super) fn range(&self, kind: SlotKind, slot: usize) -> std::ops::Range<usize> {
+        let base = match kind {
+            SlotKind::Clip => 0,
+            SlotKind::Image => self.slots(SlotKind::Clip) * self.stride(SlotKind::Clip),
+        };
+        let start = base + slot * self.stride(kind);
+        start..start + self.slot_bytes(kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wide_picture_is_letterboxed_as_the_reference_does() {
+        let at = Letterbox::new(1280, 720, 640);
+        assert_eq!((at.width, at.height, at.left, at.top), (640, 360, 0, 140));
+        let at = Letterbox::new(340, 256, 640);
+        assert_eq!((at.width, at.height, at.left, at.top), (640, 482, 0, 79));
+        let at = Letterbox::new(810, 1080, 640);
+        assert_eq!((at.width, at.height, at.left, at.top), (480, 640, 80, 0));
+    }
+
+    #[test]
+    fn slots_do_not_overlap() {
+        let request = Request {
+            clips: Some(ClipSpec {
+                frames: 3,
+                side: 10,
+                crop: 10,
+                mean: [0.0; 3],
+                std: [1.0; 3],
+                clip_seconds: 1.0,
+                stride_seconds: 1.0,
+            }),
+            images: Some(ImageSpec { side: 33, frames_per_second: 1.0 }),
+            ..Default::default()
+        };
+        let layout = Layout::of(&request);
+        let mut end = 0;
+        for kind in [SlotKind::Clip, SlotKind::Image] {
+            for slot in 0..layout.slots(kind) {
+                let range = layout.range(kind, slot);
+                assert!(range.start >= end && range.start.is_multiple_of(Layout::PAGE));
+                end = range.end;
+            }
+        }
+        assert!(end <= layout.bytes());
+    }
+}
