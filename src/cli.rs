@@ -13,6 +13,7 @@ use crate::job::Job;
 use crate::plan::manifest;
 use crate::plan::{Plan, PlanOptions, RunId};
 use crate::store::{self, Store};
+use crate::tables::Table;
 use crate::telemetry::{LogFormat, Progress, Shown};
 use crate::work::models::JobModels;
 use crate::work::{Done, Task, Worker};
@@ -389,10 +390,9 @@ impl Context {
         if json {
             let text = serde_json::to_string_pretty(&summary);
             println!("{}", text.map_err(|error| Error::failed(format!("failed to print the summary: {error}")))?);
-        } else if !self.quiet {
-            for (table, totals) in &summary.tables {
-                eprintln!("{:<10} {} rows in {} files", table.directory(), totals.rows, totals.files);
-            }
+        } else if !self.quiet && self.format == LogFormat::Text {
+            let rows = |(table, totals): (&Table, &seal::TableTotals)| format!("{table} {} rows", totals.rows);
+            eprintln!("published  {}", summary.tables.iter().map(rows).collect::<Vec<_>>().join(", "));
             if !summary.is_complete() {
                 eprintln!("missing    shards {:?}: work on them, then seal again", summary.missing);
             }
