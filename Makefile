@@ -42,8 +42,8 @@ lint: setup ## Check formatting, clippy and the documentation
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
 
-bench: setup ## Run the benchmarks
-	cargo bench --locked
+bench: setup ## Measure a run against its floor (cargo bench --bench memory: peak memory, ten minutes)
+	cargo bench --locked --bench pipeline
 
 clean: ## Delete what was built and the demo's output (not what setup installed)
 	rm -rf demo
