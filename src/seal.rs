@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::plan::manifest::RUNS_PREFIX;
+use crate::plan::shard_id;
 use crate::store::{Store, StoreErrorKind};
 use crate::tables::Table;
 use crate::work::commit::{ShardCommit, ShardTotals, read_commit};
@@ -250,6 +251,9 @@ impl<'a> Sealed<'a> {
         }
         for keys in keys.chunks(DELETE_KEYS_MAX) {
             output.delete(keys).await?;
+        }
+        for shard in self.published.difference(&self.maimed) {
+            output.clear_unfinished(&format!("{}{}/", parts_prefix(self.run_id), shard_id(*shard))).await?;
         }
         Ok(keys.len())
     }

@@ -110,6 +110,14 @@ pub trait Store: std::fmt::Debug + Send + Sync {
 
     /// Removes objects; absent ones are not an error. Directories left empty go too.
     async fn delete(&self, keys: &[String]) -> StoreResult<()>;
+
+    /// Removes what a writer that died left unfinished below `prefix` (a folder's key ending in `/`), which no listing
+    /// shows. To be called where nobody's writing counts any more.
+    async fn clear_unfinished(&self, prefix: &str) -> StoreResult<()> {
+        // Most stores show an object whole or have nothing of it.
+        let _ = prefix;
+        Ok(())
+    }
 }
 
 /// How to reach an S3 or a compatible: the job's `[store]` section. Credentials only ever come from the SDK's chain.

@@ -85,3 +85,44 @@ fn the_tables_have_their_types_and_partitions_in_duckdb() {
     assert_eq!(answers[6], json!([["True"]]));
     assert_eq!(answers[7], json!([["True"]]));
 }
+
+#[test]
+fn partitions_that_cannot_match_are_not_opened() {
+    let Some(python) = support::python() else { return };
+    let scratch = Scratch::new();
+    let day = |n: u64| std::time::UNIX_EPOCH + std::time::Duration::from_secs(86_400 * n);
+    for (camera, days) in [("cam-1", [20_000, 20_001]), ("cam-2", [20_001, 20_002])] {
+        std::fs::create_dir_all(scratch.videos().join(camera)).unwrap();
+        for n in days {
+            let file = scratch.videos().join(camera).join(format!("{n}.mp4"));
+            test_video(&file, "128x96", "25", 2.5, &["-pix_fmt", "yuv420p"]);
+            std::fs::File::options().write(true).open(file).unwrap().set_modified(day(n)).unwrap();
+        }
+    }
+    let job = scratch.job(&scratch.small_models());
+    run(&job, &["--set", "input.partition='(?<camera>cam-[^/]+)/'"], 0);
+    let answers = ask(
+        &python,
+        &scratch.index(),
+        &[
+            "SELECT dt, camera, count(*) FROM actions GROUP BY ALL ORDER BY ALL",
+            "EXPLAIN SELECT * FROM actions WHERE dt = DATE '2024-10-05' AND camera = 'cam-1'",
+            "EXPLAIN SELECT * FROM persons WHERE model = 'another'",
+            "EXPLAIN ANALYZE SELECT count(video_id) FROM persons WHERE dt >= DATE '2024-10-05' AND camera = 'cam-2'",
+        ],
+    );
+    assert_eq!(
+        answers[0],
+        json!([
+            ["2024-10-04", "cam-1", "2"],
+            ["2024-10-05", "cam-1", "2"],
+            ["2024-10-05", "cam-2", "2"],
+            ["2024-10-06", "cam-2", "2"]
+        ])
+    );
+    for (answer, files) in [(1, "1/4"), (2, "0/4"), (3, "2/4")] {
+        let plan = answers[answer].to_string();
+        eprintln!("{plan}");
+        assert!(plan.contains(files), "{files}: {plan}");
+    }
+}

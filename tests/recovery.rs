@@ -11,11 +11,17 @@ use support::{Scratch, run, said, stderr, stdout, tables, test_video, vidindex};
 
 const TABLES: [&str; 3] = ["videos", "actions", "persons"];
 
-/// Eight short videos in four shards, and the rows of an undisturbed run.
+/// Eight short videos in four shards.
 struct Archive {
     scratch: Scratch,
     job: PathBuf,
-    undisturbed: Vec<Vec<String>>,
+}
+
+/// What a run leaves that nothing disturbs.
+struct Undisturbed {
+    /// The rows of each table.
+    rows: Vec<Vec<String>>,
+    seconds: f64,
 }
 
 impl Archive {
@@ -31,15 +37,22 @@ impl Archive {
         let text = std::fs::read_to_string(&job).unwrap();
         let run_section = format!("[run]\ndevice = \"cpu\"\nshard_bytes = {}\n", bytes / 4 + 1);
         std::fs::write(&job, text + &run_section).unwrap();
-        let elsewhere = scratch.path("undisturbed");
-        run(&job, &["--set", &format!("output.uri={}", elsewhere.display())], 0);
-        let undisturbed = TABLES.map(|table| tables::stable_rows(&elsewhere, table)).to_vec();
-        assert!(undisturbed.iter().all(|rows| !rows.is_empty()));
-        Self { scratch, job, undisturbed }
+        Self { scratch, job }
     }
 
-    fn plan(&self) -> String {
-        let planned = vidindex(["plan".as_ref(), self.job.as_os_str()]).output().unwrap();
+    /// Runs the job once more, to another output.
+    fn undisturbed(&self) -> Undisturbed {
+        let elsewhere = self.scratch.path("undisturbed");
+        let started = Instant::now();
+        run(&self.job, &["--set", &format!("output.uri={}", elsewhere.display())], 0);
+        let seconds = started.elapsed().as_secs_f64();
+        let rows = TABLES.map(|table| tables::stable_rows(&elsewhere, table)).to_vec();
+        assert!(rows.iter().all(|rows| !rows.is_empty()));
+        Undisturbed { rows, seconds }
+    }
+
+    fn plan(&self, args: &[&str]) -> String {
+        let planned = vidindex(["plan".as_ref(), self.job.as_os_str()]).args(args).output().unwrap();
         assert!(planned.status.success(), "{}", said(&planned));
         stdout(&planned)
     }
@@ -56,8 +69,15 @@ impl Archive {
         stderr(&output)
     }
 
-    fn assert_undisturbed(&self) {
-        for (table, expected) in TABLES.iter().zip(&self.undisturbed) {
+    /// Every file that attempts left, whatever its name.
+    fn attempts(&self, run: &str) -> Vec<PathBuf> {
+        let parts = self.scratch.index().join("_vidindex/runs").join(run).join("parts");
+        let entries = walkdir::WalkDir::new(parts).into_iter().filter_map(Result::ok);
+        entries.filter(|entry| entry.file_type().is_file()).map(|entry| entry.into_path()).collect()
+    }
+
+    fn assert_rows(&self, undisturbed: &Undisturbed) {
+        for (table, expected) in TABLES.iter().zip(&undisturbed.rows) {
             assert_eq!(&tables::stable_rows(&self.scratch.index(), table), expected, "{table}");
         }
     }
@@ -81,6 +101,10 @@ fn is_alive(process: u32) -> bool {
     stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
 }
 
+fn send(signal: &str, process: u32) {
+    assert!(Command::new("kill").args([signal, &process.to_string()]).status().unwrap().success());
+}
+
 fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !holds() {
@@ -92,62 +116,99 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 #[test]
 fn killed_at_ten_random_moments_the_rows_are_those_of_an_undisturbed_run() {
     let archive = Archive::new();
-    let run = archive.plan();
+    let undisturbed = archive.undisturbed();
+    // A shard for each video: kills fall before, between and after commits.
+    let run = archive.plan(&["--set", "run.shard_bytes=1"]);
     // The time of day is random enough; the delays are printed so that a failure can be done again.
     let mut random = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let commits = archive.scratch.index().join("_vidindex/runs").join(&run).join("shards");
     for _ in 0..10 {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let delay = Duration::from_millis((random >> 33) % 900);
-        eprintln!("killing after {delay:?}");
+        // At the earliest before anything has begun, at the latest when a few more shards are committed.
+        let delay = Duration::from_secs_f64(undisturbed.seconds * 0.4 * ((random >> 33) % 1000) as f64 / 1000.0);
         let mut worker = archive.command("work", &run, &[]).stderr(Stdio::null()).spawn().unwrap();
         std::thread::park_timeout(delay);
+        // Stopped first: it starts no decoder between the look and the kill.
+        send("-STOP", worker.id());
         let decoders = decoders_of(worker.id());
+        let committed = std::fs::read_dir(&commits).map_or(0, Iterator::count);
+        eprintln!("killed after {delay:?} with {} decoders, {committed} shards committed", decoders.len());
         worker.kill().unwrap();
         worker.wait().unwrap();
         wait_until("the end of every decoder", || !decoders.iter().any(|decoder| is_alive(*decoder)));
     }
     archive.expect("work", &run, &[], 0);
+    for delay in [0, 3, 6, 9, 12].map(Duration::from_millis) {
+        let mut sealer = archive.command("seal", &run, &[]).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::park_timeout(delay);
+        sealer.kill().unwrap();
+        sealer.wait().unwrap();
+    }
     archive.expect("seal", &run, &[], 0);
-    archive.assert_undisturbed();
-    let attempts = archive.scratch.index().join("_vidindex/runs").join(&run).join("parts");
-    assert_eq!(tables::files(&attempts), Vec::<PathBuf>::new());
+    archive.assert_rows(&undisturbed);
+    assert_eq!(archive.attempts(&run), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn what_killed_workers_left_half_written_is_cleared() {
+    let archive = Archive::new();
+    let run = archive.plan(&[]);
+    let parts = archive.scratch.index().join("_vidindex/runs").join(&run).join("parts");
+    // A whole file, one that was being written, and a folder without any.
+    let left = ["000000/attempt-a/videos/whole.parquet", "000001/attempt-b/videos/.vidindex-tmp-0a1b2c"];
+    for name in left {
+        std::fs::create_dir_all(parts.join(name).parent().unwrap()).unwrap();
+        std::fs::write(parts.join(name), "cut off").unwrap();
+    }
+    std::fs::create_dir_all(parts.join("000002/attempt-c/videos")).unwrap();
+    archive.expect("work", &run, &["--task", "0/2"], 0);
+    archive.expect("seal", &run, &[], 3);
+    assert_eq!(archive.attempts(&run), [parts.join(left[1])], "shard 1 may still be at work");
+    archive.expect("work", &run, &["--task", "1/2"], 0);
+    archive.expect("seal", &run, &[], 0);
+    assert_eq!(archive.attempts(&run), Vec::<PathBuf>::new());
+    archive.assert_rows(&archive.undisturbed());
 }
 
 #[test]
 fn three_workers_at_once_on_the_same_shards_leave_the_rows_once() {
     let archive = Archive::new();
-    let run = archive.plan();
+    let run = archive.plan(&[]);
     let workers: Vec<_> = (0..3).map(|_| archive.command("work", &run, &[]).spawn().unwrap()).collect();
     for worker in workers {
         let output = worker.wait_with_output().unwrap();
         assert!(output.status.success(), "{}", said(&output));
     }
     archive.expect("seal", &run, &[], 0);
-    archive.assert_undisturbed();
+    archive.assert_rows(&archive.undisturbed());
 }
 
 #[test]
 fn a_run_done_in_part_is_sealed_in_part_and_then_whole() {
     let archive = Archive::new();
-    let run = archive.plan();
+    let undisturbed = archive.undisturbed();
+    let run = archive.plan(&[]);
     archive.expect("work", &run, &["--task", "0/2"], 0);
     let said = archive.expect("seal", &run, &[], 3);
     assert!(said.contains("missing") && said.contains("[1, 3]"), "{said}");
     let part = tables::stable_rows(&archive.scratch.index(), "videos");
-    assert!(!part.is_empty() && part.len() < archive.undisturbed[0].len());
+    assert!(!part.is_empty() && part.len() < undisturbed.rows[0].len());
+    assert!(part.iter().all(|row| undisturbed.rows[0].contains(row)));
+    tables::assert_counts(&archive.scratch.index());
     archive.expect("work", &run, &["--task", "1/2"], 0);
     archive.expect("seal", &run, &[], 0);
-    archive.assert_undisturbed();
+    archive.assert_rows(&undisturbed);
     let files = tables::files(&archive.scratch.index());
     archive.expect("seal", &run, &[], 0);
     archive.expect("work", &run, &[], 0);
     assert_eq!(tables::files(&archive.scratch.index()), files);
-    archive.assert_undisturbed();
+    archive.assert_rows(&undisturbed);
 }
 
 #[test]
 fn what_else_lies_in_the_output_stays_as_it_is() {
     let archive = Archive::new();
+    archive.undisturbed();
     let index = archive.scratch.index();
     let foreign = [
         "videos/dt=2020-01-01/part-other-000000.parquet",
@@ -168,26 +229,30 @@ fn what_else_lies_in_the_output_stays_as_it_is() {
 #[test]
 fn a_signal_ends_the_work_soon_and_with_its_own_code() {
     let archive = Archive::new();
-    let run = archive.plan();
+    let run = archive.plan(&[]);
+    let temporary = archive.scratch.path("tmp");
+    std::fs::create_dir(&temporary).unwrap();
     for (signal, code) in [("-TERM", 143), ("-INT", 130)] {
-        let mut worker = archive.command("work", &run, &["--task", "0/1"]).stderr(Stdio::null()).spawn().unwrap();
+        let mut command = archive.command("work", &run, &["--task", "0/1"]);
+        let mut worker = command.env("TMPDIR", &temporary).stderr(Stdio::null()).spawn().unwrap();
         wait_until("a decoder", || !decoders_of(worker.id()).is_empty());
         let decoders = decoders_of(worker.id());
         let asked = Instant::now();
-        assert!(Command::new("kill").args([signal, &worker.id().to_string()]).status().unwrap().success());
+        send(signal, worker.id());
         assert_eq!(worker.wait().unwrap().code(), Some(code));
+        assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0, "its scratch files are gone");
         assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
         wait_until("the end of every decoder", || !decoders.iter().any(|decoder| is_alive(*decoder)));
     }
     archive.expect("work", &run, &[], 0);
     archive.expect("seal", &run, &[], 0);
-    archive.assert_undisturbed();
+    archive.assert_rows(&archive.undisturbed());
 }
 
 #[test]
 fn other_settings_than_the_plans_are_refused() {
     let archive = Archive::new();
-    let run = archive.plan();
+    let run = archive.plan(&[]);
     let said = archive.expect("work", &run, &["--set", "persons.iou=0.7"], 2);
     assert!(said.contains(&run) && said.contains("hint:"), "{said}");
 }
@@ -198,7 +263,7 @@ fn signal_the_long_videos_decoder(signal: &str, args: &[&str]) -> String {
     let archive = Archive::new();
     let long = archive.scratch.videos().join("long.mp4");
     test_video(&long, "640x360", "30", 40.0, &["-pix_fmt", "yuv420p", "-preset", "ultrafast"]);
-    let run = archive.plan();
+    let run = archive.plan(&[]);
     let mut worker = archive.command("work", &run, args).stderr(Stdio::null()).spawn().unwrap();
     // It is the last by name, and larger than a shard should be: when the others are committed, its decoder is alone.
     let state = archive.scratch.index().join("_vidindex/runs").join(&run);
@@ -208,10 +273,10 @@ fn signal_the_long_videos_decoder(signal: &str, args: &[&str]) -> String {
     wait_until("the commit of the other shards", || committed() == others);
     wait_until("the long video's decoder", || !decoders_of(worker.id()).is_empty());
     std::thread::park_timeout(Duration::from_millis(300));
-    let decoder = decoders_of(worker.id())[0].to_string();
-    assert!(Command::new("kill").args([signal, &decoder]).status().unwrap().success());
+    send(signal, decoders_of(worker.id())[0]);
     assert!(worker.wait().unwrap().success());
     archive.expect("seal", &run, &[], 3);
+    tables::assert_counts(&archive.scratch.index());
     let rows = tables::rows(&archive.scratch.index(), "videos");
     assert_eq!(rows.len(), 9);
     let mut found = String::new();
@@ -264,8 +329,10 @@ fn damaged_files_never_stop_a_run() {
     let mut command = vidindex(["run".as_ref(), archive.job.as_os_str()]);
     let output = command.args(["--set", &format!("input.uri={}", wrecks.display())]).output().unwrap();
     assert!(matches!(output.status.code(), Some(0 | 3)), "{}", said(&output));
+    tables::assert_counts(&archive.scratch.index());
     let rows = tables::rows(&archive.scratch.index(), "videos");
-    assert_eq!(rows.len(), count);
+    let addresses: std::collections::BTreeSet<_> = rows.iter().map(|row| row["uri"].to_string()).collect();
+    assert_eq!((rows.len(), addresses.len()), (count, count));
     for row in rows {
         assert_ne!(row["error_kind"].as_str().unwrap_or("none"), "decoder_crashed", "{row:?}");
     }

@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -114,10 +116,25 @@ fn a_bucket_gives_the_rows_of_a_directory() {
     test_video(&videos.join("c.avi"), "320x240", "25", 5.0, &["-c:v", "mpeg4", "-bf", "2"]);
     std::fs::write(videos.join("empty.mp4"), b"").unwrap();
     let Some(bucket) = Bucket::with_videos(scratch) else { return };
+    // Neighbours whose keys begin alike, in the archive and in the output.
+    let neighbour = bucket.scratch.path("neighbour");
+    std::fs::create_dir(&neighbour).unwrap();
+    std::fs::copy(bucket.scratch.videos().join("b.mkv"), neighbour.join("n.mkv")).unwrap();
+    for uri in ["s3://archive/clips-2/", "s3://index/run-2/videos/", "s3://index/"] {
+        bucket.copy("file", &neighbour, uri);
+    }
     let local = bucket.scratch.job(&bucket.scratch.small_models());
     run(&local, &[], 3);
-    bucket.vidindex(&["run"], 3);
+    bucket.vidindex(&["run", "--set", "input.uri=s3://archive/clips"], 3);
     let downloaded = bucket.index();
+    let everything = bucket.scratch.path("everything");
+    bucket.copy("tree", &everything, "s3://index/");
+    let top: BTreeSet<_> = std::fs::read_dir(&everything).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(top, ["n.mkv", "run", "run-2"].map(OsString::from).into());
+    let kept = |name: &str| std::fs::read(everything.join(name)).unwrap();
+    assert!(
+        kept("n.mkv") == std::fs::read(neighbour.join("n.mkv")).unwrap() && kept("n.mkv") == kept("run-2/videos/n.mkv")
+    );
     for table in ["videos", "actions", "persons"] {
         let expected = comparable(&bucket.scratch.index(), table);
         assert!(!expected.is_empty());

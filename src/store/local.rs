@@ -165,6 +165,24 @@ impl Store for LocalStore {
         }
         Ok(())
     }
+
+    async fn clear_unfinished(&self, prefix: &str) -> StoreResult<()> {
+        self.blocking("clear", prefix, |folder| {
+            // From the leaves up. A file that a writer is just done with, and a folder that it has just filled, stay.
+            for entry in WalkDir::new(folder).contents_first(true).into_iter().filter_map(Result::ok) {
+                if entry.file_type().is_dir() {
+                    let _ = fs::remove_dir(entry.path());
+                } else if entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX) {
+                    match fs::remove_file(entry.path()) {
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                        _ => {}
+                    }
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
 }
 
 /// Hands every file below `prefix` to `send`, by name, until it wants no more.

@@ -36,6 +36,29 @@ pub(crate) fn stable_rows(index: &Path, table: &str) -> Vec<String> {
     lines
 }
 
+/// Checks that each video has one row, that the other tables hold as many rows of it as that row says, and that a status
+/// other than `ok` comes with its reason.
+pub(crate) fn assert_counts(index: &Path) {
+    let count = |table: &str| {
+        let mut counts = std::collections::BTreeMap::<String, i64>::new();
+        for row in rows(index, table) {
+            *counts.entry(row["video_id"].to_string()).or_default() += 1;
+        }
+        counts
+    };
+    let (videos, mut actions, mut persons) = (rows(index, "videos"), count("actions"), count("persons"));
+    assert_eq!(count("videos").len(), videos.len(), "a video has two rows");
+    for row in videos {
+        let id = row["video_id"].to_string();
+        let found = (actions.remove(&id).unwrap_or(0), persons.remove(&id).unwrap_or(0));
+        assert_eq!(found, (row["segments"].as_i64().unwrap(), row["boxes"].as_i64().unwrap()), "{row:?}");
+        assert_eq!(row["status"] == "ok", row["error_kind"].is_null(), "{row:?}");
+        assert_eq!(row["status"] == "ok", row["error_message"].is_null(), "{row:?}");
+        assert!(row["status"] != "failed" || found == (0, 0), "{row:?}");
+    }
+    assert!(actions.is_empty() && persons.is_empty(), "rows of no video");
+}
+
 /// The Parquet files below a folder, sorted.
 pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
