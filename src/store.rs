@@ -132,10 +132,27 @@ pub struct StoreConfig {
     pub path_style: Option<bool>,
 }
 
-/// Opens `s3://bucket/prefix/` or a directory (`file:///…` or a path). A directory need not be there yet to be written to.
+/// Opens `s3://bucket/prefix/` or a directory (`file:///…` or a path).
+///
+/// A directory need not be there yet to be written to: the first put makes it. A bucket is asked for once, so that a
+/// wrong name, absent credentials or a dead endpoint is told here, within seconds, and not in the middle of the work.
+///
+/// # Errors
+/// `NoRoot`, `AccessDenied` or `Unreachable` with what to check.
 pub async fn open(uri: &str, config: &StoreConfig) -> StoreResult<Arc<dyn Store>> {
-    match uri.strip_prefix("s3://") {
-        Some(rest) => Ok(Arc::new(s3::S3Store::open(rest, config).await?)),
-        None => Ok(Arc::new(local::LocalStore::open(uri.strip_prefix("file://").unwrap_or(uri))?)),
+    if let Some(rest) = uri.strip_prefix("s3://") {
+        return Ok(Arc::new(s3::S3Store::open(rest, config).await?));
     }
+    let path = uri.strip_prefix("file://").unwrap_or(uri);
+    if path.is_empty() || path.contains("://") {
+        return Err(StoreError {
+            kind: StoreErrorKind::NoRoot,
+            message: format!("`{uri}` is not the address of a store"),
+            hint: Some(
+                "give `s3://bucket/prefix/` (with `endpoint` in [store] for an S3 compatible), `file:///directory` or a path"
+                    .to_owned(),
+            ),
+        });
+    }
+    Ok(Arc::new(local::LocalStore::open(path)?))
 }

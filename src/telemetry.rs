@@ -35,8 +35,9 @@ pub enum LogFormat {
 pub fn init(format: LogFormat, verbosity: i8) {
     let level = match verbosity {
         ..0 => "error",
-        0 => "warn,vidindex=info",
-        1 => "info,vidindex=debug",
+        // The SDK warns of every step of its credentials' chain that it passes over.
+        0 => "warn,aws_config=error,vidindex=info",
+        1 => "info,aws_config=warn,vidindex=debug",
         2.. => "debug,vidindex=trace",
     };
     let filter = EnvFilter::try_from_env("VIDINDEX_LOG").unwrap_or_else(|_| EnvFilter::new(level));

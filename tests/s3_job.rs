@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::s3::{CREDENTIALS, S3Server};
+use support::s3::{S3Server, environment, set_credentials};
 use support::{Scratch, run, said, stderr, stdout, tables, test_video, vidindex};
 use vidindex::store::{self, Store, StoreConfig};
 
@@ -22,12 +22,13 @@ struct Bucket {
 impl Bucket {
     /// Uploads `videos/` of the scratch directory below `archive/clips/`.
     fn with_videos(scratch: Scratch) -> Option<Self> {
-        let server = S3Server::start(&["archive", "index"])?;
+        let server = S3Server::start()?;
+        ["archive", "index"].iter().for_each(|name| server.create_bucket(name));
         let models = scratch.small_models();
         let job = scratch.path("s3.toml");
         let text = format!(
             "[input]\nuri = \"s3://archive/clips/\"\n[output]\nuri = \"s3://index/run/\"\n{models}[run]\ndevice = \"cpu\"\n{}",
-            server.section()
+            server.job_section()
         );
         std::fs::write(&job, text).unwrap();
         let bucket = Self { server, scratch, job };
@@ -54,14 +55,14 @@ else:
 ";
         let python = support::python().unwrap();
         let mut command = Command::new(python);
-        command.args(["-c", script, what, folder.to_str().unwrap(), uri, &self.server.endpoint]).envs(CREDENTIALS);
+        command.args(["-c", script, what, folder.to_str().unwrap(), uri, &self.server.endpoint()]).envs(environment());
         let output = command.output().unwrap();
         assert!(output.status.success(), "{}", said(&output));
     }
 
     fn vidindex(&self, args: &[&str], code: i32) -> std::process::Output {
         let mut command = vidindex([args[0].as_ref(), self.job.as_os_str()]);
-        let output = command.args(&args[1..]).envs(CREDENTIALS).output().unwrap();
+        let output = command.args(&args[1..]).envs(environment()).output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{}", said(&output));
         output
     }
@@ -155,9 +156,8 @@ fn objects_that_go_or_change_after_the_plan_get_a_row_that_says_so() {
     let Some(bucket) = Bucket::with_videos(scratch) else { return };
     let run = stdout(&bucket.vidindex(&["plan"], 0));
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let config = StoreConfig { endpoint: Some(bucket.server.endpoint.clone()), ..Default::default() };
-    // SAFETY: the only test of this binary that reads these, and it has no other thread yet that does.
-    CREDENTIALS.iter().for_each(|(name, value)| unsafe { std::env::set_var(name, value) });
+    let config = StoreConfig { endpoint: Some(bucket.server.endpoint()), ..Default::default() };
+    set_credentials();
     runtime.block_on(async {
         let archive: std::sync::Arc<dyn Store> = store::open("s3://archive/clips/", &config).await.unwrap();
         archive.delete(&["goes.mp4".to_owned()]).await.unwrap();

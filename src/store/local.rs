@@ -1,66 +1,229 @@
-//! A store in a directory: objects are files, and a rename makes them appear whole.
+//! A store in a directory: keys are paths below it, publishing is a rename, and a put-if-absent is a rename that
+//! refuses to replace.
 
 use std::fs::{self, File, Metadata};
-use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
-use futures::stream::{BoxStream, StreamExt};
+use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use tempfile::NamedTempFile;
 use tokio::sync::mpsc;
 use walkdir::WalkDir;
 
 use super::{ObjectMeta, PutNew, RangeRead, Store, StoreError, StoreErrorKind, StoreResult};
 
-/// Files being written are called so until they are whole; listings leave them out.
-const TEMPORARY_PREFIX: &str = ".vidindex-tmp-";
+/// Begins the name of a file that is still being written; such files are never listed.
+const TEMPORARY: &str = ".vidindex-tmp-";
 
-/// Entries that the walk may be ahead of its reader.
-const LISTED_AHEAD: usize = 1024;
+/// Objects that the walk may be ahead of who reads the listing.
+const LISTED_AHEAD_MAX: usize = 1024;
 
-/// A directory, made when something is first written to it.
+/// Tries at making a directory and a file in it, while a concurrent delete removes directories left empty.
+const DIRECTORY_TRIES: usize = 16;
+
+/// A directory as a store.
 #[derive(Debug, Clone)]
 pub(super) struct LocalStore {
     root: PathBuf,
 }
 
 impl LocalStore {
-    /// The directory at `path`, relative to the working directory.
+    /// Takes the path as it was given, made absolute, so that an address stays the same when a link on the way is
+    /// pointed elsewhere; only a path with `..` in it is resolved. Touches nothing else: the directory may be absent.
     pub(super) fn open(path: &str) -> StoreResult<Self> {
-        let root = std::path::absolute(path).map_err(|error| failed("open", Path::new(path), &error))?;
-        if root.is_file() {
+        let path = Path::new(path);
+        let root = if path.components().any(|part| part == Component::ParentDir) {
+            path.canonicalize().or_else(|_| std::path::absolute(path))
+        } else {
+            std::path::absolute(path)
+        };
+        match root {
+            Ok(root) => Ok(Self { root: root.components().collect() }),
+            Err(error) => Err(failure("open", path, &error)),
+        }
+    }
+
+    /// The file behind a key. Keys that could name a file outside the root, or one file by two names, are refused.
+    fn path(&self, key: &str) -> StoreResult<PathBuf> {
+        if key.split('/').any(|part| matches!(part, "" | "." | "..") || part.contains('\0')) {
             return Err(StoreError {
-                kind: StoreErrorKind::NoRoot,
-                message: format!("{} is a file", root.display()),
-                hint: Some("name the folder, and the file's name under include".to_owned()),
+                kind: StoreErrorKind::Other,
+                message: format!("`{}` is not a key below {}", key.escape_default(), self.root.display()),
+                hint: None,
             });
         }
-        Ok(Self { root })
+        Ok(self.root.join(key))
     }
 
-    /// The file of a key. No key leads out of the root.
-    fn path(&self, key: &str) -> StoreResult<PathBuf> {
-        let inside = Path::new(key).components().all(|part| matches!(part, Component::Normal(_)));
-        if inside && !key.is_empty() {
-            return Ok(self.root.join(key));
+    /// The same failure, told as the root's where the root is what is missing.
+    fn failure(&self, action: &str, path: &Path, error: &io::Error) -> StoreError {
+        if error.kind() == ErrorKind::NotFound && !self.root.exists() {
+            self.no_root()
+        } else {
+            failure(action, path, error)
         }
-        let message = format!("{key:?} is no key below {}", self.root.display());
-        Err(StoreError { kind: StoreErrorKind::Other, message, hint: None })
     }
 
-    /// Runs file operations on a key's path where they may block.
-    async fn blocking<T: Send + 'static>(
+    fn no_root(&self) -> StoreError {
+        StoreError {
+            kind: StoreErrorKind::NoRoot,
+            message: format!("failed to list {}: the directory does not exist", self.root.display()),
+            hint: Some("check the `uri` in the job file; a relative path starts where vidindex was started".to_owned()),
+        }
+    }
+
+    /// Ends with the walk's end or the receiver's.
+    fn walk(&self, prefix: &str, objects: &mpsc::Sender<StoreResult<ObjectMeta>>) -> StoreResult<()> {
+        match fs::metadata(&self.root) {
+            Ok(root) if root.is_dir() => {}
+            Ok(_) => {
+                return Err(StoreError {
+                    kind: StoreErrorKind::NoRoot,
+                    message: format!("failed to list {}: it is a file, not a directory", self.root.display()),
+                    hint: Some("give the directory that holds it, and the file's name in `include`".to_owned()),
+                });
+            }
+            // A directory to be written to comes into being with the first file: nothing is below it yet.
+            Err(error) if error.kind() == ErrorKind::NotFound && !prefix.is_empty() => return Ok(()),
+            Err(error) => return Err(self.failure("list", &self.root, &error)),
+        }
+        let folder = match prefix.trim_end_matches('/') {
+            "" => self.root.clone(),
+            folder => self.path(folder)?,
+        };
+        if !folder.is_dir() {
+            return Ok(());
+        }
+        for entry in WalkDir::new(&folder).min_depth(1).follow_links(true).sort_by_file_name() {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => match self.walk_failure(&error) {
+                    Some(error) => return Err(error),
+                    None => continue,
+                },
+            };
+            if !entry.file_type().is_file() || entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes()) {
+                continue;
+            }
+            let Some(key) = entry.path().strip_prefix(&self.root).ok().and_then(Path::to_str) else {
+                tracing::warn!(path = %entry.path().display(), "skipped a file whose name is not UTF-8");
+                continue;
+            };
+            // A file that vanished since its directory was read is as good as never seen.
+            let Ok(metadata) = fs::metadata(entry.path()) else { continue };
+            if objects.blocking_send(Ok(describe(key.to_owned(), &metadata))).is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// What ends a listing: a directory that cannot be read hides videos. What does not is told and passed over.
+    fn walk_failure(&self, error: &walkdir::Error) -> Option<StoreError> {
+        let path = error.path().unwrap_or(&self.root);
+        if error.loop_ancestor().is_some() {
+            tracing::warn!(path = %path.display(), "skipped a link to a directory that holds it");
+            return None;
+        }
+        match error.io_error() {
+            Some(cause) if absent(cause) || cause.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+                if path.is_symlink() {
+                    tracing::warn!(path = %path.display(), "skipped a link that leads nowhere");
+                }
+                None
+            }
+            Some(cause) => Some(failure("list", path, cause)),
+            None => Some(failure("list", path, &io::Error::other(error.to_string()))),
+        }
+    }
+
+    fn read(&self, key: &str, offset: u64, length: u64) -> StoreResult<RangeRead> {
+        let path = self.path(key)?;
+        let failed = |error: io::Error| self.failure("read", &path, &error);
+        // Asked before the open, which would wait for a pipe's other end.
+        regular(fs::metadata(&path)).map_err(failed)?;
+        let file = File::open(&path).map_err(failed)?;
+        let before = file.metadata().map_err(failed)?;
+        let wanted = length.min(before.len().saturating_sub(offset));
+        let mut bytes = vec![0; usize::try_from(wanted).map_err(|_| failed(ErrorKind::FileTooLarge.into()))?];
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match file.read_at(&mut bytes[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        bytes.truncate(filled);
+        let etag = etag(&before);
+        if etag != self::etag(&file.metadata().map_err(failed)?) {
+            return Err(StoreError {
+                kind: StoreErrorKind::Changed,
+                message: format!("failed to read {}: it was written to meanwhile", path.display()),
+                hint: None,
+            });
+        }
+        Ok(RangeRead { bytes: bytes.into(), etag })
+    }
+
+    /// Writes a file beside its destination, complete before `place` gives it its name.
+    fn write<T>(
         &self,
-        doing: &'static str,
         key: &str,
-        run: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+        fill: impl Fn(&mut File) -> io::Result<()>,
+        place: impl Fn(NamedTempFile, &Path) -> io::Result<T>,
     ) -> StoreResult<T> {
         let path = self.path(key)?;
-        let shown = path.clone();
-        match tokio::task::spawn_blocking(move || run(&path)).await {
-            Ok(result) => result.map_err(|error| failed(doing, &shown, &error)),
-            Err(error) => Err(failed(doing, &shown, &io::Error::other(error))),
+        in_directory_of(&path, |directory| {
+            let mut file = tempfile::Builder::new()
+                .prefix(TEMPORARY)
+                // As any other program's files: narrowed by the umask, and not private as temporary files are.
+                .permissions(fs::Permissions::from_mode(0o666))
+                .tempfile_in(directory)?;
+            fill(file.as_file_mut())?;
+            place(file, &path)
+        })
+        .map_err(|error| failure("write", &path, &error))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> StoreResult<()> {
+        let (source, target) = (self.path(from)?, self.path(to)?);
+        let renamed = in_directory_of(&target, |_| match fs::rename(&source, &target) {
+            // Told apart from a directory that was removed under us, which is worth another try.
+            Err(error) if error.kind() == ErrorKind::NotFound && !source.exists() => Ok(target.is_file()),
+            renamed => renamed.map(|()| true),
+        });
+        match renamed {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.failure("publish", &source, &ErrorKind::NotFound.into())),
+            // A folder below the root can be a link to another disk.
+            Err(error) if error.kind() == ErrorKind::CrossesDevices => {
+                self.write(to, |file| copy(&source, file), replace)?;
+                fs::remove_file(&source).map_err(|error| failure("delete", &source, &error))
+            }
+            Err(error) => Err(failure("publish", &source, &error)),
         }
+    }
+
+    fn remove(&self, key: &str) -> StoreResult<()> {
+        let path = self.path(key)?;
+        match fs::remove_file(&path) {
+            Err(error) if !absent(&error) => return Err(failure("delete", &path, &error)),
+            _ => {}
+        }
+        // Ends at the first directory that is not empty, or that somebody else is using or has removed.
+        for directory in path.ancestors().skip(1).take_while(|directory| *directory != self.root) {
+            match fs::remove_dir(directory) {
+                Err(error) if !absent(&error) => break,
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }
 
@@ -71,200 +234,179 @@ impl Store for LocalStore {
     }
 
     fn list(&self, prefix: &str) -> BoxStream<'static, StoreResult<ObjectMeta>> {
-        let (sender, receiver) = mpsc::channel(LISTED_AHEAD);
-        let (root, prefix) = (self.root.clone(), prefix.to_owned());
-        tokio::task::spawn_blocking(move || walk(&root, &prefix, |entry| sender.blocking_send(entry).is_ok()));
-        futures::stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|entry| (entry, receiver)) })
-            .boxed()
+        let (store, prefix) = (self.clone(), prefix.to_owned());
+        // Started when it is first polled, and stopped by the dropped receiver.
+        stream::once(async move {
+            let (sender, receiver) = mpsc::channel(LISTED_AHEAD_MAX);
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = store.walk(&prefix, &sender) {
+                    // Nobody listens any more: then nobody needs to know.
+                    let _ = sender.blocking_send(Err(error));
+                }
+            });
+            stream::unfold(receiver, async |mut receiver| receiver.recv().await.map(|object| (object, receiver)))
+        })
+        .flatten()
+        .boxed()
     }
 
     async fn head(&self, key: &str) -> StoreResult<ObjectMeta> {
-        let own = key.to_owned();
-        self.blocking("look at", key, move |path| Ok(object(own, &fs::metadata(path)?))).await
+        let (store, key) = (self.clone(), key.to_owned());
+        blocking(move || {
+            let path = store.path(&key)?;
+            match regular(fs::metadata(&path)) {
+                Ok(metadata) => Ok(describe(key, &metadata)),
+                Err(error) => Err(store.failure("read", &path, &error)),
+            }
+        })
+        .await
     }
 
     async fn get_range(&self, key: &str, offset: u64, length: u64) -> StoreResult<RangeRead> {
-        self.blocking("read", key, move |path| {
-            let file = File::open(path)?;
-            let metadata = file.metadata()?;
-            let left = metadata.len().saturating_sub(offset);
-            let mut buffer = vec![0; length.min(left) as usize];
-            file.read_exact_at(&mut buffer, offset)?;
-            Ok(RangeRead { bytes: buffer.into(), etag: etag(&metadata) })
-        })
-        .await
+        let (store, key) = (self.clone(), key.to_owned());
+        blocking(move || store.read(&key, offset, length)).await
     }
 
     async fn get(&self, key: &str) -> StoreResult<Bytes> {
-        self.blocking("read", key, |path| fs::read(path).map(Bytes::from)).await
+        Ok(self.get_range(key, 0, u64::MAX).await?.bytes)
     }
 
     async fn put(&self, key: &str, body: Bytes) -> StoreResult<()> {
-        self.blocking("write", key, move |path| {
-            let mut file = temporary(path)?;
-            file.write_all(&body)?;
-            file.persist(path).map(drop).map_err(|error| error.error)
-        })
-        .await
+        let (store, key) = (self.clone(), key.to_owned());
+        blocking(move || store.write(&key, |file| file.write_all(&body), replace)).await
     }
 
     async fn put_new(&self, key: &str, body: Bytes) -> StoreResult<PutNew> {
-        self.blocking("write", key, move |path| {
-            let mut file = temporary(path)?;
-            file.write_all(&body)?;
-            // A link, or a rename that replaces nothing: one of any number of writers succeeds.
-            match file.persist_noclobber(path) {
-                Ok(_) => Ok(PutNew::Created),
-                Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(PutNew::Exists),
-                Err(error) => Err(error.error),
-            }
+        let (store, key) = (self.clone(), key.to_owned());
+        blocking(move || {
+            store.write(
+                &key,
+                |file| {
+                    file.write_all(&body)?;
+                    file.sync_data()
+                },
+                |file, path| match file.persist_noclobber(path) {
+                    Ok(_) => Ok(PutNew::Created),
+                    Err(refused) if refused.error.kind() == ErrorKind::AlreadyExists => Ok(PutNew::Exists),
+                    Err(refused) => Err(refused.error),
+                },
+            )
         })
         .await
     }
 
     async fn put_file(&self, key: &str, file: &Path) -> StoreResult<()> {
-        let from = file.to_owned();
-        self.blocking("write", key, move |path| {
-            let mut to = temporary(path)?;
-            io::copy(&mut File::open(from)?, to.as_file_mut())?;
-            to.persist(path).map(drop).map_err(|error| error.error)
-        })
-        .await
+        let (store, key, source) = (self.clone(), key.to_owned(), file.to_owned());
+        blocking(move || store.write(&key, |file| copy(&source, file), replace)).await
     }
 
     async fn publish(&self, from: &str, to: &str) -> StoreResult<()> {
-        let source = self.path(from)?;
-        self.blocking("publish", to, move |path| {
-            fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-            match fs::rename(&source, path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound && path.exists() => Ok(()),
-                result => result,
-            }
-        })
-        .await
+        let (store, from, to) = (self.clone(), from.to_owned(), to.to_owned());
+        blocking(move || store.rename(&from, &to)).await
     }
 
     async fn delete(&self, keys: &[String]) -> StoreResult<()> {
-        for key in keys {
-            let root = self.root.clone();
-            self.blocking("delete", key, move |path| {
-                match fs::remove_file(path) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
-                // Only empty folders go, and another writer may just fill one: that it stays is no error.
-                let folders = path.ancestors().skip(1).take_while(|folder| **folder != root);
-                for folder in folders {
-                    if fs::remove_dir(folder).is_err() {
-                        break;
-                    }
-                }
-                Ok(())
-            })
-            .await?;
-        }
-        Ok(())
+        let (store, keys) = (self.clone(), keys.to_owned());
+        blocking(move || keys.iter().try_for_each(|key| store.remove(key))).await
     }
 
     async fn clear_unfinished(&self, prefix: &str) -> StoreResult<()> {
-        self.blocking("clear", prefix, |folder| {
-            // From the leaves up. A file that a writer is just done with, and a folder that it has just filled, stay.
-            for entry in WalkDir::new(folder).contents_first(true).into_iter().filter_map(Result::ok) {
-                if entry.file_type().is_dir() {
-                    let _ = fs::remove_dir(entry.path());
-                } else if entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX) {
-                    match fs::remove_file(entry.path()) {
-                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                        _ => {}
-                    }
-                }
-            }
-            Ok(())
-        })
-        .await
+        let folder = self.path(prefix.trim_end_matches('/'))?;
+        blocking(move || clear_temporaries(&folder).map_err(|error| failure("clear", &folder, &error))).await
     }
 }
 
-/// Hands every file below `prefix` to `send`, by name, until it wants no more.
-fn walk(root: &Path, prefix: &str, mut send: impl FnMut(StoreResult<ObjectMeta>) -> bool) {
-    // A directory to be written to comes into being with the first file: nothing is below it yet.
-    if !root.is_dir() && prefix.is_empty() {
-        let hint = "check the path; a relative one goes by the working directory".to_owned();
-        let message = format!("failed to list {}: no such folder", root.display());
-        send(Err(StoreError { kind: StoreErrorKind::NoRoot, message, hint: Some(hint) }));
-        return;
-    }
-    let below = root.join(prefix);
-    if !below.is_dir() {
-        return;
-    }
-    for entry in WalkDir::new(&below).follow_links(true).sort_by_file_name() {
-        let listed = match entry {
-            Ok(entry) if !entry.file_type().is_file() => continue,
-            Ok(entry) if entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX) => continue,
-            Ok(entry) => {
-                let Some(key) = entry.path().strip_prefix(root).ok().and_then(Path::to_str) else {
-                    tracing::warn!(path = %entry.path().display(), "file skipped: its name is not UTF-8");
-                    continue;
-                };
-                match entry.metadata() {
-                    Ok(metadata) => Ok(object(key.to_owned(), &metadata)),
-                    // Gone since it was named.
-                    Err(_) => continue,
-                }
+/// From the leaves up. A file that a writer is just done with, and a folder that it has just filled, stay.
+fn clear_temporaries(folder: &Path) -> io::Result<()> {
+    for entry in WalkDir::new(folder).contents_first(true).into_iter().filter_map(Result::ok) {
+        if entry.file_type().is_dir() {
+            let _ = fs::remove_dir(entry.path());
+        } else if entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes()) {
+            match fs::remove_file(entry.path()) {
+                Err(error) if !absent(&error) => return Err(error),
+                _ => {}
             }
-            Err(error) => {
-                let path = error.path().unwrap_or(&below).to_owned();
-                match error.io_error() {
-                    // Gone, or a link to nowhere.
-                    Some(problem) if problem.kind() == io::ErrorKind::NotFound => continue,
-                    Some(problem) => Err(failed("list", &path, problem)),
-                    None => {
-                        tracing::warn!(path = %path.display(), "folder skipped: its links lead back to itself");
-                        continue;
-                    }
-                }
-            }
-        };
-        if !send(listed) {
-            return;
+        }
+    }
+    Ok(())
+}
+
+/// File system calls wait: never on the runtime's own threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> StoreResult<T> + Send + 'static) -> StoreResult<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(StoreError {
+            kind: StoreErrorKind::Other,
+            message: format!("a file operation stopped: {error}"),
+            hint: None,
+        })
+    })
+}
+
+/// Does `work` in the parent directory of `path`, made where it is absent; again where it is removed in between.
+fn in_directory_of<T>(path: &Path, work: impl Fn(&Path) -> io::Result<T>) -> io::Result<T> {
+    let directory = path.parent().unwrap_or(path);
+    let mut tries = 1;
+    loop {
+        let made = fs::create_dir_all(directory);
+        // A directory that was there and then was not looks to `create_dir_all` like a file in its place.
+        let removed = made.as_ref().is_err_and(|error| error.kind() == ErrorKind::AlreadyExists);
+        match made.and_then(|()| work(directory)) {
+            Err(error) if (removed || error.kind() == ErrorKind::NotFound) && tries < DIRECTORY_TRIES => tries += 1,
+            done => return done,
         }
     }
 }
 
-fn object(key: String, metadata: &Metadata) -> ObjectMeta {
-    let modified = chrono::DateTime::from_timestamp(metadata.mtime(), (metadata.mtime_nsec() / 1000 * 1000) as u32);
-    ObjectMeta { key, size_bytes: metadata.len(), etag: etag(metadata), last_modified: modified.unwrap_or_default() }
+fn replace(file: NamedTempFile, path: &Path) -> io::Result<()> {
+    file.persist(path).map(drop).map_err(|refused| refused.error)
 }
 
-/// Size and time of the last change, to the nanosecond. Not the inode: mounted buckets number their files anew each time.
+/// On the disk when it returns: a commit record must not outlive, through a power cut, the files that it names.
+fn copy(source: &Path, file: &mut File) -> io::Result<()> {
+    let mut source = File::open(source)
+        .map_err(|error| io::Error::other(format!("{} cannot be read: {error}", source.display())))?;
+    io::copy(&mut source, file)?;
+    file.sync_data()
+}
+
+fn regular(metadata: io::Result<Metadata>) -> io::Result<Metadata> {
+    metadata.and_then(|metadata| if metadata.is_file() { Ok(metadata) } else { Err(ErrorKind::NotFound.into()) })
+}
+
+fn describe(key: String, metadata: &Metadata) -> ObjectMeta {
+    let modified = metadata.modified().map(DateTime::<Utc>::from).unwrap_or_default();
+    ObjectMeta {
+        key,
+        size_bytes: metadata.len(),
+        etag: etag(metadata),
+        last_modified: modified.duration_trunc(TimeDelta::microseconds(1)).unwrap_or(modified),
+    }
+}
+
+/// Size and modification time, to the nanosecond. Not the inode: mounted buckets number their files anew each time.
 fn etag(metadata: &Metadata) -> String {
-    format!("{:x}-{:x}.{:x}", metadata.len(), metadata.mtime(), metadata.mtime_nsec())
+    let modified_ns = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
+    format!("{:x}-{modified_ns:x}", metadata.len())
 }
 
-fn temporary(path: &Path) -> io::Result<tempfile::NamedTempFile> {
-    use std::os::unix::fs::PermissionsExt;
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let make = || {
-        fs::create_dir_all(folder)?;
-        // As any file is made: others may read the tables.
-        let mode = fs::Permissions::from_mode(0o666);
-        tempfile::Builder::new().prefix(TEMPORARY_PREFIX).permissions(mode).tempfile_in(folder)
-    };
-    // Somebody may remove the folder, empty as yet, between the two steps.
-    make().or_else(|error| if error.kind() == io::ErrorKind::NotFound { make() } else { Err(error) })
+fn absent(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
-fn failed(doing: &str, path: &Path, error: &io::Error) -> StoreError {
+fn failure(action: &str, path: &Path, error: &io::Error) -> StoreError {
     let (kind, hint) = match error.kind() {
-        io::ErrorKind::NotFound => (StoreErrorKind::NotFound, None),
-        io::ErrorKind::PermissionDenied => (StoreErrorKind::AccessDenied, Some("check who owns it and its mode")),
-        io::ErrorKind::StorageFull => (StoreErrorKind::Other, Some("the disk is full")),
+        ErrorKind::NotFound | ErrorKind::NotADirectory => (StoreErrorKind::NotFound, None),
+        ErrorKind::PermissionDenied => {
+            (StoreErrorKind::AccessDenied, Some("check the permissions of it and of the directories above it"))
+        }
+        ErrorKind::ReadOnlyFilesystem => (StoreErrorKind::AccessDenied, Some("the file system is mounted read-only")),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => (StoreErrorKind::Other, Some("free some space there")),
+        ErrorKind::InvalidFilename => (StoreErrorKind::Other, Some("a part of the name is longer than 255 bytes")),
         _ => (StoreErrorKind::Other, None),
     };
     StoreError {
         kind,
-        message: format!("failed to {doing} {}: {error}", path.display()),
-        hint: hint.map(str::to_owned),
+        message: format!("failed to {action} {}: {error}", path.display()),
+        hint: hint.map(ToOwned::to_owned),
     }
 }

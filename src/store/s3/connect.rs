@@ -1,0 +1,167 @@
+//! The way to a bucket: credentials and region from the SDK's chain, the timeouts, and the first question, which tells
+//! a wrong bucket, absent credentials and a dead endpoint apart within seconds.
+
+use std::time::Duration;
+
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::imds;
+use aws_config::imds::region::ImdsRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::ProfileFileRegionProvider;
+use aws_config::provider_config::ProviderConfig;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, SdkConfig};
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::{
+    IdentityCache, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient,
+};
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
+use aws_smithy_http_client::{Builder as HttpClientBuilder, Connector};
+
+use super::S3Store;
+use super::failure::{self, Action, Place};
+use crate::store::{Store, StoreConfig, StoreError, StoreErrorKind, StoreResult};
+
+/// For a connection with its TLS handshake. Three of these and the waits between them fit into `OPEN_TIMEOUT`.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(2200);
+
+/// To the first byte of an answer that needs no bytes to be moved before it.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// To the answer to an upload, its bytes included, or to a server-side copy. Uploads that stand still are ended
+/// before that, by the SDK's protection against stalled streams.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// For the first question altogether.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// For the credentials: off AWS, the end of the chain waits for an instance metadata service that is not there.
+const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// For the region, which only the instance metadata service can make us wait for.
+const REGION_TIMEOUT: Duration = Duration::from_secs(2);
+
+const TRIES: u32 = 3;
+
+/// Where nothing names a region. Compatibles accept any; AWS tells the right one.
+const REGION: &str = "us-east-1";
+
+/// Opens `bucket/prefix`.
+pub(super) async fn open(address: &str, config: &StoreConfig) -> StoreResult<S3Store> {
+    let (bucket, prefix) = address.split_once('/').unwrap_or((address, ""));
+    if bucket.is_empty() {
+        return Err(StoreError {
+            kind: StoreErrorKind::NoRoot,
+            message: format!("`s3://{address}` names no bucket"),
+            hint: Some("write s3://bucket/prefix/".to_owned()),
+        });
+    }
+    let mut prefix = prefix.trim_start_matches('/').to_owned();
+    if !prefix.is_empty() && !prefix.ends_with('/') {
+        prefix.push('/');
+    }
+    let sdk = load(config).await;
+    let store = connect(&sdk, config, bucket, &prefix);
+    match first_question(&store, &sdk).await? {
+        // Nobody said which region: the bucket's own is the one that was meant.
+        Some(region) if config.region.is_none() => {
+            tracing::debug!(bucket, region, "the bucket is in another region, going there");
+            let sdk = sdk.into_builder().region(Region::new(region)).build();
+            Ok(connect(&sdk, config, bucket, &prefix))
+        }
+        Some(region) => Err(store.place(&store.uri("")).other_region(Action::Open, &region)),
+        None => Ok(store),
+    }
+}
+
+/// Asks for the bucket. A refusal is let pass, since the rights to the objects may be there without the right to ask
+/// this. Gives the bucket's region where it is another than ours.
+async fn first_question(store: &S3Store, sdk: &SdkConfig) -> StoreResult<Option<String>> {
+    let uri = store.uri("");
+    let place = Place { uri: &uri, bucket: &store.bucket, endpoint: store.endpoint.as_deref() };
+    let asked = tokio::time::timeout(OPEN_TIMEOUT, store.quick.head_bucket().bucket(&store.bucket).send()).await;
+    let Ok(asked) = asked else { return Err(place.unreachable(Action::Open, "no answer in time")) };
+    let Err(error) = asked else { return Ok(None) };
+    let elsewhere = failure::bucket_region(&error).filter(|region| Some(*region) != sdk.region().map(Region::as_ref));
+    match (failure::status(&error), elsewhere) {
+        (_, Some(region)) => Ok(Some(region.to_owned())),
+        (Some(403 | 405 | 501), None) => Ok(None),
+        (Some(404), None) => Err(place.no_bucket(Action::Open)),
+        _ => Err(place.failure(Action::Open, &error)),
+    }
+}
+
+fn connect(sdk: &SdkConfig, config: &StoreConfig, bucket: &str, prefix: &str) -> S3Store {
+    let endpoint = config.endpoint.clone().or_else(|| environment_endpoint(sdk));
+    let client = |answer_timeout, tries| {
+        let settings = aws_sdk_s3::config::Builder::from(sdk)
+            .force_path_style(config.path_style.unwrap_or(endpoint.is_some()))
+            .timeout_config(
+                TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(answer_timeout).build(),
+            )
+            .retry_config(
+                RetryConfig::standard().with_max_attempts(tries).with_initial_backoff(Duration::from_millis(400)),
+            )
+            .build();
+        Client::from_conf(settings)
+    };
+    S3Store {
+        quick: client(ANSWER_TIMEOUT, TRIES),
+        slow: client(UPLOAD_TIMEOUT, TRIES),
+        once: client(ANSWER_TIMEOUT, 1),
+        bucket: bucket.to_owned(),
+        prefix: prefix.to_owned(),
+        endpoint,
+    }
+}
+
+async fn load(config: &StoreConfig) -> SdkConfig {
+    let http = http_client();
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http.clone())
+        .identity_cache(IdentityCache::lazy().load_timeout(CREDENTIALS_TIMEOUT).build())
+        // Many compatibles refuse the newer checksums; every request that needs one still gets it.
+        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+        .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
+    if let Some(endpoint) = &config.endpoint {
+        loader = loader.endpoint_url(endpoint);
+    }
+    loader.region(region(config, http).await).load().await
+}
+
+async fn region(config: &StoreConfig, http: SharedHttpClient) -> Region {
+    if let Some(region) = &config.region {
+        return Region::new(region.clone());
+    }
+    let mut chain = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+        .or_else(ProfileFileRegionProvider::builder().build());
+    // Asking the instance takes seconds where there is none, and a compatible's region is not the instance's anyway.
+    if config.endpoint.is_none() && endpoint_variables().next().is_none() {
+        let provider = ProviderConfig::without_region().with_http_client(http);
+        let client = imds::Client::builder().configure(&provider).max_attempts(1).build();
+        chain = chain.or_else(ImdsRegionProvider::builder().imds_client(client).build());
+    }
+    let found = tokio::time::timeout(REGION_TIMEOUT, chain.region()).await;
+    found.ok().flatten().unwrap_or_else(|| Region::from_static(REGION))
+}
+
+/// rustls with ring, the system's certificates (or `SSL_CERT_FILE`'s) and the environment's proxies.
+fn http_client() -> SharedHttpClient {
+    HttpClientBuilder::new().build_with_connector_fn(|settings, components| {
+        let mut connector = Connector::builder().proxy_config(ProxyConfig::from_env());
+        connector.set_connector_settings(settings.cloned());
+        connector.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
+        connector.tls_provider(tls::Provider::Rustls(CryptoMode::Ring)).build()
+    })
+}
+
+fn environment_endpoint(sdk: &SdkConfig) -> Option<String> {
+    endpoint_variables().next().or_else(|| sdk.endpoint_url().map(ToOwned::to_owned))
+}
+
+/// The SDK reads these itself; we only need to know of them.
+fn endpoint_variables() -> impl Iterator<Item = String> {
+    ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].into_iter().filter_map(|name| std::env::var(name).ok())
+}

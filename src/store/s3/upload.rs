@@ -1,0 +1,103 @@
+//! Uploads of files: in one request while they are small, in parallel parts where they are not.
+
+use std::path::Path;
+
+use aws_sdk_s3::error::ProvideErrorMetadata;
+use aws_sdk_s3::primitives::{ByteStream, Length};
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::S3Store;
+use super::failure::{self, Action};
+use crate::store::{Store, StoreError, StoreErrorKind, StoreResult};
+
+/// The largest file that goes in one request, and the least size of a part.
+const PART_BYTES: u64 = 16 << 20;
+
+/// S3's limit on the parts of an upload.
+const PARTS_MAX: u64 = 10_000;
+
+/// Parts on their way at once. They are read from the disk as they go, so that this is no matter of memory.
+const PARTS_AT_ONCE: usize = 4;
+
+impl S3Store {
+    /// Uploads a file whole or not at all. Parts of an upload whose process was killed stay until the bucket's
+    /// lifecycle rule for incomplete uploads removes them.
+    pub(super) async fn upload(&self, key: &str, file: &Path) -> StoreResult<()> {
+        let size =
+            tokio::fs::metadata(file).await.map_err(|error| self.unreadable(key, file, &error.to_string()))?.len();
+        if size <= PART_BYTES {
+            let body =
+                ByteStream::from_path(file).await.map_err(|error| self.unreadable(key, file, &error.to_string()))?;
+            let put = self.slow.put_object().bucket(&self.bucket).key(self.full_key(key)).body(body);
+            return put.send().await.map(drop).map_err(|error| self.failure(Action::Write, key, &error));
+        }
+        let begun = self.quick.create_multipart_upload().bucket(&self.bucket).key(self.full_key(key)).send().await;
+        let begun = begun.map_err(|error| self.failure(Action::Write, key, &error))?;
+        let upload_id = begun.upload_id().unwrap_or_default();
+        let done = match self.upload_parts(key, file, size, upload_id).await {
+            Ok(parts) => self.complete(key, size, upload_id, parts).await,
+            Err(error) => Err(error),
+        };
+        if done.is_err() {
+            let abort = self.quick.abort_multipart_upload().bucket(&self.bucket).key(self.full_key(key));
+            if let Err(error) = abort.upload_id(upload_id).send().await {
+                let error = self.failure(Action::Write, key, &error);
+                tracing::warn!(uri = self.uri(key), %error, "failed to abort an upload, its parts stay");
+            }
+        }
+        done
+    }
+
+    async fn upload_parts(
+        &self,
+        key: &str,
+        file: &Path,
+        size: u64,
+        upload_id: &str,
+    ) -> StoreResult<Vec<CompletedPart>> {
+        let part_bytes = size.div_ceil(PARTS_MAX).max(PART_BYTES);
+        let mut parts: Vec<CompletedPart> = stream::iter((1..).zip(0..size.div_ceil(part_bytes)))
+            .map(|(number, index)| async move {
+                let offset = index * part_bytes;
+                let body = ByteStream::read_from()
+                    .path(file)
+                    .offset(offset)
+                    .length(Length::Exact(part_bytes.min(size - offset)))
+                    .build()
+                    .await
+                    .map_err(|error| self.unreadable(key, file, &error.to_string()))?;
+                let part = self.slow.upload_part().bucket(&self.bucket).key(self.full_key(key)).upload_id(upload_id);
+                let part = part.part_number(number).body(body).send().await;
+                let part = part.map_err(|error| self.failure(Action::Write, key, &error))?;
+                Ok::<_, StoreError>(CompletedPart::builder().part_number(number).set_e_tag(part.e_tag).build())
+            })
+            .buffer_unordered(PARTS_AT_ONCE)
+            .try_collect()
+            .await?;
+        parts.sort_by_key(CompletedPart::part_number);
+        Ok(parts)
+    }
+
+    async fn complete(&self, key: &str, size: u64, upload_id: &str, parts: Vec<CompletedPart>) -> StoreResult<()> {
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+        let complete = self.slow.complete_multipart_upload().bucket(&self.bucket).key(self.full_key(key));
+        let Err(error) = complete.upload_id(upload_id).multipart_upload(parts).send().await else { return Ok(()) };
+        // Either an earlier try of the SDK's went through and its answer was lost, or a compatible says yes in words
+        // that the SDK does not know.
+        let gone = error.code() == Some("NoSuchUpload");
+        let accepted = error.code().is_none() && failure::status(&error) == Some(200);
+        if (gone || accepted) && self.head(key).await.is_ok_and(|object| object.size_bytes == size) {
+            return Ok(());
+        }
+        Err(self.failure(Action::Write, key, &error))
+    }
+
+    fn unreadable(&self, key: &str, file: &Path, said: &str) -> StoreError {
+        StoreError {
+            kind: StoreErrorKind::Other,
+            message: format!("failed to write {}: {} cannot be read: {said}", self.uri(key), file.display()),
+            hint: None,
+        }
+    }
+}
