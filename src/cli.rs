@@ -1,5 +1,7 @@
 //! The command line: what can be typed, and which function it means.
 
+mod models;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
@@ -17,9 +19,7 @@ use crate::tables::Table;
 use crate::telemetry::{LogFormat, Progress, Shown};
 use crate::work::models::JobModels;
 use crate::work::{Done, Task, Worker};
-use crate::zoo::descriptor::Descriptor;
-use crate::zoo::inspect::ModelInfo;
-use crate::{decode, doctor, plan, seal, telemetry, zoo};
+use crate::{decode, doctor, plan, seal, telemetry};
 
 /// Turns a video archive into tables: which action happens in which segment, and where the people are.
 #[derive(Debug, Parser)]
@@ -100,7 +100,7 @@ Without --task the task comes from the engine: SLURM_ARRAY_TASK_ID, AWS_BATCH_JO
     },
     /// Write and look at models.
     #[command(subcommand)]
-    Models(ModelsCommand),
+    Models(models::Command),
     /// Check what is installed and reachable, and say what mends the rest.
     Doctor {
         /// A job to check too: its models, input and output.
@@ -159,35 +159,6 @@ struct JsonArg {
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Debug, Subcommand)]
-enum ModelsCommand {
-    /// Write a model as an ONNX file, and its description beside it.
-    #[command(after_help = "Example:\n  vidindex models build slowfast-r50-8x8 --out models\n
-Without --weights the weights are random: the graph and its speed are real, its labels mean nothing.")]
-    Build {
-        /// slowfast-r50-8x8, yolov5n... An unknown name lists them all.
-        name: String,
-        /// The file (.onnx) or the folder to write.
-        #[arg(short, long, default_value = "models")]
-        out: PathBuf,
-        /// Draws the random weights.
-        #[arg(long, default_value_t = 0)]
-        seed: u64,
-        /// The parameters under their official names, as .safetensors.
-        #[arg(long, value_name = "FILE")]
-        weights: Option<PathBuf>,
-    },
-    /// Show what a model takes and gives, its size and its hash.
-    #[command(after_help = "Example:\n  vidindex models inspect models/yolov5n.onnx")]
-    Inspect {
-        /// An ONNX file.
-        file: PathBuf,
-        /// As JSON.
-        #[arg(long)]
-        json: bool,
-    },
 }
 
 /// Runs the command line to its end.
@@ -269,28 +240,7 @@ async fn run(cli: Cli) -> Result<u8> {
             let output = store::open(&job.output.uri, &job.store).await?;
             context.seal(&*output, &run.run.parse()?, json.json).await
         }
-        Command::Models(ModelsCommand::Build { name, out, seed, weights }) => {
-            let options = zoo::BuildOptions { seed, weights, out, ..Default::default() };
-            let built = zoo::build(&name, &options)?;
-            println!("{}", built.onnx.display());
-            Ok(0)
-        }
-        Command::Models(ModelsCommand::Inspect { file, json }) => {
-            let info = ModelInfo::read(&file)?;
-            let descriptor = Descriptor::for_model(&info);
-            if json {
-                let described = descriptor.as_ref().map(Descriptor::to_toml).ok();
-                let shown = serde_json::json!({"model": info, "id": info.model_id(), "descriptor": described});
-                println!("{shown:#}");
-            } else {
-                print!("{info}");
-                match descriptor {
-                    Ok(descriptor) => print!("\n{}", descriptor.to_toml()),
-                    Err(error) => println!("\nnot usable in a job: {error}"),
-                }
-            }
-            Ok(0)
-        }
+        Command::Models(command) => command.run(),
         Command::Doctor { job, set } => {
             let job = job.map(|path| Job::load(&path, &set)).transpose()?;
             Ok(if doctor::check(context.onnxruntime.as_deref(), job.as_ref()).await { 0 } else { 1 })

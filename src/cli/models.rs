@@ -1,0 +1,71 @@
+//! `vidindex models`: writing models and looking at them.
+
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+
+use crate::error::Result;
+use crate::zoo::descriptor::Descriptor;
+use crate::zoo::inspect::ModelInfo;
+use crate::zoo::{self, BuildOptions};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Write a model as an ONNX file, and its description beside it.
+    #[command(after_help = "Example:\n  vidindex models build slowfast-r50-8x8 --out models\n
+Without --weights the weights are random: the graph and its speed are real, its labels mean nothing.")]
+    Build {
+        /// slowfast-r50-8x8, yolov5n... An unknown name lists them all.
+        name: String,
+        /// The file (.onnx) or the folder to write.
+        #[arg(short, long, default_value = "models")]
+        out: PathBuf,
+        /// Draws the random weights.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        /// The parameters under their official names, as .safetensors.
+        #[arg(long, value_name = "FILE")]
+        weights: Option<PathBuf>,
+    },
+    /// Show what a model takes and gives, its size and its hash.
+    #[command(after_help = "Example:\n  vidindex models inspect models/yolov5n.onnx")]
+    Inspect {
+        /// An ONNX file.
+        file: PathBuf,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl Command {
+    /// Gives the exit code.
+    pub(super) fn run(self) -> Result<u8> {
+        match self {
+            Self::Build { name, out, seed, weights } => {
+                let options = BuildOptions { seed, weights, out, ..BuildOptions::default() };
+                let built = zoo::build(&name, &options)?;
+                println!("{}", built.onnx.display());
+            }
+            Self::Inspect { file, json } => inspect(&file, json)?,
+        }
+        Ok(0)
+    }
+}
+
+fn inspect(file: &Path, json: bool) -> Result<()> {
+    let info = ModelInfo::read(file)?;
+    let descriptor = Descriptor::for_model(&info);
+    if json {
+        let described = descriptor.as_ref().map(Descriptor::to_toml).ok();
+        let shown = serde_json::json!({"model": info, "id": info.model_id(), "descriptor": described});
+        println!("{shown:#}");
+    } else {
+        print!("{info}");
+        match descriptor {
+            Ok(descriptor) => print!("\n{}", descriptor.to_toml()),
+            Err(error) => println!("\nnot usable in a job: {error}"),
+        }
+    }
+    Ok(())
+}
