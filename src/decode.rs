@@ -202,6 +202,8 @@ impl Decoding {
                 map(frames, FRAMES_FD),
             ])
             .map_err(|e| Error::failed(format!("failed to start a decoder process: {e}")))?;
+        // The child dies with the thread that starts it (that is how Linux tells of a parent's death): a thread that
+        // outlives the decoding, as the runtime's own do, and those of its blocking pool do not.
         let mut child = command.spawn().map_err(io)?;
         // The command still holds the child's ends: without this, our sockets would never see it end.
         drop(command);

@@ -5,6 +5,7 @@ pub mod commit;
 pub mod encode;
 pub mod fetch;
 pub mod models;
+mod scratch;
 pub mod video;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use crate::telemetry::{Closing, Progress};
 use commit::{AttemptId, Committed, ShardTotals};
 use encode::ShardEncoder;
 use models::{JobModels, OpenModels};
+use scratch::Scratch;
 use video::{Indexer, VideoRows};
 
 /// Attempts at a shard while the store is away; then the task gives up, and the engine tries again.
@@ -167,7 +169,7 @@ impl Worker {
             Error::failed(format!("failed to make a scratch directory: {error}"))
                 .with_hint("set TMPDIR to a directory with free space")
         };
-        let scratch = tempfile::Builder::new().prefix("vidindex-").tempdir().map_err(io)?;
+        let scratch = Scratch::new(&std::env::temp_dir()).map_err(io)?;
         let provenance = Provenance {
             run_id: self.run.run_id.to_string(),
             shard: shard.index,

@@ -1,0 +1,84 @@
+//! A worker's scratch directory, which is gone with the worker: one that was killed leaves it to the next to remove.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+const PREFIX: &str = "vidindex-";
+
+/// A directory is made before it is locked: so young a one may still be on the way.
+const STALE_AFTER: Duration = Duration::from_secs(60);
+
+/// A directory of its own, removed when this is dropped.
+#[derive(Debug)]
+pub(super) struct Scratch {
+    directory: TempDir,
+    /// Held while the worker lives, by the kernel's account.
+    _lock: File,
+}
+
+impl Scratch {
+    /// Makes one below `parent`, and removes those there whose workers are no more.
+    pub(super) fn new(parent: &Path) -> io::Result<Self> {
+        sweep(parent);
+        let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent)?;
+        let lock = File::open(directory.path())?;
+        // Some network file systems have no locks: then a directory that was left stays for who manages the disk.
+        let _ = lock.try_lock();
+        Ok(Self { directory, _lock: lock })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+/// What cannot be read or removed (another user's) is passed over.
+fn sweep(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let ours = entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes())
+            && entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let modified = entry.metadata().and_then(|metadata| metadata.modified());
+        let stale = modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > STALE_AFTER));
+        if ours && stale && File::open(entry.path()).is_ok_and(|directory| directory.try_lock().is_ok()) {
+            match fs::remove_dir_all(entry.path()) {
+                Ok(()) => tracing::info!(path = %entry.path().display(), "removed what a killed worker left"),
+                Err(error) => tracing::debug!(path = %entry.path().display(), %error, "not removed"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn make_old(path: &Path) {
+        let long_ago = std::time::SystemTime::now() - 2 * STALE_AFTER;
+        File::open(path).unwrap().set_modified(long_ago).unwrap();
+    }
+
+    #[test]
+    fn the_next_worker_removes_what_a_killed_one_left_and_nothing_else() {
+        let parent = tempfile::tempdir().unwrap();
+        let at = |name: &str| parent.path().join(name);
+        for name in ["vidindex-killed", "vidindex-young", "another-programs"] {
+            fs::create_dir(at(name)).unwrap();
+            fs::write(at(name).join("rows.parquet"), "rows").unwrap();
+        }
+        let working = Scratch::new(parent.path()).unwrap();
+        for path in [&at("vidindex-killed"), &at("another-programs"), working.path()] {
+            make_old(path);
+        }
+        let next = Scratch::new(parent.path()).unwrap();
+        assert!(!at("vidindex-killed").exists());
+        assert!(at("vidindex-young").exists() && at("another-programs").exists() && working.path().exists());
+        let path = next.path().to_owned();
+        drop(next);
+        assert!(!path.exists());
+    }
+}
