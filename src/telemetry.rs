@@ -49,6 +49,11 @@ pub fn init(format: LogFormat, verbosity: i8) {
     };
 }
 
+/// Seconds as a line tells them: to the hundredth.
+pub fn rounded(time: Duration) -> f64 {
+    (time.as_secs_f64() * 100.0).round() / 100.0
+}
+
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 /// Standard error, with the progress bar out of the way while a line is written.

@@ -21,7 +21,7 @@ use crate::plan::manifest::PlanFile;
 use crate::plan::{RunRecord, Shard};
 use crate::store::Store;
 use crate::tables::Provenance;
-use crate::telemetry::{Closing, Progress};
+use crate::telemetry::{self, Closing, Progress};
 use commit::{AttemptId, Committed, ShardTotals};
 use encode::ShardEncoder;
 use models::{JobModels, OpenModels};
@@ -188,7 +188,8 @@ impl Worker {
             commit::commit(&*self.output, self.run.run_id.as_str(), shard.index, &attempt, &parts, totals).await?;
         write_seconds += writing.elapsed().as_secs_f64();
         let ours = committed == Committed::Ours;
-        tracing::info!(ours, videos = shard.videos.len(), seconds = started.elapsed().as_secs_f64(), "shard committed");
+        let seconds = telemetry::rounded(started.elapsed());
+        tracing::info!(ours, videos = shard.videos.len(), seconds, "shard committed");
         Ok(write_seconds)
     }
 

@@ -13,6 +13,7 @@ use crate::infer::slowfast::{ClipBatch, ClipShape, SlowFast};
 use crate::infer::yolov5::{Detection, ImageBatch, Thresholds, YoloV5};
 use crate::job::{self, Job};
 use crate::plan::{ModelRef, PlanModels};
+use crate::telemetry;
 use crate::zoo::descriptor::{self, Descriptor};
 use crate::zoo::inspect::{ModelInfo, hex};
 
@@ -89,7 +90,8 @@ impl JobModels {
             (actions.map(join).transpose(), persons)
         });
         let open = OpenModels { actions: actions?, persons: persons? };
-        tracing::info!(device = %runtime.device(), seconds = started.elapsed().as_secs_f64(), "models opened");
+        let seconds = telemetry::rounded(started.elapsed());
+        tracing::info!(device = %runtime.device(), seconds, "models opened");
         Ok(open)
     }
 }
