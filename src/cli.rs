@@ -222,7 +222,7 @@ async fn run(cli: Cli) -> Result<u8> {
             let job = job.load()?;
             let (_, planned, output) = context.plan(&job, plan.options()).await?;
             if dry_run {
-                print!("{planned}");
+                println!("{planned}");
             } else {
                 planned.write(&*output).await?;
                 println!("{}", planned.run.run_id);
@@ -266,7 +266,7 @@ impl Context {
                     .with_hint("check [input] uri and include; `vidindex plan JOB --dry-run` shows what was skipped"));
             }
             tracing::info!("nothing new to index: --reindex takes every video, --retry-failed those that failed");
-            eprint!("{planned}");
+            eprintln!("{planned}");
             return Ok(0);
         }
         planned.write(&*output).await?;

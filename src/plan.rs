@@ -122,7 +122,7 @@ impl FromStr for RunId {
         });
         if !well_formed {
             return Err(Error::usage(format!("{text:?} is not a run id"))
-                .with_hint("`vidindex status JOB.toml` lists the runs; an id looks like 20261123T073712123Z-ab12cd"));
+                .with_hint("`vidindex plan JOB.toml` prints it: it looks like 20261123T073712123Z-ab12cd"));
         }
         Ok(Self(text.to_owned()))
     }
@@ -283,7 +283,6 @@ pub async fn plan(
         bytes,
         job: job.clone(),
     };
-    tracing::info!(run_id = %run.run_id, videos = count, bytes, shards = run.shards, "planned");
     Ok(Plan { run, shards, skipped, objects_seen: listing.objects_seen })
 }
 
@@ -293,7 +292,10 @@ impl Plan {
     /// # Errors
     /// Where the output cannot be written, or a run of the same name is there.
     pub async fn write(&self, output: &dyn Store) -> Result<()> {
-        manifest::write(output, &self.run, &self.shards).await
+        manifest::write(output, &self.run, &self.shards).await?;
+        let RunRecord { run_id, videos, bytes, shards, .. } = &self.run;
+        tracing::info!(%run_id, videos, bytes, shards, "planned");
+        Ok(())
     }
 
     /// Whether the input holds no video at all by the job's globs (as against: none that is new). Say so with
