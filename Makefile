@@ -18,7 +18,7 @@ help: ## List the targets
 setup: ## Install what is missing: Debian packages (as root), ONNX Runtime in .onnxruntime/
 	@.ci/setup.sh run
 
-setup-test: ## The same, and what the tests need: DuckDB, PyArrow, an S3 server in .venv/
+setup-test: ## The same, and what the tests need: DuckDB, PyArrow, an S3 server in .venv/, Slurm (as root)
 	@.ci/setup.sh test
 
 build: setup ## Build target/release/vidindex

@@ -12,6 +12,9 @@ rust_needed=1.92
 packages=(build-essential pkg-config clang libclang-dev libavcodec-dev libavformat-dev libavutil-dev libswscale-dev
     ffmpeg python3 python3-venv ca-certificates)
 
+# A Slurm cluster for the tests; none of its services starts without a configuration.
+test_packages=(slurmctld slurmd slurm-client munge)
+
 say() { printf 'setup: %s\n' "$*"; }
 fail() { printf 'setup: error: %s\n' "$*" >&2; exit 1; }
 hint() { printf '  hint: %s\n' "$*" >&2; }
@@ -106,6 +109,7 @@ install_python() {
 }
 
 [[ ${1:-} =~ ^(run|demo|test)$ ]] || fail "usage: setup.sh run|demo|test"
+[[ $1 != test ]] || packages+=("${test_packages[@]}")
 install_packages
 check_rust
 install_onnxruntime

@@ -2,6 +2,7 @@
 
 mod models;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::engine::{self, Engine, Submission};
 use crate::error::{Error, Result};
 use crate::infer::session::Runtime;
 use crate::job::Job;
@@ -19,7 +21,7 @@ use crate::tables::Table;
 use crate::telemetry::{LogFormat, Progress, Shown};
 use crate::work::models::JobModels;
 use crate::work::{Done, Task, Worker};
-use crate::{decode, doctor, plan, seal, telemetry};
+use crate::{decode, doctor, plan, seal, status, telemetry};
 
 /// Turns a video archive into tables: which action happens in which segment, and where the people are.
 #[derive(Debug, Parser)]
@@ -98,6 +100,45 @@ Without --task the task comes from the engine: SLURM_ARRAY_TASK_ID, AWS_BATCH_JO
         #[command(flatten)]
         json: JsonArg,
     },
+    /// Plan, and hand the run to a cluster's engine: an array of tasks, then the seal.
+    #[command(after_help = "Examples:
+  vidindex submit jobs/s3.toml --engine slurm
+  vidindex submit jobs/s3.toml --engine slurm --dry-run     what would be handed in
+  vidindex submit jobs/s3.toml --engine slurm --run $run    what is left of a run
+
+What the engine is told of the tasks stands in the job file, e.g. [engine.slurm]. Prints the run's id.")]
+    Submit {
+        #[command(flatten)]
+        job: JobArgs,
+        #[command(flatten)]
+        plan: PlanArgs,
+        /// Who runs the tasks.
+        #[arg(long, value_enum, env = "VIDINDEX_ENGINE")]
+        engine: Engine,
+        /// Go on with a run that was planned before.
+        #[arg(long, value_name = "ID", conflicts_with_all = ["reindex", "retry_failed"])]
+        run: Option<String>,
+        /// Only print what would be handed in.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Show how the runs of an output go, from what lies in it.
+    #[command(after_help = "Examples:
+  vidindex status jobs/s3.toml                        every run, a line each
+  vidindex status jobs/s3.toml --run $run --watch     one run, until nobody is at work any more")]
+    Status {
+        #[command(flatten)]
+        job: JobArgs,
+        /// One run, in detail.
+        #[arg(long, value_name = "ID", env = "VIDINDEX_RUN")]
+        run: Option<String>,
+        /// Look again every few seconds.
+        #[arg(long, requires = "run", conflicts_with = "json")]
+        watch: bool,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Write and look at models.
     #[command(subcommand)]
     Models(models::Command),
@@ -128,6 +169,15 @@ impl JobArgs {
         let mut set = self.set.clone();
         set.extend(self.device.iter().map(|device| format!("run.device=\"{device}\"")));
         Job::load(&self.job, &set)
+    }
+
+    /// The same arguments for a process elsewhere, which starts in the same directory.
+    fn repeated(&self) -> Result<Vec<String>> {
+        let path = self.job.canonicalize().map_err(|error| Error::usage(format!("{}: {error}", self.job.display())))?;
+        let mut arguments = vec![path.display().to_string()];
+        self.set.iter().for_each(|set| arguments.extend(["--set".to_owned(), set.clone()]));
+        self.device.iter().for_each(|device| arguments.extend(["--device".to_owned(), device.clone()]));
+        Ok(arguments)
     }
 }
 
@@ -220,7 +270,7 @@ async fn run(cli: Cli) -> Result<u8> {
         Command::Run { job, plan, json } => context.run(&job.load()?, plan.options(), json.json).await,
         Command::Plan { job, plan, dry_run } => {
             let job = job.load()?;
-            let (_, planned, output) = context.plan(&job, plan.options()).await?;
+            let (_, planned, output) = context.plan(&job, plan.options(), dry_run).await?;
             if dry_run {
                 println!("{planned}");
             } else {
@@ -240,11 +290,50 @@ async fn run(cli: Cli) -> Result<u8> {
             let output = store::open(&job.output.uri, &job.store).await?;
             context.seal(&*output, &run.run.parse()?, json.json).await
         }
+        Command::Submit { job, plan, engine, run, dry_run } => {
+            context.submit(&job, plan.options(), engine, run.as_deref(), dry_run).await
+        }
+        Command::Status { job, run, watch, json } => show_status(&job.load()?, run.as_deref(), watch, json).await,
         Command::Models(command) => command.run(),
         Command::Doctor { job, set } => {
             let job = job.map(|path| Job::load(&path, &set)).transpose()?;
             Ok(if doctor::check(context.onnxruntime.as_deref(), job.as_ref()).await { 0 } else { 1 })
         }
+    }
+}
+
+/// From one look at a run to the next.
+const WATCH_EVERY: Duration = Duration::from_secs(5);
+
+async fn show_status(job: &Job, run: Option<&str>, watch: bool, json: bool) -> Result<u8> {
+    let output = store::open(&job.output.uri, &job.store).await?;
+    let Some(run) = run else {
+        let runs = status::of_all(&*output).await?;
+        if json {
+            println!("{:#}", serde_json::json!(runs));
+        } else if runs.is_empty() {
+            eprintln!("no runs in {}", job.output.uri);
+        } else {
+            runs.iter().for_each(|run| println!("{}", run.line()));
+        }
+        return Ok(0);
+    };
+    let run = run.parse()?;
+    loop {
+        let status = status::of_run(&*output, &run).await?;
+        if json {
+            println!("{:#}", serde_json::json!(status));
+        } else {
+            if watch && std::io::stdout().is_terminal() {
+                // Clears the screen.
+                print!("\x1b[2J\x1b[H");
+            }
+            println!("{status}");
+        }
+        if !watch || status.is_still() {
+            return Ok(0);
+        }
+        tokio::time::sleep(WATCH_EVERY).await;
     }
 }
 
@@ -259,15 +348,9 @@ impl Context {
     async fn run(&self, job: &Job, options: PlanOptions, json: bool) -> Result<u8> {
         // A device that is not there must be known before anything is listed.
         self.runtime(job)?;
-        let (models, planned, output) = self.plan(job, options).await?;
+        let (models, planned, output) = self.plan(job, options, false).await?;
         if planned.shards.is_empty() {
-            if planned.nothing_matched() {
-                return Err(Error::failed(planned.nothing_matched_message())
-                    .with_hint("check [input] uri and include; `vidindex plan JOB --dry-run` shows what was skipped"));
-            }
-            tracing::info!("nothing new to index: --reindex takes every video, --retry-failed those that failed");
-            eprintln!("{planned}");
-            return Ok(0);
+            return self.nothing_to_do(&planned);
         }
         planned.write(&*output).await?;
         let run_id = planned.run.run_id.clone();
@@ -280,11 +363,26 @@ impl Context {
         Ok(code)
     }
 
-    async fn plan(&self, job: &Job, options: PlanOptions) -> Result<(JobModels, Plan, Arc<dyn Store>)> {
+    /// The plan has no shards: all is done, or nothing was found.
+    fn nothing_to_do(&self, planned: &Plan) -> Result<u8> {
+        if planned.nothing_matched() {
+            return Err(Error::failed(planned.nothing_matched_message())
+                .with_hint("check [input] uri and include; `vidindex plan JOB --dry-run` shows what was skipped"));
+        }
+        tracing::info!("nothing new to index: --reindex takes every video, --retry-failed those that failed");
+        eprintln!("{planned}");
+        Ok(0)
+    }
+
+    async fn plan(&self, job: &Job, options: PlanOptions, dry_run: bool) -> Result<(JobModels, Plan, Arc<dyn Store>)> {
         let models = JobModels::read(job)?;
         let input = store::open(&job.input.uri, &job.store).await?;
         let output = store::open(&job.output.uri, &job.store).await?;
-        let planned = plan::plan(job, &models.refs(), &*input, &*output, options).await?;
+        let refs = models.refs();
+        if !dry_run {
+            seal::catch_up(&*output, &job.fingerprint(&refs.hashes())).await?;
+        }
+        let planned = plan::plan(job, &refs, &*input, &*output, options).await?;
         Ok((models, planned, output))
     }
 
@@ -322,6 +420,51 @@ impl Context {
         };
         let _shown = Shown::start(progress, self.format, self.quiet);
         worker.work(&plan, task, &|| self.runtime(job)).await
+    }
+
+    async fn submit(
+        &self,
+        arguments: &JobArgs,
+        options: PlanOptions,
+        engine: Engine,
+        run: Option<&str>,
+        dry_run: bool,
+    ) -> Result<u8> {
+        let job = arguments.load()?;
+        let (run, shards) = match run {
+            Some(run) => {
+                let output = store::open(&job.output.uri, &job.store).await?;
+                let record = manifest::read_record(&*output, &run.parse()?).await?;
+                (record.run_id, record.shards)
+            }
+            None => {
+                let (_, planned, output) = self.plan(&job, options, dry_run).await?;
+                if planned.shards.is_empty() {
+                    return self.nothing_to_do(&planned);
+                }
+                if dry_run {
+                    eprintln!("{planned}");
+                } else {
+                    planned.write(&*output).await?;
+                }
+                (planned.run.run_id, planned.run.shards)
+            }
+        };
+        let submission = Submission {
+            job: &job,
+            run: &run,
+            shards,
+            program: decode::own_program()?,
+            job_arguments: arguments.repeated()?,
+        };
+        let lines = engine::submit(engine, &submission, dry_run).await?;
+        if dry_run {
+            println!("{}", lines.join("\n"));
+        } else {
+            lines.iter().for_each(|line| eprintln!("{line}"));
+            println!("{run}");
+        }
+        Ok(0)
     }
 
     /// ONNX Runtime on the job's device: loaded once, a process can have no second.

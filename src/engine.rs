@@ -1,75 +1,55 @@
-//! Engines: who runs one task per shard. Scheduling, retries and placement are theirs; here is what they tell a task.
+//! Engines: who runs a run's shards on many machines. Scheduling, retries and placement are theirs; ours is to hand in
+//! an array of tasks and the seal behind it.
 
-use crate::error::{Error, Result};
-use crate::work::Task;
+mod slurm;
+mod task;
 
-/// The task that is ours: as asked (`I/N`), else as the engine's environment says, else all shards.
-///
-/// # Errors
-/// A usage error where a number is missing or makes no sense.
-pub(crate) fn task(asked: Option<&str>, variable: impl Fn(&str) -> Option<String>) -> Result<Task> {
-    if let Some(asked) = asked {
-        let numbers = asked.split_once('/').and_then(|(i, n)| Some((i.trim().parse().ok()?, n.trim().parse().ok()?)));
-        return match numbers {
-            Some((index, count)) if index < count => Ok(Task { index, count }),
-            _ => {
-                Err(Error::usage(format!("`{asked}` is not a task"))
-                    .with_hint("task I of N is written I/N, I from 0: 0/4"))
-            }
-        };
-    }
-    // (index, count, first index)
-    let engines = [
-        ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", Some("SLURM_ARRAY_TASK_MIN")),
-        ("AWS_BATCH_JOB_ARRAY_INDEX", "AWS_BATCH_JOB_ARRAY_SIZE", None),
-        ("JOB_COMPLETION_INDEX", "VIDINDEX_TASKS", None),
-    ];
-    let number = |name: &str| -> Result<Option<u32>> {
-        let Some(text) = variable(name) else { return Ok(None) };
-        let parsed = text.trim().parse();
-        parsed.map(Some).map_err(|_| Error::usage(format!("{name}={text} is not a number")))
-    };
-    for (index_name, count_name, min_name) in engines {
-        let Some(index) = number(index_name)? else { continue };
-        let count = number(count_name)?.ok_or_else(|| {
-            Error::usage(format!("{index_name} is set and {count_name} is not")).with_hint("or give --task I/N")
-        })?;
-        let first = min_name.map_or(Ok(None), &number)?.unwrap_or(0);
-        return match index.checked_sub(first) {
-            Some(index) if index < count => Ok(Task { index, count }),
-            _ => Err(Error::usage(format!("{index_name}={index} is not among {count} tasks from {first}"))),
-        };
-    }
-    Ok(Task::ALL)
+use std::path::PathBuf;
+
+use crate::error::Result;
+use crate::job::Job;
+use crate::plan::RunId;
+pub(crate) use task::task;
+
+/// Who runs the tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Engine {
+    /// `sbatch`, found on the path.
+    Slurm,
 }
 
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
+/// A planned run, to be handed to an engine.
+#[derive(Debug)]
+pub(crate) struct Submission<'a> {
+    /// The job that was planned.
+    pub(crate) job: &'a Job,
+    /// The run.
+    pub(crate) run: &'a RunId,
+    /// How many shards it has, at least one.
+    pub(crate) shards: u32,
+    /// This binary, as every machine finds it.
+    pub(crate) program: PathBuf,
+    /// What follows `work` and `seal` on the command line besides the run: the job file and its `--set`s.
+    pub(crate) job_arguments: Vec<String>,
+}
 
-    use super::*;
-
-    fn with(variables: &[(&str, &str)]) -> Result<Task> {
-        task(None, |name| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned()))
+impl Submission<'_> {
+    /// The command line of `work` (each task finds its number in its environment) or `seal`.
+    fn command(&self, subcommand: &str) -> Vec<String> {
+        let mut command = vec![self.program.display().to_string(), subcommand.to_owned()];
+        command.extend(self.job_arguments.iter().cloned());
+        command.extend(["--run".to_owned(), self.run.to_string()]);
+        command
     }
+}
 
-    #[test]
-    fn each_engine_names_its_task() {
-        let two_of_four = Task { index: 2, count: 4 };
-        let slurm = [("SLURM_ARRAY_TASK_ID", "3"), ("SLURM_ARRAY_TASK_COUNT", "4"), ("SLURM_ARRAY_TASK_MIN", "1")];
-        assert_eq!(with(&slurm).unwrap(), two_of_four);
-        let batch = [("AWS_BATCH_JOB_ARRAY_INDEX", "2"), ("AWS_BATCH_JOB_ARRAY_SIZE", "4")];
-        assert_eq!(with(&batch).unwrap(), two_of_four);
-        assert_eq!(with(&[("JOB_COMPLETION_INDEX", "2"), ("VIDINDEX_TASKS", "4")]).unwrap(), two_of_four);
-        assert_eq!(with(&[]).unwrap(), Task::ALL);
-    }
-
-    #[test]
-    fn a_task_that_is_not_one_is_refused() {
-        assert!(with(&[("JOB_COMPLETION_INDEX", "2")]).is_err());
-        assert!(with(&[("AWS_BATCH_JOB_ARRAY_INDEX", "4"), ("AWS_BATCH_JOB_ARRAY_SIZE", "4")]).is_err());
-        assert!(task(Some("4/4"), |_| None).is_err());
-        assert!(task(Some("x"), |_| None).unwrap_err().hint().unwrap().contains("0/4"));
-        assert_eq!(task(Some("0/4"), |_| None).unwrap(), Task { index: 0, count: 4 });
+/// Hands the run in: an array of tasks, and behind it the seal, whatever became of the tasks. Gives what a person wants
+/// to know of it, line by line; with `dry_run` what would be handed in.
+///
+/// # Errors
+/// The engine is not there, or refused.
+pub(crate) async fn submit(engine: Engine, submission: &Submission<'_>, dry_run: bool) -> Result<Vec<String>> {
+    match engine {
+        Engine::Slurm => slurm::submit(submission, dry_run).await,
     }
 }

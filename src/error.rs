@@ -139,13 +139,16 @@ impl VideoError {
 }
 
 /// Why work on a video ended early, in the three classes: what the caller does differs.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// Costs this video: record it, go on.
+    #[error(transparent)]
     Video(VideoError),
     /// Costs the shard: try it again later.
+    #[error(transparent)]
     Shard(StoreError),
     /// Ends the job.
+    #[error(transparent)]
     Job(Error),
 }
 

@@ -1,6 +1,7 @@
 //! The job: what to index, with which models, written where. Read once from its TOML file, checked whole, and from
 //! then on a plain value that travels with the run.
 
+pub mod engine;
 mod partition;
 mod reader;
 
@@ -13,6 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::store::StoreConfig;
 use crate::zoo::inspect::hex;
+use engine::Engines;
 pub use partition::{NULL_PARTITION, Partition};
 use reader::{Document, Entry, Section, nearest};
 
@@ -38,6 +40,9 @@ pub struct Job {
     pub run: Run,
     /// How to reach S3 or a compatible.
     pub store: StoreConfig,
+    /// What engines are told.
+    #[serde(default)]
+    pub engine: Engines,
 }
 
 /// The job's `[input]`.
@@ -173,6 +178,7 @@ impl Job {
             persons: document.section("persons").map(Persons::read).transpose()?,
             run: Run::read(document.section("run"))?,
             store: document.section("store").map(read_store).transpose()?.unwrap_or_default(),
+            engine: Engines::read(&document)?,
         };
         if job.actions.is_none() && job.persons.is_none() {
             return Err(Error::usage(format!("{name}: neither [actions] nor [persons]: there is nothing to look for"))

@@ -36,6 +36,7 @@ pub mod infer;
 pub mod job;
 pub mod plan;
 pub mod seal;
+pub mod status;
 pub mod store;
 pub mod tables;
 pub mod telemetry;

@@ -9,7 +9,7 @@ mod list;
 pub mod manifest;
 mod shard;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::fmt;
 use std::str::FromStr;
@@ -414,7 +414,7 @@ mod tests {
         assert_eq!(record, plan.run);
         assert_eq!(file.shards().unwrap(), plan.shards);
         assert_eq!(manifest::read_shard(&output, run, 1).await.unwrap(), plan.shards[1]);
-        assert_eq!(manifest::latest_run(&output).await.unwrap().as_ref(), Some(run));
+        assert_eq!(manifest::runs(&output).await.unwrap().last(), Some(run));
     }
 
     #[tokio::test]

@@ -11,8 +11,8 @@ use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::plan::manifest::RUNS_PREFIX;
-use crate::plan::shard_id;
+use crate::plan::manifest::{self, RUNS_PREFIX};
+use crate::plan::{RunId, shard_id};
 use crate::store::{Store, StoreErrorKind};
 use crate::tables::Table;
 use crate::work::commit::{ShardCommit, ShardTotals, read_commit};
@@ -23,6 +23,9 @@ pub const SUMMARY_SCHEMA_VERSION: u32 = 1;
 
 /// Shards published at the same time, each file by file.
 const SHARDS_MAX: usize = 8;
+
+/// Summaries read at the same time.
+const READS_MAX: usize = 16;
 
 /// Keys of one delete: what S3 takes.
 const DELETE_KEYS_MAX: usize = 1000;
@@ -115,6 +118,36 @@ pub async fn seal(
         "run sealed"
     );
     Ok(summary)
+}
+
+/// Publishes what earlier runs of this fingerprint committed and no seal has published: a run that was cancelled, seal
+/// and all, is not done again but for what is left of it.
+///
+/// # Errors
+/// As [`seal`].
+pub async fn catch_up(output: &dyn Store, fingerprint: &str) -> Result<()> {
+    let runs = manifest::runs(output).await?;
+    // Most are complete, which their summary says; the others are few.
+    let unfinished = futures::stream::iter(runs)
+        .map(async |run: RunId| {
+            let summary = read_summary(output, run.as_str()).await?;
+            let complete = summary.as_ref().is_some_and(RunSummary::is_complete);
+            Ok::<_, Error>((!complete).then(|| (run, summary.map_or(0, |summary| summary.shards_committed))))
+        })
+        .buffered(READS_MAX)
+        .try_filter_map(async |unfinished| Ok(unfinished))
+        .try_collect::<Vec<_>>()
+        .await?;
+    for (run, published) in unfinished {
+        let Some(record) = manifest::find_record(output, &run).await? else { continue };
+        let run_id = run.as_str();
+        let committed = Sealed::new(run_id, record.shards, record.created_at).fresh(output).await?.len();
+        if record.fingerprint == fingerprint && committed > published as usize {
+            tracing::info!(run_id, committed, shards = record.shards, "publishing what an unfinished run committed");
+            seal(output, run_id, record.shards, record.created_at).await?;
+        }
+    }
+    Ok(())
 }
 
 /// What the last seal said of the run; none before the first.

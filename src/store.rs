@@ -3,11 +3,13 @@
 mod local;
 mod s3;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use futures::TryStreamExt;
 use futures::stream::BoxStream;
 
 /// One object as the store lists it.
@@ -85,6 +87,16 @@ pub trait Store: std::fmt::Debug + Send + Sync {
     /// (a directory is listed in the order of its walk). An absent prefix is an empty list. An absent root
     /// is an error, for a directory only where it is listed whole.
     fn list(&self, prefix: &str) -> BoxStream<'static, StoreResult<ObjectMeta>>;
+
+    /// The names of what lies directly below `prefix` (a folder's key ending in `/`, or empty) and has something below
+    /// itself: folders, ordered by name, without their `/`. Does not look into them, however much they hold.
+    async fn folders(&self, prefix: &str) -> StoreResult<Vec<String>> {
+        // For stores that have nothing better: all that lies below.
+        let keys = self.list(prefix).map_ok(|object| object.key);
+        let name = |key: String| Some(key.strip_prefix(prefix)?.split_once('/')?.0.to_owned());
+        let names: BTreeSet<String> = keys.try_filter_map(async |key| Ok(name(key))).try_collect().await?;
+        Ok(names.into_iter().collect())
+    }
 
     /// One object's metadata.
     async fn head(&self, key: &str) -> StoreResult<ObjectMeta>;

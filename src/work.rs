@@ -1,5 +1,6 @@
 //! Work: a task's shards, one after the other, each through fetch, decode, batch, infer, encode and commit.
 
+pub mod attempt;
 pub mod batch;
 pub mod commit;
 pub mod encode;
@@ -22,7 +23,8 @@ use crate::plan::{RunRecord, Shard};
 use crate::store::Store;
 use crate::tables::Provenance;
 use crate::telemetry::{self, Closing, Progress};
-use commit::{AttemptId, Committed, ShardTotals};
+use attempt::Attempt;
+use commit::{Committed, ShardTotals};
 use encode::ShardEncoder;
 use models::{JobModels, OpenModels};
 use scratch::Scratch;
@@ -146,7 +148,13 @@ impl Worker {
         let span = tracing::info_span!("shard", shard = shard.index);
         let mut attempt = 1;
         loop {
-            let result = tracing::Instrument::instrument(self.attempt(shard, opened), span.clone()).await;
+            let run_id = self.run.run_id.as_str();
+            let told = Attempt::begin(self.output.clone(), run_id, shard.index, shard.videos.len());
+            let result = tracing::Instrument::instrument(self.attempt(shard, &told, opened), span.clone()).await;
+            match &result {
+                Ok(_) => told.end().await,
+                Err(failure) => told.fail(&failure.to_string()).await,
+            }
             match result {
                 Ok(seconds) => return Ok(seconds),
                 Err(Failure::Shard(error)) if attempt < ATTEMPTS_MAX => {
@@ -163,7 +171,7 @@ impl Worker {
         }
     }
 
-    async fn attempt(&self, shard: &Shard, opened: &Opened) -> Result<f64, Failure> {
+    async fn attempt(&self, shard: &Shard, told: &Attempt, opened: &Opened) -> Result<f64, Failure> {
         let started = Instant::now();
         let io = |error: std::io::Error| {
             Error::failed(format!("failed to make a scratch directory: {error}"))
@@ -179,13 +187,12 @@ impl Worker {
         };
         let mut encoder = ShardEncoder::new(scratch.path(), provenance);
         let mut totals = ShardTotals::default();
-        let mut write_seconds = self.videos(shard, &opened.models, &mut encoder, &mut totals).await?;
+        let mut write_seconds = self.videos(shard, told, &opened.models, &mut encoder, &mut totals).await?;
         let writing = Instant::now();
         let parts = tokio::task::block_in_place(|| encoder.finish())?;
         totals.wall_seconds = started.elapsed().as_secs_f64();
-        let attempt = AttemptId::unique();
-        let committed =
-            commit::commit(&*self.output, self.run.run_id.as_str(), shard.index, &attempt, &parts, totals).await?;
+        let run_id = self.run.run_id.as_str();
+        let committed = commit::commit(&*self.output, run_id, shard.index, &told.id, &parts, totals).await?;
         write_seconds += writing.elapsed().as_secs_f64();
         let ours = committed == Committed::Ours;
         let seconds = telemetry::rounded(started.elapsed());
@@ -197,6 +204,7 @@ impl Worker {
     async fn videos(
         &self,
         shard: &Shard,
+        told: &Attempt,
         models: &OpenModels,
         encoder: &mut ShardEncoder,
         totals: &mut ShardTotals,
@@ -237,6 +245,7 @@ impl Worker {
                 tokio::task::block_in_place(|| encoder.push(&path, rows.video, rows.actions, rows.persons))?;
                 write_seconds += writing.elapsed().as_secs_f64();
                 written += 1;
+                told.done(written);
             }
         }
         Ok(write_seconds)

@@ -5,100 +5,11 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use support::s3::{S3Server, environment, set_credentials};
-use support::{Scratch, run, said, stderr, stdout, tables, test_video, vidindex};
+use support::bucket::{Bucket, comparable};
+use support::s3::set_credentials;
+use support::{Scratch, run, said, stderr, stdout, tables, test_video};
 use vidindex::store::{self, Store, StoreConfig};
-
-/// A server with a bucket of videos, and a job over it.
-struct Bucket {
-    server: S3Server,
-    scratch: Scratch,
-    job: PathBuf,
-}
-
-impl Bucket {
-    /// Uploads `videos/` of the scratch directory below `archive/clips/`.
-    fn with_videos(scratch: Scratch) -> Option<Self> {
-        let server = S3Server::start()?;
-        ["archive", "index"].iter().for_each(|name| server.create_bucket(name));
-        let models = scratch.small_models();
-        let job = scratch.path("s3.toml");
-        let text = format!(
-            "[input]\nuri = \"s3://archive/clips/\"\n[output]\nuri = \"s3://index/run/\"\n{models}[run]\ndevice = \"cpu\"\n{}",
-            server.job_section()
-        );
-        std::fs::write(&job, text).unwrap();
-        let bucket = Self { server, scratch, job };
-        bucket.copy("file", &bucket.scratch.videos(), "s3://archive/clips/");
-        Some(bucket)
-    }
-
-    /// Runs a small Python script of boto3, an S3 client that is not ours: `file` uploads a folder, `tree` downloads.
-    fn copy(&self, what: &str, folder: &Path, uri: &str) {
-        let script = "
-import boto3, os, pathlib, sys
-what, folder, uri, endpoint = sys.argv[1:]
-bucket, prefix = uri.removeprefix('s3://').split('/', 1)
-s3 = boto3.client('s3', endpoint_url=endpoint, region_name='us-east-1')
-if what == 'file':
-    for path in pathlib.Path(folder).iterdir():
-        s3.upload_file(str(path), bucket, prefix + path.name)
-else:
-    for page in s3.get_paginator('list_objects_v2').paginate(Bucket=bucket, Prefix=prefix):
-        for item in page.get('Contents', []):
-            to = pathlib.Path(folder) / item['Key'].removeprefix(prefix)
-            to.parent.mkdir(parents=True, exist_ok=True)
-            s3.download_file(bucket, item['Key'], str(to))
-";
-        let python = support::python().unwrap();
-        let mut command = Command::new(python);
-        command.args(["-c", script, what, folder.to_str().unwrap(), uri, &self.server.endpoint()]).envs(environment());
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{}", said(&output));
-    }
-
-    fn vidindex(&self, args: &[&str], code: i32) -> std::process::Output {
-        let mut command = vidindex([args[0].as_ref(), self.job.as_os_str()]);
-        let output = command.args(&args[1..]).envs(environment()).output().unwrap();
-        assert_eq!(output.status.code(), Some(code), "{}", said(&output));
-        output
-    }
-
-    /// The index, downloaded.
-    fn index(&self) -> PathBuf {
-        let folder = self.scratch.path("downloaded");
-        self.copy("tree", &folder, "s3://index/run/");
-        folder
-    }
-}
-
-/// Rows without what differs between a directory and a bucket.
-fn comparable(index: &Path, table: &str) -> Vec<String> {
-    let mut lines: Vec<String> = tables::rows(index, table)
-        .into_iter()
-        .map(|mut row| {
-            let name = row["uri"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
-            for column in [
-                "uri",
-                "video_id",
-                "etag",
-                "last_modified",
-                "run_id",
-                "indexed_at",
-                "decode_seconds",
-                "inference_seconds",
-            ] {
-                row.remove(column);
-            }
-            format!("{name} {}", serde_json::Value::Object(row))
-        })
-        .collect();
-    lines.sort();
-    lines
-}
 
 #[test]
 fn a_bucket_gives_the_rows_of_a_directory() {

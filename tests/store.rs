@@ -77,6 +77,7 @@ macro_rules! conformance {
 conformance! {
     lists_more_keys_than_a_page_holds
     lists_below_a_prefix_only
+    names_the_folders_directly_below_a_prefix
     keeps_awkward_keys_as_they_are
     reads_ranges_at_the_edges
     reads_an_empty_object
@@ -105,6 +106,13 @@ async fn lists_below_a_prefix_only(scene: Scene) {
     assert_eq!(listed(&scene, "a/b/").await, ["a/b/2"]);
     assert!(listed(&scene, "absent/").await.is_empty());
     assert_eq!(listed(&scene, "").await.len(), 4);
+}
+
+async fn names_the_folders_directly_below_a_prefix(scene: Scene) {
+    put_all(&scene, &["a/1", "a/b c/2", "a/b c/d/3", "a/e/4", "f"].map(String::from)).await;
+    assert_eq!(scene.store.folders("a/").await.unwrap(), ["b c", "e"]);
+    assert_eq!(scene.store.folders("").await.unwrap(), ["a"]);
+    assert!(scene.store.folders("absent/").await.unwrap().is_empty());
 }
 
 async fn keeps_awkward_keys_as_they_are(scene: Scene) {

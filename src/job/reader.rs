@@ -9,14 +9,21 @@ use toml::de::{DeTable, DeValue};
 use crate::error::{Error, Result};
 
 /// Every section and its keys, in alphabetical order: what an unknown one is compared with.
-const SECTIONS: [(&str, &[&str]); 6] = [
+const SECTIONS: [(&str, &[&str]); 7] = [
     ("actions", &["clip_seconds", "embedding", "model", "scores", "stride_seconds", "top_k"]),
+    (
+        "engine.slurm",
+        &["account", "at_once", "cpus", "gres", "logs", "memory", "options", "partition", "tasks", "time"],
+    ),
     ("input", &["exclude", "include", "inventory", "partition", "uri"]),
     ("output", &["uri"]),
     ("persons", &["classes", "confidence", "frames_per_second", "iou", "model"]),
     ("run", &["device", "precision", "shard_bytes", "video_timeout_seconds"]),
     ("store", &["endpoint", "path_style", "region"]),
 ];
+
+/// The section of sections: `[engine.slurm]` is one by that name.
+const ENGINE: &str = "engine";
 
 /// A whole job file with its overrides applied. Holds known sections and known keys only.
 #[derive(Debug)]
@@ -69,7 +76,15 @@ impl Document {
         let table = DeTable::parse(text).map_err(|error| source.syntax_error(&error))?;
         let mut document = Self { name: name.to_owned(), sections: BTreeMap::new() };
         for (key, value) in table.get_ref() {
-            document.add_section(&source, key.get_ref(), &source.place(key.span().start), value.get_ref())?;
+            match (key.get_ref().as_ref(), value.get_ref()) {
+                (ENGINE, DeValue::Table(engines)) => {
+                    for (key, value) in engines {
+                        let name = format!("{ENGINE}.{}", key.get_ref());
+                        document.add_section(&source, &name, &source.place(key.span().start), value.get_ref())?;
+                    }
+                }
+                (name, value) => document.add_section(&source, name, &source.place(key.span().start), value)?,
+            }
         }
         for typed in overrides {
             document.apply(typed)?;
@@ -108,7 +123,7 @@ impl Document {
 
     fn apply(&mut self, typed: &str) -> Result<()> {
         let place = Place::Flag(typed.to_owned());
-        let parts = typed.split_once('=').and_then(|(path, raw)| Some((path.trim().split_once('.')?, raw.trim())));
+        let parts = typed.split_once('=').and_then(|(path, raw)| Some((path.trim().rsplit_once('.')?, raw.trim())));
         let Some(((section, key), raw)) = parts else {
             return Err(Error::usage(format!("--set {typed}: not of the form section.key=value"))
                 .with_hint("for example: --set persons.confidence=0.4"));

@@ -8,7 +8,6 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures::TryStreamExt;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
 use parquet::basic::{Compression, ZstdLevel};
@@ -66,23 +65,27 @@ pub struct RunRecord {
     pub job: Job,
 }
 
-/// Every run of the output, oldest first. Lists all that lies below `_vidindex/runs/`.
+/// Every run of the output, oldest first, those too that are still being written. What lies in them is not listed.
 pub async fn runs(output: &dyn Store) -> Result<Vec<RunId>> {
-    let mut runs: Vec<RunId> = output
-        .list(RUNS_PREFIX)
-        .try_filter_map(async |object| {
-            let run = object.key.strip_prefix(RUNS_PREFIX).and_then(|rest| rest.strip_suffix("/job.json"));
-            Ok(run.and_then(|run| run.parse().ok()))
-        })
-        .try_collect()
-        .await?;
+    let names = output.folders(RUNS_PREFIX).await?;
+    let mut runs: Vec<RunId> = names.iter().filter_map(|name| name.parse().ok()).collect();
     runs.sort_unstable();
     Ok(runs)
 }
 
-/// The newest run of the output, where there is one.
-pub async fn latest_run(output: &dyn Store) -> Result<Option<RunId>> {
-    Ok(runs(output).await?.pop())
+/// A run's record, or none where there is no such run.
+pub async fn find_record(output: &dyn Store, run: &RunId) -> Result<Option<RunRecord>> {
+    let key = job_key(run);
+    let text = match output.get(&key).await {
+        Ok(text) => text,
+        Err(error) if error.kind == StoreErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let record = serde_json::from_slice(&text).map_err(|error| {
+        Error::failed(format!("cannot read {}: {error}", output.uri(&key)))
+            .with_hint("was it written by another version of vidindex? use that one, or plan again")
+    })?;
+    Ok(Some(record))
 }
 
 /// A run's record alone.
@@ -90,16 +93,10 @@ pub async fn latest_run(output: &dyn Store) -> Result<Option<RunId>> {
 /// # Errors
 /// [`Error::Usage`] where there is no such run: it names the newest that there are.
 pub async fn read_record(output: &dyn Store, run: &RunId) -> Result<RunRecord> {
-    let key = job_key(run);
-    let text = match output.get(&key).await {
-        Ok(text) => text,
-        Err(error) if error.kind == StoreErrorKind::NotFound => return Err(no_such_run(output, run).await?),
-        Err(error) => return Err(error.into()),
-    };
-    serde_json::from_slice(&text).map_err(|error| {
-        Error::failed(format!("cannot read {}: {error}", output.uri(&key)))
-            .with_hint("was it written by another version of vidindex? use that one, or plan again")
-    })
+    match find_record(output, run).await? {
+        Some(record) => Ok(record),
+        None => Err(no_such_run(output, run).await?),
+    }
 }
 
 /// A run's record and its plan. The plan is fetched once and its shards are decoded as they are asked for.
@@ -220,11 +217,15 @@ async fn put_once(output: &dyn Store, key: &str, body: Bytes) -> Result<()> {
 async fn no_such_run(output: &dyn Store, run: &RunId) -> Result<Error> {
     let root = output.uri("");
     let error = Error::usage(format!("there is no run {run} in {root}"));
-    let runs = runs(output).await?;
-    if runs.is_empty() {
+    let mut newest = Vec::new();
+    for run in runs(output).await?.into_iter().rev() {
+        if newest.len() < NEWEST_SHOWN && output.head(&job_key(&run)).await.is_ok() {
+            newest.push(run.to_string());
+        }
+    }
+    if newest.is_empty() {
         return Ok(error.with_hint("it has no runs at all: `vidindex plan JOB.toml` makes one; is output.uri right?"));
     }
-    let newest: Vec<_> = runs.iter().rev().take(NEWEST_SHOWN).map(RunId::as_str).collect();
     Ok(error.with_hint(format!("the newest are {}", newest.join(", "))))
 }
 
@@ -409,6 +410,6 @@ mod tests {
         let newest = "20261004T000000000Z-000000, 20261003T000000000Z-000000, 20261002T000000000Z-000000";
         assert_eq!(error.hint(), Some(format!("the newest are {newest}").as_str()));
         assert_eq!(error.exit_code(), 2);
-        assert_eq!(latest_run(&output).await.unwrap().unwrap().as_str(), "20261004T000000000Z-000000");
+        assert_eq!(runs(&output).await.unwrap().len(), 5, "the one too whose plan is not whole");
     }
 }

@@ -117,7 +117,7 @@ pub(super) fn video(key: &str, size_bytes: u64) -> VideoObject {
 }
 
 /// The smallest job.
-pub(super) fn job() -> Job {
+pub(crate) fn job() -> Job {
     let text = "
         input.uri = 's3://archive/2026/'
         output.uri = 's3://index/'

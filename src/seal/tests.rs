@@ -12,6 +12,7 @@ use proptest::prelude::*;
 
 use super::testing::{Fault, MemoryStore};
 use super::*;
+use crate::plan::RunRecord;
 use crate::tables::part_key;
 use crate::work::commit::{AttemptId, Committed, commit};
 use crate::work::encode::PartFile;
@@ -352,4 +353,35 @@ proptest! {
         expected.sort();
         prop_assert_eq!(output.contents().into_keys().collect::<Vec<_>>(), expected);
     }
+}
+
+#[test]
+fn a_plan_catches_up_on_what_unfinished_runs_of_its_kind_committed() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = MemoryStore::bucket();
+    let record = |fingerprint: &str| RunRecord {
+        run_id: RUN.parse().unwrap(),
+        created_at: STARTED,
+        version: String::new(),
+        fingerprint: fingerprint.to_owned(),
+        actions_model: None,
+        persons_model: None,
+        shards: 3,
+        videos: 9,
+        bytes: 9,
+        job: crate::plan::testing::job(),
+    };
+    let text = serde_json::to_vec(&record("ours")).unwrap();
+    block_on(output.put(&manifest::job_key(&RUN.parse().unwrap()), text.into())).unwrap();
+    let published = || block_on(read_summary(&output, RUN)).unwrap().map(|summary| summary.shards_committed);
+    block_on(catch_up(&output, "ours")).unwrap();
+    assert_eq!(published(), None, "nothing is committed");
+    commit_now(&output, dir.path(), 0, "a");
+    block_on(catch_up(&output, "another")).unwrap();
+    assert_eq!(published(), None, "another job's run");
+    block_on(catch_up(&output, "ours")).unwrap();
+    assert_eq!(published(), Some(1));
+    commit_now(&output, dir.path(), 2, "a");
+    block_on(catch_up(&output, "ours")).unwrap();
+    assert_eq!(published(), Some(2));
 }

@@ -216,14 +216,18 @@ impl LocalStore {
             Err(error) if !absent(&error) => return Err(failure("delete", &path, &error)),
             _ => {}
         }
-        // Ends at the first directory that is not empty, or that somebody else is using or has removed.
+        self.remove_empty_above(&path);
+        Ok(())
+    }
+
+    /// Ends at the first directory that is not empty, or that somebody else is using.
+    fn remove_empty_above(&self, path: &Path) {
         for directory in path.ancestors().skip(1).take_while(|directory| *directory != self.root) {
             match fs::remove_dir(directory) {
                 Err(error) if !absent(&error) => break,
                 _ => {}
             }
         }
-        Ok(())
     }
 }
 
@@ -248,6 +252,32 @@ impl Store for LocalStore {
         })
         .flatten()
         .boxed()
+    }
+
+    async fn folders(&self, prefix: &str) -> StoreResult<Vec<String>> {
+        let (store, prefix) = (self.clone(), prefix.to_owned());
+        blocking(move || {
+            let folder = match prefix.trim_end_matches('/') {
+                "" => store.root.clone(),
+                folder => store.path(folder)?,
+            };
+            let mut names = Vec::new();
+            for entry in WalkDir::new(&folder).min_depth(1).max_depth(1).follow_links(true).sort_by_file_name() {
+                match entry {
+                    Ok(entry) if entry.file_type().is_dir() => {
+                        names.extend(entry.file_name().to_str().map(ToOwned::to_owned));
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        if let Some(error) = store.walk_failure(&error) {
+                            return Err(error);
+                        }
+                    }
+                }
+            }
+            Ok(names)
+        })
+        .await
     }
 
     async fn head(&self, key: &str) -> StoreResult<ObjectMeta> {
@@ -311,8 +341,13 @@ impl Store for LocalStore {
     }
 
     async fn clear_unfinished(&self, prefix: &str) -> StoreResult<()> {
-        let folder = self.path(prefix.trim_end_matches('/'))?;
-        blocking(move || clear_temporaries(&folder).map_err(|error| failure("clear", &folder, &error))).await
+        let (store, folder) = (self.clone(), self.path(prefix.trim_end_matches('/'))?);
+        blocking(move || {
+            clear_temporaries(&folder).map_err(|error| failure("clear", &folder, &error))?;
+            store.remove_empty_above(&folder);
+            Ok(())
+        })
+        .await
     }
 }
 

@@ -196,6 +196,27 @@ impl Store for S3Store {
         .boxed()
     }
 
+    async fn folders(&self, prefix: &str) -> StoreResult<Vec<String>> {
+        let below = self.full_key(prefix);
+        let mut pages = self
+            .quick
+            .list_objects_v2()
+            .bucket(&self.bucket)
+            .set_prefix(Some(below.clone()).filter(|prefix| !prefix.is_empty()))
+            .delimiter("/")
+            .into_paginator()
+            .send();
+        let mut names = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| self.failure(Action::List, prefix, &error))?;
+            let folders = page.common_prefixes().iter().filter_map(|folder| folder.prefix());
+            names.extend(
+                folders.filter_map(|folder| Some(folder.strip_prefix(&below)?.trim_end_matches('/').to_owned())),
+            );
+        }
+        Ok(names)
+    }
+
     async fn head(&self, key: &str) -> StoreResult<ObjectMeta> {
         match self.quick.head_object().bucket(&self.bucket).key(self.full_key(key)).send().await {
             Ok(reply) => Ok(ObjectMeta {

@@ -296,7 +296,7 @@ pub(crate) fn parts_prefix(run_id: &str) -> String {
 }
 
 /// `parts/<shard>/<attempt>/`: where one attempt writes.
-fn attempt_prefix(run_id: &str, shard: u32, attempt: &AttemptId) -> String {
+pub(super) fn attempt_prefix(run_id: &str, shard: u32, attempt: &AttemptId) -> String {
     format!("{}{}/{attempt}/", parts_prefix(run_id), shard_id(shard))
 }
 
@@ -381,7 +381,7 @@ fn parse_commit(body: &[u8], run_id: &str, shard: u32) -> Result<ShardCommit, St
 }
 
 /// As the kernel has it; a container's is its own.
-fn host_name() -> Option<String> {
+pub(super) fn host_name() -> Option<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }

@@ -4,8 +4,10 @@
 // Each test file is a crate of its own and uses its part of this.
 #![expect(dead_code, reason = "each test uses a part")]
 
+pub(crate) mod bucket;
 pub(crate) mod line;
 pub(crate) mod s3;
+pub(crate) mod slurm;
 pub(crate) mod tables;
 
 use std::path::{Path, PathBuf};

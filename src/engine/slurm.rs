@@ -1,0 +1,206 @@
+//! Slurm: an array job by `sbatch`, and a job that seals when the array has ended. Slurm requeues the tasks of a lost
+//! machine; it may also run one twice, which is harmless.
+
+use std::process::Stdio;
+
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use super::Submission;
+use crate::error::{Error, Result};
+use crate::job::engine::Slurm;
+
+/// Slurm's default `MaxArraySize` is 1001; the largest index is below it.
+const ARRAY_DEFAULT: u32 = 1000;
+
+/// What is asked of `sbatch`: its options, and the script on its standard input.
+#[derive(Debug, PartialEq, Eq)]
+struct Batch {
+    options: Vec<String>,
+    script: String,
+}
+
+/// See [`super::submit`].
+pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result<Vec<String>> {
+    let settings = &submission.job.engine.slurm;
+    let array_max = match array_max().await {
+        Err(_) if dry_run => ARRAY_DEFAULT,
+        found => found?,
+    };
+    let directory = std::env::current_dir()
+        .map_err(|error| Error::failed(format!("the working directory cannot be read: {error}")))?;
+    let logs = directory.join(&settings.logs).join(submission.run.as_str());
+    let name = format!("vidindex-{}", submission.run);
+    let common = |log: &str| {
+        vec![
+            format!("--job-name={name}"),
+            format!("--chdir={}", directory.display()),
+            format!("--output={}", logs.join(log).display()),
+            // A task that was requeued goes on in the same file.
+            "--open-mode=append".to_owned(),
+            "--requeue".to_owned(),
+        ]
+    };
+    let tasks = tasks(submission.shards, settings.tasks, array_max);
+    let work = Batch {
+        options: [common("work-%a.log"), work_options(settings, tasks)].concat(),
+        script: script(&submission.command("work")),
+    };
+    let seal = |array: &str| Batch {
+        options: [
+            common("seal.log"),
+            vec![format!("--dependency=afterany:{array}"), "--kill-on-invalid-dep=yes".to_owned()],
+            shared_options(settings),
+        ]
+        .concat(),
+        script: script(&submission.command("seal")),
+    };
+    if dry_run {
+        return Ok([work, seal("ARRAY")].iter().map(Batch::to_string).collect());
+    }
+    std::fs::create_dir_all(&logs)
+        .map_err(|error| Error::failed(format!("{}: cannot be made: {error}", logs.display())))?;
+    let array = work.hand_in().await?;
+    let sealing = seal(&array).hand_in().await.map_err(|error| {
+        Error::failed(format!("the tasks are submitted as Slurm's job {array}, but not the seal: {error}"))
+            .with_hint(format!("when they are done: {}", quoted(&submission.command("seal"))))
+    })?;
+    Ok(vec![
+        format!("tasks   Slurm job {array}: {tasks} for {} shards", submission.shards),
+        format!("seal    Slurm job {sealing}, when they have ended"),
+        format!("logs    {}", logs.display()),
+        format!("watch   squeue -j {array},{sealing}    stop  scancel {array}"),
+    ])
+}
+
+/// One task for each shard, as far as the cluster and the job go: what is beyond is shared out among the tasks.
+fn tasks(shards: u32, asked_max: Option<u32>, array_max: u32) -> u32 {
+    shards.min(asked_max.unwrap_or(u32::MAX)).min(array_max).max(1)
+}
+
+fn work_options(settings: &Slurm, tasks: u32) -> Vec<String> {
+    let at_once = settings.at_once.map(|count| format!("%{count}")).unwrap_or_default();
+    let mut options = vec![format!("--array=0-{}{at_once}", tasks - 1)];
+    options.extend(settings.time.as_ref().map(|time| format!("--time={time}")));
+    options.extend(settings.gres.as_ref().map(|gres| format!("--gres={gres}")));
+    options.extend(settings.cpus.map(|cpus| format!("--cpus-per-task={cpus}")));
+    options.extend(settings.memory.as_ref().map(|memory| format!("--mem={memory}")));
+    [options, shared_options(settings)].concat()
+}
+
+/// Of the tasks and of the seal.
+fn shared_options(settings: &Slurm) -> Vec<String> {
+    let partition = settings.partition.as_ref().map(|partition| format!("--partition={partition}"));
+    let account = settings.account.as_ref().map(|account| format!("--account={account}"));
+    partition.into_iter().chain(account).chain(settings.options.iter().cloned()).collect()
+}
+
+/// The shell makes way for the command, so that Slurm's signals reach it.
+fn script(command: &[String]) -> String {
+    format!("#!/bin/sh\nexec {}\n", quoted(command))
+}
+
+fn quoted(command: &[String]) -> String {
+    // Fails on a NUL alone, which no argument of ours came with.
+    shlex::try_join(command.iter().map(String::as_str)).unwrap_or_else(|_| command.join(" "))
+}
+
+impl Batch {
+    /// Gives the job's number.
+    async fn hand_in(&self) -> Result<String> {
+        let mut sbatch = Command::new("sbatch");
+        sbatch.arg("--parsable").args(&self.options);
+        // A task is a job of its own, also where it was submitted from inside of another.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SLURM_ARRAY_")) {
+            sbatch.env_remove(name);
+        }
+        let said = run(sbatch, &self.script).await?;
+        // `NUMBER`, or `NUMBER;CLUSTER`.
+        let number = said.trim().split(';').next().unwrap_or_default();
+        match number.parse::<u64>() {
+            Ok(_) => Ok(number.to_owned()),
+            Err(_) => Err(Error::failed(format!("sbatch gave {:?} where a job's number was expected", said.trim()))),
+        }
+    }
+}
+
+impl std::fmt::Display for Batch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "sbatch {} <<'END'\n{}END", quoted(&self.options), self.script)
+    }
+}
+
+/// The most tasks that the cluster lets an array have.
+async fn array_max() -> Result<u32> {
+    let mut scontrol = Command::new("scontrol");
+    scontrol.args(["show", "config"]);
+    let config = run(scontrol, "").await?;
+    let limit = config.lines().find_map(|line| {
+        let (key, value) = line.split_once('=')?;
+        (key.trim() == "MaxArraySize").then(|| value.trim().parse::<u32>().ok())?
+    });
+    // The largest index is one below.
+    Ok(limit.map_or(ARRAY_DEFAULT, |limit| limit.saturating_sub(1)))
+}
+
+async fn run(mut command: Command, input: &str) -> Result<String> {
+    let name = command.as_std().get_program().to_string_lossy().into_owned();
+    let failed = |problem: String| Error::failed(format!("{name}: {problem}"));
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| {
+            failed(format!("cannot be run: {error}"))
+                .with_hint("submit from a machine where Slurm's commands are installed and on the PATH")
+        })?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // One that does not read its input says why in its own words.
+        let _ = stdin.write_all(input.as_bytes()).await;
+    }
+    let output = child.wait_with_output().await.map_err(|error| failed(error.to_string()))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
+    Err(failed(said).with_hint("the settings come from [engine.slurm] in the job file; --dry-run shows them"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_array_has_as_many_tasks_as_shards_cluster_and_job_allow() {
+        assert_eq!(tasks(7, None, 1000), 7);
+        assert_eq!(tasks(5000, None, 1000), 1000);
+        assert_eq!(tasks(5000, Some(64), 1000), 64);
+        assert_eq!(tasks(1, Some(64), 1000), 1);
+    }
+
+    #[test]
+    fn settings_become_options() {
+        let settings = Slurm {
+            partition: Some("gpu".to_owned()),
+            time: Some("4:00:00".to_owned()),
+            gres: Some("gpu:1".to_owned()),
+            at_once: Some(8),
+            options: vec!["--qos=low".to_owned()],
+            ..Slurm::default()
+        };
+        let options = work_options(&settings, 20);
+        let expected = ["--array=0-19%8", "--time=4:00:00", "--gres=gpu:1", "--partition=gpu", "--qos=low"];
+        assert_eq!(options, expected);
+        assert_eq!(shared_options(&settings), ["--partition=gpu", "--qos=low"], "the seal needs no GPU");
+    }
+
+    #[test]
+    fn odd_paths_reach_the_shell_whole() {
+        let command = ["/opt/my tools/vidindex", "work", "it's.toml"].map(str::to_owned);
+        let script = script(&command);
+        assert!(script.starts_with("#!/bin/sh\nexec "));
+        assert_eq!(shlex::split(script.lines().nth(1).unwrap_or_default()).unwrap_or_default()[1..], command);
+    }
+}

@@ -1,0 +1,335 @@
+//! How runs go, from the store alone: what is committed, who is at work, who fell silent, when it will be done.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::{StreamExt, TryStreamExt};
+use indicatif::HumanDuration;
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::plan::{RunId, manifest};
+use crate::seal;
+use crate::store::{Store, StoreErrorKind};
+use crate::work::attempt::{AttemptRecord, HEARTBEAT, is_record};
+use crate::work::commit::{ShardTotals, attempted_shard, commits_prefix, committed_shard, parts_prefix, read_commit};
+
+/// Records read at the same time.
+const READS_MAX: usize = 16;
+
+/// Beats that a heart may miss: a busy store is not a dead machine.
+const BEATS_MISSED_MAX: u32 = 4;
+
+/// An attempt is long that takes so many times as long as the middle one of those that are done.
+const LONG: f64 = 3.0;
+
+/// Lines about attempts of one kind; the others are counted.
+const SHOWN_MAX: usize = 10;
+
+/// How a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Nobody has begun.
+    Planned,
+    /// Somebody is at work.
+    AtWork,
+    /// Nobody is at work, and shards are missing.
+    Stopped,
+    /// Every shard is committed; some are not published.
+    Committed,
+    /// Every shard is published.
+    Sealed,
+}
+
+/// A run, at one moment.
+#[derive(Debug, Clone, Serialize)]
+pub struct RunStatus {
+    /// The run.
+    pub run_id: RunId,
+    /// In one word.
+    pub state: State,
+    /// When it was planned.
+    pub planned_at: DateTime<Utc>,
+    /// The moment.
+    pub at: DateTime<Utc>,
+    /// Shards of the plan.
+    pub shards: u32,
+    /// Of those, committed.
+    pub shards_committed: u32,
+    /// Videos of the plan.
+    pub videos: u64,
+    /// Of the committed shards.
+    pub totals: ShardTotals,
+    /// The last commit.
+    pub committed_at: Option<DateTime<Utc>>,
+    /// Videos a second, from the plan to the last commit.
+    pub videos_per_second: Option<f64>,
+    /// Seconds to the end at that rate, while somebody is at work.
+    pub eta_seconds: Option<f64>,
+    /// The latest attempt at each shard that is begun and not committed.
+    pub attempts: Vec<AttemptStatus>,
+}
+
+/// An attempt that has not committed.
+#[derive(Debug, Clone, Serialize)]
+pub struct AttemptStatus {
+    /// What it is.
+    pub kind: AttemptKind,
+    /// What it said last.
+    #[serde(flatten)]
+    pub record: AttemptRecord,
+}
+
+/// What became of an attempt so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptKind {
+    /// It told why it gave up.
+    Failed,
+    /// It has not been heard of for minutes.
+    Silent,
+    /// It is at work, and much longer than others took.
+    Long,
+    /// It is at work.
+    AtWork,
+}
+
+/// How the run stands now.
+///
+/// # Errors
+/// There is no such run, or the output refused.
+pub async fn of_run(output: &dyn Store, run: &RunId) -> Result<RunStatus> {
+    let record = manifest::read_record(output, run).await?;
+    let run_id = run.as_str();
+    let summary = seal::read_summary(output, run_id).await?;
+    let mut committed = BTreeMap::new();
+    let mut commits = output.list(&commits_prefix(run_id));
+    while let Some(commit) = commits.try_next().await? {
+        if let Some(shard) = committed_shard(run_id, &commit.key).filter(|shard| *shard < record.shards) {
+            committed.insert(shard, commit.last_modified);
+        }
+    }
+    let sealed = summary.as_ref().is_some_and(|summary| summary.is_complete());
+    let attempts = if sealed { vec![] } else { attempts(output, run_id, &committed.keys().copied().collect()).await? };
+    let (totals, mut seconds) = match summary {
+        Some(summary) if summary.shards_committed as usize == committed.len() => (summary.totals, vec![]),
+        _ => totals(output, run_id, committed.keys().copied()).await?,
+    };
+    let at = Utc::now();
+    let committed_at = committed.values().max().copied();
+    let working = committed_at.map(|last| seconds_between(record.created_at, last)).filter(|seconds| *seconds > 0.0);
+    let videos_per_second = working.map(|seconds| totals.videos() as f64 / seconds).filter(|rate| *rate > 0.0);
+    seconds.sort_by(f64::total_cmp);
+    let usual = seconds.get(seconds.len() / 2).copied();
+    let attempts: Vec<_> =
+        attempts.into_iter().map(|record| AttemptStatus { kind: kind(&record, at, usual), record }).collect();
+    let alive = attempts.iter().any(|attempt| attempt.kind >= AttemptKind::Long);
+    let shards_committed = u32::try_from(committed.len()).unwrap_or(u32::MAX);
+    let state = match (sealed, shards_committed == record.shards, alive) {
+        (true, ..) => State::Sealed,
+        (_, true, _) => State::Committed,
+        (.., true) => State::AtWork,
+        _ if attempts.is_empty() && committed.is_empty() => State::Planned,
+        _ => State::Stopped,
+    };
+    let left = record.videos.saturating_sub(totals.videos()) as f64;
+    Ok(RunStatus {
+        run_id: record.run_id,
+        state,
+        planned_at: record.created_at,
+        at,
+        shards: record.shards,
+        shards_committed,
+        videos: record.videos,
+        totals,
+        committed_at,
+        videos_per_second,
+        eta_seconds: videos_per_second.filter(|_| alive).map(|rate| left / rate),
+        attempts,
+    })
+}
+
+/// How every run of the output stands, oldest first.
+///
+/// # Errors
+/// The output refused.
+pub async fn of_all(output: &dyn Store) -> Result<Vec<RunStatus>> {
+    let mut all = Vec::new();
+    for run in manifest::runs(output).await? {
+        if manifest::find_record(output, &run).await?.is_some() {
+            all.push(of_run(output, &run).await?);
+        }
+    }
+    Ok(all)
+}
+
+/// The latest record at each shard that is not committed, by shard.
+async fn attempts(output: &dyn Store, run_id: &str, committed: &BTreeSet<u32>) -> Result<Vec<AttemptRecord>> {
+    let keys: Vec<String> = output
+        .list(&parts_prefix(run_id))
+        .try_filter_map(async |object| {
+            let open = attempted_shard(run_id, &object.key).is_some_and(|shard| !committed.contains(&shard));
+            Ok(Some(object.key).filter(|key| open && is_record(key)))
+        })
+        .try_collect()
+        .await?;
+    let mut reads = futures::stream::iter(keys)
+        .map(async |key| match output.get(&key).await {
+            Ok(body) => Ok(serde_json::from_slice::<AttemptRecord>(&body).ok()),
+            // Committed and cleared since it was listed.
+            Err(error) if error.kind == StoreErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::from(error)),
+        })
+        .buffer_unordered(READS_MAX);
+    let mut latest: BTreeMap<u32, AttemptRecord> = BTreeMap::new();
+    while let Some(record) = reads.try_next().await? {
+        let Some(record) = record else { continue };
+        let newer = latest.get(&record.shard).is_none_or(|known| known.started_at < record.started_at);
+        if newer {
+            latest.insert(record.shard, record);
+        }
+    }
+    Ok(latest.into_values().collect())
+}
+
+/// Sums over these shards, and the seconds that each took.
+async fn totals(
+    output: &dyn Store,
+    run_id: &str,
+    shards: impl Iterator<Item = u32>,
+) -> Result<(ShardTotals, Vec<f64>)> {
+    let mut reads = futures::stream::iter(shards).map(|shard| read_commit(output, run_id, shard)).buffered(READS_MAX);
+    let (mut totals, mut seconds) = (ShardTotals::default(), Vec::new());
+    while let Some(record) = reads.try_next().await? {
+        let Some(record) = record else { continue };
+        totals.merge(&record.totals);
+        seconds.push(record.totals.wall_seconds);
+    }
+    Ok((totals, seconds))
+}
+
+fn kind(record: &AttemptRecord, at: DateTime<Utc>, usual_seconds: Option<f64>) -> AttemptKind {
+    let silent = at - record.seen_at > TimeDelta::from_std(HEARTBEAT * BEATS_MISSED_MAX).unwrap_or(TimeDelta::MAX);
+    let seconds = seconds_between(record.started_at, at);
+    match record.failure {
+        Some(_) => AttemptKind::Failed,
+        None if silent => AttemptKind::Silent,
+        None if usual_seconds.is_some_and(|usual| seconds > LONG * usual.max(1.0)) => AttemptKind::Long,
+        None => AttemptKind::AtWork,
+    }
+}
+
+fn seconds_between(from: DateTime<Utc>, to: DateTime<Utc>) -> f64 {
+    (to - from).as_seconds_f64()
+}
+
+fn human(seconds: f64) -> HumanDuration {
+    HumanDuration(Duration::try_from_secs_f64(seconds).unwrap_or_default())
+}
+
+impl RunStatus {
+    /// Whether nothing will change any more unless somebody does something.
+    pub fn is_still(&self) -> bool {
+        !matches!(self.state, State::AtWork | State::Planned)
+    }
+
+    /// One line of a list of runs.
+    pub fn line(&self) -> String {
+        let ShardTotals { videos_ok, videos_partial, videos_failed, .. } = self.totals;
+        format!(
+            "{}  {:<9}  {:>5} of {:<5} shards  {videos_ok} ok, {videos_partial} partial, {videos_failed} failed of {} videos",
+            self.run_id, self.state, self.shards_committed, self.shards, self.videos
+        )
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Planned => "planned",
+            Self::AtWork => "at work",
+            Self::Stopped => "stopped",
+            Self::Committed => "committed",
+            Self::Sealed => "sealed",
+        })
+    }
+}
+
+impl fmt::Display for RunStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ago = human(seconds_between(self.planned_at, self.at));
+        writeln!(f, "run      {}: {}, planned {ago} ago", self.run_id, self.state)?;
+        let count = |kind| self.attempts.iter().filter(|attempt| attempt.kind == kind).count();
+        let at_work = count(AttemptKind::AtWork) + count(AttemptKind::Long);
+        write!(f, "shards   {} of {} committed, {at_work} at work", self.shards_committed, self.shards)?;
+        writeln!(f, ", {} silent, {} failed", count(AttemptKind::Silent), count(AttemptKind::Failed))?;
+        let totals = &self.totals;
+        let (ok, partial, failed) = (totals.videos_ok, totals.videos_partial, totals.videos_failed);
+        write!(f, "videos   {} of {} done: {ok} ok, {partial} partial, {failed} failed", totals.videos(), self.videos)?;
+        if let Some(rate) = self.videos_per_second {
+            write!(f, "\nspeed    {:.1} videos a minute", rate * 60.0)?;
+        }
+        if let Some(eta) = self.eta_seconds {
+            write!(f, ", done in about {}", human(eta))?;
+        }
+        for (kind, name) in [
+            (AttemptKind::Failed, "failed"),
+            (AttemptKind::Silent, "silent"),
+            (AttemptKind::Long, "long"),
+            (AttemptKind::AtWork, "at work"),
+        ] {
+            let all = self.attempts.iter().filter(|attempt| attempt.kind == kind);
+            for AttemptStatus { record, .. } in all.clone().take(SHOWN_MAX) {
+                let host = record.host.as_deref().unwrap_or("?");
+                let since = human(seconds_between(record.started_at, self.at));
+                let done = format!("{} of {} videos", record.videos_done, record.videos);
+                write!(f, "\n{name:<8} shard {} on {host}, {done}, begun {since} ago", record.shard)?;
+                match &record.failure {
+                    Some(failure) => write!(f, ": {failure}")?,
+                    None if kind == AttemptKind::Silent => {
+                        write!(f, ", last heard of {} ago", human(seconds_between(record.seen_at, self.at)))?;
+                    }
+                    None => {}
+                }
+            }
+            let more = all.count().saturating_sub(SHOWN_MAX);
+            if more > 0 {
+                write!(f, "\n{name:<8} and {more} more")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::work::commit::AttemptId;
+
+    fn record(started: i64, seen: i64, failure: Option<&str>) -> AttemptRecord {
+        let at = |seconds| DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds);
+        AttemptRecord {
+            shard: 0,
+            attempt: AttemptId::unique(),
+            host: None,
+            started_at: at(started),
+            seen_at: at(seen),
+            videos: 1,
+            videos_done: 0,
+            failure: failure.map(ToOwned::to_owned),
+        }
+    }
+
+    #[test]
+    fn attempts_are_told_apart_by_what_they_said_and_when() {
+        let now = DateTime::UNIX_EPOCH + TimeDelta::seconds(1000);
+        assert_eq!(kind(&record(900, 990, None), now, Some(60.0)), AttemptKind::AtWork);
+        assert_eq!(kind(&record(900, 990, None), now, None), AttemptKind::AtWork);
+        assert_eq!(kind(&record(800, 990, None), now, Some(60.0)), AttemptKind::Long);
+        assert_eq!(kind(&record(800, 870, None), now, Some(60.0)), AttemptKind::Silent);
+        assert_eq!(kind(&record(800, 870, Some("no answer")), now, Some(60.0)), AttemptKind::Failed);
+    }
+}

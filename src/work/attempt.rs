@@ -1,0 +1,122 @@
+//! What an attempt at a shard says of itself while it is at work, for people who ask how a run goes. Nothing depends on
+//! it: what counts is the commit.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::commit::{AttemptId, attempt_prefix, host_name};
+use crate::store::Store;
+
+/// From one word to the next.
+pub const HEARTBEAT: Duration = Duration::from_secs(30);
+
+const FILE: &str = "attempt.json";
+
+/// `parts/<shard>/<attempt>/attempt.json`: written when the attempt begins, every [`HEARTBEAT`], and when it fails. The
+/// seal clears it with the attempt's files.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttemptRecord {
+    /// The shard, from 0.
+    pub shard: u32,
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// The machine, where it knows its name.
+    pub host: Option<String>,
+    /// By that machine's clock.
+    pub started_at: DateTime<Utc>,
+    /// When this was written. Long ago, with no failure told: the machine or the process is gone.
+    pub seen_at: DateTime<Utc>,
+    /// Videos of the shard.
+    pub videos: u64,
+    /// Of those, how many are done.
+    pub videos_done: u64,
+    /// Why it was given up.
+    pub failure: Option<String>,
+}
+
+/// Whether this key is an attempt's record.
+pub(crate) fn is_record(key: &str) -> bool {
+    key.ends_with(&format!("/{FILE}"))
+}
+
+/// An attempt at work; says so until it is dropped.
+pub(super) struct Attempt {
+    pub(super) id: AttemptId,
+    output: Arc<dyn Store>,
+    key: String,
+    first: AttemptRecord,
+    videos_done: Arc<AtomicU64>,
+    heart: tokio::task::JoinHandle<()>,
+}
+
+impl Attempt {
+    pub(super) fn begin(output: Arc<dyn Store>, run_id: &str, shard: u32, videos: usize) -> Self {
+        let id = AttemptId::unique();
+        let now = Utc::now();
+        let first = AttemptRecord {
+            shard,
+            attempt: id.clone(),
+            host: host_name(),
+            started_at: now,
+            seen_at: now,
+            videos: videos as u64,
+            videos_done: 0,
+            failure: None,
+        };
+        let key = format!("{}{FILE}", attempt_prefix(run_id, shard, &id));
+        let videos_done = Arc::new(AtomicU64::new(0));
+        let heart = tokio::spawn({
+            let (output, key, first, done) = (output.clone(), key.clone(), first.clone(), videos_done.clone());
+            async move {
+                let mut beats = tokio::time::interval(HEARTBEAT);
+                loop {
+                    beats.tick().await;
+                    say(&*output, &key, &first, &done, None).await;
+                }
+            }
+        });
+        Self { id, output, key, first, videos_done, heart }
+    }
+
+    pub(super) fn done(&self, videos: usize) {
+        self.videos_done.store(videos as u64, Ordering::Relaxed);
+    }
+
+    /// The shard is committed: by this attempt or another.
+    pub(super) async fn end(self) {
+        self.heart.abort();
+        if let Err(error) = self.output.delete(std::slice::from_ref(&self.key)).await {
+            tracing::debug!(key = self.key, %error, "could not clear an attempt's record");
+        }
+    }
+
+    pub(super) async fn fail(self, why: &str) {
+        self.heart.abort();
+        say(&*self.output, &self.key, &self.first, &self.videos_done, Some(why)).await;
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.heart.abort();
+    }
+}
+
+/// At best effort.
+async fn say(output: &dyn Store, key: &str, first: &AttemptRecord, done: &AtomicU64, failure: Option<&str>) {
+    let record = AttemptRecord {
+        seen_at: Utc::now(),
+        videos_done: done.load(Ordering::Relaxed),
+        failure: failure.map(ToOwned::to_owned),
+        ..first.clone()
+    };
+    // A record of plain values always is JSON.
+    let body = serde_json::to_vec(&record).unwrap_or_default();
+    if let Err(error) = output.put(key, body.into()).await {
+        tracing::debug!(key, %error, "could not say how the attempt goes");
+    }
+}
