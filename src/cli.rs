@@ -294,7 +294,7 @@ async fn run(cli: Cli) -> Result<u8> {
             context.submit(&job, plan.options(), engine, run.as_deref(), dry_run).await
         }
         Command::Status { job, run, watch, json } => show_status(&job.load()?, run.as_deref(), watch, json).await,
-        Command::Models(command) => command.run(),
+        Command::Models(command) => command.run(context.onnxruntime.as_deref()),
         Command::Doctor { job, set } => {
             let job = job.map(|path| Job::load(&path, &set)).transpose()?;
             Ok(if doctor::check(context.onnxruntime.as_deref(), job.as_ref()).await { 0 } else { 1 })

@@ -5,6 +5,7 @@ pub mod descriptor;
 pub mod graph;
 pub mod inspect;
 pub mod labels;
+pub mod lower;
 pub mod onnx;
 pub mod slowfast;
 pub mod weights;
@@ -19,6 +20,7 @@ use prost::Message;
 use crate::error::{Error, Result};
 use descriptor::{Descriptor, Labels};
 use inspect::ModelInfo;
+use lower::Lowering;
 use weights::{RandomWeights, SafeTensors, Weights};
 
 /// What `models build` may be told.
@@ -36,6 +38,8 @@ pub struct BuildOptions {
     pub side: Option<usize>,
     /// SlowFast: the pooled features become a second output, `embedding`.
     pub embedding: bool,
+    /// SlowFast: what its convolutions are rewritten to.
+    pub lowering: Lowering,
 }
 
 /// What `models build` wrote.
@@ -128,8 +132,8 @@ pub fn build(name: &str, options: &BuildOptions) -> Result<BuiltModel> {
         Some(path) => network.graph(&mut SafeTensors::read(path)?)?,
         None => network.graph(&mut RandomWeights::new(options.seed))?,
     };
-    let content = Bytes::from(model.encode_to_vec());
-    drop(model);
+    let lowering = network.lowering(options);
+    let content = Bytes::from(lower::lower(model, lowering).encode_to_vec());
     let is_file = options.out.extension().is_some_and(|extension| extension == "onnx");
     let onnx = if is_file { options.out.clone() } else { options.out.join(format!("{name}.onnx")) };
     let toml = Descriptor::path(&onnx);
@@ -138,7 +142,7 @@ pub fn build(name: &str, options: &BuildOptions) -> Result<BuiltModel> {
     // The model last: where it is, its descriptor is too.
     write_whole(&toml, descriptor.to_toml().as_bytes())?;
     write_whole(&onnx, &content)?;
-    tracing::info!(model = %onnx.display(), parameters = info.parameters, sha256 = %info.sha256, "model built");
+    tracing::info!(model = %onnx.display(), parameters = info.parameters, %lowering, sha256 = %info.sha256, "model built");
     Ok(BuiltModel { onnx, toml, info, descriptor })
 }
 
@@ -178,6 +182,14 @@ impl Network {
         match self {
             Self::SlowFast(config, _) => slowfast::build(config, weights),
             Self::Yolov5(config) => yolov5::build(config, weights),
+        }
+    }
+
+    /// A YOLOv5 has nothing to lower.
+    fn lowering(&self, options: &BuildOptions) -> Lowering {
+        match self {
+            Self::SlowFast(..) => options.lowering,
+            Self::Yolov5(_) => Lowering::Plain,
         }
     }
 

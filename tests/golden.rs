@@ -9,10 +9,13 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message;
 use serde_json::{Map, Value};
 use support::{Scratch, reference, run, tables};
 use vidindex::decode::{ByteSource, ClipSpec, Decoding, Request, SampledFrame};
 use vidindex::error::Failure;
+use vidindex::zoo::lower::{Lowering, lower};
+use vidindex::zoo::onnx::ModelProto;
 
 fn read_json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
@@ -93,8 +96,14 @@ fn persons_are_those_of_the_reference_on_images_and_on_videos() {
 }
 
 #[test]
-fn segments_and_logits_are_those_of_the_reference() {
+fn segments_and_logits_are_those_of_the_reference_in_every_lowering() {
     let Some(reference) = reference() else { return };
+    for lowering in Lowering::ALL {
+        compare_segments(&reference, lowering);
+    }
+}
+
+fn compare_segments(reference: &Path, lowering: Lowering) {
     let golden = read_json(&reference.join("golden/segments_r50_8x8.json"));
     let scratch = Scratch::new();
     let videos = golden["videos"].as_object().unwrap();
@@ -103,7 +112,9 @@ fn segments_and_logits_are_those_of_the_reference() {
     }
     // The model as exported, with a description that leaves the logits as they are.
     let model = scratch.path("tiny.onnx");
-    std::fs::copy(reference.join("models/slowfast_tiny_r50_8x8.onnx"), &model).unwrap();
+    let exported = std::fs::read(reference.join("models/slowfast_tiny_r50_8x8.onnx")).unwrap();
+    let lowered = lower(ModelProto::decode(exported.as_slice()).unwrap(), lowering);
+    std::fs::write(&model, lowered.encode_to_vec()).unwrap();
     let labels: Vec<String> = (0..10).map(|i| format!("\"class {i}\"")).collect();
     let description = format!(
         "kind = \"slowfast\"\nlabels = [{}]\nframes = 32\nalpha = 4\nside = 64\ncrop = 64\nactivation = \"none\"\n",

@@ -5,8 +5,12 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 
 use crate::error::Result;
+use crate::infer::session::Runtime;
+use crate::infer::{Device, DeviceChoice};
+use crate::job::Precision;
 use crate::zoo::descriptor::Descriptor;
 use crate::zoo::inspect::ModelInfo;
+use crate::zoo::lower::Lowering;
 use crate::zoo::{self, BuildOptions};
 
 #[derive(Debug, Subcommand)]
@@ -26,6 +30,13 @@ Without --weights the weights are random: the graph and its speed are real, its 
         /// The parameters under their official names, as .safetensors.
         #[arg(long, value_name = "FILE")]
         weights: Option<PathBuf>,
+        /// SlowFast: plain, packed or folded 3-D convolutions. The results are the same, the speed is not: auto takes
+        /// what is fastest on the device.
+        #[arg(long, default_value = "auto")]
+        lowering: String,
+        /// Where the model will run: auto, cpu, openvino, cuda, tensorrt.
+        #[arg(long, default_value = "auto", env = "VIDINDEX_DEVICE")]
+        device: String,
     },
     /// Show what a model takes and gives, its size and its hash.
     #[command(after_help = "Example:\n  vidindex models inspect models/yolov5n.onnx")]
@@ -40,10 +51,11 @@ Without --weights the weights are random: the graph and its speed are real, its 
 
 impl Command {
     /// Gives the exit code.
-    pub(super) fn run(self) -> Result<u8> {
+    pub(super) fn run(self, onnxruntime: Option<&Path>) -> Result<u8> {
         match self {
-            Self::Build { name, out, seed, weights } => {
-                let options = BuildOptions { seed, weights, out, ..BuildOptions::default() };
+            Self::Build { name, out, seed, weights, lowering, device } => {
+                let lowering = self::lowering(&lowering, &device, onnxruntime)?;
+                let options = BuildOptions { seed, weights, out, lowering, ..BuildOptions::default() };
                 let built = zoo::build(&name, &options)?;
                 println!("{}", built.onnx.display());
             }
@@ -51,6 +63,22 @@ impl Command {
         }
         Ok(0)
     }
+}
+
+/// The lowering of this name, or the fastest on the device of this name.
+fn lowering(name: &str, device: &str, onnxruntime: Option<&Path>) -> Result<Lowering> {
+    let choice: DeviceChoice = device.parse()?;
+    if name != "auto" {
+        return name.parse();
+    }
+    let device = match choice {
+        DeviceChoice::Named(device) => device,
+        // A model can be written where none can run.
+        DeviceChoice::Auto => {
+            Runtime::load(onnxruntime, choice, Precision::Auto).map_or(Device::Cpu, |runtime| runtime.device())
+        }
+    };
+    Ok(Lowering::for_device(device))
 }
 
 fn inspect(file: &Path, json: bool) -> Result<()> {

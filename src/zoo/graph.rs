@@ -339,7 +339,13 @@ impl<'w> GraphBuilder<'w> {
     }
 }
 
-fn node(operator: &str, name: &str, inputs: &[&str], output: &str, attribute: Vec<AttributeProto>) -> NodeProto {
+pub(super) fn node(
+    operator: &str,
+    name: &str,
+    inputs: &[&str],
+    output: &str,
+    attribute: Vec<AttributeProto>,
+) -> NodeProto {
     NodeProto {
         input: inputs.iter().map(|&input| input.into()).collect(),
         output: vec![output.into()],
@@ -350,11 +356,11 @@ fn node(operator: &str, name: &str, inputs: &[&str], output: &str, attribute: Ve
     }
 }
 
-fn int(name: &str, value: i64) -> AttributeProto {
+pub(super) fn int(name: &str, value: i64) -> AttributeProto {
     AttributeProto { name: name.into(), i: Some(value), r#type: number::ATTRIBUTE_INT, ..AttributeProto::default() }
 }
 
-fn ints(name: &str, values: &[usize]) -> AttributeProto {
+pub(super) fn ints(name: &str, values: &[usize]) -> AttributeProto {
     let ints = values.iter().map(|&value| value as i64).collect();
     AttributeProto { name: name.into(), ints, r#type: number::ATTRIBUTE_INTS, ..AttributeProto::default() }
 }
@@ -364,7 +370,7 @@ fn string(name: &str, value: &'static str) -> AttributeProto {
     AttributeProto { name: name.into(), s, r#type: number::ATTRIBUTE_STRING, ..AttributeProto::default() }
 }
 
-fn float_tensor(name: &str, shape: &[usize], values: &[f32]) -> TensorProto {
+pub(super) fn float_tensor(name: &str, shape: &[usize], values: &[f32]) -> TensorProto {
     let mut raw = Vec::with_capacity(values.len() * 4);
     values.iter().for_each(|value| raw.extend_from_slice(&value.to_le_bytes()));
     TensorProto {

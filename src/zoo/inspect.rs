@@ -9,7 +9,13 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::zoo::onnx::{DimensionValue, GraphProto, ModelProto, NodeProto, ValueInfoProto, number};
+use crate::zoo::onnx::{
+    DimensionValue, GraphProto, ModelProto, NodeProto, StringStringEntryProto, ValueInfoProto, number,
+};
+
+/// Keys under which a lowered model holds the counts of the network that it was made from.
+const NOTED_PARAMETERS: &str = "vidindex.parameters";
+const NOTED_MULTIPLY_ADDS: &str = "vidindex.multiply_adds";
 
 /// What there is to know of a model without running it.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -113,8 +119,8 @@ impl ModelInfo {
             opset: model.opset_import.iter().find(|set| is_own(&set.domain)).map_or(0, |set| set.version),
             inputs: graph.input.iter().filter(|info| !weights.contains(info.name.as_str())).map(tensor_info).collect(),
             outputs: graph.output.iter().map(|info| made_by(graph, tensor_info(info))).collect(),
-            parameters: parameters(graph),
-            multiply_adds: multiply_adds(graph),
+            parameters: noted(&model, NOTED_PARAMETERS).unwrap_or_else(|| parameters(graph)),
+            multiply_adds: noted(&model, NOTED_MULTIPLY_ADDS).or_else(|| multiply_adds(graph)),
         })
     }
 
@@ -233,6 +239,18 @@ fn tensor_info(info: &ValueInfoProto) -> TensorInfo {
 fn made_by(graph: &GraphProto, output: TensorInfo) -> TensorInfo {
     let maker = graph.node.iter().find(|node| node.output.contains(&output.name));
     TensorInfo { operator: maker.map(|node| node.op_type.clone()), ..output }
+}
+
+/// A network's parameters and multiply-adds, to be noted in what it is lowered to.
+pub(super) fn counts(graph: &GraphProto) -> Vec<StringStringEntryProto> {
+    let counts = [(NOTED_PARAMETERS, Some(parameters(graph))), (NOTED_MULTIPLY_ADDS, multiply_adds(graph))];
+    let entry =
+        |(key, count): (&str, Option<u64>)| Some(StringStringEntryProto { key: key.into(), value: count?.to_string() });
+    counts.into_iter().filter_map(entry).collect()
+}
+
+fn noted(model: &ModelProto, key: &str) -> Option<u64> {
+    model.metadata_props.iter().find(|entry| entry.key == key)?.value.parse().ok()
 }
 
 fn parameters(graph: &GraphProto) -> u64 {

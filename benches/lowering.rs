@@ -1,0 +1,108 @@
+//! Time per inference of each model in each lowering on each device of this machine, one clip or picture at a time.
+//!
+//! ```text
+//! cargo bench --bench lowering                                  slowfast-r50-8x8
+//! cargo bench --bench lowering -- slowfast-r101-8x8 yolov5s     others; `all` for all
+//! ```
+//! The variants take turns, so that a busy machine disturbs all alike; the least of the times is the least disturbed.
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot run fails")]
+
+use std::path::Path;
+
+use vidindex::infer::session::{Model, Runtime};
+use vidindex::infer::{Device, DeviceChoice};
+use vidindex::job::Precision;
+use vidindex::zoo::inspect::ModelInfo;
+use vidindex::zoo::lower::Lowering;
+use vidindex::zoo::{self, BuildOptions, Network};
+
+const ROUNDS: usize = 9;
+
+fn main() {
+    let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let is_asked = |name: &str| match asked.as_slice() {
+        [] => name == "slowfast-r50-8x8",
+        asked => asked.iter().any(|asked| asked == name || asked == "all"),
+    };
+    let devices = [
+        ("cpu", Device::Cpu, Precision::Fp32),
+        ("openvino", Device::OpenVino, Precision::Fp32),
+        ("openvino bf16", Device::OpenVino, Precision::Bf16),
+    ];
+    let runtimes: Vec<_> = devices
+        .into_iter()
+        .filter_map(|(name, device, precision)| {
+            Some((name, Runtime::load(None, DeviceChoice::Named(device), precision).ok()?))
+        })
+        .collect();
+    println!("| model | device | lowering | median ms | least ms | of plain |\n|---|---|---|---|---|---|");
+    for model in zoo::models().into_iter().filter(|model| is_asked(model.name)) {
+        let lowerings = match model.network {
+            Network::SlowFast(..) => &Lowering::ALL[..],
+            Network::Yolov5(_) => &[Lowering::Plain],
+        };
+        for (device, runtime) in &runtimes {
+            measure(model.name, device, runtime, lowerings);
+        }
+    }
+}
+
+fn measure(name: &str, device: &str, runtime: &Runtime, lowerings: &[Lowering]) {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("lowering");
+    let mut variants: Vec<(Lowering, Variant, Vec<f64>)> = lowerings
+        .iter()
+        .map(|&lowering| {
+            let out = folder.join(format!("{name}-{lowering}.onnx"));
+            let options = BuildOptions { out, lowering, ..BuildOptions::default() };
+            (lowering, Variant::open(runtime, zoo::build(name, &options).unwrap().info), vec![])
+        })
+        .collect();
+    for round in 0..=ROUNDS {
+        for (_, variant, seconds) in &mut variants {
+            let took = variant.run();
+            // The first run plans.
+            if round > 0 {
+                seconds.push(took);
+            }
+        }
+    }
+    let mut plain = None;
+    for (lowering, _, seconds) in &mut variants {
+        seconds.sort_by(f64::total_cmp);
+        let (median, least) = (seconds[seconds.len() / 2], seconds[0]);
+        let ratio = least / *plain.get_or_insert(least);
+        println!("| {name} | {device} | {lowering} | {:.0} | {:.0} | {ratio:.2} |", median * 1e3, least * 1e3);
+    }
+}
+
+/// A model with its input.
+struct Variant {
+    model: Model,
+    info: ModelInfo,
+    data: Vec<Vec<f32>>,
+}
+
+impl Variant {
+    fn open(runtime: &Runtime, info: ModelInfo) -> Self {
+        let model = runtime.open(&info.path, &[("batch".into(), 1)]).unwrap();
+        let length = |rank: usize, input: usize| (1..rank).map(|d| info.inputs[input].fixed(d).unwrap()).product();
+        let inputs = info.inputs.iter().enumerate();
+        let data = inputs
+            .map(|(i, input)| (0..length(input.shape.len(), i)).map(|i| (i % 251) as f32 / 125.0 - 1.0).collect());
+        let data = data.collect();
+        Self { model, info, data }
+    }
+
+    /// Gives the seconds that it took.
+    fn run(&mut self) -> f64 {
+        let inputs = self.info.inputs.iter().zip(&self.data);
+        let shape = |rank: usize, input: &zoo::inspect::TensorInfo| {
+            (0..rank).map(|d| input.fixed(d).map_or(1, |length| length as i64)).collect()
+        };
+        let inputs: Vec<_> =
+            inputs.map(|(input, data)| (input.name.as_str(), shape(input.shape.len(), input), &data[..])).collect();
+        let mut seconds = 0.0;
+        self.model.run(&inputs, &self.info.outputs[0].name, &mut seconds, |_, _| Ok(())).unwrap();
+        seconds
+    }
+}

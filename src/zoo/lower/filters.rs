@@ -1,0 +1,101 @@
+//! The weights of a 3-D convolution, and their rearrangements for lowered ones.
+
+use crate::zoo::onnx::{TensorProto, number};
+
+/// Weights `[outputs, inputs, frames, height, width]`.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Filters {
+    pub(super) shape: [usize; 5],
+    pub(super) values: Vec<f32>,
+}
+
+impl Filters {
+    /// None where the tensor is no float32 one of five dimensions, or empty.
+    pub(super) fn of(tensor: &TensorProto) -> Option<Self> {
+        let shape: Option<Vec<usize>> = tensor.dims.iter().map(|&length| usize::try_from(length).ok()).collect();
+        let shape: [usize; 5] = shape?.try_into().ok()?;
+        let values = floats(tensor)?;
+        (!values.is_empty() && values.len() == shape.iter().product::<usize>()).then_some(Self { shape, values })
+    }
+
+    /// Filters that give `count` consecutive frames at once, those of the first one in front. Each set sees one frame
+    /// later than the one before it, so `frames + count - 1` in all; what it does not see weighs nothing.
+    pub(super) fn packed(&self, count: usize) -> Self {
+        let [outputs, inputs, frames, height, width] = self.shape;
+        let shape = [count * outputs, inputs, frames + count - 1, height, width];
+        let (seen, all) = (frames * height * width, shape[2] * height * width);
+        let mut values = vec![0.0; shape.iter().product()];
+        for (filter, packed) in values.chunks_mut(all).enumerate() {
+            let (later, filter) = (filter / (outputs * inputs), filter % (outputs * inputs));
+            let from = later * height * width;
+            packed[from..from + seen].copy_from_slice(&self.values[filter * seen..][..seen]);
+        }
+        Self { shape, values }
+    }
+
+    /// Filters for frames that are laid side by side as channels, the first frame's channels in front.
+    pub(super) fn over_channels(&self) -> TwoD {
+        let [outputs, inputs, frames, height, width] = self.shape;
+        let area = height * width;
+        let mut values = Vec::with_capacity(self.values.len());
+        for filter in self.values.chunks(inputs * frames * area) {
+            for frame in 0..frames {
+                for input in 0..inputs {
+                    values.extend_from_slice(&filter[(input * frames + frame) * area..][..area]);
+                }
+            }
+        }
+        TwoD { shape: [outputs, frames * inputs, height, width], values }
+    }
+
+    /// The filters for one frame of those that are seen.
+    pub(super) fn at(&self, frame: usize) -> TwoD {
+        let [outputs, inputs, frames, height, width] = self.shape;
+        let area = height * width;
+        let planes = self.values.chunks(frames * area);
+        let values = planes.flat_map(|plane| &plane[frame * area..][..area]).copied().collect();
+        TwoD { shape: [outputs, inputs, height, width], values }
+    }
+}
+
+/// Weights `[outputs, inputs, height, width]`.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct TwoD {
+    pub(super) shape: [usize; 4],
+    pub(super) values: Vec<f32>,
+}
+
+/// A float32 tensor's elements, where they are in the file itself.
+pub(super) fn floats(tensor: &TensorProto) -> Option<Vec<f32>> {
+    if tensor.data_type != number::FLOAT || tensor.data_location != 0 {
+        return None;
+    }
+    Some(match &tensor.raw_data {
+        Some(raw) => raw.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+        None => tensor.float_data.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(shape: [usize; 5]) -> Filters {
+        Filters { shape, values: (1..=shape.iter().product()).map(|i: usize| i as f32).collect() }
+    }
+
+    #[test]
+    fn packed_filters_see_one_frame_later_each() {
+        let packed = counted([1, 2, 3, 1, 1]).packed(2);
+        assert_eq!(packed.shape, [2, 2, 4, 1, 1]);
+        assert_eq!(packed.values, [1., 2., 3., 0., 4., 5., 6., 0., 0., 1., 2., 3., 0., 4., 5., 6.]);
+    }
+
+    #[test]
+    fn frames_become_channels_the_first_in_front() {
+        let flat = counted([1, 2, 3, 1, 2]).over_channels();
+        assert_eq!(flat.shape, [1, 6, 1, 2]);
+        assert_eq!(flat.values, [1., 2., 7., 8., 3., 4., 9., 10., 5., 6., 11., 12.]);
+        assert_eq!(counted([1, 2, 3, 1, 2]).at(1).values, [3., 4., 9., 10.]);
+    }
+}

@@ -1,0 +1,500 @@
+//! The rewriting itself, node by node in the graph's order: each value is made in the form that its node does best, and
+//! converted where a later node wants another.
+
+use std::collections::{HashMap, HashSet};
+
+use super::Lowering;
+use super::filters::{Filters, TwoD, floats};
+use super::window::{Window, attribute, spatial};
+use crate::zoo::graph::{float_tensor, int, ints, node};
+use crate::zoo::onnx::{
+    AttributeProto, DimensionValue, GraphProto, NodeProto, TensorProto, TensorShapeProto, ValueInfoProto, number,
+};
+
+/// How many frames a packed stem computes at once: with eight channels, two vectors of sixteen.
+const PACK: usize = 4;
+/// Convolutions of more channels fill the vectors by themselves.
+const PACKED_CHANNELS_MAX: usize = 8;
+
+/// Gives the lowered graph, and whether it differs.
+pub(super) fn run(mut graph: GraphProto, lowering: Lowering) -> (GraphProto, bool) {
+    let mut pass = Pass::new(&mut graph, lowering);
+    for node in std::mem::take(&mut graph.node) {
+        pass.infer(&node);
+        if pass.lower(&node).is_none() {
+            pass.keep(node);
+        }
+    }
+    for output in &graph.output {
+        pass.plain(&output.name);
+    }
+    let read: HashSet<&String> = pass.nodes.iter().flat_map(|node| &node.input).collect();
+    let is_read = |name: &String| read.contains(name);
+    graph.input.retain(|info| !pass.weight_index.contains_key(&info.name) || is_read(&info.name));
+    graph.initializer = pass.weights.into_iter().chain(pass.made_weights).filter(|made| is_read(&made.name)).collect();
+    graph.value_info.retain(|info| pass.made.contains(&info.name));
+    graph.node = pass.nodes;
+    (graph, pass.changed)
+}
+
+/// How a value `[batch, channels, frames, height, width]` is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// As in the plain graph.
+    Plain,
+    /// `[batch, frames, channels, height, width]`: in memory the same as folded.
+    Frames,
+    /// `[batch · frames, channels, height, width]`.
+    Folded,
+    /// Each group of `PACK` frames is one frame of `PACK` times the channels: folded where the lowering folds, else plain.
+    Packed,
+}
+
+impl Form {
+    fn name(self, value: &str) -> String {
+        match self {
+            Self::Plain => value.into(),
+            Self::Frames => format!("{value}.frames"),
+            Self::Folded => format!("{value}.folded"),
+            Self::Packed => format!("{value}.packed"),
+        }
+    }
+}
+
+/// Of a value of five dimensions; none of a length is one that is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shape {
+    batch: Option<usize>,
+    channels: usize,
+    frames: usize,
+    /// Height and width.
+    area: [Option<usize>; 2],
+}
+
+impl Shape {
+    fn of(shape: &TensorShapeProto) -> Option<Self> {
+        let length = |value: &Option<DimensionValue>| match value {
+            Some(DimensionValue::DimValue(length)) => usize::try_from(*length).ok(),
+            _ => None,
+        };
+        let lengths: Vec<Option<usize>> = shape.dim.iter().map(|dimension| length(&dimension.value)).collect();
+        let [batch, channels, frames, height, width] = lengths.try_into().ok()?;
+        Some(Self { batch, channels: channels?, frames: frames?, area: [height, width] })
+    }
+
+    fn behind(&self, window: &Window, channels: usize) -> Option<Self> {
+        let [height, width] = self.area;
+        let area = [height.map(|length| window.slide(1, length)), width.map(|length| window.slide(2, length))];
+        // A window that does not fit is an invalid graph: nothing is known of it.
+        let area = area.map(|length| length.map_or(Some(None), |slid| slid.map(Some)));
+        Some(Self { channels, frames: window.slide(0, self.frames)?, area: [area[0]?, area[1]?], ..*self })
+    }
+}
+
+/// A convolution that can be lowered.
+struct Conv {
+    input: String,
+    output: String,
+    weight: String,
+    bias: Option<String>,
+    from: Shape,
+    to: Shape,
+    window: Window,
+    has_groups: bool,
+    /// Attributes of the 2-D convolution.
+    attributes: Vec<AttributeProto>,
+}
+
+impl Conv {
+    /// Whether several frames at once would be faster: few channels, much to sum for each.
+    fn packs(&self) -> bool {
+        let window = &self.window;
+        window.kernel[0] > 1
+            && !window.is_pixel()
+            && (window.stride[0], window.dilation[0]) == (1, 1)
+            && self.to.channels <= PACKED_CHANNELS_MAX
+            && self.to.frames.is_multiple_of(PACK)
+            && !self.has_groups
+    }
+
+    /// How many frames later than the result's the k-th one seen is.
+    fn offset(&self, k: usize) -> i64 {
+        (k * self.window.dilation[0]) as i64 - self.window.begin[0] as i64
+    }
+
+    /// Whether shifting results moves less than laying inputs side by side.
+    fn shifts(&self) -> bool {
+        self.window.stride[0] == 1
+            && self.from.frames == self.to.frames
+            && self.to.channels <= self.from.channels
+            && (0..self.window.kernel[0]).any(|k| self.offset(k) == 0)
+    }
+}
+
+struct Pass {
+    lowering: Lowering,
+    shapes: HashMap<String, Shape>,
+    weights: Vec<TensorProto>,
+    weight_index: HashMap<String, usize>,
+    made_weights: Vec<TensorProto>,
+    /// Names of all values and weights that there are.
+    made: HashSet<String>,
+    nodes: Vec<NodeProto>,
+    changed: bool,
+}
+
+impl Pass {
+    fn new(graph: &mut GraphProto, lowering: Lowering) -> Self {
+        let weights = std::mem::take(&mut graph.initializer);
+        let weight_index: HashMap<_, _> =
+            weights.iter().enumerate().map(|(i, tensor)| (tensor.name.clone(), i)).collect();
+        // Old exporters list weights among the inputs.
+        let values = graph.input.iter().chain(&graph.value_info).filter(|info| !weight_index.contains_key(&info.name));
+        let shapes = values.filter_map(|info| Some((info.name.clone(), known_shape(info)?))).collect();
+        let made = graph.input.iter().map(|info| &info.name).chain(weight_index.keys()).cloned().collect();
+        Self { lowering, shapes, weights, weight_index, made_weights: vec![], made, nodes: vec![], changed: false }
+    }
+
+    /// Learns the shape of a node's result where the file does not say it.
+    fn infer(&mut self, node: &NodeProto) {
+        let Some(output) = node.output.first() else { return };
+        if self.shapes.contains_key(output) {
+            return;
+        }
+        let shape = match node.op_type.as_str() {
+            "Conv" => self.conv_shape(node).map(|(_, shape)| shape),
+            "MaxPool" | "AveragePool" => self.first_shape(node).and_then(|from| {
+                let window = Window::of_pool(node)?;
+                from.behind(&window, from.channels)
+            }),
+            "Concat" => self.concat_shape(node),
+            "Relu" | "Sigmoid" | "Identity" | "Add" | "Mul" | "Sum" => self.common_shape(node),
+            _ => None,
+        };
+        self.shapes.extend(shape.map(|shape| (output.clone(), shape)));
+    }
+
+    fn first_shape(&self, node: &NodeProto) -> Option<Shape> {
+        self.shapes.get(node.input.first()?).copied()
+    }
+
+    /// The shape that all of a node's inputs have.
+    fn common_shape(&self, node: &NodeProto) -> Option<Shape> {
+        let first = self.first_shape(node)?;
+        node.input.iter().all(|input| self.shapes.get(input) == Some(&first)).then_some(first)
+    }
+
+    fn concat_shape(&self, node: &NodeProto) -> Option<Shape> {
+        let is_of_channels = attribute(node, "axis")?.i == Some(1);
+        let channels = node.input.iter().map(|input| Some(self.shapes.get(input)?.channels)).sum::<Option<usize>>()?;
+        is_of_channels.then_some(Shape { channels, ..self.first_shape(node)? })
+    }
+
+    fn conv_shape(&self, node: &NodeProto) -> Option<(Window, Shape)> {
+        let dims = &self.weight(node.input.get(1)?)?.dims;
+        let dims: Option<Vec<usize>> = dims.iter().map(|&length| usize::try_from(length).ok()).collect();
+        let [outputs, _, frames, height, width]: [usize; 5] = dims?.try_into().ok()?;
+        let window = Window::of(node, [frames, height, width])?;
+        Some((window, self.first_shape(node)?.behind(&window, outputs)?))
+    }
+
+    fn weight(&self, name: &str) -> Option<&TensorProto> {
+        self.weights.get(*self.weight_index.get(name)?)
+    }
+
+    /// Copies a node, which then finds its inputs as the plain graph has them.
+    fn keep(&mut self, node: NodeProto) {
+        node.input.iter().for_each(|input| self.plain(input));
+        self.made.extend(node.output.iter().cloned());
+        self.nodes.push(node);
+    }
+
+    /// Nothing is written before it is clear that all can be.
+    fn lower(&mut self, node: &NodeProto) -> Option<()> {
+        match (node.domain.as_str(), node.op_type.as_str()) {
+            ("", "Conv") => self.conv(node),
+            ("", "MaxPool" | "AveragePool") => {
+                Window::of_pool(node).filter(Window::is_spatial)?;
+                let attributes = if self.lowering == Lowering::Folded { spatial(node) } else { node.attribute.clone() };
+                self.follow(node, attributes)
+            }
+            ("", "Relu" | "Sigmoid" | "Identity" | "Add" | "Mul" | "Sum") => {
+                self.common_shape(node)?;
+                self.follow(node, node.attribute.clone())
+            }
+            // Packed channels are in another order.
+            ("", "Concat") if !node.input.iter().any(|input| self.is_packed(input)) => {
+                self.concat_shape(node)?;
+                self.follow(node, node.attribute.clone())
+            }
+            _ => None,
+        }
+    }
+
+    /// Repeats an operation on the form that its inputs were left in.
+    fn follow(&mut self, node: &NodeProto, attributes: Vec<AttributeProto>) -> Option<()> {
+        let [output] = node.output.as_slice() else { return None };
+        let form = if node.input.iter().all(|input| self.is_packed(input)) {
+            Form::Packed
+        } else if node.input.iter().any(|input| self.is_made(input, Form::Folded)) {
+            Form::Folded
+        } else {
+            return None;
+        };
+        let inputs: Vec<String> = node.input.iter().map(|input| self.form(input, form)).collect();
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        self.emit(&node.op_type, &inputs, form.name(output), attributes);
+        Some(())
+    }
+
+    fn conv(&mut self, node: &NodeProto) -> Option<()> {
+        let (window, to) = self.conv_shape(node)?;
+        let conv = Conv {
+            input: node.input.first()?.clone(),
+            output: node.output.first()?.clone(),
+            weight: node.input.get(1)?.clone(),
+            bias: node.input.get(2).filter(|bias| !bias.is_empty()).cloned(),
+            from: self.first_shape(node)?,
+            to,
+            window,
+            has_groups: attribute(node, "group").is_some_and(|group| group.i != Some(1)),
+            attributes: spatial(node),
+        };
+        let bias = conv.bias.as_ref().map(|bias| self.weight(bias).and_then(floats));
+        let packs = conv.packs() && bias != Some(None);
+        let filters = || self.weight(&conv.weight).and_then(Filters::of);
+        if self.lowering == Lowering::Packed {
+            let filters = packs.then(filters)??.packed(PACK);
+            self.pack(node, &conv, &filters, bias.flatten());
+        } else if conv.window.is_spatial() {
+            let filters = filters()?.at(0);
+            self.spatial(conv, &filters);
+        } else if conv.has_groups {
+            return None;
+        } else if packs {
+            let filters = filters()?.packed(PACK).over_channels();
+            self.side_by_side(&conv, PACK, &filters, bias.flatten());
+        } else if conv.shifts() {
+            let filters = filters()?;
+            self.shift(&conv, &filters);
+        } else {
+            let filters = filters()?.over_channels();
+            self.side_by_side(&conv, 1, &filters, None);
+        }
+        Some(())
+    }
+
+    /// Packed, in three dimensions: the filters step over a group of frames.
+    fn pack(&mut self, node: &NodeProto, conv: &Conv, filters: &Filters, bias: Option<Vec<f32>>) {
+        let mut attributes = node.attribute.clone();
+        attributes.retain(|attribute| !matches!(attribute.name.as_str(), "kernel_shape" | "strides"));
+        let [_, height, width] = conv.window.stride;
+        attributes.push(ints("kernel_shape", &filters.shape[2..]));
+        attributes.push(ints("strides", &[PACK, height, width]));
+        let input = self.form(&conv.input, Form::Plain);
+        let weight = self.floats(Form::Packed.name(&conv.weight), &filters.shape, &filters.values);
+        let bias = self.bias(conv, PACK, bias);
+        let inputs: Vec<&str> = [&input, &weight].into_iter().chain(&bias).map(String::as_str).collect();
+        self.emit("Conv", &inputs, Form::Packed.name(&conv.output), attributes);
+    }
+
+    /// Each frame by itself.
+    fn spatial(&mut self, mut conv: Conv, filters: &TwoD) {
+        let mut input = self.form(&conv.input, Form::Folded);
+        let [_, height, width] = conv.window.stride;
+        if conv.window.is_pixel() && (height, width) != (1, 1) {
+            // The fast kernel for single pixels does not step: a pool of one pixel does.
+            let picked = format!("{}.picked", conv.output);
+            let pool = vec![ints("kernel_shape", &[1, 1]), ints("strides", &[height, width])];
+            self.emit("MaxPool", &[&input], picked.clone(), pool);
+            conv.attributes.retain(|attribute| attribute.name != "strides");
+            input = picked;
+        }
+        let weight = self.floats(Form::Folded.name(&conv.weight), &filters.shape, &filters.values);
+        let inputs: Vec<&str> = [&input, &weight].into_iter().chain(&conv.bias).map(String::as_str).collect();
+        self.emit("Conv", &inputs, Form::Folded.name(&conv.output), conv.attributes);
+    }
+
+    /// All frames that a frame (or a group of frames) of the result is made from, as channels of one.
+    fn side_by_side(&mut self, conv: &Conv, pack: usize, filters: &TwoD, bias: Option<Vec<f32>>) {
+        let Conv { from, window, .. } = conv;
+        let seen = filters.shape[1] / from.channels;
+        let mut wanted = Vec::new();
+        for group in 0..conv.to.frames / pack {
+            let first = (group * pack * window.stride[0]) as i64;
+            wanted.extend((0..seen).map(|k| first + conv.offset(k)));
+        }
+        let mut frames = self.form(&conv.input, Form::Frames);
+        let zero = from.frames as i64;
+        let is_there = |frame: i64| (0..zero).contains(&frame);
+        if !wanted.iter().all(|&frame| is_there(frame)) {
+            let padded = format!("{}.padded", conv.input);
+            if !self.made.contains(&padded) {
+                let pads = self.integers(&[10], &[0, 0, 0, 0, 0, 0, 1, 0, 0, 0]);
+                self.emit("Pad", &[&frames, &pads], padded.clone(), vec![]);
+            }
+            frames = padded;
+            wanted.iter_mut().filter(|frame| !is_there(**frame)).for_each(|frame| *frame = zero);
+        }
+        let wanted = self.integers(&[conv.to.frames / pack, seen], &wanted);
+        let gathered = format!("{}.gathered", conv.output);
+        self.emit("Gather", &[&frames, &wanted], gathered.clone(), vec![int("axis", 1)]);
+        let channels = format!("{}.side_by_side", conv.output);
+        self.reshape(&gathered, channels.clone(), &[-1, filters.shape[1] as i64], from.area);
+        let form = if pack == 1 { Form::Folded } else { Form::Packed };
+        let weight = self.floats(form.name(&conv.weight), &filters.shape, &filters.values);
+        let bias = self.bias(conv, pack, bias);
+        let inputs: Vec<&str> = [&channels, &weight].into_iter().chain(&bias).map(String::as_str).collect();
+        self.emit("Conv", &inputs, form.name(&conv.output), conv.attributes.clone());
+    }
+
+    /// Each frame by every filter in time; the results are shifted to their frame and added.
+    fn shift(&mut self, conv: &Conv, filters: &Filters) {
+        let input = self.form(&conv.input, Form::Folded);
+        let view = [-1, conv.to.frames as i64, conv.to.channels as i64];
+        // Of a frame further off than there are, all is zero.
+        let near = |&k: &usize| conv.offset(k).unsigned_abs() < conv.to.frames as u64;
+        let mut taps: Vec<usize> = (0..conv.window.kernel[0]).filter(near).collect();
+        taps.sort_by_key(|&k| conv.offset(k).abs());
+        let mut sum: Option<String> = None;
+        for k in taps {
+            let (offset, filters) = (conv.offset(k), filters.at(k));
+            let weight = self.floats(format!("{}.{k}", conv.weight), &filters.shape, &filters.values);
+            // The frame itself comes first, with the bias.
+            let bias = conv.bias.iter().filter(|_| sum.is_none());
+            let inputs: Vec<&str> = [&input, &weight].into_iter().chain(bias).map(String::as_str).collect();
+            let seen = format!("{}.{k}", conv.output);
+            self.emit("Conv", &inputs, seen.clone(), conv.attributes.clone());
+            let mut frames = Form::Frames.name(&seen);
+            self.reshape(&seen, frames.clone(), &view, conv.to.area);
+            if offset != 0 {
+                let pads = self.integers(&[10], &[0, -offset, 0, 0, 0, 0, offset, 0, 0, 0]);
+                let shifted = format!("{seen}.shifted");
+                self.emit("Pad", &[&frames, &pads], shifted.clone(), vec![]);
+                frames = shifted;
+            }
+            sum = Some(match sum {
+                None => frames,
+                Some(sum) => {
+                    let added = format!("{seen}.added");
+                    self.emit("Add", &[&sum, &frames], added.clone(), vec![]);
+                    added
+                }
+            });
+        }
+        if let Some(sum) = sum {
+            self.reshape(&sum, Form::Folded.name(&conv.output), &[-1, view[2]], conv.to.area);
+        }
+    }
+
+    /// A convolution's bias, repeated for each of the frames that are computed at once.
+    fn bias(&mut self, conv: &Conv, pack: usize, values: Option<Vec<f32>>) -> Option<String> {
+        let name = conv.bias.as_ref()?;
+        let Some(values) = values else { return Some(name.clone()) };
+        let values = values.repeat(pack);
+        Some(self.floats(Form::Packed.name(name), &[values.len()], &values))
+    }
+
+    fn is_made(&self, value: &str, form: Form) -> bool {
+        self.shapes.contains_key(value) && self.made.contains(&form.name(value))
+    }
+
+    /// Whether a value is there in its packed form alone.
+    fn is_packed(&self, value: &str) -> bool {
+        self.is_made(value, Form::Packed) && !self.is_made(value, Form::Folded) && !self.is_made(value, Form::Plain)
+    }
+
+    fn plain(&mut self, value: &str) {
+        if self.shapes.contains_key(value) {
+            self.form(value, Form::Plain);
+        }
+    }
+
+    /// The name of a value in this form, into which it is converted if it must be.
+    fn form(&mut self, value: &str, form: Form) -> String {
+        let name = form.name(value);
+        let Some(&Shape { channels, frames, area, .. }) = self.shapes.get(value) else { return name };
+        if self.made.contains(&name) {
+            return name;
+        }
+        let (c, t) = (channels as i64, frames as i64);
+        let swapped = || vec![ints("perm", &[0, 2, 1, 3, 4])];
+        match form {
+            Form::Plain if self.lowering == Lowering::Packed => {
+                let pack = PACK as i64;
+                let (groups, frames) = (format!("{value}.groups"), format!("{value}.group_frames"));
+                self.reshape(&Form::Packed.name(value), groups.clone(), &[-1, pack, c, t / pack], area);
+                self.emit("Transpose", &[&groups], frames.clone(), vec![ints("perm", &[0, 2, 3, 1, 4, 5])]);
+                self.reshape(&frames, name.clone(), &[-1, c, t], area);
+            }
+            Form::Plain => {
+                let frames = self.form(value, Form::Frames);
+                self.emit("Transpose", &[&frames], name.clone(), swapped());
+            }
+            Form::Frames => {
+                let same = [Form::Folded, Form::Packed].into_iter().find(|&form| self.is_made(value, form));
+                match same {
+                    Some(form) => self.reshape(&form.name(value), name.clone(), &[-1, t, c], area),
+                    None => self.emit("Transpose", &[value], name.clone(), swapped()),
+                }
+            }
+            Form::Folded => {
+                let frames = self.form(value, Form::Frames);
+                self.reshape(&frames, name.clone(), &[-1, c], area);
+            }
+            // Only convolutions make it, and only what is made is asked for.
+            Form::Packed => {}
+        }
+        name
+    }
+
+    /// A reshape that keeps height and width.
+    fn reshape(&mut self, input: &str, output: String, lead: &[i64], area: [Option<usize>; 2]) {
+        let sizes = if let [Some(height), Some(width)] = area {
+            let sizes = [lead, &[height as i64, width as i64]].concat();
+            self.integers(&[sizes.len()], &sizes)
+        } else {
+            let (area, sizes) = (format!("{output}.area"), format!("{output}.sizes"));
+            self.emit("Shape", &[input], area.clone(), vec![int("start", -2)]);
+            let lead = self.integers(&[lead.len()], lead);
+            self.emit("Concat", &[&lead, &area], sizes.clone(), vec![int("axis", 0)]);
+            sizes
+        };
+        self.emit("Reshape", &[input, &sizes], output, vec![]);
+    }
+
+    fn emit(&mut self, operator: &str, inputs: &[&str], output: String, attributes: Vec<AttributeProto>) {
+        self.nodes.push(node(operator, &output, inputs, &output, attributes));
+        self.made.insert(output);
+        self.changed = true;
+    }
+
+    /// A weight of this name; a second one of the same name is the same.
+    fn floats(&mut self, name: String, shape: &[usize], values: &[f32]) -> String {
+        if self.made.insert(name.clone()) {
+            self.made_weights.push(float_tensor(&name, shape, values));
+        }
+        name
+    }
+
+    /// A constant, named by its content.
+    fn integers(&mut self, shape: &[usize], values: &[i64]) -> String {
+        let text: Vec<String> = values.iter().map(i64::to_string).collect();
+        let name = format!("int64.{}", text.join("_"));
+        let name = if shape.len() > 1 { format!("{name}.{}", shape[1]) } else { name };
+        if self.made.insert(name.clone()) {
+            self.made_weights.push(TensorProto {
+                dims: shape.iter().map(|&length| length as i64).collect(),
+                data_type: number::INT64,
+                name: name.clone(),
+                raw_data: Some(values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into()),
+                ..TensorProto::default()
+            });
+        }
+        name
+    }
+}
+
+fn known_shape(info: &ValueInfoProto) -> Option<Shape> {
+    Shape::of(info.r#type.as_ref()?.tensor_type.as_ref()?.shape.as_ref()?)
+}
