@@ -261,6 +261,20 @@ mod tests {
     }
 
     #[test]
+    fn each_lowering_writes_a_file_of_its_own_and_always_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let build = |lowering| {
+            let options = BuildOptions { out: directory.path().into(), lowering, ..BuildOptions::default() };
+            let built = build("slowfast-tiny", &options).unwrap();
+            assert_eq!(Descriptor::for_model(&built.info).unwrap(), built.descriptor);
+            built.info.sha256
+        };
+        let hashes = Lowering::ALL.map(build);
+        assert_eq!(hashes, Lowering::ALL.map(build));
+        assert_eq!(std::collections::HashSet::from(hashes).len(), 3);
+    }
+
+    #[test]
     fn a_built_model_reads_back_with_its_descriptor() {
         let directory = tempfile::tempdir().unwrap();
         let built = tiny(directory.path(), 1);

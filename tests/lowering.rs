@@ -11,7 +11,7 @@ use vidindex::infer::session::Runtime;
 use vidindex::infer::{Device, DeviceChoice};
 use vidindex::job::Precision;
 use vidindex::zoo::lower::{Lowering, lower};
-use vidindex::zoo::onnx::{AttributeProto, DimensionProto, DimensionValue, ModelProto, TensorShapeProto};
+use vidindex::zoo::onnx::{AttributeProto, DimensionValue, ModelProto, ValueInfoProto, number};
 use vidindex::zoo::weights::{RandomWeights, Weights};
 use vidindex::zoo::{graph, slowfast};
 
@@ -71,8 +71,31 @@ fn the_official_export_gives_the_same_logits_lowered() {
     let exported = ModelProto::decode(exported.as_slice()).unwrap();
     let config = slowfast::Config { crop: 64, ..slowfast::Config::default() };
     compare("official export", &exported, &clips(&config, 2));
-    let folded = lower(exported, Lowering::Folded).graph.unwrap();
-    assert!(folded.initializer.iter().all(|tensor| tensor.dims.len() < 5), "all of it is lowered");
+    assert!(is_folded(exported));
+}
+
+/// Whether no 3-D convolution is left when it is folded.
+fn is_folded(model: ModelProto) -> bool {
+    lower(model, Lowering::Folded).graph.unwrap().initializer.iter().all(|tensor| tensor.dims.len() < 5)
+}
+
+#[test]
+fn a_slowfast_of_free_height_and_width_gives_the_same_logits_lowered() {
+    let config = slowfast::Config { width: 8, crop: 64, head_pool: 2, classes: 10, ..slowfast::Config::default() };
+    let mut plain = slowfast::build(&config, &mut RandomWeights::new(1)).unwrap();
+    let graph = plain.graph.as_mut().unwrap();
+    graph.value_info.clear();
+    graph.input.iter_mut().for_each(free_area);
+    let clips = [(slowfast::SLOW_INPUT, vec![2, 3, 8, 64, 96]), (slowfast::FAST_INPUT, vec![2, 3, 32, 64, 96])];
+    compare("free", &plain, &clips);
+}
+
+/// Makes a value's height and width free.
+fn free_area(info: &mut ValueInfoProto) {
+    let shape = info.r#type.as_mut().unwrap().tensor_type.as_mut().unwrap().shape.as_mut().unwrap();
+    for (dimension, name) in shape.dim[3..].iter_mut().zip(["height", "width"]) {
+        dimension.value = Some(DimensionValue::DimParam(name.into()));
+    }
 }
 
 /// A convolution and what follows it in a stem.
@@ -129,28 +152,21 @@ impl Case {
         let ints = |name: &str, values: &[usize]| AttributeProto {
             name: name.into(),
             ints: values.iter().map(|&value| value as i64).collect(),
-            r#type: vidindex::zoo::onnx::number::ATTRIBUTE_INTS,
+            r#type: number::ATTRIBUTE_INTS,
             ..AttributeProto::default()
         };
         let group = AttributeProto {
             name: "group".into(),
             i: Some(self.groups as i64),
-            r#type: vidindex::zoo::onnx::number::ATTRIBUTE_INT,
+            r#type: number::ATTRIBUTE_INT,
             ..AttributeProto::default()
         };
         graph.node[0].attribute.extend([ints("dilations", &self.dilation), group]);
         // The builder knows no dilation.
         graph.value_info.clear();
-        let shape = |info: &mut vidindex::zoo::onnx::ValueInfoProto| -> Option<TensorShapeProto> {
-            info.r#type.as_mut()?.tensor_type.as_mut()?.shape.take()
-        };
-        shape(&mut graph.output[0]);
+        graph.output[0].r#type.as_mut().unwrap().tensor_type.as_mut().unwrap().shape = None;
         if self.is_free {
-            let mut dims = shape(&mut graph.input[0]).unwrap();
-            for (dimension, name) in dims.dim[3..].iter_mut().zip(["height", "width"]) {
-                *dimension = DimensionProto { value: Some(DimensionValue::DimParam(name.into())) };
-            }
-            graph.input[0].r#type.as_mut().unwrap().tensor_type.as_mut().unwrap().shape = Some(dims);
+            free_area(&mut graph.input[0]);
         }
         model
     }
@@ -163,5 +179,6 @@ proptest! {
     fn any_convolution_lowered_gives_the_same(case in cases()) {
         let shape = vec![2, case.channels[0] as i64, case.frames as i64, 12, 10];
         compare(&format!("{case:?}"), &case.model(), &[("x", shape)]);
+        prop_assert!(case.groups > 1 || is_folded(case.model()));
     }
 }

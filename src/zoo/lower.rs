@@ -22,7 +22,7 @@ pub enum Lowering {
     /// As the exporters write it.
     #[default]
     Plain,
-    /// Plain, but the Fast stem computes four frames at once: for libraries with good 3-D kernels.
+    /// Plain, but the Fast stem computes two frames at once: for libraries with good 3-D kernels.
     Packed,
     /// Time is part of the batch and convolutions are 2-D: `1 x k x k` ones as they are, `k x 1 x 1` ones as the sum of
     /// `k` pointwise ones whose results are shifted in time, and all others over frames laid side by side as channels.

@@ -11,8 +11,12 @@ use crate::zoo::onnx::{
     AttributeProto, DimensionValue, GraphProto, NodeProto, TensorProto, TensorShapeProto, ValueInfoProto, number,
 };
 
-/// How many frames a packed stem computes at once: with eight channels, two vectors of sixteen.
-const PACK: usize = 4;
+/// How many frames a stem computes at once, by measurement: eight channels become one vector of sixteen where it is 3-D,
+/// and two where it is 2-D.
+fn pack(lowering: Lowering) -> usize {
+    if lowering == Lowering::Folded { 4 } else { 2 }
+}
+
 /// Convolutions of more channels fill the vectors by themselves.
 const PACKED_CHANNELS_MAX: usize = 8;
 
@@ -46,7 +50,7 @@ enum Form {
     Frames,
     /// `[batch · frames, channels, height, width]`.
     Folded,
-    /// Each group of `PACK` frames is one frame of `PACK` times the channels: folded where the lowering folds, else plain.
+    /// Each `pack` frames are one of `pack` times the channels: folded where the lowering folds, else plain.
     Packed,
 }
 
@@ -107,13 +111,13 @@ struct Conv {
 
 impl Conv {
     /// Whether several frames at once would be faster: few channels, much to sum for each.
-    fn packs(&self) -> bool {
+    fn packs(&self, pack: usize) -> bool {
         let window = &self.window;
         window.kernel[0] > 1
             && !window.is_pixel()
             && (window.stride[0], window.dilation[0]) == (1, 1)
             && self.to.channels <= PACKED_CHANNELS_MAX
-            && self.to.frames.is_multiple_of(PACK)
+            && self.to.frames.is_multiple_of(pack)
             && !self.has_groups
     }
 
@@ -133,6 +137,8 @@ impl Conv {
 
 struct Pass {
     lowering: Lowering,
+    /// How many frames a stem computes at once.
+    pack: usize,
     shapes: HashMap<String, Shape>,
     weights: Vec<TensorProto>,
     weight_index: HashMap<String, usize>,
@@ -152,7 +158,17 @@ impl Pass {
         let values = graph.input.iter().chain(&graph.value_info).filter(|info| !weight_index.contains_key(&info.name));
         let shapes = values.filter_map(|info| Some((info.name.clone(), known_shape(info)?))).collect();
         let made = graph.input.iter().map(|info| &info.name).chain(weight_index.keys()).cloned().collect();
-        Self { lowering, shapes, weights, weight_index, made_weights: vec![], made, nodes: vec![], changed: false }
+        Self {
+            lowering,
+            pack: pack(lowering),
+            shapes,
+            weights,
+            weight_index,
+            made_weights: vec![],
+            made,
+            nodes: vec![],
+            changed: false,
+        }
     }
 
     /// Learns the shape of a node's result where the file does not say it.
@@ -261,19 +277,19 @@ impl Pass {
             attributes: spatial(node),
         };
         let bias = conv.bias.as_ref().map(|bias| self.weight(bias).and_then(floats));
-        let packs = conv.packs() && bias != Some(None);
+        let packs = conv.packs(self.pack) && bias != Some(None);
         let filters = || self.weight(&conv.weight).and_then(Filters::of);
         if self.lowering == Lowering::Packed {
-            let filters = packs.then(filters)??.packed(PACK);
-            self.pack(node, &conv, &filters, bias.flatten());
+            let filters = packs.then(filters)??.packed(self.pack);
+            self.packed(node, &conv, &filters, bias.flatten());
         } else if conv.window.is_spatial() {
             let filters = filters()?.at(0);
             self.spatial(conv, &filters);
         } else if conv.has_groups {
             return None;
         } else if packs {
-            let filters = filters()?.packed(PACK).over_channels();
-            self.side_by_side(&conv, PACK, &filters, bias.flatten());
+            let filters = filters()?.packed(self.pack).over_channels();
+            self.side_by_side(&conv, self.pack, &filters, bias.flatten());
         } else if conv.shifts() {
             let filters = filters()?;
             self.shift(&conv, &filters);
@@ -285,15 +301,15 @@ impl Pass {
     }
 
     /// Packed, in three dimensions: the filters step over a group of frames.
-    fn pack(&mut self, node: &NodeProto, conv: &Conv, filters: &Filters, bias: Option<Vec<f32>>) {
+    fn packed(&mut self, node: &NodeProto, conv: &Conv, filters: &Filters, bias: Option<Vec<f32>>) {
         let mut attributes = node.attribute.clone();
         attributes.retain(|attribute| !matches!(attribute.name.as_str(), "kernel_shape" | "strides"));
         let [_, height, width] = conv.window.stride;
         attributes.push(ints("kernel_shape", &filters.shape[2..]));
-        attributes.push(ints("strides", &[PACK, height, width]));
+        attributes.push(ints("strides", &[self.pack, height, width]));
         let input = self.form(&conv.input, Form::Plain);
         let weight = self.floats(Form::Packed.name(&conv.weight), &filters.shape, &filters.values);
-        let bias = self.bias(conv, PACK, bias);
+        let bias = self.bias(conv, self.pack, bias);
         let inputs: Vec<&str> = [&input, &weight].into_iter().chain(&bias).map(String::as_str).collect();
         self.emit("Conv", &inputs, Form::Packed.name(&conv.output), attributes);
     }
@@ -421,7 +437,7 @@ impl Pass {
         let swapped = || vec![ints("perm", &[0, 2, 1, 3, 4])];
         match form {
             Form::Plain if self.lowering == Lowering::Packed => {
-                let pack = PACK as i64;
+                let pack = self.pack as i64;
                 let (groups, frames) = (format!("{value}.groups"), format!("{value}.group_frames"));
                 self.reshape(&Form::Packed.name(value), groups.clone(), &[-1, pack, c, t / pack], area);
                 self.emit("Transpose", &[&groups], frames.clone(), vec![ints("perm", &[0, 2, 3, 1, 4, 5])]);
