@@ -18,7 +18,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::error::{Error, Result};
-use descriptor::{Descriptor, Labels};
+use descriptor::{Activation, Descriptor, LabelSet, Labels};
 use inspect::ModelInfo;
 use lower::Lowering;
 use weights::{RandomWeights, SafeTensors, Weights};
@@ -104,7 +104,19 @@ pub fn models() -> Vec<ZooModel> {
             "slowfast-tiny",
             "R50 8x8 with an eighth of the channels at 64 pixels: for trying out a job",
             2,
-            Config { width: 8, crop: 64, head_pool: 2, ..r50 },
+            Config { width: 8, crop: 64, head_pool: 2, ..r50.clone() },
+        ),
+        slowfast(
+            "slowfast-r50-8x8-ava",
+            "actions of each person in 64-frame clips",
+            2,
+            Config { classes: 80, boxes: true, ..r50.clone() },
+        ),
+        slowfast(
+            "slowfast-tiny-ava",
+            "the same with an eighth of the channels at 64 pixels: for trying out a job",
+            2,
+            Config { width: 8, crop: 64, classes: 80, boxes: true, ..r50 },
         ),
     ];
     for (name, letter, summary) in [
@@ -196,9 +208,13 @@ impl Network {
     fn descriptor(&self, options: &BuildOptions) -> Descriptor {
         match self {
             Self::SlowFast(config, sampling_rate) => {
-                let default = descriptor::SlowFast::default();
+                let (labels, activation) = match config.boxes {
+                    true => (LabelSet::Ava80, Activation::Sigmoid),
+                    false => (LabelSet::Kinetics400, Activation::Softmax),
+                };
                 Descriptor::SlowFast(descriptor::SlowFast {
-                    labels: options.labels.clone().unwrap_or(default.labels),
+                    labels: options.labels.clone().unwrap_or(Labels::Set(labels)),
+                    activation,
                     frames: config.frames,
                     sampling_rate: *sampling_rate,
                     alpha: config.alpha,

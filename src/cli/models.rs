@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::infer::session::Runtime;
 use crate::infer::{Device, DeviceChoice};
 use crate::job::Precision;
-use crate::zoo::descriptor::Descriptor;
+use crate::zoo::descriptor::{Descriptor, Labels};
 use crate::zoo::inspect::ModelInfo;
 use crate::zoo::lower::Lowering;
 use crate::zoo::{self, BuildOptions};
@@ -30,6 +30,12 @@ Without --weights the weights are random: the graph and its speed are real, its 
         /// The parameters under their official names, as .safetensors.
         #[arg(long, value_name = "FILE")]
         weights: Option<PathBuf>,
+        /// Other classes: a file with one on each line, or kinetics-400, ava-80, ava-60, coco-80.
+        #[arg(long, value_name = "FILE|NAME")]
+        labels: Option<String>,
+        /// Another height and width of the input, in pixels.
+        #[arg(long, value_name = "PIXELS")]
+        side: Option<usize>,
         /// SlowFast: plain, packed or folded 3-D convolutions. The results are the same, the speed is not: auto takes
         /// what is fastest on the device.
         #[arg(long, default_value = "auto")]
@@ -53,9 +59,10 @@ impl Command {
     /// Gives the exit code.
     pub(super) fn run(self, onnxruntime: Option<&Path>) -> Result<u8> {
         match self {
-            Self::Build { name, out, seed, weights, lowering, device } => {
+            Self::Build { name, out, seed, weights, labels, side, lowering, device } => {
                 let lowering = self::lowering(&lowering, &device, onnxruntime)?;
-                let options = BuildOptions { seed, weights, out, lowering, ..BuildOptions::default() };
+                let labels = labels.as_deref().map(Labels::read).transpose()?;
+                let options = BuildOptions { seed, weights, out, labels, side, lowering, ..BuildOptions::default() };
                 let built = zoo::build(&name, &options)?;
                 println!("{}", built.onnx.display());
             }

@@ -331,7 +331,8 @@ const YOLOV5_SHAPES: &str = "a YOLOv5's pictures [n, 3, H, W] -> decoded boxes [
 /// When the model has no such inputs or output.
 pub fn slowfast_tensors(model: &ModelInfo) -> Result<SlowFastTensors<'_>> {
     let unlike = || unlike(model, SLOWFAST_SHAPES);
-    let [a, b] = model.inputs.as_slice() else { return Err(unlike()) };
+    let clips: Vec<&TensorInfo> = model.inputs.iter().filter(|input| input.name != slowfast::BOXES_INPUT).collect();
+    let [a, b] = clips[..] else { return Err(unlike()) };
     if ![a, b].into_iter().all(|clip| is_pictures(clip, 5)) {
         return Err(unlike());
     }

@@ -1,7 +1,7 @@
 //! Builds an ONNX graph layer by layer, knowing every shape on the way. What `slowfast` and `yolov5` are written in.
 //!
-//! Every value has the batch as its first dimension, symbolic in the file and left out of the shapes here. Batch norms
-//! are folded into the convolution before them.
+//! Every value has the batch (or, behind [`GraphBuilder::roi_align`], the boxes) as its first dimension, symbolic in the
+//! file and left out of the shapes here. Batch norms are folded into the convolution before them.
 
 use bytes::Bytes;
 
@@ -18,6 +18,10 @@ pub const OPSET: i64 = 17;
 pub const IR_VERSION: i64 = 8;
 /// Name of the symbolic first dimension of every input and output.
 pub const BATCH: &str = "batch";
+/// Name of the symbolic first dimension of everything that is known of each box.
+pub const BOXES: &str = "boxes";
+/// The length of a height or width that is known only when the network runs.
+pub const FREE: usize = 0;
 
 /// A value in the graph: its name, and its shape without the batch (channels first).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,30 +41,48 @@ pub struct Window {
     pub stride: Vec<usize>,
     /// Padding on both sides.
     pub padding: Vec<usize>,
+    /// Steps from one of its elements to the next.
+    pub dilation: Vec<usize>,
 }
 
 impl Window {
     /// A window padded by half its size: at stride 1 it keeps the shape.
     pub fn same(kernel: &[usize], stride: &[usize]) -> Self {
-        let padding = kernel.iter().map(|k| k / 2).collect();
-        Self { kernel: kernel.into(), stride: stride.into(), padding }
+        Self { padding: kernel.iter().map(|k| k / 2).collect(), ..Self::valid(kernel, stride) }
     }
 
     /// A window without padding.
     pub fn valid(kernel: &[usize], stride: &[usize]) -> Self {
-        Self { kernel: kernel.into(), stride: stride.into(), padding: vec![0; kernel.len()] }
+        let (padding, dilation) = (vec![0; kernel.len()], vec![1; kernel.len()]);
+        Self { kernel: kernel.into(), stride: stride.into(), padding, dilation }
+    }
+
+    /// The same with gaps: as many steps from one element to the next, and padding times as wide.
+    pub fn dilated(mut self, dilation: &[usize]) -> Self {
+        self.padding.iter_mut().zip(dilation).for_each(|(padding, steps)| *padding *= steps);
+        Self { dilation: dilation.into(), ..self }
     }
 
     /// The shape behind this window: these channels, and as many steps as fit.
     fn slide(&self, channels: usize, input: &[usize]) -> Vec<usize> {
-        let steps = input.iter().zip(&self.kernel).zip(&self.stride).zip(&self.padding);
-        let steps = steps.map(|(((n, k), s), p)| (n + 2 * p).saturating_sub(*k) / s + 1);
+        let steps = input.iter().enumerate().map(|(axis, &length)| {
+            let span = (self.kernel[axis] - 1) * self.dilation[axis] + 1;
+            match length {
+                FREE => FREE,
+                _ => (length + 2 * self.padding[axis]).saturating_sub(span) / self.stride[axis] + 1,
+            }
+        });
         std::iter::once(channels).chain(steps).collect()
     }
 
     fn attributes(&self) -> Vec<AttributeProto> {
         let pads = [self.padding.as_slice(), &self.padding].concat();
-        vec![ints("kernel_shape", &self.kernel), ints("strides", &self.stride), ints("pads", &pads)]
+        let mut attributes =
+            vec![ints("kernel_shape", &self.kernel), ints("strides", &self.stride), ints("pads", &pads)];
+        if self.dilation.iter().any(|&steps| steps != 1) {
+            attributes.push(ints("dilations", &self.dilation));
+        }
+        attributes
     }
 }
 
@@ -78,18 +100,27 @@ pub struct BatchNorm<'a> {
 pub struct GraphBuilder<'w> {
     graph: GraphProto,
     weights: &'w mut dyn Weights,
+    /// Name of the first dimension of what is built next.
+    rows: &'static str,
 }
 
 impl<'w> GraphBuilder<'w> {
     /// An empty graph of this name, whose parameters come from `weights`.
     pub fn new(name: &str, weights: &'w mut dyn Weights) -> Self {
-        Self { graph: GraphProto { name: name.into(), ..GraphProto::default() }, weights }
+        Self { graph: GraphProto { name: name.into(), ..GraphProto::default() }, weights, rows: BATCH }
     }
 
-    /// An input of the network: float32, `shape` without the batch.
+    /// An input of the network: float32, `shape` without the batch. Of its last two dimensions, those that are [`FREE`]
+    /// are called `height` and `width`.
     pub fn input(&mut self, name: &str, shape: &[usize]) -> Value {
         let value = Value { name: name.into(), shape: shape.into() };
-        self.graph.input.push(info(&value));
+        let mut info = self.info(&value);
+        if let Some(TypeProto { tensor_type: Some(TensorTypeProto { shape: Some(shape), .. }) }) = &mut info.r#type {
+            for (dim, side) in shape.dim.iter_mut().rev().zip(["width", "height"]) {
+                dim.value.get_or_insert(DimensionValue::DimParam(side.into()));
+            }
+        }
+        self.graph.input.push(info);
         value
     }
 
@@ -104,7 +135,7 @@ impl<'w> GraphBuilder<'w> {
             }
             _ => self.graph.node.push(node("Identity", name, &[&value.name], name, vec![])),
         }
-        self.graph.output.push(info(&output));
+        self.graph.output.push(self.info(&output));
     }
 
     /// A convolution (1 to 3 dimensions by the window) named `name`, without groups. With a batch norm it has no bias of
@@ -190,7 +221,8 @@ impl<'w> GraphBuilder<'w> {
         let mut split = node("Split", &format!("Split_{number}"), &[&input.name, &lengths_name], "", attributes);
         split.output = pieces.iter().map(|piece| piece.name.clone()).collect();
         self.graph.node.push(split);
-        self.graph.value_info.extend(pieces.iter().map(info));
+        let infos: Vec<_> = pieces.iter().map(|piece| self.info(piece)).collect();
+        self.graph.value_info.extend(infos);
         pieces
     }
 
@@ -208,11 +240,47 @@ impl<'w> GraphBuilder<'w> {
 
     /// The mean over all positions, flat: `[channels]`.
     pub fn global_average(&mut self, input: &Value) -> Value {
-        let ones = [vec![input.shape[0]], vec![1; input.shape.len() - 1]].concat();
-        let pooled = self.fresh("GlobalAveragePool", ones);
-        let pooled = self.add_node("GlobalAveragePool", &[&input.name], pooled, vec![]);
-        let flat = self.fresh("Flatten", vec![input.shape[0]]);
-        self.add_node("Flatten", &[&pooled.name], flat, vec![int("axis", 1)])
+        self.pool_all("GlobalAveragePool", input)
+    }
+
+    /// The largest value of all positions, flat: `[channels]`.
+    pub fn global_max(&mut self, input: &Value) -> Value {
+        self.pool_all("GlobalMaxPool", input)
+    }
+
+    /// The mean over one dimension (0 is the channels), which is gone then.
+    pub fn mean(&mut self, input: &Value, axis: usize) -> Value {
+        let mut shape = input.shape.clone();
+        shape.remove(axis);
+        let output = self.fresh("ReduceMean", shape);
+        self.add_node("ReduceMean", &[&input.name], output, vec![ints("axes", &[axis + 1]), int("keepdims", 0)])
+    }
+
+    /// What lies below each box, `[channels, side, side]`, averaged from points between the pixels of `[channels, height,
+    /// width]` (He et al., 2017; torchvision's `RoIAlign` with `aligned=False` and as many points as pixels).
+    ///
+    /// Adds the input `boxes`, `[boxes, 5]`: which of the batch, x1, y1, x2, y2; `scale` takes these coordinates to pixels
+    /// of the value. Everything built after this has a row for each box in place of each of the batch.
+    pub fn roi_align(&mut self, input: &Value, boxes: &str, side: usize, scale: f32) -> Value {
+        self.rows = BOXES;
+        let boxes = self.input(boxes, &[5]);
+        let columns = self.split(&boxes, 0, &[1, 4]);
+        let number = format!("Cast_{}", self.graph.node.len());
+        let to_integer = vec![int("to", i64::from(number::INT64))];
+        self.graph.node.push(node("Cast", &number, &[&columns[0].name], &number, to_integer));
+        let everything = self.integers(&[-1]);
+        let flat = format!("Reshape_{}", self.graph.node.len());
+        self.graph.node.push(node("Reshape", &flat, &[&number, &everything], &flat, vec![]));
+        let output = self.fresh("RoiAlign", vec![input.shape[0], side, side]);
+        let attributes = vec![
+            string("mode", "avg"),
+            string("coordinate_transformation_mode", "output_half_pixel"),
+            int("output_height", side as i64),
+            int("output_width", side as i64),
+            int("sampling_ratio", 0),
+            float("spatial_scale", scale),
+        ];
+        self.add_node("RoiAlign", &[&input.name, &columns[1].name, &flat], output, attributes)
     }
 
     /// Twice the height and width, every pixel four times (`[channels, height, width]`).
@@ -286,6 +354,14 @@ impl<'w> GraphBuilder<'w> {
         Ok(bias)
     }
 
+    fn pool_all(&mut self, operator: &str, input: &Value) -> Value {
+        let ones = [vec![input.shape[0]], vec![1; input.shape.len() - 1]].concat();
+        let pooled = self.fresh(operator, ones);
+        let pooled = self.add_node(operator, &[&input.name], pooled, vec![]);
+        let flat = self.fresh("Flatten", vec![input.shape[0]]);
+        self.add_node("Flatten", &[&pooled.name], flat, vec![int("axis", 1)])
+    }
+
     fn unary(&mut self, operator: &str, input: &Value) -> Value {
         let output = self.fresh(operator, input.shape.clone());
         self.add_node(operator, &[&input.name], output, vec![])
@@ -297,13 +373,23 @@ impl<'w> GraphBuilder<'w> {
         self.add_node(operator, &[&a.name, &b.name], output, vec![])
     }
 
+    fn info(&self, value: &Value) -> ValueInfoProto {
+        let dim = |&length: &usize| (length != FREE).then_some(DimensionValue::DimValue(length as i64));
+        let dim = std::iter::once(Some(DimensionValue::DimParam(self.rows.into())))
+            .chain(value.shape.iter().map(dim))
+            .map(|value| DimensionProto { value })
+            .collect();
+        let tensor = TensorTypeProto { elem_type: number::FLOAT, shape: Some(TensorShapeProto { dim }) };
+        ValueInfoProto { name: value.name.clone(), r#type: Some(TypeProto { tensor_type: Some(tensor) }) }
+    }
+
     fn fresh(&self, operator: &str, shape: Vec<usize>) -> Value {
         Value { name: format!("{operator}_{}", self.graph.node.len()), shape }
     }
 
     fn add_node(&mut self, operator: &str, inputs: &[&str], output: Value, attributes: Vec<AttributeProto>) -> Value {
         self.graph.node.push(node(operator, &output.name, inputs, &output.name, attributes));
-        self.graph.value_info.push(info(&output));
+        self.graph.value_info.push(self.info(&output));
         output
     }
 
@@ -365,6 +451,10 @@ pub(super) fn ints(name: &str, values: &[usize]) -> AttributeProto {
     AttributeProto { name: name.into(), ints, r#type: number::ATTRIBUTE_INTS, ..AttributeProto::default() }
 }
 
+fn float(name: &str, value: f32) -> AttributeProto {
+    AttributeProto { name: name.into(), f: Some(value), r#type: number::ATTRIBUTE_FLOAT, ..AttributeProto::default() }
+}
+
 fn string(name: &str, value: &'static str) -> AttributeProto {
     let s = Some(Bytes::from_static(value.as_bytes()));
     AttributeProto { name: name.into(), s, r#type: number::ATTRIBUTE_STRING, ..AttributeProto::default() }
@@ -380,15 +470,6 @@ pub(super) fn float_tensor(name: &str, shape: &[usize], values: &[f32]) -> Tenso
         raw_data: Some(raw.into()),
         ..TensorProto::default()
     }
-}
-
-fn info(value: &Value) -> ValueInfoProto {
-    let dim = std::iter::once(DimensionValue::DimParam(BATCH.into()))
-        .chain(value.shape.iter().map(|&length| DimensionValue::DimValue(length as i64)))
-        .map(|value| DimensionProto { value: Some(value) })
-        .collect();
-    let tensor = TensorTypeProto { elem_type: number::FLOAT, shape: Some(TensorShapeProto { dim }) };
-    ValueInfoProto { name: value.name.clone(), r#type: Some(TypeProto { tensor_type: Some(tensor) }) }
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ pub mod number {
     pub const DOUBLE: i32 = 11;
     /// `TensorProto.DataType.BFLOAT16`.
     pub const BFLOAT16: i32 = 16;
+    /// `AttributeProto.AttributeType.FLOAT`.
+    pub const ATTRIBUTE_FLOAT: i32 = 1;
     /// `AttributeProto.AttributeType.INT`.
     pub const ATTRIBUTE_INT: i32 = 2;
     /// `AttributeProto.AttributeType.STRING`.

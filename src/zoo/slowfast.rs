@@ -5,7 +5,7 @@
 //! the stem and each stage but the last, a convolution strided in time brings Fast's features into Slow.
 
 use crate::error::{Error, Result};
-use crate::zoo::graph::{BatchNorm, GraphBuilder, Value, Window};
+use crate::zoo::graph::{BatchNorm, FREE, GraphBuilder, Value, Window};
 use crate::zoo::onnx::ModelProto;
 use crate::zoo::weights::Weights;
 
@@ -13,9 +13,12 @@ use crate::zoo::weights::Weights;
 pub const SLOW_INPUT: &str = "slow";
 /// Name of the Fast pathway's input, `[batch, 3, frames, crop, crop]`.
 pub const FAST_INPUT: &str = "fast";
-/// Name of the output, `[batch, classes]`: scores before softmax or sigmoid.
+/// Name of the input that a network for detection has besides, `[boxes, 5]`: the clip's number in the batch, and x1, y1, x2,
+/// y2 in pixels of its frames.
+pub const BOXES_INPUT: &str = "boxes";
+/// Name of the output, `[batch, classes]` or `[boxes, classes]`: scores before softmax or sigmoid.
 pub const LOGITS: &str = "logits";
-/// Name of the optional second output, `[batch, features]`: pooled features before the classifier.
+/// Name of the optional second output, `[batch, features]` or `[boxes, features]`: pooled features before the classifier.
 pub const EMBEDDING: &str = "embedding";
 
 /// PyTorchVideo's batch norms add this to the variance.
@@ -24,6 +27,10 @@ const EPSILON: f32 = 1e-5;
 const FUSION_RATIO: usize = 2;
 /// The network halves height and width five times.
 const SPATIAL_STRIDE: usize = 32;
+/// The network for detection halves them four times.
+const BOX_SCALE: f32 = 1.0 / 16.0;
+/// What is below a box is brought to this height and width.
+const BOX_SIDE: usize = 7;
 
 /// Which SlowFast.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +57,9 @@ pub struct Config {
     pub classes: usize,
     /// Whether the pooled features become a second output, `embedding`.
     pub embedding: bool,
+    /// Whether it takes boxes and scores each (AVA), in frames of any height and width: `crop` and `head_pool` mean nothing
+    /// then. The last stage keeps its height and width, and sees as far by a dilation of 2.
+    pub boxes: bool,
 }
 
 impl Default for Config {
@@ -67,6 +77,7 @@ impl Default for Config {
             head_pool: 7,
             classes: 400,
             embedding: false,
+            boxes: false,
         }
     }
 }
@@ -89,7 +100,7 @@ impl Config {
         if self.beta_inv == 0 || self.width == 0 || !self.width.is_multiple_of(self.beta_inv) {
             return fail(format!("{} channels cannot be divided by beta_inv = {}", self.width, self.beta_inv));
         }
-        if self.head_pool == 0 || self.crop < self.head_pool * SPATIAL_STRIDE {
+        if !self.boxes && (self.head_pool == 0 || self.crop < self.head_pool * SPATIAL_STRIDE) {
             let least = self.head_pool * SPATIAL_STRIDE;
             return fail(format!("crop {} is below what its head pools over ({least})", self.crop));
         }
@@ -119,24 +130,35 @@ struct Pathway {
 pub fn build(config: &Config, weights: &mut dyn Weights) -> Result<ModelProto> {
     config.check()?;
     let blocks = config.blocks()?;
+    let mut detection = DetectionWeights(weights);
+    let weights = if config.boxes { &mut detection } else { detection.0 };
     let mut builder = GraphBuilder::new(&format!("slowfast-r{}", config.depth), weights);
     let graph = &mut builder;
     let pathways = [
         Pathway { index: 0, width: config.width, stem_kernel: 1, kernels: [1, 1, 3, 3] },
         Pathway { index: 1, width: config.width / config.beta_inv, stem_kernel: 5, kernels: [3, 3, 3, 3] },
     ];
-    let crop = config.crop;
-    let slow = graph.input(SLOW_INPUT, &[3, config.frames / config.alpha, crop, crop]);
-    let fast = graph.input(FAST_INPUT, &[3, config.frames, crop, crop]);
+    let side = if config.boxes { FREE } else { config.crop };
+    let slow = graph.input(SLOW_INPUT, &[3, config.frames / config.alpha, side, side]);
+    let fast = graph.input(FAST_INPUT, &[3, config.frames, side, side]);
     let mut slow = stem(graph, &pathways[0], &slow)?;
     let mut fast = stem(graph, &pathways[1], &fast)?;
     for (number, &count) in blocks.iter().enumerate() {
         slow = fuse(graph, config, number, &slow, &fast)?;
-        let stage = Stage { number, blocks: count, temporal_blocks: config.temporal_blocks };
+        let dilated = config.boxes && number == 3;
+        let stage = Stage { number, blocks: count, temporal_blocks: config.temporal_blocks, dilated };
         slow = stage.build(graph, &pathways[0], &slow)?;
         fast = stage.build(graph, &pathways[1], &fast)?;
     }
-    head(graph, config, &slow, &fast)?;
+    let features = match config.boxes {
+        true => pool_boxes(graph, &slow, &fast),
+        false => pool(graph, config, &slow, &fast),
+    };
+    let logits = graph.linear("blocks.6.proj", &features, config.classes)?;
+    graph.output(&logits, LOGITS);
+    if config.embedding {
+        graph.output(&features, EMBEDDING);
+    }
     builder.finish()
 }
 
@@ -171,6 +193,8 @@ struct Stage {
     number: usize,
     blocks: usize,
     temporal_blocks: usize,
+    /// Whether it keeps height and width, and its 3x3 convolutions leave gaps.
+    dilated: bool,
 }
 
 impl Stage {
@@ -179,35 +203,37 @@ impl Stage {
         let mut value = input.clone();
         for block in 0..self.blocks {
             let name = format!("{}.res_blocks.{block}", pathway.name(self.number + 1));
-            let stride = if block == 0 && self.number > 0 { 2 } else { 1 };
+            let stride = if block == 0 && self.number > 0 && !self.dilated { 2 } else { 1 };
             let sees_time = self.number != 2 || block < self.temporal_blocks;
             let kernel = if sees_time { pathway.kernels[self.number] } else { 1 };
-            value = bottleneck(graph, &name, &value, inner, stride, kernel)?;
+            let spatial = Window::same(&[1, 3, 3], &[1, stride, stride]);
+            let spatial = if self.dilated { spatial.dilated(&[1, 2, 2]) } else { spatial };
+            value = bottleneck(graph, &name, &value, inner, kernel, &spatial)?;
         }
         Ok(value)
     }
 }
 
-/// 1x1 (over time) to `inner` channels, 3x3 in space, 1x1 to four times as many, and the shortcut.
+/// 1x1 (over `kernel` frames) to `inner` channels, 3x3 in space, 1x1 to four times as many, and the shortcut.
 fn bottleneck(
     graph: &mut GraphBuilder<'_>,
     name: &str,
     input: &Value,
     inner: usize,
-    stride: usize,
     kernel: usize,
+    spatial: &Window,
 ) -> Result<Value> {
     let outer = inner * 4;
-    let shortcut = if input.shape[0] == outer && stride == 1 {
+    let shortcut = if input.shape[0] == outer && spatial.stride == [1, 1, 1] {
         input.clone()
     } else {
-        let window = Window::valid(&[1, 1, 1], &[1, stride, stride]);
+        let window = Window::valid(&[1, 1, 1], &spatial.stride);
         normed(graph, &format!("{name}.branch1_conv"), &format!("{name}.branch1_norm"), input, outer, &window)?
     };
     let mut value = input.clone();
     for (letter, channels, window) in [
         ("a", inner, Window::same(&[kernel, 1, 1], &[1, 1, 1])),
-        ("b", inner, Window::same(&[1, 3, 3], &[1, stride, stride])),
+        ("b", inner, spatial.clone()),
         ("c", outer, Window::valid(&[1, 1, 1], &[1, 1, 1])),
     ] {
         let (conv, norm) = (format!("{name}.branch2.conv_{letter}"), format!("{name}.branch2.norm_{letter}"));
@@ -223,20 +249,22 @@ fn bottleneck(
 /// Fully convolutional: the average of each pathway, over all its frames and a training crop's worth of positions, at
 /// stride one. The mean over the positions comes before the classifier, not behind it as in PyTorchVideo: the classifier
 /// is linear, so the logits are the same, and the mean features are an output for free.
-fn head(graph: &mut GraphBuilder<'_>, config: &Config, slow: &Value, fast: &Value) -> Result<()> {
+fn pool(graph: &mut GraphBuilder<'_>, config: &Config, slow: &Value, fast: &Value) -> Value {
     let mut pool = |value: &Value| {
         let window = Window::valid(&[value.shape[1], config.head_pool, config.head_pool], &[1, 1, 1]);
         graph.average_pool(value, &window)
     };
     let (slow, fast) = (pool(slow), pool(fast));
     let pooled = graph.concat(&[&slow, &fast], 0);
-    let features = graph.global_average(&pooled);
-    let logits = graph.linear("blocks.6.proj", &features, config.classes)?;
-    graph.output(&logits, LOGITS);
-    if config.embedding {
-        graph.output(&features, EMBEDDING);
-    }
-    Ok(())
+    graph.global_average(&pooled)
+}
+
+/// The mean of each pathway over all its frames, and of that the largest value below each box.
+fn pool_boxes(graph: &mut GraphBuilder<'_>, slow: &Value, fast: &Value) -> Value {
+    let (slow, fast) = (graph.mean(slow, 1), graph.mean(fast, 1));
+    let pooled = graph.concat(&[&slow, &fast], 0);
+    let below = graph.roi_align(&pooled, BOXES_INPUT, BOX_SIDE, BOX_SCALE);
+    graph.global_max(&below)
 }
 
 fn normed(
@@ -248,6 +276,22 @@ fn normed(
     window: &Window,
 ) -> Result<Value> {
     graph.conv(conv, input, channels, window, Some(BatchNorm { name: norm, epsilon: EPSILON }))
+}
+
+/// PyTorchVideo's networks for detection have the backbone below `model` and a head of their own.
+struct DetectionWeights<'w>(&'w mut dyn Weights);
+
+impl Weights for DetectionWeights<'_> {
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        match name.strip_prefix("blocks.6.") {
+            Some(layer) => self.0.tensor(&format!("detection_head.{layer}"), shape),
+            None => self.0.tensor(&format!("model.{name}"), shape),
+        }
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.0.finish()
+    }
 }
 
 #[cfg(test)]

@@ -76,9 +76,10 @@ impl RandomWeights {
         let count = shape.iter().product();
         let fan_in: usize = shape.iter().skip(1).product();
         let reads_picture = shape.get(1) == Some(&3);
-        let input = match (reads_picture, name.starts_with("model.")) {
-            (true, true) => PICTURE_MOMENT,
-            (true, false) => 1.0,
+        let sees_time = shape.len() == 5;
+        let input = match (reads_picture, sees_time) {
+            (true, true) => 1.0,
+            (true, false) => PICTURE_MOMENT,
             (false, _) => ACTIVATION_VARIANCE,
         };
         let mut values = self.normal(name, count, (1.0 / (fan_in.max(1) as f32 * input)).sqrt());

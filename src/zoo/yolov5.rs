@@ -142,7 +142,7 @@ impl Net<'_, '_> {
     }
 
     fn stem(&mut self, layer: usize, input: &Value, of_large: usize) -> Result<Value> {
-        let window = Window { kernel: vec![6, 6], stride: vec![2, 2], padding: vec![2, 2] };
+        let window = Window { padding: vec![2, 2], ..Window::valid(&[6, 6], &[2, 2]) };
         self.conv(&format!("model.{layer}"), input, self.config.channels(of_large), &window)
     }
 
