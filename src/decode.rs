@@ -59,6 +59,8 @@ pub struct Slot {
     shared: Arc<Shared>,
     kind: SlotKind,
     slot: usize,
+    /// How much of the slot is filled.
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -83,10 +85,10 @@ impl Shared {
 impl Slot {
     /// The slot's bytes. A hostile child could still change them: they are pixels and no more, whatever they are.
     pub fn bytes(&self) -> &[u8] {
-        &self.shared.memory[self.shared.layout.range(self.kind, self.slot)]
+        &self.shared.memory[self.shared.layout.range(self.kind, self.slot)][..self.bytes]
     }
 
-    /// A clip's floats, `[3, frames, crop, crop]`.
+    /// A clip's floats, `[3, frames, height, width]`.
     pub fn floats(&self) -> &[f32] {
         // SAFETY: slots begin on page borders, so nothing is cut off at either end; any bits are a valid f32.
         let (_, floats, _) = unsafe { self.bytes().align_to::<f32>() };
@@ -115,6 +117,10 @@ pub struct Clip {
     pub frames: i64,
     /// Numbers of the frames sampled, in presentation order.
     pub sampled: Vec<i64>,
+    /// Of the clip's frames, pixels.
+    pub width: usize,
+    /// Of the clip's frames, pixels.
+    pub height: usize,
     /// The clip tensor.
     pub slot: Slot,
 }
@@ -153,6 +159,8 @@ pub struct Decoding {
     served: Arc<Served>,
     tasks: Vec<JoinHandle<()>>,
     complaints: JoinHandle<Vec<u8>>,
+    /// What the clips asked for look like.
+    clips: Option<ClipSpec>,
     /// Time that the child has had for itself.
     spent: Duration,
     limits: Limits,
@@ -216,6 +224,7 @@ impl Decoding {
         let shared = Arc::new(Shared { memory, layout, freed, taken: Default::default() });
         let served = Arc::new(Served::default());
         let limits = Limits { timeout, memory_bytes: request.memory_bytes };
+        let clips = request.clips.clone();
         let first = Order::Decode(request);
         let activity = served.clone();
         // Bounded by the number of slots. Ends with the child, or with the last slot.
@@ -248,6 +257,7 @@ impl Decoding {
             served,
             tasks: vec![order_task, byte_task],
             complaints,
+            clips,
             spent: Duration::ZERO,
             limits,
             end: None,
@@ -262,12 +272,17 @@ impl Decoding {
     pub async fn next(&mut self) -> Result<Option<SampledFrame>, Failure> {
         match self.message().await? {
             Message::Opened(info) => Ok(Some(SampledFrame::Opened(info))),
-            Message::Clip { slot, segment, start_seconds, end_seconds, frames, sampled } => {
-                let slot = self.slot(SlotKind::Clip, slot)?;
-                Ok(Some(SampledFrame::Clip(Clip { segment, start_seconds, end_seconds, frames, sampled, slot })))
+            Message::Clip { slot, width, height, segment, start_seconds, end_seconds, frames, sampled } => {
+                let spec = self.clips.as_ref().filter(|spec| spec.holds((width, height)));
+                let Some(bytes) = spec.map(|spec| spec.bytes((width, height))) else {
+                    return Err(self.crashed("a clip of another size").await);
+                };
+                let slot = self.slot(SlotKind::Clip, slot, bytes)?;
+                let clip = Clip { segment, start_seconds, end_seconds, frames, sampled, width, height, slot };
+                Ok(Some(SampledFrame::Clip(clip)))
             }
             Message::Image { slot, frame, time_seconds, width, height } => {
-                let slot = self.slot(SlotKind::Image, slot)?;
+                let slot = self.slot(SlotKind::Image, slot, self.shared.layout.slot_bytes(SlotKind::Image))?;
                 if width == 0 || height == 0 {
                     return Err(self.crashed("an image without pixels").await);
                 }
@@ -296,12 +311,12 @@ impl Decoding {
     }
 
     /// Checks what the child says of shared memory before anyone looks there.
-    fn slot(&self, kind: SlotKind, slot: usize) -> Result<Slot, Failure> {
+    fn slot(&self, kind: SlotKind, slot: usize, bytes: usize) -> Result<Slot, Failure> {
         if slot >= self.shared.layout.slots(kind) {
             return Err(VideoError::new(VideoErrorKind::DecoderCrashed, "the decoder named a slot that is not").into());
         }
         self.shared.taken[kind as usize].fetch_add(1, Ordering::Relaxed);
-        Ok(Slot { shared: self.shared.clone(), kind, slot })
+        Ok(Slot { shared: self.shared.clone(), kind, slot, bytes })
     }
 
     /// Waits for a message. Time that the child has to wait for us, because inference is behind, does not count against

@@ -1,5 +1,6 @@
-//! Inference: which device runs the models, and the two model families. Only files below here name ONNX Runtime.
+//! Inference: which device runs the models, and the model families. Only files below here name ONNX Runtime.
 
+pub mod person_actions;
 pub mod session;
 pub mod slowfast;
 pub mod yolov5;

@@ -5,6 +5,7 @@
 //! Numbers are signed, as Spark reads unsigned ones as decimals.
 
 mod actions;
+mod label_scores;
 mod layout;
 mod persons;
 mod videos;
@@ -18,7 +19,8 @@ use arrow::datatypes::{DataType, Field, SchemaRef};
 use arrow::error::ArrowError;
 use serde::{Deserialize, Serialize};
 
-pub use actions::{ActionRow, LabelScore};
+pub use actions::ActionRow;
+pub use label_scores::LabelScore;
 pub use layout::{Provenance, writer_properties};
 pub use persons::PersonRow;
 pub use videos::{VideoRow, VideoStatus};
@@ -192,13 +194,14 @@ mod tests {
         assert_eq!(
             columns(Table::Actions),
             "video_id Utf8\nuri Utf8\nsegment Int64\nstart_seconds Float64\nend_seconds Float64\nframes Int64\n\
-             top_label Utf8\ntop_score Float32\ntop list of {label_id Int32, label Utf8, score Float32}\n\
+             top_label Utf8?\ntop_score Float32?\ntop list of {label_id Int32, label Utf8, score Float32}\n\
              scores list of Float32?\nembedding list of Float32?\nrun_id Utf8"
         );
         assert_eq!(
             columns(Table::Persons),
             "video_id Utf8\nuri Utf8\nsegment Int64?\ntime_seconds Float64\nframe Int64\nbox Int32\nlabel Utf8\n\
-             x1 Float32\ny1 Float32\nx2 Float32\ny2 Float32\nconfidence Float32\nrun_id Utf8"
+             x1 Float32\ny1 Float32\nx2 Float32\ny2 Float32\nconfidence Float32\n\
+             actions list of {label_id Int32, label Utf8, score Float32}?\nrun_id Utf8"
         );
     }
 

@@ -5,6 +5,7 @@ pub mod batch;
 pub mod commit;
 pub mod encode;
 pub mod fetch;
+pub mod key_frames;
 pub mod models;
 mod scratch;
 pub mod video;

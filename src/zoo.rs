@@ -220,6 +220,7 @@ impl Network {
                     alpha: config.alpha,
                     side: config.crop,
                     crop: config.crop,
+                    persons: config.boxes,
                     ..descriptor::SlowFast::default()
                 })
             }

@@ -185,7 +185,7 @@ fn spec(side: usize) -> ClipSpec {
     ClipSpec {
         frames: 32,
         side,
-        crop: side,
+        crop: Some(side),
         mean: [0.45; 3],
         std: [0.225; 3],
         clip_seconds,

@@ -44,8 +44,9 @@ impl Output {
         &mut self.memory[self.layout.range(kind, slot)]
     }
 
-    pub(super) fn floats(&mut self, slot: usize) -> &mut [f32] {
-        let bytes = self.bytes(SlotKind::Clip, slot);
+    /// The first `bytes` of a clip's slot.
+    pub(super) fn floats(&mut self, slot: usize, bytes: usize) -> &mut [f32] {
+        let bytes = &mut self.bytes(SlotKind::Clip, slot)[..bytes];
         // SAFETY: slots begin on page borders, so nothing is cut off at either end; any bits are a valid f32.
         let (before, floats, _) = unsafe { bytes.align_to_mut::<f32>() };
         debug_assert!(before.is_empty());

@@ -6,7 +6,7 @@ use ffmpeg_next::{Error as AvError, Packet, Rational};
 
 use super::child::{PIXELS_MAX, Stop, av, too_large};
 use super::output::Output;
-use super::protocol::{ClipSpec, Message, Request, SlotKind, Totals};
+use super::protocol::{ClipSpec, Message, Request, SlotKind, Totals, WHOLE_ASPECT_MAX};
 use super::sample::{DetectionSampler, Presented, Reorder, Segment, SegmentSampler, linspace_index};
 use super::scale::{Converter, Rgb, clip_frame, letterboxed};
 use crate::error::{VideoError, VideoErrorKind};
@@ -17,7 +17,7 @@ const REORDER_FRAMES: usize = 4;
 /// Decoded frames of an open segment are kept as they are up to this share of the process's memory, then scaled early.
 const HELD_SHARE: u64 = 4;
 
-/// A frame of an open segment, as decoded or, where many are held, as scaled already (`[3, crop, crop]`).
+/// A frame of an open segment, as decoded or, where many are held, as scaled already (`[3, height, width]`).
 enum Held {
     Decoded(Frame),
     Scaled(Vec<f32>),
@@ -41,6 +41,8 @@ pub(super) struct Presenter<'a> {
     clock: Clock,
     detections: Option<DetectionSampler>,
     segments: Option<SegmentSampler<Held>>,
+    /// Width and height of the clips' frames: settled by the first frame presented.
+    clip_size: Option<(usize, usize)>,
     converter: Converter,
 }
 
@@ -61,6 +63,7 @@ impl<'a> Presenter<'a> {
             clock: Clock { time_base: f64::from(time_base), frame_seconds, ..Default::default() },
             detections: request.images.as_ref().map(|spec| DetectionSampler::new(spec.frames_per_second)),
             segments: request.clips.as_ref().map(|spec| SegmentSampler::new(spec.clip_seconds, spec.stride_seconds)),
+            clip_size: None,
             converter: Converter::new(rotation),
         }
     }
@@ -111,19 +114,23 @@ impl<'a> Presenter<'a> {
             self.send_image(number, time_seconds, &frame)?;
         }
         let (Some(segments), Some(spec)) = (&mut self.segments, &self.request.clips) else { return Ok(()) };
+        let size = match self.clip_size {
+            Some(size) => size,
+            None => *self.clip_size.insert(clip_size(spec, self.converter.size(&frame))?),
+        };
         let held = Held::Decoded(frame);
         let held_bytes: usize = segments.held().map(|p| p.frame.bytes()).sum::<usize>() + held.bytes();
         let held = match held {
             Held::Decoded(frame) if held_bytes as u64 > self.request.memory_bytes / HELD_SHARE => {
                 let picture = rgb(&mut self.converter, &frame)?;
-                let mut scaled = vec![0.0; 3 * spec.crop * spec.crop];
-                clip_frame(&picture, &ClipSpec { frames: 1, ..spec.clone() }, 0, &mut scaled);
+                let mut scaled = vec![0.0; 3 * size.0 * size.1];
+                clip_frame(&picture, &ClipSpec { frames: 1, ..spec.clone() }, size, 0, &mut scaled);
                 Held::Scaled(scaled)
             }
             held => held,
         };
         let (output, converter) = (&mut *self.output, &mut self.converter);
-        segments.push(Presented { number, time_seconds, frame: held }, |s| send_clip(output, converter, spec, s))
+        segments.push(Presented { number, time_seconds, frame: held }, |s| send_clip(output, converter, spec, size, s))
     }
 
     /// Presents what is still held back, and closes the last segments.
@@ -132,8 +139,10 @@ impl<'a> Presenter<'a> {
             self.present(pts, frame)?;
         }
         let (Some(segments), Some(spec)) = (&mut self.segments, &self.request.clips) else { return Ok(()) };
+        // Without a frame there is no segment.
+        let Some(size) = self.clip_size else { return Ok(()) };
         let (output, converter) = (&mut *self.output, &mut self.converter);
-        segments.finish(self.totals.end_seconds, |s| send_clip(output, converter, spec, s))
+        segments.finish(self.totals.end_seconds, |s| send_clip(output, converter, spec, size, s))
     }
 
     fn send_image(&mut self, frame: i64, time_seconds: f64, decoded: &Frame) -> Result<(), Stop> {
@@ -158,18 +167,26 @@ fn rgb(converter: &mut Converter, frame: &Frame) -> Result<Rgb, VideoError> {
     })
 }
 
+fn clip_size(spec: &ClipSpec, (width, height): (usize, usize)) -> Result<(usize, usize), VideoError> {
+    spec.size(width, height).ok_or_else(|| {
+        let limit = format!("scored whole, they may be {WHOLE_ASPECT_MAX} times as long as they are short");
+        too_large(format!("frames of {width} x {height}: {limit}"))
+    })
+}
+
 fn send_clip(
     output: &mut Output,
     converter: &mut Converter,
     spec: &ClipSpec,
+    size: (usize, usize),
     segment: Segment<'_, Held>,
 ) -> Result<(), Stop> {
     let slot = output.slot(SlotKind::Clip)?;
     let n = segment.frames.len();
     let picks: Vec<usize> = (0..spec.frames).map(|i| linspace_index(n, spec.frames, i)).collect();
-    let pixels = spec.crop * spec.crop;
+    let pixels = size.0 * size.1;
     for (i, &pick) in picks.iter().enumerate() {
-        let clip = output.floats(slot);
+        let clip = output.floats(slot, spec.bytes(size));
         if i > 0 && picks[i - 1] == pick {
             for c in 0..3 {
                 let at = (c * spec.frames + i) * pixels;
@@ -180,7 +197,7 @@ fn send_clip(
         match &segment.frames[pick].frame {
             Held::Decoded(frame) => {
                 let picture = rgb(converter, frame)?;
-                clip_frame(&picture, spec, i, clip);
+                clip_frame(&picture, spec, size, i, clip);
             }
             Held::Scaled(scaled) => {
                 for c in 0..3 {
@@ -191,6 +208,8 @@ fn send_clip(
     }
     Ok(output.send(&Message::Clip {
         slot,
+        width: size.0,
+        height: size.1,
         segment: segment.index,
         start_seconds: segment.start_seconds,
         end_seconds: segment.end_seconds,

@@ -13,6 +13,9 @@ pub(super) const FRAMES_FD: i32 = 5;
 const CLIP_SLOTS: usize = 2;
 /// Images likewise.
 const IMAGE_SLOTS: usize = 8;
+/// Whole frames may be so many times as long as they are short. Slots are laid out for that, which costs addresses only:
+/// shared memory takes up room where it is written, so as much as this video's shape needs.
+pub(super) const WHOLE_ASPECT_MAX: usize = 4;
 
 /// What a clip for the action model looks like.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,8 +24,8 @@ pub struct ClipSpec {
     pub frames: usize,
     /// The short side is scaled to this many pixels.
     pub side: usize,
-    /// Centre crop, pixels, at most `side`.
-    pub crop: usize,
+    /// Centre crop, pixels, at most `side`; none for the whole frame, whose long side is then the video's own.
+    pub crop: Option<usize>,
     /// Subtracted per channel, of RGB in 0..=1.
     pub mean: [f32; 3],
     /// Divided by per channel.
@@ -31,6 +34,39 @@ pub struct ClipSpec {
     pub clip_seconds: f64,
     /// From one segment's start to the next.
     pub stride_seconds: f64,
+}
+
+impl ClipSpec {
+    /// Width and height of a frame of `width` x `height` once its short side is `side`, the long side floored.
+    pub fn scaled(&self, width: usize, height: usize) -> (usize, usize) {
+        let long = |long: usize, short: usize| (long as f64 / short as f64 * self.side as f64).floor() as usize;
+        if width < height { (self.side, long(height, width)) } else { (long(width, height), self.side) }
+    }
+
+    /// Width and height of a clip's frames when a video's are `width` x `height`; none where whole frames would be too
+    /// long.
+    pub fn size(&self, width: usize, height: usize) -> Option<(usize, usize)> {
+        let size = self.crop.map_or_else(|| self.scaled(width, height), |crop| (crop, crop));
+        self.holds(size).then_some(size)
+    }
+
+    /// Whether a clip may have frames of this size.
+    pub(super) fn holds(&self, (width, height): (usize, usize)) -> bool {
+        match self.crop {
+            Some(crop) => (width, height) == (crop, crop),
+            None => width.min(height) == self.side && width.max(height) <= WHOLE_ASPECT_MAX * self.side,
+        }
+    }
+
+    /// Bytes of a clip with frames of this size, `[3, frames, height, width]` floats.
+    pub(super) fn bytes(&self, (width, height): (usize, usize)) -> usize {
+        3 * self.frames * width * height * size_of::<f32>()
+    }
+
+    /// Of the largest clip.
+    fn bytes_max(&self) -> usize {
+        self.bytes(self.crop.map_or((WHOLE_ASPECT_MAX * self.side, self.side), |crop| (crop, crop)))
+    }
 }
 
 /// What an image for the detection model looks like.
@@ -140,12 +176,34 @@ pub(super) enum Order {
 /// From child to parent.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Message {
-    NotSandboxed { reason: String },
-    SandboxProbed { escapes: Vec<String> },
+    NotSandboxed {
+        reason: String,
+    },
+    SandboxProbed {
+        escapes: Vec<String>,
+    },
     Opened(StreamInfo),
-    Clip { slot: usize, segment: i64, start_seconds: f64, end_seconds: f64, frames: i64, sampled: Vec<i64> },
-    Image { slot: usize, frame: i64, time_seconds: f64, width: u32, height: u32 },
-    Ended { totals: Totals, error: Option<VideoError> },
+    Clip {
+        slot: usize,
+        width: usize,
+        height: usize,
+        segment: i64,
+        start_seconds: f64,
+        end_seconds: f64,
+        frames: i64,
+        sampled: Vec<i64>,
+    },
+    Image {
+        slot: usize,
+        frame: i64,
+        time_seconds: f64,
+        width: u32,
+        height: u32,
+    },
+    Ended {
+        totals: Totals,
+        error: Option<VideoError>,
+    },
 }
 
 /// Where the slots lie in shared memory: clips first, each slot on a page border.
@@ -159,12 +217,12 @@ impl Layout {
     pub(super) const PAGE: usize = 4096;
 
     pub(super) fn of(request: &Request) -> Self {
-        let clip = request.clips.as_ref().map_or(0, |spec| 3 * spec.frames * spec.crop * spec.crop * size_of::<f32>());
+        let clip = request.clips.as_ref().map_or(0, ClipSpec::bytes_max);
         let image = request.images.as_ref().map_or(0, |spec| 3 * spec.side * spec.side);
         Self { clip_bytes: clip, image_bytes: image }
     }
 
-    fn slot_bytes(&self, kind: SlotKind) -> usize {
+    pub(super) fn slot_bytes(&self, kind: SlotKind) -> usize {
         match kind {
             SlotKind::Clip => self.clip_bytes,
             SlotKind::Image => self.image_bytes,
@@ -213,12 +271,32 @@ mod tests {
     }
 
     #[test]
+    fn whole_frames_keep_their_shape_up_to_a_limit() {
+        let whole = ClipSpec {
+            frames: 32,
+            side: 256,
+            crop: None,
+            mean: [0.45; 3],
+            std: [0.225; 3],
+            clip_seconds: 1.0,
+            stride_seconds: 1.0,
+        };
+        assert_eq!(whole.size(340, 256), Some((340, 256)));
+        assert_eq!(whole.size(1920, 1080), Some((455, 256)));
+        assert_eq!(whole.size(1080, 1920), Some((256, 455)));
+        assert_eq!(whole.size(4000, 1000), Some((1024, 256)));
+        assert_eq!(whole.size(4100, 1000), None);
+        let cropped = ClipSpec { crop: Some(224), ..whole };
+        assert_eq!(cropped.size(4100, 1000), Some((224, 224)));
+    }
+
+    #[test]
     fn slots_do_not_overlap() {
         let request = Request {
             clips: Some(ClipSpec {
                 frames: 3,
                 side: 10,
-                crop: 10,
+                crop: Some(10),
                 mean: [0.0; 3],
                 std: [1.0; 3],
                 clip_seconds: 1.0,

@@ -3,7 +3,7 @@
 use std::collections::{BinaryHeap, VecDeque};
 
 /// Slack when times are compared: a container's clock may be as coarse as a microsecond.
-const SLACK_SECONDS: f64 = 1e-6;
+pub(crate) const SLACK_SECONDS: f64 = 1e-6;
 
 /// Position of the `i`-th of `count` samples over `n` items: floor of `linspace(0, n-1, count)`, as PyTorchVideo's
 /// `uniform_temporal_subsample` picks them.

@@ -44,6 +44,16 @@ impl Converter {
         Self { rotation, context: None, converted: Frame::empty() }
     }
 
+    /// Width and height of the frame as displayed.
+    pub fn size(&self, frame: &Frame) -> (usize, usize) {
+        let (width, height) = (frame.width() as usize, frame.height() as usize);
+        if self.is_turned() { (height, width) } else { (width, height) }
+    }
+
+    fn is_turned(&self) -> bool {
+        self.rotation == 90 || self.rotation == 270
+    }
+
     /// The frame as displayed, except for non-square pixels, which stay as stored.
     pub fn rgb(&mut self, frame: &Frame) -> Result<Rgb, Error> {
         // SAFETY: `frame` is a live AVFrame; both fields are plain integers.
@@ -61,7 +71,8 @@ impl Converter {
         }
         let Some((_, context)) = &mut self.context else { return Err(Error::Bug) };
         context.run(frame, &mut self.converted)?;
-        Ok(upright(&self.converted, self.rotation))
+        let (width, height) = self.size(frame);
+        Ok(Rgb { width, height, data: upright(&self.converted, self.rotation) })
     }
 }
 
@@ -105,7 +116,8 @@ fn conversion(source: Source) -> Result<Context, Error> {
     Ok(context)
 }
 
-fn upright(frame: &Frame, rotation: u16) -> Rgb {
+/// The pixels of an RGB frame after turning it.
+fn upright(frame: &Frame, rotation: u16) -> Vec<u8> {
     let (width, height) = (frame.width() as usize, frame.height() as usize);
     let (stride, data) = (frame.stride(0), frame.data(0));
     let mut out = Vec::with_capacity(width * height * 3);
@@ -116,8 +128,7 @@ fn upright(frame: &Frame, rotation: u16) -> Rgb {
         180 => (0..height).rev().for_each(|y| (0..width).rev().for_each(|x| out.extend_from_slice(pixel(x, y)))),
         _ => (0..height).for_each(|y| out.extend_from_slice(&data[y * stride..][..width * 3])),
     }
-    let turned = rotation == 90 || rotation == 270;
-    Rgb { width: if turned { height } else { width }, height: if turned { width } else { height }, data: out }
+    out
 }
 
 /// Two neighbours and the weight of the second.
@@ -164,27 +175,23 @@ fn lerp(a: u8, b: u8, weight: f32) -> f32 {
     a + (b - a) * weight
 }
 
-/// Writes the picture as frame `index` of a clip tensor `[3, frames, crop, crop]`: short side to `side`, centre crop,
-/// (RGB/255 - mean) / std. PyTorchVideo's ShortSideScale, CenterCrop and Normalize.
-pub fn clip_frame(picture: &Rgb, spec: &ClipSpec, index: usize, clip: &mut [f32]) {
-    let (width, height, side) = (picture.width, picture.height, spec.side);
-    let (scaled_width, scaled_height) = if width < height {
-        (side, (height as f64 / width as f64 * side as f64).floor() as usize)
-    } else {
-        ((width as f64 / height as f64 * side as f64).floor() as usize, side)
-    };
-    let start = |scaled: usize| (scaled.saturating_sub(spec.crop) as f64 / 2.0).round_ties_even() as usize;
-    let columns = taps(width, scaled_width, start(scaled_width), spec.crop);
-    let rows = taps(height, scaled_height, start(scaled_height), spec.crop);
+/// Writes the picture as frame `index` of a clip tensor `[3, frames, height, width]` of this `size` (width, height):
+/// short side to `side`, centre crop, (RGB/255 - mean) / std. PyTorchVideo's ShortSideScale, CenterCrop and Normalize.
+/// Without a crop the picture is scaled to `size`, whatever its own shape.
+pub fn clip_frame(picture: &Rgb, spec: &ClipSpec, size: (usize, usize), index: usize, clip: &mut [f32]) {
+    let scaled = if spec.crop.is_some() { spec.scaled(picture.width, picture.height) } else { size };
+    let start = |scaled: usize, shown: usize| (scaled.saturating_sub(shown) as f64 / 2.0).round_ties_even() as usize;
+    let columns = taps(picture.width, scaled.0, start(scaled.0, size.0), size.0);
+    let rows = taps(picture.height, scaled.1, start(scaled.1, size.1), size.1);
     let gain: [f32; 3] = std::array::from_fn(|c| 1.0 / (255.0 * spec.std[c]));
     let shift: [f32; 3] = std::array::from_fn(|c| -spec.mean[c] / spec.std[c]);
-    let pixels = spec.crop * spec.crop;
+    let pixels = size.0 * size.1;
     let (red, rest) = clip.split_at_mut(spec.frames * pixels);
     let (green, blue) = rest.split_at_mut(spec.frames * pixels);
     let mut planes = [red, green, blue].map(|channel| &mut channel[index * pixels..][..pixels]);
     sample(picture, &columns, &rows, |x, y, rgb| {
         for c in 0..3 {
-            planes[c][y * spec.crop + x] = rgb[c] * gain[c] + shift[c];
+            planes[c][y * size.0 + x] = rgb[c] * gain[c] + shift[c];
         }
     });
 }
@@ -206,17 +213,31 @@ mod tests {
     use super::*;
 
     fn spec() -> ClipSpec {
-        ClipSpec { frames: 2, side: 4, crop: 4, mean: [0.0; 3], std: [1.0; 3], clip_seconds: 1.0, stride_seconds: 1.0 }
+        let (mean, std) = ([0.0; 3], [1.0; 3]);
+        ClipSpec { frames: 2, side: 4, crop: Some(4), mean, std, clip_seconds: 1.0, stride_seconds: 1.0 }
     }
 
     #[test]
     fn a_picture_of_the_crops_size_is_only_normalised() {
         let data: Vec<u8> = (0..48).collect();
         let mut clip = vec![0.0; 2 * 48];
-        clip_frame(&Rgb { width: 4, height: 4, data }, &spec(), 1, &mut clip);
+        clip_frame(&Rgb { width: 4, height: 4, data }, &spec(), (4, 4), 1, &mut clip);
         // channel 1 (green), frame 1, pixel (2, 1): byte (1*4+2)*3+1
         assert!((clip[(2 + 1) * 16 + 6] - 19.0 / 255.0).abs() < 1e-6);
         assert!(clip[..16].iter().all(|v| *v == 0.0));
+    }
+
+    #[test]
+    fn a_whole_picture_fills_the_clips_frame() {
+        let whole = ClipSpec { crop: None, ..spec() };
+        let data: Vec<u8> = (0..24).flat_map(|pixel| [pixel; 3]).collect();
+        let mut clip = vec![-1.0; 3 * 2 * 24];
+        clip_frame(&Rgb { width: 6, height: 4, data }, &whole, (6, 4), 0, &mut clip);
+        let expected: Vec<f32> = (0..24).map(|pixel| pixel as f32 / 255.0).collect();
+        assert!(clip[..24].iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-6), "{clip:?}");
+        // A video that becomes square goes on in the size that it began with.
+        clip_frame(&Rgb { width: 2, height: 2, data: vec![255; 12] }, &whole, (6, 4), 1, &mut clip);
+        assert!(clip[24..48].iter().all(|v| (v - 1.0).abs() < 1e-6));
     }
 
     #[test]

@@ -132,7 +132,7 @@ pub(super) fn batch_dimension(input: &TensorInfo, batch_max: usize) -> (Option<u
     }
 }
 
-fn activated(activation: Activation, logits: &[f32]) -> Vec<f32> {
+pub(super) fn activated(activation: Activation, logits: &[f32]) -> Vec<f32> {
     match activation {
         Activation::None => logits.to_vec(),
         Activation::Sigmoid => logits.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect(),

@@ -2,25 +2,16 @@
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{ArrayRef, Float32Array, Float64Array, Int32Array, Int64Array, ListArray, RecordBatch};
-use arrow::array::{StringArray, StructArray};
-use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
+use arrow::array::{ArrayRef, Float32Array, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 
-use super::{Row, Table, element, float_lists, offsets};
-
-/// One label with its score.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LabelScore {
-    /// Index in the model's labels, from 0.
-    pub label_id: i32,
-    /// The label's text.
-    pub label: Arc<str>,
-    /// Probability, 0 to 1.
-    pub score: f32,
-}
+use super::label_scores::{LabelScore, label_score_lists, label_scores};
+use super::{Row, Table, element, float_lists};
 
 /// A row of the actions table; its fields are the columns. An `Option` is a nullable column, nothing else is.
+///
+/// A model that scores each person (AVA) gives a segment, of each label, the highest score of its persons.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ActionRow {
     /// As in the videos table.
@@ -35,27 +26,20 @@ pub struct ActionRow {
     pub end_seconds: f64,
     /// Frames presented in it, of which the model saw a sample.
     pub frames: i64,
-    /// The label with the highest score.
-    pub top_label: Arc<str>,
-    /// Its score.
-    pub top_score: f32,
-    /// The highest scores, descending; as many as the job asks for.
+    /// The label with the highest score; null where the model scores persons and there were none.
+    pub top_label: Option<Arc<str>>,
+    /// Its score; null likewise.
+    pub top_score: Option<f32>,
+    /// The highest scores, descending; as many as the job asks for. Empty where there were no persons to score.
     pub top: Vec<LabelScore>,
-    /// Every score, in the order of the model's labels; null unless the job asks for full scores.
+    /// Every score, in the order of the model's labels; null unless the job asks for full scores, and where there were no
+    /// persons to score.
     pub scores: Option<Vec<f32>>,
     /// Pooled features before the classifier; null unless the job asks for them.
     pub embedding: Option<Vec<f32>>,
     /// The run that made the row.
     pub run_id: Arc<str>,
 }
-
-static TOP_FIELDS: LazyLock<Fields> = LazyLock::new(|| {
-    Fields::from(vec![
-        Field::new("label_id", DataType::Int32, false),
-        Field::new("label", DataType::Utf8, false),
-        Field::new("score", DataType::Float32, false),
-    ])
-});
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     let floats = DataType::List(element(DataType::Float32));
@@ -66,9 +50,9 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         Field::new("start_seconds", DataType::Float64, false),
         Field::new("end_seconds", DataType::Float64, false),
         Field::new("frames", DataType::Int64, false),
-        Field::new("top_label", DataType::Utf8, false),
-        Field::new("top_score", DataType::Float32, false),
-        Field::new("top", DataType::List(element(DataType::Struct(TOP_FIELDS.clone()))), false),
+        Field::new("top_label", DataType::Utf8, true),
+        Field::new("top_score", DataType::Float32, true),
+        Field::new("top", label_scores(), false),
         Field::new("scores", floats.clone(), true),
         Field::new("embedding", floats, true),
         Field::new("run_id", DataType::Utf8, false),
@@ -100,26 +84,13 @@ impl Row for ActionRow {
                 double(|row| row.start_seconds),
                 double(|row| row.end_seconds),
                 long(|row| row.frames),
-                text(|row| &row.top_label),
-                Arc::new(Float32Array::from_iter_values(rows.iter().map(|row| row.top_score))),
-                top(rows)?,
+                Arc::new(rows.iter().map(|row| row.top_label.as_deref()).collect::<StringArray>()),
+                Arc::new(rows.iter().map(|row| row.top_score).collect::<Float32Array>()),
+                label_score_lists(rows.iter().map(|row| Some(row.top.as_slice())))?,
                 float_lists(rows.iter().map(|row| row.scores.as_deref()))?,
                 float_lists(rows.iter().map(|row| row.embedding.as_deref()))?,
                 text(|row| &row.run_id),
             ],
         )
     }
-}
-
-fn top(rows: &[ActionRow]) -> Result<ArrayRef, ArrowError> {
-    let labels = || rows.iter().flat_map(|row| &row.top);
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(Int32Array::from_iter_values(labels().map(|label| label.label_id))),
-        Arc::new(StringArray::from_iter_values(labels().map(|label| &*label.label))),
-        Arc::new(Float32Array::from_iter_values(labels().map(|label| label.score))),
-    ];
-    let values = StructArray::try_new(TOP_FIELDS.clone(), columns, None)?;
-    let offsets = offsets(rows.iter().map(|row| row.top.len()))?;
-    let field = element(DataType::Struct(TOP_FIELDS.clone()));
-    Ok(Arc::new(ListArray::try_new(field, offsets, Arc::new(values), None)?))
 }

@@ -6,6 +6,7 @@ use arrow::array::{ArrayRef, Float32Array, Float64Array, Int32Array, Int64Array,
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 
+use super::label_scores::{LabelScore, label_score_lists, label_scores};
 use super::{Row, Table};
 
 /// A row of the persons table; its fields are the columns. An `Option` is a nullable column, nothing else is.
@@ -36,6 +37,11 @@ pub struct PersonRow {
     pub y2: f32,
     /// Objectness times the class's score, 0 to 1.
     pub confidence: f32,
+    /// What the person does: the highest scores, descending, as many as the job's `[actions] top_k`. Null where the person
+    /// was not scored: the action model scores whole clips, or the frame is not the one nearest to the middle of a segment.
+    /// Of overlapping segments with the same nearest frame, the scores are those of the one whose middle is nearer. There
+    /// are no full scores of persons.
+    pub actions: Option<Vec<LabelScore>>,
     /// The run that made the row.
     pub run_id: Arc<str>,
 }
@@ -54,6 +60,7 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         Field::new("x2", DataType::Float32, false),
         Field::new("y2", DataType::Float32, false),
         Field::new("confidence", DataType::Float32, false),
+        Field::new("actions", label_scores(), true),
         Field::new("run_id", DataType::Utf8, false),
     ]))
 });
@@ -87,6 +94,7 @@ impl Row for PersonRow {
                 float(|row| row.x2),
                 float(|row| row.y2),
                 float(|row| row.confidence),
+                label_score_lists(rows.iter().map(|row| row.actions.as_deref()))?,
                 text(|row| &row.run_id),
             ],
         )

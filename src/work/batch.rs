@@ -37,6 +37,14 @@ pub struct Answer<O> {
 /// What will be answered.
 pub type Pending<O> = oneshot::Receiver<Answer<O>>;
 
+/// An answer that needs no model.
+pub fn answered<O>(output: O) -> Pending<O> {
+    let (reply, pending) = oneshot::channel();
+    // The receiver is right here.
+    let _ = reply.send(Answer { output, seconds: 0.0 });
+    pending
+}
+
 #[derive(Debug)]
 struct Request<I, O> {
     input: I,

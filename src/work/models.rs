@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use super::batch::Batcher;
 use crate::decode::{Clip, ClipSpec, Image, ImageSpec};
 use crate::error::{Error, Result};
+use crate::infer::person_actions::{PersonActions, PersonClip};
 use crate::infer::session::Runtime;
 use crate::infer::slowfast::{ClipBatch, ClipShape, SlowFast};
 use crate::infer::yolov5::{Detection, ImageBatch, Thresholds, YoloV5};
@@ -45,15 +46,22 @@ pub struct Persons {
     pub images: ImageSpec,
     labels: Vec<String>,
     thresholds: Thresholds,
+    person_classes: Vec<usize>,
 }
 
 impl JobModels {
     /// Reads the models' files.
     ///
     /// # Errors
-    /// A usage error where a file is missing, is no ONNX, or has other inputs and outputs than its section needs.
+    /// A usage error where a file is missing, is no ONNX, or has other inputs and outputs than its section needs, and
+    /// where the action model scores persons that nobody looks for.
     pub fn read(job: &Job) -> Result<Self> {
         let actions = job.actions.as_ref().map(Actions::read).transpose()?;
+        if let Some(actions) = actions.as_ref().filter(|actions| actions.descriptor.persons && job.persons.is_none()) {
+            let model = actions.info.path.display();
+            return Err(Error::usage(format!("{model} scores the actions of persons, but the job has no [persons]"))
+                .with_hint("add the detector that finds them, for example:\n    [persons]\n    model = \"models/yolov5s.onnx\""));
+        }
         let persons = job.persons.as_ref().map(Persons::read).transpose()?;
         Ok(Self { actions, persons })
     }
@@ -106,7 +114,7 @@ impl Actions {
         let clips = ClipSpec {
             frames: descriptor.frames,
             side: descriptor.side,
-            crop: descriptor.crop,
+            crop: (!descriptor.persons).then_some(descriptor.crop),
             mean: descriptor.mean,
             std: descriptor.std,
             clip_seconds,
@@ -116,16 +124,38 @@ impl Actions {
     }
 
     fn open(&self, runtime: &Runtime) -> Result<OpenActions> {
-        let mut model = SlowFast::open(runtime, &self.info, &self.descriptor)?;
-        let (shape, batch_max) = (ClipShape::new(&self.descriptor), model.batch_max());
-        let fill = move |batch: &mut ClipBatch, clips: Vec<Clip>| {
-            batch.clear();
-            clips.into_iter().for_each(|clip| batch.push(&shape, clip.slot.floats()));
-        };
-        let run = move |batch: &mut ClipBatch, seconds: &mut f64| model.run(batch, seconds);
-        let batcher = Batcher::start("actions", batch_max, fill, run)?;
+        let batcher = if self.descriptor.persons { self.score_persons(runtime)? } else { self.score_clips(runtime)? };
         let labels = self.descriptor.labels.names().into_iter().map(Arc::from).collect();
         Ok(OpenActions { batcher, labels, clips: self.clips.clone(), settings: self.settings.clone() })
+    }
+}
+
+type ActionBatcher = Batcher<ActionInput, Vec<Vec<f32>>>;
+
+impl Actions {
+    fn score_clips(&self, runtime: &Runtime) -> Result<ActionBatcher> {
+        let mut model = SlowFast::open(runtime, &self.info, &self.descriptor)?;
+        let (shape, batch_max) = (ClipShape::new(&self.descriptor), model.batch_max());
+        let fill = move |batch: &mut ClipBatch, inputs: Vec<ActionInput>| {
+            batch.clear();
+            inputs.into_iter().for_each(|input| batch.push(&shape, input.clip.slot.floats()));
+        };
+        let run = move |batch: &mut ClipBatch, seconds: &mut f64| {
+            Ok(model.run(batch, seconds)?.into_iter().map(|scores| vec![scores]).collect())
+        };
+        Batcher::start("actions", batch_max, fill, run)
+    }
+
+    fn score_persons(&self, runtime: &Runtime) -> Result<ActionBatcher> {
+        let mut model = PersonActions::open(runtime, &self.info, &self.descriptor)?;
+        let slow = model.slow_frames().to_vec();
+        let fill = move |filled: &mut PersonClip, inputs: Vec<ActionInput>| {
+            for ActionInput { clip, boxes } in inputs {
+                filled.fill(&slow, clip.slot.floats(), (clip.width, clip.height), &boxes);
+            }
+        };
+        let run = move |clip: &mut PersonClip, seconds: &mut f64| Ok(vec![model.run(clip, seconds)?]);
+        Batcher::start("actions", 1, fill, run)
     }
 }
 
@@ -148,10 +178,16 @@ impl Persons {
                 ))
             })
         };
-        let classes = settings.classes.iter().map(number).collect::<Result<_>>()?;
+        let classes: Vec<usize> = settings.classes.iter().map(number).collect::<Result<_>>()?;
+        // Beside persons a job may name other classes; a detector may call persons something else.
+        let is_person = |class: &usize| labels[*class] == "person";
+        let person_classes = match classes.iter().copied().find(is_person) {
+            Some(person) => vec![person],
+            None => classes.clone(),
+        };
         let thresholds = Thresholds { confidence: settings.confidence, iou: settings.iou, classes };
         let images = ImageSpec { side: descriptor.side, frames_per_second: settings.frames_per_second };
-        Ok(Self { info, images, labels, thresholds })
+        Ok(Self { info, images, labels, thresholds, person_classes })
     }
 
     fn open(&self, runtime: &Runtime) -> Result<OpenPersons> {
@@ -167,6 +203,7 @@ impl Persons {
             batcher,
             labels: self.labels.iter().map(|label| label.as_str().into()).collect(),
             images: self.images.clone(),
+            person_classes: self.person_classes.as_slice().into(),
         })
     }
 }
@@ -185,11 +222,21 @@ pub struct OpenModels {
     pub persons: Option<OpenPersons>,
 }
 
+/// What the action model scores at a time.
+#[derive(Debug)]
+pub struct ActionInput {
+    /// The clip.
+    pub clip: Clip,
+    /// Where its persons are, in its pixels: at least one for a model that scores persons, none for one that scores the
+    /// clip.
+    pub boxes: Vec<[f32; 4]>,
+}
+
 /// The action model at work.
 #[derive(Debug, Clone)]
 pub struct OpenActions {
-    /// Takes clips, gives scores in label order.
-    pub batcher: Batcher<Clip, Vec<f32>>,
+    /// Takes clips, gives scores in label order: of the clip, or of each of its boxes.
+    pub batcher: Batcher<ActionInput, Vec<Vec<f32>>>,
     /// Names of the classes.
     pub labels: Arc<[Arc<str>]>,
     /// Which clips the decoder makes.
@@ -198,9 +245,18 @@ pub struct OpenActions {
     pub settings: job::Actions,
 }
 
+impl OpenActions {
+    /// Whether it scores persons, not clips.
+    pub fn scores_persons(&self) -> bool {
+        self.clips.crop.is_none()
+    }
+}
+
 /// The person model at work.
 #[derive(Debug, Clone)]
 pub struct OpenPersons {
+    /// The classes whose boxes an action model scores: `person` where the job names it, else all that it names.
+    pub person_classes: Arc<[usize]>,
     /// Takes images, gives boxes.
     pub batcher: Batcher<Image, Vec<Detection>>,
     /// Names of the classes.

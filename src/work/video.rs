@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use chrono::{SubsecRound, Utc};
 
-use super::batch::{Batcher, Pending};
+use super::batch::{Batcher, Pending, answered};
 use super::fetch::Fetch;
-use super::models::OpenModels;
+use super::key_frames::KeyFrames;
+use super::models::{ActionInput, OpenModels};
 use crate::decode::sample::segment_at;
-use crate::decode::{Decoding, Request, SampledFrame, StreamInfo, Totals};
+use crate::decode::{Clip, Decoding, Request, SampledFrame, StreamInfo, Totals};
 use crate::error::{Failure, VideoError, VideoErrorKind};
+use crate::infer::person_actions::scaled_box;
 use crate::infer::yolov5::Detection;
 use crate::job::Scores;
 use crate::plan::{RunRecord, VideoObject};
@@ -108,8 +110,10 @@ struct State<'a> {
     run_id: Arc<str>,
     info: Option<StreamInfo>,
     totals: Totals,
-    clips: VecDeque<(ClipAt, Pending<Vec<f32>>)>,
+    clips: VecDeque<(ClipAt, Pending<Vec<Vec<f32>>>)>,
     images: VecDeque<(ImageAt, Pending<Vec<Detection>>)>,
+    /// Where a model that scores persons finds them.
+    key_frames: KeyFrames,
     actions: Vec<ActionRow>,
     persons: Vec<PersonRow>,
     inference_seconds: f64,
@@ -122,6 +126,8 @@ struct ClipAt {
     start_seconds: f64,
     end_seconds: f64,
     frames: i64,
+    /// The rows of the persons whose actions come out, in the order of their boxes.
+    persons: Vec<usize>,
 }
 
 struct ImageAt {
@@ -141,6 +147,7 @@ impl<'a> State<'a> {
             totals: Totals::default(),
             clips: VecDeque::new(),
             images: VecDeque::new(),
+            key_frames: KeyFrames::default(),
             actions: Vec::new(),
             persons: Vec::new(),
             inference_seconds: 0.0,
@@ -157,41 +164,86 @@ impl<'a> State<'a> {
         self.reached_bytes = self.reached_bytes.max(to);
     }
 
-    /// Hands a frame to its model; waits while the model is behind.
+    /// Hands a frame to its model; waits while the model is behind. A clip whose persons are scored waits for their boxes
+    /// too: their frame went to the detector before, which waits for no clip.
     async fn take(&mut self, frame: SampledFrame) -> Result<(), Failure> {
-        let models = &self.indexer.models;
+        let indexer = self.indexer;
+        let models = &indexer.models;
         match frame {
             SampledFrame::Opened(info) => self.info = Some(info),
             SampledFrame::Clip(clip) => {
                 let Some(model) = &models.actions else { return Ok(()) };
-                let at = ClipAt {
+                let mut at = ClipAt {
                     segment: clip.segment,
                     start_seconds: clip.start_seconds,
                     end_seconds: clip.end_seconds,
                     frames: clip.frames,
+                    persons: Vec::new(),
                 };
                 tracing::debug!(segment = at.segment, frames = at.frames, sampled = ?clip.sampled, "segment sampled");
-                self.clips.push_back((at, model.batcher.submit(clip).await?));
+                let mut boxes = Vec::new();
+                if model.scores_persons() {
+                    (boxes, at.persons) = self.persons_of(&clip, model.clips.stride_seconds).await?;
+                }
+                let pending = match model.scores_persons() && boxes.is_empty() {
+                    true => answered(Vec::new()),
+                    false => model.batcher.submit(ActionInput { clip, boxes }).await?,
+                };
+                self.clips.push_back((at, pending));
             }
             SampledFrame::Image(image) => {
                 let Some(model) = &models.persons else { return Ok(()) };
                 let at = ImageAt { frame: image.frame, time_seconds: image.time_seconds };
+                if models.actions.as_ref().is_some_and(|actions| actions.scores_persons()) {
+                    self.key_frames.push(image.frame, image.time_seconds, (image.width, image.height));
+                }
                 self.images.push_back((at, model.batcher.submit(image).await?));
             }
         }
         self.collect(false).await
     }
 
+    /// Boxes of the persons in a clip, in its pixels, and those of their rows that take their actions from it.
+    async fn persons_of(&mut self, clip: &Clip, stride_seconds: f64) -> Result<(Vec<[f32; 4]>, Vec<usize>), Failure> {
+        let next_start = (clip.segment + 1) as f64 * stride_seconds;
+        let chosen = self.key_frames.choose(clip.start_seconds, clip.end_seconds, next_start);
+        let Some((number, is_nearest)) = chosen else { return Ok(Default::default()) };
+        while self.key_frames.get_mut(number).is_some_and(|frame| frame.rows.is_none()) {
+            if !self.collect_image(true).await? {
+                break;
+            }
+        }
+        let Some(frame) = self.key_frames.get_mut(number) else { return Ok(Default::default()) };
+        let rows = frame.rows.clone().unwrap_or_default();
+        let scaled = |row: &usize| {
+            let PersonRow { x1, y1, x2, y2, .. } = self.persons[*row];
+            scaled_box([x1, y1, x2, y2], frame.size, (clip.width, clip.height))
+        };
+        Ok((rows.iter().map(scaled).collect(), if is_nearest { rows } else { Vec::new() }))
+    }
+
     /// Makes rows of the answers that are there; at the end, of all.
     async fn collect(&mut self, all: bool) -> Result<(), Failure> {
-        let models = self.indexer.models.clone();
-        while let Some(model) = &models.actions
-            && let Some((at, scores, seconds)) = next(&mut self.clips, &model.batcher, all).await?
+        while self.collect_image(all).await? {}
+        while self.collect_clip(all).await? {}
+        Ok(())
+    }
+
+    /// Makes rows of the next clip's answer, if it is there or `wait`.
+    async fn collect_clip(&mut self, wait: bool) -> Result<bool, Failure> {
+        let indexer = self.indexer;
+        if let Some(model) = &indexer.models.actions
+            && let Some((at, scores, seconds)) = next(&mut self.clips, &model.batcher, wait).await?
         {
             self.inference_seconds += seconds;
-            self.indexer.progress.segment();
+            indexer.progress.segment();
             self.reach(at.end_seconds);
-            let top = top_labels(&scores, &model.labels, model.settings.top_k);
+            let best = |scores: &[f32]| top_labels(scores, &model.labels, model.settings.top_k);
+            for (row, scores) in at.persons.iter().zip(&scores) {
+                self.persons[*row].actions = Some(best(scores));
+            }
+            let scores = highest(scores);
+            let top = scores.as_deref().map(best).unwrap_or_default();
             self.actions.push(ActionRow {
                 video_id: self.video_id.clone(),
                 uri: self.uri.clone(),
@@ -199,16 +251,23 @@ impl<'a> State<'a> {
                 start_seconds: at.start_seconds,
                 end_seconds: at.end_seconds,
                 frames: at.frames,
-                top_label: top.first().map(|best| best.label.clone()).unwrap_or_default(),
-                top_score: top.first().map(|best| best.score).unwrap_or_default(),
+                top_label: top.first().map(|best| best.label.clone()),
+                top_score: top.first().map(|best| best.score),
                 top,
-                scores: (model.settings.scores == Scores::Full).then_some(scores),
+                scores: scores.filter(|_| model.settings.scores == Scores::Full),
                 embedding: None,
                 run_id: self.run_id.clone(),
             });
+            return Ok(true);
         }
-        while let Some(model) = &models.persons
-            && let Some((at, boxes, seconds)) = next(&mut self.images, &model.batcher, all).await?
+        Ok(false)
+    }
+
+    /// Makes rows of the next image's answer, if it is there or `wait`.
+    async fn collect_image(&mut self, wait: bool) -> Result<bool, Failure> {
+        let models = &self.indexer.models;
+        if let Some(model) = &models.persons
+            && let Some((at, boxes, seconds)) = next(&mut self.images, &model.batcher, wait).await?
         {
             self.inference_seconds += seconds;
             let clips = models.actions.as_ref().map(|actions| &actions.clips);
@@ -216,6 +275,11 @@ impl<'a> State<'a> {
             self.indexer.progress.boxes(boxes.len());
             if models.actions.is_none() {
                 self.reach(at.time_seconds);
+            }
+            if let Some(frame) = self.key_frames.get_mut(at.frame) {
+                let rows = (self.persons.len()..).zip(&boxes);
+                let persons = rows.filter(|(_, found)| model.person_classes.contains(&found.class));
+                frame.rows = Some(persons.map(|(row, _)| row).collect());
             }
             for (number, found) in boxes.into_iter().enumerate() {
                 let [x1, y1, x2, y2] = found.xyxy;
@@ -232,11 +296,13 @@ impl<'a> State<'a> {
                     x2,
                     y2,
                     confidence: found.confidence,
+                    actions: None,
                     run_id: self.run_id.clone(),
                 });
             }
+            return Ok(true);
         }
-        Ok(())
+        Ok(false)
     }
 
     fn into_rows(mut self, error: Option<VideoError>, shard: u32) -> VideoRows {
@@ -308,6 +374,14 @@ async fn next<A, I: Send + 'static, O: Send + 'static>(
     Ok(queue.pop_front().map(|(at, _)| (at, answer.output, answer.seconds)))
 }
 
+/// Of each label the highest of these scores; none where there are no scores.
+fn highest(scores: Vec<Vec<f32>>) -> Option<Vec<f32>> {
+    scores.into_iter().reduce(|mut highest, scores| {
+        highest.iter_mut().zip(scores).for_each(|(highest, score)| *highest = highest.max(score));
+        highest
+    })
+}
+
 /// The `k` best labels, best first; equal scores in label order.
 fn top_labels(scores: &[f32], labels: &[Arc<str>], k: usize) -> Vec<LabelScore> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
@@ -332,5 +406,11 @@ mod tests {
         let labels: [Arc<str>; 3] = ["a", "b", "c"].map(Arc::from);
         let top = top_labels(&[0.2, 0.5, 0.2], &labels, 2);
         assert_eq!(top.iter().map(|t| &*t.label).collect::<Vec<_>>(), vec!["b", "a"]);
+    }
+
+    #[test]
+    fn a_segment_has_the_highest_score_of_its_persons() {
+        assert_eq!(highest(vec![vec![0.1, 0.9], vec![0.3, 0.2]]), Some(vec![0.3, 0.9]));
+        assert_eq!(highest(vec![]), None);
     }
 }

@@ -34,8 +34,10 @@ pub struct SlowFast {
     pub alpha: usize,
     /// The short side that frames are scaled to, in pixels.
     pub side: usize,
-    /// The square cut from the middle of the scaled frame, in pixels.
+    /// The square cut from the middle of the scaled frame, in pixels. As `side`, and without a meaning, with `persons`.
     pub crop: usize,
+    /// Whether it scores each person (the AVA variant): takes their boxes, and scaled frames that are not cropped.
+    pub persons: bool,
     /// What turns the network's output into scores.
     pub activation: Activation,
     /// Subtracted from red, green and blue in 0..1.
@@ -76,6 +78,7 @@ impl Default for SlowFast {
             alpha: 4,
             side: 256,
             crop: 256,
+            persons: false,
             activation: Activation::Softmax,
             mean: [0.45; 3],
             std: [0.225; 3],
@@ -138,7 +141,11 @@ impl Descriptor {
         let kind = kind.as_ref().and_then(|kind| kind.get_ref().as_str()).unwrap_or_default();
         let rest = toml::de::Deserializer::from(table);
         let descriptor = match kind {
-            "slowfast" => Self::SlowFast(SlowFast::deserialize(rest).map_err(mistake)?),
+            "slowfast" => {
+                let slowfast = SlowFast::deserialize(rest).map_err(mistake)?;
+                let crop = if slowfast.persons { slowfast.side } else { slowfast.crop };
+                Self::SlowFast(SlowFast { crop, ..slowfast })
+            }
             "yolov5" => Self::Yolov5(Yolov5::deserialize(rest).map_err(mistake)?),
             _ => {
                 let expected = "`kind` must be \"slowfast\" or \"yolov5\"";
@@ -183,7 +190,10 @@ impl Descriptor {
         if alpha == 0 || !frames.is_multiple_of(alpha) {
             return fail(format!("`frames` = {frames} must be a multiple of `alpha` = {alpha}"));
         }
-        if crop == 0 || crop > side {
+        if side == 0 {
+            return fail("`side` must be at least 1".into());
+        }
+        if !model.persons && (crop == 0 || crop > side) {
             return fail(format!("`crop` = {crop} must lie in 1 to `side` = {side}"));
         }
         if !model.std.iter().all(|&std| std > 0.0) || !model.mean.iter().all(|mean| mean.is_finite()) {
@@ -204,12 +214,19 @@ impl Descriptor {
         let (lengths, scores, extra) = match self {
             Self::SlowFast(own) => {
                 let tensors = slowfast_tensors(model)?;
-                let lengths = vec![
+                let takes_boxes = tensors.boxes.is_some();
+                if own.persons != takes_boxes {
+                    let boxes = if takes_boxes { "takes boxes" } else { "takes no boxes" };
+                    return Err(Error::usage(format!("`persons` must be {takes_boxes}: the model {boxes}")));
+                }
+                let mut lengths = vec![
                     (tensors.fast.fixed(2), "frames", own.frames),
                     (tensors.slow.fixed(2), "frames / alpha", own.frames / own.alpha),
-                    (tensors.fast.fixed(3), "crop", own.crop),
-                    (tensors.fast.fixed(4), "crop", own.crop),
                 ];
+                if !own.persons {
+                    lengths.push((tensors.fast.fixed(3), "crop", own.crop));
+                    lengths.push((tensors.fast.fixed(4), "crop", own.crop));
+                }
                 (lengths, tensors.scores.fixed(1), 0)
             }
             Self::Yolov5(own) => {
@@ -267,6 +284,10 @@ impl SlowFast {
             Activation::Sigmoid => "sigmoid",
             Activation::None => "none",
         };
+        let shown = match self.persons {
+            true => line("persons", true, "scores each person: takes boxes, and frames that are not cropped"),
+            false => line("crop", self.crop, "square cut from the middle"),
+        };
         [
             line("kind", "\"slowfast\"", ""),
             line("labels", self.labels.to_toml(), "in the order of the scores: a built-in set or a list"),
@@ -274,7 +295,7 @@ impl SlowFast {
             line("sampling_rate", self.sampling_rate, "frames of a 30 fps video from one of those to the next"),
             line("alpha", self.alpha, "Fast frames to each Slow one"),
             line("side", self.side, "short side that frames are scaled to"),
-            line("crop", self.crop, "square cut from the middle"),
+            shown,
             line("activation", format!("\"{activation}\""), "softmax, sigmoid, or none where the network has it"),
             line("mean", format!("{:?}", self.mean), "taken from red, green, blue in 0..1"),
             line("std", format!("{:?}", self.std), "what they are divided by after that"),
@@ -308,7 +329,10 @@ pub struct SlowFastTensors<'a> {
     pub slow: &'a TensorInfo,
     /// The input with all frames.
     pub fast: &'a TensorInfo,
-    /// The scores or logits, `[n, classes]`.
+    /// Where the persons are, `[boxes, 5]`: the clip's number in the batch, then left, top, right and bottom in pixels of
+    /// the scaled frame. Of a model that scores persons alone.
+    pub boxes: Option<&'a TensorInfo>,
+    /// The scores or logits, `[n, classes]`; `[boxes, classes]` of a model that scores persons.
     pub scores: &'a TensorInfo,
 }
 
@@ -323,18 +347,29 @@ pub struct Yolov5Tensors<'a> {
 
 const SLOWFAST_SHAPES: &str =
     "a SlowFast's two clips [n, 3, frames / alpha, H, W] and [n, 3, frames, H, W] -> [n, classes]";
+const PERSONS_SHAPES: &str = "a SlowFast's two clips [n, 3, frames / alpha, H, W] and [n, 3, frames, H, W] with H and W free, and boxes [boxes, 5] -> [boxes, classes]";
 const YOLOV5_SHAPES: &str = "a YOLOv5's pictures [n, 3, H, W] -> decoded boxes [n, boxes, 5 + classes]";
 
-/// Finds a SlowFast's inputs, by their names `slow` and `fast` or else by their number of frames, and its output.
+/// Finds a SlowFast's inputs, by their names `slow` and `fast` or else by their number of frames, the boxes of one that
+/// scores persons, and its output.
 ///
 /// # Errors
 /// When the model has no such inputs or output.
 pub fn slowfast_tensors(model: &ModelInfo) -> Result<SlowFastTensors<'_>> {
-    let unlike = || unlike(model, SLOWFAST_SHAPES);
-    let clips: Vec<&TensorInfo> = model.inputs.iter().filter(|input| input.name != slowfast::BOXES_INPUT).collect();
-    let [a, b] = clips[..] else { return Err(unlike()) };
-    if ![a, b].into_iter().all(|clip| is_pictures(clip, 5)) {
-        return Err(unlike());
+    let (clips, others): (Vec<_>, Vec<_>) = model.inputs.iter().partition(|input| is_pictures(input, 5));
+    let unlike = || unlike(model, if others.is_empty() { SLOWFAST_SHAPES } else { PERSONS_SHAPES });
+    let ([a, b], [] | [_]) = (clips.as_slice(), others.as_slice()) else { return Err(unlike()) };
+    let boxes = others.first().copied();
+    if let Some(boxes) = boxes {
+        let is_boxes =
+            boxes.element.is_float() && boxes.shape.len() == 2 && boxes.fixed(1).is_none_or(|fields| fields == 5);
+        // Frames come in every shape, a clip at a time.
+        let is_free = |clip: &&TensorInfo| {
+            clip.fixed(0).is_none_or(|n| n == 1) && clip.fixed(3).is_none() && clip.fixed(4).is_none()
+        };
+        if !is_boxes || boxes.fixed(0).is_some() || !clips.iter().all(is_free) {
+            return Err(unlike());
+        }
     }
     let a_is_slow = match (a.name.as_str(), b.name.as_str()) {
         (slowfast::SLOW_INPUT, _) | (_, slowfast::FAST_INPUT) => true,
@@ -348,7 +383,7 @@ pub fn slowfast_tensors(model: &ModelInfo) -> Result<SlowFastTensors<'_>> {
     let is_scores = |output: &&TensorInfo| output.element.is_float() && output.shape.len() == 2;
     let named = model.outputs.iter().find(|output| output.name == slowfast::LOGITS);
     let scores = named.or_else(|| model.outputs.iter().find(is_scores)).filter(is_scores).ok_or_else(unlike)?;
-    Ok(SlowFastTensors { slow, fast, scores })
+    Ok(SlowFastTensors { slow, fast, boxes, scores })
 }
 
 /// Finds a YOLOv5's input and its first output of decoded boxes.
@@ -371,25 +406,36 @@ fn is_pictures(input: &TensorInfo, rank: usize) -> bool {
 }
 
 fn infer_slowfast(model: &ModelInfo) -> Result<SlowFast> {
-    let SlowFastTensors { slow, fast, scores } = slowfast_tensors(model)?;
-    let lengths = (slow.fixed(2), fast.fixed(2), fast.fixed(3), fast.fixed(4), scores.fixed(1));
+    let SlowFastTensors { slow, fast, boxes, scores } = slowfast_tensors(model)?;
+    let default = SlowFast::default();
+    let persons = boxes.is_some();
+    // The official size, where frames come in every shape.
+    let side = |dimension| if persons { Some(default.side) } else { fast.fixed(dimension) };
+    let lengths = (slow.fixed(2), fast.fixed(2), side(3), side(4), scores.fixed(1));
     let (Some(slow_frames), Some(frames), Some(height), Some(width), Some(classes)) = lengths else {
-        return Err(unlike(model, &format!("{SLOWFAST_SHAPES}, all but n fixed")));
+        let fixed = if persons {
+            format!("{PERSONS_SHAPES}, frames and classes")
+        } else {
+            format!("{SLOWFAST_SHAPES}, all but n")
+        };
+        return Err(unlike(model, &format!("{fixed} fixed")));
     };
     if height != width || slow_frames == 0 || !frames.is_multiple_of(slow_frames) {
         return Err(unlike(model, &format!("{SLOWFAST_SHAPES}, H = W and alpha a whole number")));
     }
     Ok(SlowFast {
-        labels: Labels::of_count(LabelSet::Kinetics400, classes),
+        labels: Labels::of_count(if persons { LabelSet::Ava80 } else { LabelSet::Kinetics400 }, classes),
         frames,
         alpha: frames / slow_frames,
         side: height,
         crop: height,
+        persons,
         activation: match scores.operator.as_deref() {
             Some("Softmax" | "Sigmoid") => Activation::None,
+            _ if persons => Activation::Sigmoid,
             _ => Activation::Softmax,
         },
-        ..SlowFast::default()
+        ..default
     })
 }
 
@@ -505,6 +551,41 @@ mod tests {
         assert_eq!(found.labels.names()[6], "class_6");
     }
 
+    /// The inputs of a SlowFast that scores persons.
+    const PERSONS: [(&str, &[usize]); 3] =
+        [("slow", &[0, 3, 8, 0, 0]), ("fast", &[0, 3, 32, 0, 0]), ("boxes", &[0, 5])];
+
+    #[test]
+    fn a_slowfast_that_takes_boxes_scores_persons_in_whole_frames() {
+        let expected = SlowFast {
+            labels: Labels::Set(LabelSet::Ava80),
+            persons: true,
+            activation: Activation::Sigmoid,
+            ..SlowFast::default()
+        };
+        let info = model(&PERSONS, &[("logits", &[0, 80])]);
+        let found = Descriptor::for_model(&info).unwrap();
+        assert_eq!(found, Descriptor::SlowFast(expected));
+        let text = found.to_toml();
+        assert!(text.contains("persons = true") && !text.contains("crop ="), "{text}");
+        assert_eq!(parse(&text).unwrap(), found);
+        assert_eq!(slowfast_tensors(&info).unwrap().boxes.unwrap().name, "boxes");
+    }
+
+    #[test]
+    fn a_slowfast_that_takes_boxes_must_take_frames_of_every_shape() {
+        let mut square = PERSONS;
+        square[1].1 = &[0, 3, 32, 256, 256];
+        let mut batch = PERSONS;
+        batch[0].1 = &[4, 3, 8, 0, 0];
+        let mut points = PERSONS;
+        points[2].1 = &[0, 2];
+        for inputs in [square, batch, points] {
+            let error = Descriptor::for_model(&model(&inputs, &[("logits", &[0, 80])])).unwrap_err().to_string();
+            assert!(error.contains("H and W free, and boxes [boxes, 5]"), "{error}");
+        }
+    }
+
     #[test]
     fn a_network_that_ends_in_softmax_gets_no_second_one() {
         let clips: [(&str, &[usize]); 2] = [("slow", &[0, 3, 8, 256, 256]), ("fast", &[0, 3, 32, 256, 256])];
@@ -553,5 +634,9 @@ mod tests {
             let error = Descriptor::for_model(&info).unwrap_err().to_string();
             assert!(error.starts_with(&toml.display().to_string()) && error.contains(why), "{error}");
         }
+        info.inputs = model(&PERSONS, &[]).inputs;
+        std::fs::write(&toml, "kind = \"slowfast\"").unwrap();
+        let error = Descriptor::for_model(&info).unwrap_err().to_string();
+        assert!(error.ends_with("`persons` must be true: the model takes boxes"), "{error}");
     }
 }

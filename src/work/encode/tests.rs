@@ -86,8 +86,8 @@ fn action(uri: &str, segment: i64) -> ActionRow {
         start_seconds: segment as f64 * 64.0 / 30.0,
         end_seconds: (segment + 1) as f64 * 64.0 / 30.0,
         frames: 64,
-        top_label: "label 5".into(),
-        top_score: 0.75,
+        top_label: (segment % 4 != 0).then(|| "label 5".into()),
+        top_score: (segment % 4 != 0).then_some(0.75),
         top: (0..segment as i32 % 4).map(|i| label(5 + i, 0.75 / (i + 1) as f32)).collect(),
         scores: (segment % 2 == 0).then(|| vec![0.25, 0.75, segment as f32]),
         embedding: (segment % 3 == 0).then(Vec::new),
@@ -109,6 +109,10 @@ fn person(uri: &str, frame: i64, r#box: i32) -> PersonRow {
         x2: 1920.0,
         y2: 1079.75,
         confidence: 0.5,
+        actions: (frame % 3 != 0).then(|| {
+            let label = |label_id| LabelScore { label_id, label: "stand".into(), score: 0.5 };
+            (0..r#box).map(label).collect()
+        }),
         run_id: "r".into(),
     }
 }

@@ -1,0 +1,141 @@
+//! SlowFast's AVA variant (PyTorchVideo's `create_slowfast_with_roi_head`): a clip of whole frames and boxes of persons in,
+//! scores of each person out.
+
+use super::session::{Model, Runtime};
+use super::slowfast::{activated, batch_dimension};
+use crate::decode::sample::linspace_index;
+use crate::error::{Error, Result};
+use crate::zoo::descriptor::{self, Activation, slowfast_tensors};
+use crate::zoo::inspect::ModelInfo;
+
+/// The tensors of one clip: frames have another shape from video to video, so clips share no batch.
+#[derive(Debug, Default)]
+pub struct PersonClip {
+    width: usize,
+    height: usize,
+    /// `[3, frames / alpha, height, width]`.
+    slow: Vec<f32>,
+    /// `[3, frames, height, width]`.
+    fast: Vec<f32>,
+    /// `[boxes, 5]`: the clip's number in the batch, which is 0, then left, top, right, bottom.
+    boxes: Vec<f32>,
+}
+
+impl PersonClip {
+    /// Takes in a clip tensor, `[3, frames, height, width]`, of frames of this size (width, height), and the persons' boxes
+    /// in its pixels, at least one. `slow` are the numbers of the frames that the Slow pathway sees.
+    pub fn fill(&mut self, slow: &[usize], clip: &[f32], size: (usize, usize), boxes: &[[f32; 4]]) {
+        (self.width, self.height) = size;
+        let pixels = size.0 * size.1;
+        self.fast.clear();
+        self.fast.extend_from_slice(clip);
+        self.slow.clear();
+        for channel in clip.chunks_exact(clip.len() / 3) {
+            for &frame in slow {
+                self.slow.extend_from_slice(&channel[frame * pixels..][..pixels]);
+            }
+        }
+        self.boxes.clear();
+        self.boxes.extend(boxes.iter().flat_map(|&[x1, y1, x2, y2]| [0.0, x1, y1, x2, y2]));
+    }
+}
+
+/// An open SlowFast that scores persons.
+pub struct PersonActions {
+    model: Model,
+    frames: usize,
+    /// The Fast pathway's frames that the Slow pathway sees.
+    slow: Vec<usize>,
+    /// Names of the Slow, the Fast and the boxes' input, and of the output.
+    tensors: [String; 4],
+    activation: Activation,
+}
+
+impl PersonActions {
+    /// Opens the model that `info` and `descriptor` describe.
+    ///
+    /// # Errors
+    /// As [`Runtime::open`].
+    pub fn open(runtime: &Runtime, info: &ModelInfo, descriptor: &descriptor::SlowFast) -> Result<Self> {
+        let tensors = slowfast_tensors(info)?;
+        let Some(boxes) = tensors.boxes else {
+            return Err(Error::usage(format!("{} takes no boxes of persons", info.path.display())));
+        };
+        let (_, fixed) = batch_dimension(tensors.fast, 1);
+        let model = runtime.open(&info.path, &fixed)?;
+        let tensors = [tensors.slow, tensors.fast, boxes, tensors.scores].map(|tensor| tensor.name.clone());
+        let slow_frames = descriptor.frames / descriptor.alpha;
+        let slow = (0..slow_frames).map(|i| linspace_index(descriptor.frames, slow_frames, i)).collect();
+        Ok(Self { model, frames: descriptor.frames, slow, tensors, activation: descriptor.activation })
+    }
+
+    /// The Fast pathway's frames that the Slow pathway sees.
+    pub fn slow_frames(&self) -> &[usize] {
+        &self.slow
+    }
+
+    /// Scores of each box, in label order, after the activation.
+    ///
+    /// # Errors
+    /// As [`Model::run`].
+    pub fn run(&mut self, clip: &PersonClip, seconds: &mut f64) -> Result<Vec<Vec<f32>>> {
+        let boxes = clip.boxes.len() / 5;
+        let dims = |frames: usize| [1, 3, frames, clip.height, clip.width].map(|d| d as i64).to_vec();
+        let [slow, fast, rois, scores] = &self.tensors;
+        let inputs = [
+            (slow.as_str(), dims(self.slow.len()), clip.slow.as_slice()),
+            (fast.as_str(), dims(self.frames), clip.fast.as_slice()),
+            (rois.as_str(), vec![boxes as i64, 5], clip.boxes.as_slice()),
+        ];
+        let activation = self.activation;
+        self.model.run(&inputs, scores, seconds, |shape, logits| match shape {
+            [outputs, classes] if *outputs as usize == boxes => {
+                Ok(logits.chunks_exact(*classes as usize).map(|row| activated(activation, row)).collect())
+            }
+            _ => Err(Error::failed(format!("the action model gave {shape:?} where [{boxes}, classes] was expected"))),
+        })
+    }
+}
+
+/// A box of a frame of size `frame` in the pixels of a clip of size `clip` (width, height), as PyTorchVideo's
+/// `short_side_scale_with_boxes` and `clip_boxes_to_image` have it: by the long sides' ratio both ways, and clipped to
+/// 0..=length - 1 before and after.
+pub fn scaled_box(xyxy: [f32; 4], frame: (u32, u32), clip: (usize, usize)) -> [f32; 4] {
+    let (width, height) = (frame.0 as f32, frame.1 as f32);
+    let (clip_width, clip_height) = (clip.0 as f32, clip.1 as f32);
+    let ratio = if frame.0 < frame.1 { clip_height / height } else { clip_width / width };
+    let scaled = |v: f32, from: f32, to: f32| (v.clamp(0.0, from - 1.0) * ratio).clamp(0.0, to - 1.0);
+    let (x, y) = (|v| scaled(v, width, clip_width), |v| scaled(v, height, clip_height));
+    [x(xyxy[0]), y(xyxy[1]), x(xyxy[2]), y(xyxy[3])]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boxes_scale_by_the_long_side_and_stay_inside_the_frame() {
+        // 1920 x 1080 becomes 455 x 256: the reference scales by 455 / 1920 both ways.
+        let scaled = scaled_box([100.0, 200.0, 1920.0, 1080.0], (1920, 1080), (455, 256));
+        let ratio = 455.0 / 1920.0;
+        assert_eq!(
+            scaled,
+            [100.0 * ratio, 200.0 * ratio, 454.0_f32.min(1919.0 * ratio), 255.0_f32.min(1079.0 * ratio)]
+        );
+        let upright = scaled_box([-5.0, 10.0, 240.0, 400.0], (240, 320), (256, 341));
+        let ratio = 341.0 / 320.0;
+        assert_eq!(upright, [0.0, 10.0 * ratio, 239.0 * ratio, 319.0 * ratio]);
+    }
+
+    #[test]
+    fn a_clip_gives_its_pathways_and_numbers_its_boxes() {
+        let clip: Vec<f32> = (0..3 * 4 * 2).map(|v| v as f32).collect();
+        let mut filled = PersonClip::default();
+        for _ in 0..2 {
+            filled.fill(&[0, 3], &clip, (2, 1), &[[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]);
+        }
+        assert_eq!(filled.fast, clip);
+        assert_eq!(filled.slow, [0.0, 1.0, 6.0, 7.0, 8.0, 9.0, 14.0, 15.0, 16.0, 17.0, 22.0, 23.0]);
+        assert_eq!(filled.boxes, [0.0, 1.0, 2.0, 3.0, 4.0, 0.0, 5.0, 6.0, 7.0, 8.0]);
+    }
+}
