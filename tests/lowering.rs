@@ -139,8 +139,12 @@ impl Case {
         let mut weights = RandomWeights::new(7);
         let mut builder = graph::GraphBuilder::new("case", &mut weights as &mut dyn Weights);
         let input = builder.input("x", &[self.channels[0], self.frames, 12, 10]);
-        let window =
-            graph::Window { kernel: self.kernel.into(), stride: self.stride.into(), padding: self.padding.into() };
+        let window = graph::Window {
+            kernel: self.kernel.into(),
+            stride: self.stride.into(),
+            padding: self.padding.into(),
+            dilation: self.dilation.into(),
+        };
         // The weights of a grouped convolution see a part of the channels.
         let part = graph::Value { shape: vec![self.channels[0] / self.groups, self.frames, 12, 10], ..input };
         let value = builder.conv("conv", &part, self.channels[1], &window, None).unwrap();
@@ -149,20 +153,14 @@ impl Case {
         builder.output(&value, "y");
         let mut model = builder.finish().unwrap();
         let graph = model.graph.as_mut().unwrap();
-        let ints = |name: &str, values: &[usize]| AttributeProto {
-            name: name.into(),
-            ints: values.iter().map(|&value| value as i64).collect(),
-            r#type: number::ATTRIBUTE_INTS,
-            ..AttributeProto::default()
-        };
         let group = AttributeProto {
             name: "group".into(),
             i: Some(self.groups as i64),
             r#type: number::ATTRIBUTE_INT,
             ..AttributeProto::default()
         };
-        graph.node[0].attribute.extend([ints("dilations", &self.dilation), group]);
-        // The builder knows no dilation.
+        graph.node[0].attribute.push(group);
+        // Shapes are the pass's own to find.
         graph.value_info.clear();
         graph.output[0].r#type.as_mut().unwrap().tensor_type.as_mut().unwrap().shape = None;
         if self.is_free {
