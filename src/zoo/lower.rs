@@ -67,7 +67,8 @@ impl FromStr for Lowering {
 /// Lowers a model. Its parameters and multiply-adds are noted in it: they cannot be counted from its nodes any more.
 ///
 /// Models of an operator set below 15 stay as they are, and so does every operation on values whose channels or frames
-/// are unknown. Heights, widths and the batch may be free.
+/// are unknown or whose weights are no float32 initializers (so weights are halved after lowering, not before). Heights,
+/// widths and the batch may be free.
 pub fn lower(mut model: ModelProto, lowering: Lowering) -> ModelProto {
     const OPSET_MIN: i64 = 15;
     let opset = model.opset_import.iter().find(|set| set.domain.is_empty()).map_or(0, |set| set.version);

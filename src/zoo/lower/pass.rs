@@ -1,24 +1,16 @@
 //! The rewriting itself, node by node in the graph's order: each value is made in the form that its node does best, and
 //! converted where a later node wants another.
 
+mod conv;
+
 use std::collections::{HashMap, HashSet};
 
 use super::Lowering;
-use super::filters::{Filters, TwoD, floats};
 use super::window::{Window, attribute, spatial};
 use crate::zoo::graph::{float_tensor, int, ints, node};
 use crate::zoo::onnx::{
     AttributeProto, DimensionValue, GraphProto, NodeProto, TensorProto, TensorShapeProto, ValueInfoProto, number,
 };
-
-/// How many frames a stem computes at once, by measurement: eight channels become one vector of sixteen where it is 3-D,
-/// and two where it is 2-D.
-fn pack(lowering: Lowering) -> usize {
-    if lowering == Lowering::Folded { 4 } else { 2 }
-}
-
-/// Convolutions of more channels fill the vectors by themselves.
-const PACKED_CHANNELS_MAX: usize = 8;
 
 /// Gives the lowered graph, and whether it differs.
 pub(super) fn run(mut graph: GraphProto, lowering: Lowering) -> (GraphProto, bool) {
@@ -39,6 +31,12 @@ pub(super) fn run(mut graph: GraphProto, lowering: Lowering) -> (GraphProto, boo
     graph.value_info.retain(|info| pass.made.contains(&info.name));
     graph.node = pass.nodes;
     (graph, pass.changed)
+}
+
+/// How many frames a stem computes at once, by measurement: eight channels become one vector of sixteen where it is 3-D,
+/// and two where it is 2-D.
+fn pack(lowering: Lowering) -> usize {
+    if lowering == Lowering::Folded { 4 } else { 2 }
 }
 
 /// How a value `[batch, channels, frames, height, width]` is laid out.
@@ -86,52 +84,13 @@ impl Shape {
         Some(Self { batch, channels: channels?, frames: frames?, area: [height, width] })
     }
 
+    /// The shape behind a window; none where the window does not fit, which makes no valid graph.
     fn behind(&self, window: &Window, channels: usize) -> Option<Self> {
-        let [height, width] = self.area;
-        let area = [height.map(|length| window.slide(1, length)), width.map(|length| window.slide(2, length))];
-        // A window that does not fit is an invalid graph: nothing is known of it.
-        let area = area.map(|length| length.map_or(Some(None), |slid| slid.map(Some)));
-        Some(Self { channels, frames: window.slide(0, self.frames)?, area: [area[0]?, area[1]?], ..*self })
-    }
-}
-
-/// A convolution that can be lowered.
-struct Conv {
-    input: String,
-    output: String,
-    weight: String,
-    bias: Option<String>,
-    from: Shape,
-    to: Shape,
-    window: Window,
-    has_groups: bool,
-    /// Attributes of the 2-D convolution.
-    attributes: Vec<AttributeProto>,
-}
-
-impl Conv {
-    /// Whether several frames at once would be faster: few channels, much to sum for each.
-    fn packs(&self, pack: usize) -> bool {
-        let window = &self.window;
-        window.kernel[0] > 1
-            && !window.is_pixel()
-            && (window.stride[0], window.dilation[0]) == (1, 1)
-            && self.to.channels <= PACKED_CHANNELS_MAX
-            && self.to.frames.is_multiple_of(pack)
-            && !self.has_groups
-    }
-
-    /// How many frames later than the result's the k-th one seen is.
-    fn offset(&self, k: usize) -> i64 {
-        (k * self.window.dilation[0]) as i64 - self.window.begin[0] as i64
-    }
-
-    /// Whether shifting results moves less than laying inputs side by side.
-    fn shifts(&self) -> bool {
-        self.window.stride[0] == 1
-            && self.from.frames == self.to.frames
-            && self.to.channels <= self.from.channels
-            && (0..self.window.kernel[0]).any(|k| self.offset(k) == 0)
+        let slide = |axis: usize| match self.area[axis - 1] {
+            Some(length) => window.slide(axis, length).map(Some),
+            None => Some(None),
+        };
+        Some(Self { channels, frames: window.slide(0, self.frames)?, area: [slide(1)?, slide(2)?], ..*self })
     }
 }
 
@@ -238,8 +197,7 @@ impl Pass {
                 self.common_shape(node)?;
                 self.follow(node, node.attribute.clone())
             }
-            // Packed channels are in another order.
-            ("", "Concat") if !node.input.iter().any(|input| self.is_packed(input)) => {
+            ("", "Concat") => {
                 self.concat_shape(node)?;
                 self.follow(node, node.attribute.clone())
             }
@@ -247,10 +205,11 @@ impl Pass {
         }
     }
 
-    /// Repeats an operation on the form that its inputs were left in.
+    /// Repeats an operation in the form that its inputs were left in.
     fn follow(&mut self, node: &NodeProto, attributes: Vec<AttributeProto>) -> Option<()> {
         let [output] = node.output.as_slice() else { return None };
-        let form = if node.input.iter().all(|input| self.is_packed(input)) {
+        // Packed channels are in another order, which a Concat would mix.
+        let form = if node.op_type != "Concat" && node.input.iter().all(|input| self.is_packed(input)) {
             Form::Packed
         } else if node.input.iter().any(|input| self.is_made(input, Form::Folded)) {
             Form::Folded
@@ -261,154 +220,6 @@ impl Pass {
         let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
         self.emit(&node.op_type, &inputs, form.name(output), attributes);
         Some(())
-    }
-
-    fn conv(&mut self, node: &NodeProto) -> Option<()> {
-        let (window, to) = self.conv_shape(node)?;
-        let conv = Conv {
-            input: node.input.first()?.clone(),
-            output: node.output.first()?.clone(),
-            weight: node.input.get(1)?.clone(),
-            bias: node.input.get(2).filter(|bias| !bias.is_empty()).cloned(),
-            from: self.first_shape(node)?,
-            to,
-            window,
-            has_groups: attribute(node, "group").is_some_and(|group| group.i != Some(1)),
-            attributes: spatial(node),
-        };
-        let bias = conv.bias.as_ref().map(|bias| self.weight(bias).and_then(floats));
-        let packs = conv.packs(self.pack) && bias != Some(None);
-        let filters = || self.weight(&conv.weight).and_then(Filters::of);
-        if self.lowering == Lowering::Packed {
-            let filters = packs.then(filters)??.packed(self.pack);
-            self.packed(node, &conv, &filters, bias.flatten());
-        } else if conv.window.is_spatial() {
-            let filters = filters()?.at(0);
-            self.spatial(conv, &filters);
-        } else if conv.has_groups {
-            return None;
-        } else if packs {
-            let filters = filters()?.packed(self.pack).over_channels();
-            self.side_by_side(&conv, self.pack, &filters, bias.flatten());
-        } else if conv.shifts() {
-            let filters = filters()?;
-            self.shift(&conv, &filters);
-        } else {
-            let filters = filters()?.over_channels();
-            self.side_by_side(&conv, 1, &filters, None);
-        }
-        Some(())
-    }
-
-    /// Packed, in three dimensions: the filters step over a group of frames.
-    fn packed(&mut self, node: &NodeProto, conv: &Conv, filters: &Filters, bias: Option<Vec<f32>>) {
-        let mut attributes = node.attribute.clone();
-        attributes.retain(|attribute| !matches!(attribute.name.as_str(), "kernel_shape" | "strides"));
-        let [_, height, width] = conv.window.stride;
-        attributes.push(ints("kernel_shape", &filters.shape[2..]));
-        attributes.push(ints("strides", &[self.pack, height, width]));
-        let input = self.form(&conv.input, Form::Plain);
-        let weight = self.floats(Form::Packed.name(&conv.weight), &filters.shape, &filters.values);
-        let bias = self.bias(conv, self.pack, bias);
-        let inputs: Vec<&str> = [&input, &weight].into_iter().chain(&bias).map(String::as_str).collect();
-        self.emit("Conv", &inputs, Form::Packed.name(&conv.output), attributes);
-    }
-
-    /// Each frame by itself.
-    fn spatial(&mut self, mut conv: Conv, filters: &TwoD) {
-        let mut input = self.form(&conv.input, Form::Folded);
-        let [_, height, width] = conv.window.stride;
-        if conv.window.is_pixel() && (height, width) != (1, 1) {
-            // The fast kernel for single pixels does not step: a pool of one pixel does.
-            let picked = format!("{}.picked", conv.output);
-            let pool = vec![ints("kernel_shape", &[1, 1]), ints("strides", &[height, width])];
-            self.emit("MaxPool", &[&input], picked.clone(), pool);
-            conv.attributes.retain(|attribute| attribute.name != "strides");
-            input = picked;
-        }
-        let weight = self.floats(Form::Folded.name(&conv.weight), &filters.shape, &filters.values);
-        let inputs: Vec<&str> = [&input, &weight].into_iter().chain(&conv.bias).map(String::as_str).collect();
-        self.emit("Conv", &inputs, Form::Folded.name(&conv.output), conv.attributes);
-    }
-
-    /// All frames that a frame (or a group of frames) of the result is made from, as channels of one.
-    fn side_by_side(&mut self, conv: &Conv, pack: usize, filters: &TwoD, bias: Option<Vec<f32>>) {
-        let Conv { from, window, .. } = conv;
-        let seen = filters.shape[1] / from.channels;
-        let mut wanted = Vec::new();
-        for group in 0..conv.to.frames / pack {
-            let first = (group * pack * window.stride[0]) as i64;
-            wanted.extend((0..seen).map(|k| first + conv.offset(k)));
-        }
-        let mut frames = self.form(&conv.input, Form::Frames);
-        let zero = from.frames as i64;
-        let is_there = |frame: i64| (0..zero).contains(&frame);
-        if !wanted.iter().all(|&frame| is_there(frame)) {
-            let padded = format!("{}.padded", conv.input);
-            if !self.made.contains(&padded) {
-                let pads = self.integers(&[10], &[0, 0, 0, 0, 0, 0, 1, 0, 0, 0]);
-                self.emit("Pad", &[&frames, &pads], padded.clone(), vec![]);
-            }
-            frames = padded;
-            wanted.iter_mut().filter(|frame| !is_there(**frame)).for_each(|frame| *frame = zero);
-        }
-        let wanted = self.integers(&[conv.to.frames / pack, seen], &wanted);
-        let gathered = format!("{}.gathered", conv.output);
-        self.emit("Gather", &[&frames, &wanted], gathered.clone(), vec![int("axis", 1)]);
-        let channels = format!("{}.side_by_side", conv.output);
-        self.reshape(&gathered, channels.clone(), &[-1, filters.shape[1] as i64], from.area);
-        let form = if pack == 1 { Form::Folded } else { Form::Packed };
-        let weight = self.floats(form.name(&conv.weight), &filters.shape, &filters.values);
-        let bias = self.bias(conv, pack, bias);
-        let inputs: Vec<&str> = [&channels, &weight].into_iter().chain(&bias).map(String::as_str).collect();
-        self.emit("Conv", &inputs, form.name(&conv.output), conv.attributes.clone());
-    }
-
-    /// Each frame by every filter in time; the results are shifted to their frame and added.
-    fn shift(&mut self, conv: &Conv, filters: &Filters) {
-        let input = self.form(&conv.input, Form::Folded);
-        let view = [-1, conv.to.frames as i64, conv.to.channels as i64];
-        // Of a frame further off than there are, all is zero.
-        let near = |&k: &usize| conv.offset(k).unsigned_abs() < conv.to.frames as u64;
-        let mut taps: Vec<usize> = (0..conv.window.kernel[0]).filter(near).collect();
-        taps.sort_by_key(|&k| conv.offset(k).abs());
-        let mut sum: Option<String> = None;
-        for k in taps {
-            let (offset, filters) = (conv.offset(k), filters.at(k));
-            let weight = self.floats(format!("{}.{k}", conv.weight), &filters.shape, &filters.values);
-            // The frame itself comes first, with the bias.
-            let bias = conv.bias.iter().filter(|_| sum.is_none());
-            let inputs: Vec<&str> = [&input, &weight].into_iter().chain(bias).map(String::as_str).collect();
-            let seen = format!("{}.{k}", conv.output);
-            self.emit("Conv", &inputs, seen.clone(), conv.attributes.clone());
-            let mut frames = Form::Frames.name(&seen);
-            self.reshape(&seen, frames.clone(), &view, conv.to.area);
-            if offset != 0 {
-                let pads = self.integers(&[10], &[0, -offset, 0, 0, 0, 0, offset, 0, 0, 0]);
-                let shifted = format!("{seen}.shifted");
-                self.emit("Pad", &[&frames, &pads], shifted.clone(), vec![]);
-                frames = shifted;
-            }
-            sum = Some(match sum {
-                None => frames,
-                Some(sum) => {
-                    let added = format!("{seen}.added");
-                    self.emit("Add", &[&sum, &frames], added.clone(), vec![]);
-                    added
-                }
-            });
-        }
-        if let Some(sum) = sum {
-            self.reshape(&sum, Form::Folded.name(&conv.output), &[-1, view[2]], conv.to.area);
-        }
-    }
-
-    /// A convolution's bias, repeated for each of the frames that are computed at once.
-    fn bias(&mut self, conv: &Conv, pack: usize, values: Option<Vec<f32>>) -> Option<String> {
-        let name = conv.bias.as_ref()?;
-        let Some(values) = values else { return Some(name.clone()) };
-        let values = values.repeat(pack);
-        Some(self.floats(Form::Packed.name(name), &[values.len()], &values))
     }
 
     fn is_made(&self, value: &str, form: Form) -> bool {
