@@ -79,11 +79,35 @@ fn the_tables_have_their_types_and_partitions_in_duckdb() {
     has(1, "scores", "FLOAT[]");
     has(2, "box", "INTEGER");
     has(2, "confidence", "FLOAT");
+    has(2, "actions", "STRUCT(label_id INTEGER, \"label\" VARCHAR, score FLOAT)[]");
     assert_eq!(answers[3], json!([[counts[0], counts[1], counts[2], "8"]]));
     assert_eq!(answers[4], json!([["cam-1", "2"], ["cam-2", "2"]]));
     assert_eq!(answers[5], json!([["0"]]));
     assert_eq!(answers[6], json!([["True"]]));
     assert_eq!(answers[7], json!([["True"]]));
+}
+
+#[test]
+fn the_actions_of_persons_are_unnested_and_join_their_segments() {
+    let Some(python) = support::python() else { return };
+    let scratch = Scratch::new();
+    test_video(&scratch.videos().join("a.mp4"), "160x120", "25", 5.0, &["-pix_fmt", "yuv420p"]);
+    run(&scratch.job(&scratch.small_person_models()), &["--set", "actions.top_k=3"], 0);
+    let answers = ask(
+        &python,
+        &scratch.index(),
+        &[
+            "SELECT DISTINCT segment, frame, len(actions) FROM current_persons WHERE actions IS NOT NULL ORDER BY ALL",
+            "SELECT count(*) FROM current_persons WHERE actions IS NULL AND frame IN (25, 75)",
+            "WITH done AS (SELECT video_id, segment, unnest(actions, recursive := true) FROM current_persons), \
+             best AS (SELECT video_id, segment, max(score) AS best FROM done GROUP BY ALL) \
+             SELECT segment, best = top_score FROM current_actions JOIN best USING (video_id, segment) ORDER BY ALL",
+        ],
+    );
+    // Segments of 64/30 s have their middles at 1.07 and 3.2 s; the last one, of 0.73 s, holds no frame of the detector.
+    assert_eq!(answers[0], json!([["0", "25", "3"], ["1", "75", "3"]]));
+    assert_eq!(answers[1], json!([["0"]]));
+    assert_eq!(answers[2], json!([["0", "True"], ["1", "True"]]));
 }
 
 #[test]

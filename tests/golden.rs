@@ -180,6 +180,42 @@ async fn clips(video: &Path, spec: ClipSpec) -> Vec<(Vec<i64>, Vec<f32>)> {
     clips
 }
 
+/// By PyAV and NumPy, after PyTorchVideo's transforms for AVA: the first clip of `videos/kinetics_demo.mp4`, 340x256, whole
+/// at short side 200. Of its frames 0 and 31, of red, green and blue, of the upper and the lower half, the means of the four
+/// quarters from left to right.
+const WHOLE_FRAMES: [[[[f64; 4]; 2]; 3]; 2] = [
+    [
+        [[0.3854, 0.0264, -1.0588, -1.6851], [1.1983, 0.6687, -0.2266, -1.3457]],
+        [[0.3213, 0.2775, -0.7133, -1.7358], [0.7699, -0.4595, -0.6022, -1.5075]],
+        [[0.2171, 0.2497, -0.773, -1.8058], [0.5157, -1.0268, -1.1108, -1.6459]],
+    ],
+    [
+        [[0.1962, -0.0261, -0.8468, -1.854], [1.3942, 0.4407, 0.067, -1.4079]],
+        [[-0.1792, -0.2126, -0.8002, -1.8277], [1.2294, -0.4234, -0.2801, -1.5216]],
+        [[-0.4605, -0.4104, -0.9711, -1.8507], [0.9348, -0.9947, -0.9252, -1.7413]],
+    ],
+];
+
+#[tokio::test]
+async fn the_clip_tensor_of_whole_frames_is_that_of_the_reference() {
+    let Some(reference) = reference() else { return };
+    let whole = ClipSpec { crop: None, ..spec(200) };
+    let found = clips(&reference.join("videos/kinetics_demo.mp4"), whole).await;
+    let (width, height, tensor) = (265, 200, &found[0].1);
+    assert_eq!(tensor.len(), 3 * 32 * height * width);
+    for (expected, t) in WHOLE_FRAMES.iter().zip([0, 31]) {
+        for (c, row, quarter) in (0..24).map(|i| (i / 8, i / 4 % 2, i % 4)) {
+            let (rows, columns) =
+                (height * row / 2..height * (row + 1) / 2, width * quarter / 4..width * (quarter + 1) / 4);
+            let count = (rows.len() * columns.len()) as f64;
+            let line = |y: usize| &tensor[((c * 32 + t) * height + y) * width..][columns.clone()];
+            let sum: f64 = rows.flat_map(line).map(|v| f64::from(*v)).sum();
+            let difference = (sum / count - expected[c][row][quarter]).abs();
+            assert!(difference < 1e-3, "frame {t}, channel {c}, {row} {quarter}: {difference}");
+        }
+    }
+}
+
 fn spec(side: usize) -> ClipSpec {
     let clip_seconds = 64.0 / 30.0;
     ClipSpec {

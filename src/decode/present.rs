@@ -104,6 +104,9 @@ impl<'a> Presenter<'a> {
     }
 
     fn present(&mut self, pts: i64, frame: Frame) -> Result<(), Stop> {
+        if let (None, Some(spec)) = (self.clip_size, &self.request.clips) {
+            self.clip_size = Some(clip_size(spec, self.converter.size(&frame))?);
+        }
         let time_seconds = self.clock.seconds(pts);
         self.totals.start_seconds = self.totals.start_seconds.or(self.clock.origin);
         let number = self.totals.frames_decoded as i64;
@@ -113,10 +116,8 @@ impl<'a> Presenter<'a> {
         if self.detections.as_mut().is_some_and(|sampler| sampler.takes(time_seconds)) {
             self.send_image(number, time_seconds, &frame)?;
         }
-        let (Some(segments), Some(spec)) = (&mut self.segments, &self.request.clips) else { return Ok(()) };
-        let size = match self.clip_size {
-            Some(size) => size,
-            None => *self.clip_size.insert(clip_size(spec, self.converter.size(&frame))?),
+        let (Some(segments), Some(spec), Some(size)) = (&mut self.segments, &self.request.clips, self.clip_size) else {
+            return Ok(());
         };
         let held = Held::Decoded(frame);
         let held_bytes: usize = segments.held().map(|p| p.frame.bytes()).sum::<usize>() + held.bytes();
@@ -138,9 +139,9 @@ impl<'a> Presenter<'a> {
         while let Some((pts, frame)) = self.reorder.pop() {
             self.present(pts, frame)?;
         }
-        let (Some(segments), Some(spec)) = (&mut self.segments, &self.request.clips) else { return Ok(()) };
-        // Without a frame there is no segment.
-        let Some(size) = self.clip_size else { return Ok(()) };
+        let (Some(segments), Some(spec), Some(size)) = (&mut self.segments, &self.request.clips, self.clip_size) else {
+            return Ok(());
+        };
         let (output, converter) = (&mut *self.output, &mut self.converter);
         segments.finish(self.totals.end_seconds, |s| send_clip(output, converter, spec, size, s))
     }

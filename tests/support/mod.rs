@@ -88,6 +88,11 @@ impl Scratch {
             models.join("yolov5n.onnx").display()
         )
     }
+
+    /// The same with a tiny SlowFast that scores persons.
+    pub(crate) fn small_person_models(&self) -> String {
+        self.small_models().replace("slowfast-tiny.onnx", "slowfast-tiny-ava.onnx")
+    }
 }
 
 /// Builds the models once for all tests.
@@ -96,7 +101,7 @@ fn small_models() -> PathBuf {
     MODELS
         .get_or_init(|| {
             let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("models");
-            for name in ["slowfast-tiny", "yolov5n"] {
+            for name in ["slowfast-tiny", "slowfast-tiny-ava", "yolov5n"] {
                 let built = vidindex(["models", "build", name, "--out", folder.to_str().unwrap()]).output().unwrap();
                 assert!(built.status.success(), "{}", said(&built));
             }
