@@ -75,50 +75,25 @@ pub enum Network {
     Yolov5(yolov5::Config),
 }
 
-/// Every model that `models build` can write, the default ones first.
+/// The models that `models build` can write, the default ones first. A SlowFast's name may go on with options.
 pub fn models() -> Vec<ZooModel> {
-    use slowfast::Config;
-    let slowfast = |name, summary, sampling_rate, config| ZooModel {
-        name,
-        summary,
-        network: Network::SlowFast(config, sampling_rate),
-    };
-    let r50 = Config::default();
-    let r101 = Config { depth: 101, fusion_kernel: 5, ..r50.clone() };
-    let mut models = vec![
-        slowfast("slowfast-r50-8x8", "actions in 64-frame clips; 34.5 M parameters", 2, r50.clone()),
-        slowfast(
-            "slowfast-r50-4x16",
-            "the same from half as many Slow frames",
-            2,
-            Config { alpha: 8, fusion_kernel: 5, ..r50.clone() },
-        ),
-        slowfast("slowfast-r101-8x8", "twice as deep", 2, r101.clone()),
-        slowfast(
-            "slowfast-r101-16x8",
-            "twice as deep, actions in 128-frame clips",
-            2,
-            Config { frames: 64, temporal_blocks: 6, ..r101 },
-        ),
-        slowfast(
-            "slowfast-tiny",
-            "R50 8x8 with an eighth of the channels at 64 pixels: for trying out a job",
-            2,
-            Config { width: 8, crop: 64, head_pool: 2, ..r50.clone() },
-        ),
-        slowfast(
-            "slowfast-r50-8x8-ava",
-            "actions of each person in 64-frame clips",
-            2,
-            Config { classes: 80, boxes: true, ..r50.clone() },
-        ),
-        slowfast(
-            "slowfast-tiny-ava",
-            "the same with an eighth of the channels at 64 pixels: for trying out a job",
-            2,
-            Config { width: 8, crop: 64, classes: 80, boxes: true, ..r50 },
-        ),
+    let slowfasts = [
+        ("slowfast-r50-8x8", "actions in 64-frame clips; 34.5 M parameters"),
+        ("slowfast-r50-4x16", "the same from half as many Slow frames"),
+        ("slowfast-r101-8x8", "twice as deep"),
+        ("slowfast-r101-16x8", "twice as deep, actions in 128-frame clips"),
+        ("slowfast-r101-16x8-nl", "the same with non-local blocks: the paper's best"),
+        ("slowfast-r50-8x8-ava", "actions of each person in 64-frame clips"),
+        ("slowfast-tiny", "R50 8x8 with an eighth of the channels at 64 pixels: for trying out a job"),
+        ("slowfast-tiny-ava", "the same for each person"),
+        ("slow-r50-8x8", "the Slow pathway alone"),
+        ("slow-r50-4x16", "the same from half as many frames"),
+        ("slow-r50-4x16-ava", "the same for each person"),
+        ("fast-r50-32x2", "the Fast pathway alone: small and fast"),
     ];
+    let mut models: Vec<ZooModel> = (slowfasts.into_iter())
+        .filter_map(|(name, summary)| Some(ZooModel { name, summary, network: Network::of_slowfast(name)? }))
+        .collect();
     for (name, letter, summary) in [
         ("yolov5n", 'n', "objects in pictures; 1.9 M parameters"),
         ("yolov5s", 's', "objects in pictures; 7.2 M parameters"),
@@ -138,7 +113,7 @@ pub fn models() -> Vec<ZooModel> {
 /// When there is no such model (the message names the nearest), the weights are another model's, or the files cannot be
 /// written.
 pub fn build(name: &str, options: &BuildOptions) -> Result<BuiltModel> {
-    let mut network = find(name)?.network;
+    let mut network = find(name)?;
     network.apply(options)?;
     let model = match &options.weights {
         Some(path) => network.graph(&mut SafeTensors::read(path)?)?,
@@ -158,19 +133,24 @@ pub fn build(name: &str, options: &BuildOptions) -> Result<BuiltModel> {
     Ok(BuiltModel { onnx, toml, info, descriptor })
 }
 
-fn find(name: &str) -> Result<ZooModel> {
+fn find(name: &str) -> Result<Network> {
     let models = models();
     let names: Vec<&str> = models.iter().map(|model| model.name).collect();
     let list = names.join(", ");
     let distance = |other: &&str| strsim::damerau_levenshtein(&name.to_lowercase(), other);
     let nearest = names.iter().copied().min_by_key(distance).unwrap_or_default();
-    models.into_iter().find(|model| model.name == name).ok_or_else(|| {
+    let listed = models.into_iter().find(|model| model.name == name).map(|model| model.network);
+    listed.or_else(|| Network::of_slowfast(name)).ok_or_else(|| {
         Error::usage(format!("no model `{name}` in the zoo: did you mean `{nearest}`?"))
-            .with_hint(format!("the models are {list}"))
+            .with_hint(format!("the models are {list}. A SlowFast's name may go on: {}", slowfast::OPTIONS))
     })
 }
 
 impl Network {
+    fn of_slowfast(name: &str) -> Option<Self> {
+        slowfast::named(name).map(|(config, sampling_rate)| Self::SlowFast(config, sampling_rate))
+    }
+
     fn apply(&mut self, options: &BuildOptions) -> Result<()> {
         match self {
             Self::SlowFast(config, _) => {
@@ -336,6 +316,14 @@ mod tests {
         assert_eq!(built.info.outputs[0].to_string(), "output0 float32[batch, 252, 85]");
         std::fs::remove_file(&built.toml).unwrap();
         assert_eq!(Descriptor::for_model(&built.info).unwrap(), built.descriptor);
+    }
+
+    #[test]
+    fn every_listed_name_is_a_network() {
+        let models = models();
+        assert_eq!(models.len(), 17);
+        assert!(models.iter().all(|model| find(model.name).is_ok()));
+        assert!(find("slowfast-r101-16x8-ttoc-grey-ava").is_ok());
     }
 
     #[test]

@@ -3,6 +3,10 @@
 //! Every value has the batch (or, behind [`GraphBuilder::roi_align`], the boxes) as its first dimension, symbolic in the
 //! file and left out of the shapes here. Batch norms are folded into the convolution before them.
 
+mod arrange;
+mod attention;
+
+pub use attention::Affinity;
 use bytes::Bytes;
 
 use crate::error::Result;
@@ -94,6 +98,8 @@ pub struct BatchNorm<'a> {
     pub name: &'a str,
     /// Added to the variance.
     pub epsilon: f32,
+    /// Whether the convolution before it has a bias of its own all the same.
+    pub biased: bool,
 }
 
 /// A graph in the making.
@@ -138,8 +144,8 @@ impl<'w> GraphBuilder<'w> {
         self.graph.output.push(self.info(&output));
     }
 
-    /// A convolution (1 to 3 dimensions by the window) named `name`, without groups. With a batch norm it has no bias of
-    /// its own, and the norm is folded into it; without one it has a bias.
+    /// A convolution (1 to 3 dimensions by the window) named `name`, without groups. A batch norm is folded into it, and
+    /// says whether it has a bias of its own; without one it has.
     pub fn conv(
         &mut self,
         name: &str,
@@ -150,10 +156,13 @@ impl<'w> GraphBuilder<'w> {
     ) -> Result<Value> {
         let shape = [&[channels, input.shape[0]], window.kernel.as_slice()].concat();
         let mut weight = self.weights.tensor(&format!("{name}.weight"), &shape)?;
-        let bias = match norm {
-            Some(norm) => self.fold(&mut weight, channels, norm)?,
-            None => self.weights.tensor(&format!("{name}.bias"), &[channels])?,
+        let mut bias = match norm {
+            Some(BatchNorm { biased: false, .. }) => vec![0.0; channels],
+            _ => self.weights.tensor(&format!("{name}.bias"), &[channels])?,
         };
+        if let Some(norm) = norm {
+            self.fold(&mut weight, &mut bias, norm)?;
+        }
         let weight = self.initializer(format!("{name}.weight"), &shape, &weight);
         let bias = self.initializer(format!("{name}.bias"), &[channels], &bias);
         let output = Value { name: name.into(), shape: window.slide(channels, &input.shape[1..]) };
@@ -192,38 +201,14 @@ impl<'w> GraphBuilder<'w> {
         self.binary("Add", a, b)
     }
 
+    /// a - b: of one shape, or one broadcast to the other.
+    pub fn sub(&mut self, a: &Value, b: &Value) -> Value {
+        self.binary("Sub", a, b)
+    }
+
     /// a · b: of one shape, or one broadcast to the other.
     pub fn mul(&mut self, a: &Value, b: &Value) -> Value {
         self.binary("Mul", a, b)
-    }
-
-    /// Values one behind the other along `axis` (0 is the channels).
-    pub fn concat(&mut self, values: &[&Value], axis: usize) -> Value {
-        let mut shape = values[0].shape.clone();
-        shape[axis] = values.iter().map(|value| value.shape[axis]).sum();
-        let names: Vec<&str> = values.iter().map(|value| value.name.as_str()).collect();
-        let output = self.fresh("Concat", shape);
-        self.add_node("Concat", &names, output, vec![int("axis", axis as i64 + 1)])
-    }
-
-    /// Pieces of these lengths along `axis` (0 is the channels).
-    pub fn split(&mut self, input: &Value, axis: usize, lengths: &[usize]) -> Vec<Value> {
-        let number = self.graph.node.len();
-        let lengths_name = self.integers(&lengths.iter().map(|&length| length as i64).collect::<Vec<_>>());
-        let pieces: Vec<Value> = (lengths.iter().enumerate())
-            .map(|(piece, &length)| {
-                let mut shape = input.shape.clone();
-                shape[axis] = length;
-                Value { name: format!("Split_{number}_{piece}"), shape }
-            })
-            .collect();
-        let attributes = vec![int("axis", axis as i64 + 1)];
-        let mut split = node("Split", &format!("Split_{number}"), &[&input.name, &lengths_name], "", attributes);
-        split.output = pieces.iter().map(|piece| piece.name.clone()).collect();
-        self.graph.node.push(split);
-        let infos: Vec<_> = pieces.iter().map(|piece| self.info(piece)).collect();
-        self.graph.value_info.extend(infos);
-        pieces
     }
 
     /// The largest value in the window.
@@ -256,31 +241,11 @@ impl<'w> GraphBuilder<'w> {
         self.add_node("ReduceMean", &[&input.name], output, vec![ints("axes", &[axis + 1]), int("keepdims", 0)])
     }
 
-    /// What lies below each box, `[channels, side, side]`, averaged from points between the pixels of `[channels, height,
-    /// width]` (He et al., 2017; torchvision's `RoIAlign` with `aligned=False` and as many points as pixels).
-    ///
-    /// Adds the input `boxes`, `[boxes, 5]`: which of the batch, x1, y1, x2, y2; `scale` takes these coordinates to pixels
-    /// of the value. Everything built after this has a row for each box in place of each of the batch.
-    pub fn roi_align(&mut self, input: &Value, boxes: &str, side: usize, scale: f32) -> Value {
-        self.rows = BOXES;
-        let boxes = self.input(boxes, &[5]);
-        let columns = self.split(&boxes, 0, &[1, 4]);
-        let number = format!("Cast_{}", self.graph.node.len());
-        let to_integer = vec![int("to", i64::from(number::INT64))];
-        self.graph.node.push(node("Cast", &number, &[&columns[0].name], &number, to_integer));
-        let everything = self.integers(&[-1]);
-        let flat = format!("Reshape_{}", self.graph.node.len());
-        self.graph.node.push(node("Reshape", &flat, &[&number, &everything], &flat, vec![]));
-        let output = self.fresh("RoiAlign", vec![input.shape[0], side, side]);
-        let attributes = vec![
-            string("mode", "avg"),
-            string("coordinate_transformation_mode", "output_half_pixel"),
-            int("output_height", side as i64),
-            int("output_width", side as i64),
-            int("sampling_ratio", 0),
-            float("spatial_scale", scale),
-        ];
-        self.add_node("RoiAlign", &[&input.name, &columns[1].name, &flat], output, attributes)
+    /// The sum over the channels: `[1, ...]`.
+    pub fn channel_sum(&mut self, input: &Value) -> Value {
+        let axes = self.integers(&[1]);
+        let output = self.fresh("ReduceSum", [&[1], &input.shape[1..]].concat());
+        self.add_node("ReduceSum", &[&input.name, &axes], output, vec![int("keepdims", 1)])
     }
 
     /// Twice the height and width, every pixel four times (`[channels, height, width]`).
@@ -293,23 +258,6 @@ impl<'w> GraphBuilder<'w> {
             string("nearest_mode", "floor"),
         ];
         self.add_node("Resize", &[&input.name, "", &scales], output, attributes)
-    }
-
-    /// The same elements in another shape.
-    pub fn reshape(&mut self, input: &Value, shape: &[usize]) -> Value {
-        // 0 keeps the batch as it is.
-        let sizes: Vec<i64> = std::iter::once(0).chain(shape.iter().map(|&length| length as i64)).collect();
-        let sizes = self.integers(&sizes);
-        let output = self.fresh("Reshape", shape.into());
-        self.add_node("Reshape", &[&input.name, &sizes], output, vec![])
-    }
-
-    /// Dimensions in another order (of those behind the batch, counted from 0).
-    pub fn transpose(&mut self, input: &Value, order: &[usize]) -> Value {
-        let shape = order.iter().map(|&axis| input.shape[axis]).collect();
-        let order: Vec<usize> = std::iter::once(0).chain(order.iter().map(|axis| axis + 1)).collect();
-        let output = self.fresh("Transpose", shape);
-        self.add_node("Transpose", &[&input.name], output, vec![ints("perm", &order)])
     }
 
     /// A constant of this shape without a batch, to add or multiply with. Not a parameter.
@@ -339,19 +287,18 @@ impl<'w> GraphBuilder<'w> {
         })
     }
 
-    /// Scales every filter by its channel's gain over deviation; returns the bias that is left of the norm.
-    fn fold(&mut self, weight: &mut [f32], channels: usize, norm: BatchNorm<'_>) -> Result<Vec<f32>> {
-        let mut read = |leaf: &str| self.weights.tensor(&format!("{}.{leaf}", norm.name), &[channels]);
+    /// Scales every filter by its channel's gain over deviation, and takes what is left of the norm into the bias.
+    fn fold(&mut self, weight: &mut [f32], bias: &mut [f32], norm: BatchNorm<'_>) -> Result<()> {
+        let mut read = |leaf: &str| self.weights.tensor(&format!("{}.{leaf}", norm.name), &[bias.len()]);
         let (gain, shift, mean, variance) =
             (read("weight")?, read("bias")?, read("running_mean")?, read("running_var")?);
-        let filter_length = weight.len() / channels;
-        let mut bias = Vec::with_capacity(channels);
+        let filter_length = weight.len() / bias.len();
         for (channel, filter) in weight.chunks_mut(filter_length).enumerate() {
             let scale = gain[channel] / (variance[channel] + norm.epsilon).sqrt();
             filter.iter_mut().for_each(|w| *w *= scale);
-            bias.push(shift[channel] - mean[channel] * scale);
+            bias[channel] = shift[channel] + (bias[channel] - mean[channel]) * scale;
         }
-        Ok(bias)
+        Ok(())
     }
 
     fn pool_all(&mut self, operator: &str, input: &Value) -> Value {
@@ -368,7 +315,8 @@ impl<'w> GraphBuilder<'w> {
     }
 
     fn binary(&mut self, operator: &str, a: &Value, b: &Value) -> Value {
-        let shape = a.shape.iter().zip(&b.shape).map(|(&a, &b)| a.max(b)).collect();
+        let broadcast = |(&a, &b): (&usize, &usize)| if a.min(b) == FREE && a.max(b) == 1 { FREE } else { a.max(b) };
+        let shape = a.shape.iter().zip(&b.shape).map(broadcast).collect();
         let output = self.fresh(operator, shape);
         self.add_node(operator, &[&a.name, &b.name], output, vec![])
     }
@@ -499,7 +447,7 @@ mod tests {
         let mut weights = Named;
         let mut graph = GraphBuilder::new("g", &mut weights);
         let input = graph.input("x", &[2, 9]);
-        let norm = BatchNorm { name: "norm", epsilon: 1.0 };
+        let norm = BatchNorm { name: "norm", epsilon: 1.0, biased: false };
         let value = graph.conv("conv", &input, 4, &Window::same(&[3], &[2]), Some(norm)).unwrap();
         assert_eq!(value.shape, [4, 5]);
         graph.output(&value, "y");
@@ -511,6 +459,23 @@ mod tests {
         // scale = 2 / sqrt(15 + 1); bias = 5 - 7 scale
         assert_eq!((first(0), first(1)), (1.5, 1.5));
         assert_eq!(graph.node.last().unwrap().output, ["y"]);
+    }
+
+    #[test]
+    fn a_convolutions_own_bias_goes_through_its_norm() {
+        let mut weights = Named;
+        let mut graph = GraphBuilder::new("g", &mut weights);
+        let (mut weight, mut bias) = (vec![3.0; 2], vec![9.0; 2]);
+        graph.fold(&mut weight, &mut bias, BatchNorm { name: "norm", epsilon: 1.0, biased: true }).unwrap();
+        // scale = 2 / sqrt(15 + 1); bias = 5 + (9 - 7) scale
+        assert_eq!((weight, bias), (vec![1.5; 2], vec![6.0; 2]));
+    }
+
+    #[test]
+    fn a_dilated_window_has_gaps_and_as_much_more_padding() {
+        let window = Window::same(&[1, 3, 3], &[1, 1, 1]).dilated(&[1, 2, 2]);
+        assert_eq!(window.padding, [0, 2, 2]);
+        assert_eq!(window.slide(8, &[4, 6, FREE]), [8, 4, 6, FREE]);
     }
 
     #[test]

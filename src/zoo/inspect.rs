@@ -269,14 +269,20 @@ fn multiply_adds(graph: &GraphProto) -> Option<u64> {
     let values = graph.value_info.iter().chain(&graph.output);
     let values: HashMap<&str, TensorInfo> = values.map(|info| (info.name.as_str(), tensor_info(info))).collect();
     let of_node = |node: &NodeProto| {
-        let weight = *weights.get(node.input.get(1)?.as_str())?;
         let result = values.get(node.output.first()?.as_str())?;
         // Behind the batch.
         let length = (1..result.shape.len()).map(|dimension| result.fixed(dimension)).product::<Option<usize>>()?;
         // What each element of the result is summed from.
-        let summed = match node.op_type.as_str() {
-            "Conv" => elements(weight.get(1..)?),
-            _ => elements(weight).checked_div(result.fixed(result.shape.len().checked_sub(1)?)? as u64)?,
+        let summed = match (node.op_type.as_str(), weights.get(node.input.get(1)?.as_str())) {
+            ("Conv", weight) => elements(weight?.get(1..)?),
+            (_, Some(weight)) => {
+                elements(weight).checked_div(result.fixed(result.shape.len().checked_sub(1)?)? as u64)?
+            }
+            // Two values: the columns of the first.
+            (_, None) => {
+                let first = values.get(node.input[0].as_str())?;
+                first.fixed(first.shape.len().checked_sub(1)?)? as u64
+            }
         };
         Some((length as u64).saturating_mul(summed))
     };
@@ -314,11 +320,40 @@ mod tests {
         // PyTorchVideo: 34.57 M and 65.71 G. Folding takes one parameter per channel (30 400 in all).
         let r50 = count(slowfast::build(&slowfast::Config::default(), &mut Zeros).unwrap());
         assert_eq!(r50, (34_536_144, Some(65_708_888_064)));
+        // PyTorchVideo's parameters, the paper's multiply-adds.
+        for (name, millions, billions) in [
+            ("slowfast-r50-4x16", 34.48, 36.1),
+            ("slowfast-r50-4x16-grey", 34.48, 34.1),
+            ("slowfast-r101-8x8-temporal6", 53.77, 106.0),
+            ("slowfast-r101-16x8", 53.77, 213.0),
+            ("slow-r50-4x16", 32.45, 27.3),
+        ] {
+            let (config, _) = slowfast::named(name).unwrap();
+            let (parameters, multiply_adds) = count(slowfast::build(&config, &mut Zeros).unwrap());
+            let (parameters, multiply_adds) = (parameters as f64 / 1e6, multiply_adds.unwrap() as f64 / 1e9);
+            assert!((parameters / millions - 1.0).abs() < 0.01, "{name}: {parameters} M");
+            assert!((multiply_adds / billions - 1.0).abs() < 0.01, "{name}: {multiply_adds} G");
+        }
+        for (name, billions) in [("slowfast-r50-4x16-ttoc", 39.8), ("slowfast-r50-4x16-sample", 34.9)] {
+            let (config, _) = slowfast::named(name).unwrap();
+            let multiply_adds = count(slowfast::build(&config, &mut Zeros).unwrap()).1.unwrap() as f64 / 1e9;
+            assert!((multiply_adds / billions - 1.0).abs() < 0.01, "{name}: {multiply_adds} G");
+        }
         // YOLOv5's own count after its fusion of the batch norms, and half of its 4.5 GFLOPs.
         let n = count(yolov5::build(&yolov5::Config::of_size('n').unwrap(), &mut Zeros).unwrap());
         assert_eq!(n, (1_867_405, Some(2_234_060_800)));
         let s = count(yolov5::build(&yolov5::Config::of_size('s').unwrap(), &mut Zeros).unwrap());
         assert_eq!(s.0, 7_225_885);
+    }
+
+    #[test]
+    fn products_of_two_values_are_counted() {
+        let all = slowfast::named("slow-tiny-4x16-nl").unwrap().0;
+        let none = slowfast::Config { non_local: vec![], ..all.clone() };
+        let [all, none] = [all, none].map(|config| count(slowfast::build(&config, &mut Zeros).unwrap()).1.unwrap());
+        // 64 positions of 128 channels, 16 seen by 64: to 64 and back, keys by values, and these by the queries.
+        let block = 2 * 64 * 128 * 64 + 2 * 16 * 128 * 64 + 16 * 64 * 64 + 64 * 64 * 64;
+        assert_eq!(all - none, 3 * block);
     }
 
     #[test]

@@ -2,12 +2,21 @@
 //! names.
 //!
 //! Two ResNets see the same clip: Slow few frames with many channels, Fast every frame with an eighth of them. Behind
-//! the stem and each stage but the last, a convolution strided in time brings Fast's features into Slow.
+//! the stem and each stage but the last, Fast's features are brought into Slow. Each of the two is a network of its own too
+//! (Slow is PyTorchVideo's `create_resnet`).
+
+mod blocks;
+mod head;
+mod lateral;
+mod name;
 
 use crate::error::{Error, Result};
-use crate::zoo::graph::{BatchNorm, FREE, GraphBuilder, Value, Window};
+pub use crate::zoo::graph::Affinity;
+use crate::zoo::graph::{FREE, GraphBuilder};
 use crate::zoo::onnx::ModelProto;
 use crate::zoo::weights::Weights;
+use blocks::Pathway;
+pub use name::{OPTIONS, named};
 
 /// Name of the Slow pathway's input, `[batch, 3, frames / alpha, crop, crop]`.
 pub const SLOW_INPUT: &str = "slow";
@@ -21,34 +30,37 @@ pub const LOGITS: &str = "logits";
 /// Name of the optional second output, `[batch, features]` or `[boxes, features]`: pooled features before the classifier.
 pub const EMBEDDING: &str = "embedding";
 
-/// PyTorchVideo's batch norms add this to the variance.
-const EPSILON: f32 = 1e-5;
-/// A fusion brings twice Fast's channels into Slow.
-const FUSION_RATIO: usize = 2;
 /// The network halves height and width five times.
 const SPATIAL_STRIDE: usize = 32;
-/// The network for detection halves them four times.
-const BOX_SCALE: f32 = 1.0 / 16.0;
-/// What is below a box is brought to this height and width.
-const BOX_SIDE: usize = 7;
 
 /// Which SlowFast.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Layers of the ResNets: 50 or 101.
     pub depth: usize,
-    /// Frames that the Fast pathway sees.
+    /// Which of the two there are.
+    pub pathways: Pathways,
+    /// Frames that the Fast pathway sees, or the only one.
     pub frames: usize,
-    /// Fast frames to each Slow one.
+    /// Fast frames to each Slow one; 1 where there is but one pathway.
     pub alpha: usize,
-    /// Slow channels to each Fast one.
+    /// Slow channels to each Fast one, which are rounded down.
     pub beta_inv: usize,
     /// Channels of the Slow stem: 64 in the paper; smaller makes a narrow network.
     pub width: usize,
+    /// What the Fast pathway sees of its frames.
+    pub fast_input: FastInput,
+    /// How Fast's features are brought into Slow.
+    pub lateral: Lateral,
     /// Size in time of the fusion convolutions.
     pub fusion_kernel: usize,
     /// How many blocks of the third stage (`res4`) see three frames at once; the others see one.
     pub temporal_blocks: usize,
+    /// Behind which blocks every position sees all others: stage (2 is `res4`) and block, of the Slow pathway or the only
+    /// one.
+    pub non_local: Vec<(usize, usize)>,
+    /// What these positions look for.
+    pub affinity: Affinity,
     /// Height and width of the input.
     pub crop: usize,
     /// Height and width of the head's average pool: a 32nd of the crop in training.
@@ -62,17 +74,59 @@ pub struct Config {
     pub boxes: bool,
 }
 
+/// Which pathways a network has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Pathways {
+    /// Slow and Fast.
+    #[default]
+    Both,
+    /// Slow alone.
+    Slow,
+    /// Fast alone.
+    Fast,
+}
+
+/// How Fast's features are brought into Slow: put behind its own as further channels (section 3.3 of the paper).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Lateral {
+    /// Twice Fast's channels, by a convolution with a stride of alpha frames.
+    #[default]
+    Convolution,
+    /// The alpha frames that belong to a Slow one, side by side as channels.
+    TimeToChannel,
+    /// The first of these frames.
+    Sampling,
+}
+
+/// What the Fast pathway sees of its frames (section 4.1 of the paper, "weaker spatial inputs"). The network's input is
+/// red, green and blue all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FastInput {
+    /// All of them.
+    #[default]
+    Colour,
+    /// Their luma (Rec. 601): one channel.
+    Grey,
+    /// What has changed since the frame before; nothing in the first.
+    Difference,
+}
+
 impl Default for Config {
     /// R50 8x8 of the model zoo: trained at crop 224, run at 256, Kinetics-400.
     fn default() -> Self {
         Self {
             depth: 50,
+            pathways: Pathways::Both,
             frames: 32,
             alpha: 4,
             beta_inv: 8,
             width: 64,
+            fast_input: FastInput::Colour,
+            lateral: Lateral::Convolution,
             fusion_kernel: 7,
             temporal_blocks: usize::MAX,
+            non_local: vec![],
+            affinity: Affinity::DotProduct,
             crop: 256,
             head_pool: 7,
             classes: 400,
@@ -97,7 +151,10 @@ impl Config {
         if self.alpha == 0 || self.frames == 0 || !self.frames.is_multiple_of(self.alpha) {
             return fail(format!("{} frames cannot be divided into alpha = {}", self.frames, self.alpha));
         }
-        if self.beta_inv == 0 || self.width == 0 || !self.width.is_multiple_of(self.beta_inv) {
+        if self.pathways != Pathways::Both && self.alpha != 1 {
+            return fail("one pathway alone sees all frames: its alpha is 1".into());
+        }
+        if self.beta_inv == 0 || self.width < self.beta_inv {
             return fail(format!("{} channels cannot be divided by beta_inv = {}", self.width, self.beta_inv));
         }
         if !self.boxes && (self.head_pool == 0 || self.crop < self.head_pool * SPATIAL_STRIDE) {
@@ -107,20 +164,40 @@ impl Config {
         if self.classes == 0 || self.fusion_kernel.is_multiple_of(2) {
             return fail("it needs at least one class and an odd fusion kernel".into());
         }
-        Ok(())
+        let blocks = self.blocks()?;
+        match self.non_local.iter().find(|(stage, block)| blocks.get(*stage).is_none_or(|count| block >= count)) {
+            Some((stage, block)) => fail(format!("stage {stage} has no block {block} to put a non-local one behind")),
+            None => Ok(()),
+        }
     }
-}
 
-/// One of the two ResNets.
-struct Pathway {
-    /// Its number in the official names: Slow is 0, Fast 1.
-    index: usize,
-    /// Channels of its stem.
-    width: usize,
-    /// Size in time of the stem.
-    stem_kernel: usize,
-    /// Size in time of each stage's first convolution.
-    kernels: [usize; 4],
+    /// Slow before Fast.
+    fn pathways(&self) -> Vec<Pathway> {
+        let both = self.pathways == Pathways::Both;
+        let slow = Pathway {
+            index: both.then_some(0),
+            input: SLOW_INPUT,
+            frames: self.frames / self.alpha,
+            sees: FastInput::Colour,
+            width: self.width,
+            stem_kernel: 1,
+            kernels: [1, 1, 3, 3],
+        };
+        let fast = Pathway {
+            index: both.then_some(1),
+            input: FAST_INPUT,
+            frames: self.frames,
+            sees: self.fast_input,
+            width: self.width / self.beta_inv,
+            stem_kernel: 5,
+            kernels: [3, 3, 3, 3],
+        };
+        match self.pathways {
+            Pathways::Both => vec![slow, fast],
+            Pathways::Slow => vec![slow],
+            Pathways::Fast => vec![fast],
+        }
+    }
 }
 
 /// Writes the network.
@@ -130,168 +207,27 @@ struct Pathway {
 pub fn build(config: &Config, weights: &mut dyn Weights) -> Result<ModelProto> {
     config.check()?;
     let blocks = config.blocks()?;
-    let mut detection = DetectionWeights(weights);
+    let mut detection = head::DetectionWeights(weights);
     let weights = if config.boxes { &mut detection } else { detection.0 };
     let mut builder = GraphBuilder::new(&format!("slowfast-r{}", config.depth), weights);
     let graph = &mut builder;
-    let pathways = [
-        Pathway { index: 0, width: config.width, stem_kernel: 1, kernels: [1, 1, 3, 3] },
-        Pathway { index: 1, width: config.width / config.beta_inv, stem_kernel: 5, kernels: [3, 3, 3, 3] },
-    ];
+    let pathways = config.pathways();
     let side = if config.boxes { FREE } else { config.crop };
-    let slow = graph.input(SLOW_INPUT, &[3, config.frames / config.alpha, side, side]);
-    let fast = graph.input(FAST_INPUT, &[3, config.frames, side, side]);
-    let mut slow = stem(graph, &pathways[0], &slow)?;
-    let mut fast = stem(graph, &pathways[1], &fast)?;
-    for (number, &count) in blocks.iter().enumerate() {
-        slow = fuse(graph, config, number, &slow, &fast)?;
-        let dilated = config.boxes && number == 3;
-        let stage = Stage { number, blocks: count, temporal_blocks: config.temporal_blocks, dilated };
-        slow = stage.build(graph, &pathways[0], &slow)?;
-        fast = stage.build(graph, &pathways[1], &fast)?;
+    let mut values = Vec::new();
+    for pathway in &pathways {
+        let clip = graph.input(pathway.input, &[3, pathway.frames, side, side]);
+        values.push(pathway.stem(graph, &clip)?);
     }
-    let features = match config.boxes {
-        true => pool_boxes(graph, &slow, &fast),
-        false => pool(graph, config, &slow, &fast),
-    };
-    let logits = graph.linear("blocks.6.proj", &features, config.classes)?;
-    graph.output(&logits, LOGITS);
-    if config.embedding {
-        graph.output(&features, EMBEDDING);
+    for (stage, &count) in blocks.iter().enumerate() {
+        if let [slow, fast] = values.as_mut_slice() {
+            *slow = lateral::fuse(graph, config, stage, slow, fast)?;
+        }
+        for (pathway, value) in pathways.iter().zip(&mut values) {
+            *value = pathway.stage(graph, config, stage, count, value)?;
+        }
     }
+    head::build(graph, config, &values)?;
     builder.finish()
-}
-
-impl Pathway {
-    fn name(&self, block: usize) -> String {
-        format!("blocks.{block}.multipathway_blocks.{}", self.index)
-    }
-}
-
-fn stem(graph: &mut GraphBuilder<'_>, pathway: &Pathway, input: &Value) -> Result<Value> {
-    let name = pathway.name(0);
-    let window = Window::same(&[pathway.stem_kernel, 7, 7], &[1, 2, 2]);
-    let norm = format!("{name}.norm");
-    let value = normed(graph, &format!("{name}.conv"), &norm, input, pathway.width, &window)?;
-    let value = graph.relu(&value);
-    Ok(graph.max_pool(&value, &Window::same(&[1, 3, 3], &[1, 2, 2])))
-}
-
-/// Fast's features, one in `alpha` frames, behind Slow's.
-fn fuse(graph: &mut GraphBuilder<'_>, config: &Config, block: usize, slow: &Value, fast: &Value) -> Result<Value> {
-    let name = format!("blocks.{block}.multipathway_fusion");
-    let window = Window::same(&[config.fusion_kernel, 1, 1], &[config.alpha, 1, 1]);
-    let channels = fast.shape[0] * FUSION_RATIO;
-    let lateral =
-        normed(graph, &format!("{name}.conv_fast_to_slow"), &format!("{name}.norm"), fast, channels, &window)?;
-    let lateral = graph.relu(&lateral);
-    Ok(graph.concat(&[slow, &lateral], 0))
-}
-
-/// One stage of residual blocks (`res2` to `res5` are 0 to 3).
-struct Stage {
-    number: usize,
-    blocks: usize,
-    temporal_blocks: usize,
-    /// Whether it keeps height and width, and its 3x3 convolutions leave gaps.
-    dilated: bool,
-}
-
-impl Stage {
-    fn build(&self, graph: &mut GraphBuilder<'_>, pathway: &Pathway, input: &Value) -> Result<Value> {
-        let inner = pathway.width << self.number;
-        let mut value = input.clone();
-        for block in 0..self.blocks {
-            let name = format!("{}.res_blocks.{block}", pathway.name(self.number + 1));
-            let stride = if block == 0 && self.number > 0 && !self.dilated { 2 } else { 1 };
-            let sees_time = self.number != 2 || block < self.temporal_blocks;
-            let kernel = if sees_time { pathway.kernels[self.number] } else { 1 };
-            let spatial = Window::same(&[1, 3, 3], &[1, stride, stride]);
-            let spatial = if self.dilated { spatial.dilated(&[1, 2, 2]) } else { spatial };
-            value = bottleneck(graph, &name, &value, inner, kernel, &spatial)?;
-        }
-        Ok(value)
-    }
-}
-
-/// 1x1 (over `kernel` frames) to `inner` channels, 3x3 in space, 1x1 to four times as many, and the shortcut.
-fn bottleneck(
-    graph: &mut GraphBuilder<'_>,
-    name: &str,
-    input: &Value,
-    inner: usize,
-    kernel: usize,
-    spatial: &Window,
-) -> Result<Value> {
-    let outer = inner * 4;
-    let shortcut = if input.shape[0] == outer && spatial.stride == [1, 1, 1] {
-        input.clone()
-    } else {
-        let window = Window::valid(&[1, 1, 1], &spatial.stride);
-        normed(graph, &format!("{name}.branch1_conv"), &format!("{name}.branch1_norm"), input, outer, &window)?
-    };
-    let mut value = input.clone();
-    for (letter, channels, window) in [
-        ("a", inner, Window::same(&[kernel, 1, 1], &[1, 1, 1])),
-        ("b", inner, spatial.clone()),
-        ("c", outer, Window::valid(&[1, 1, 1], &[1, 1, 1])),
-    ] {
-        let (conv, norm) = (format!("{name}.branch2.conv_{letter}"), format!("{name}.branch2.norm_{letter}"));
-        value = normed(graph, &conv, &norm, &value, channels, &window)?;
-        if letter != "c" {
-            value = graph.relu(&value);
-        }
-    }
-    let sum = graph.add(&shortcut, &value);
-    Ok(graph.relu(&sum))
-}
-
-/// Fully convolutional: the average of each pathway, over all its frames and a training crop's worth of positions, at
-/// stride one. The mean over the positions comes before the classifier, not behind it as in PyTorchVideo: the classifier
-/// is linear, so the logits are the same, and the mean features are an output for free.
-fn pool(graph: &mut GraphBuilder<'_>, config: &Config, slow: &Value, fast: &Value) -> Value {
-    let mut pool = |value: &Value| {
-        let window = Window::valid(&[value.shape[1], config.head_pool, config.head_pool], &[1, 1, 1]);
-        graph.average_pool(value, &window)
-    };
-    let (slow, fast) = (pool(slow), pool(fast));
-    let pooled = graph.concat(&[&slow, &fast], 0);
-    graph.global_average(&pooled)
-}
-
-/// The mean of each pathway over all its frames, and of that the largest value below each box.
-fn pool_boxes(graph: &mut GraphBuilder<'_>, slow: &Value, fast: &Value) -> Value {
-    let (slow, fast) = (graph.mean(slow, 1), graph.mean(fast, 1));
-    let pooled = graph.concat(&[&slow, &fast], 0);
-    let below = graph.roi_align(&pooled, BOXES_INPUT, BOX_SIDE, BOX_SCALE);
-    graph.global_max(&below)
-}
-
-fn normed(
-    graph: &mut GraphBuilder<'_>,
-    conv: &str,
-    norm: &str,
-    input: &Value,
-    channels: usize,
-    window: &Window,
-) -> Result<Value> {
-    graph.conv(conv, input, channels, window, Some(BatchNorm { name: norm, epsilon: EPSILON }))
-}
-
-/// PyTorchVideo's networks for detection have the backbone below `model` and a head of their own.
-struct DetectionWeights<'w>(&'w mut dyn Weights);
-
-impl Weights for DetectionWeights<'_> {
-    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        match name.strip_prefix("blocks.6.") {
-            Some(layer) => self.0.tensor(&format!("detection_head.{layer}"), shape),
-            None => self.0.tensor(&format!("model.{name}"), shape),
-        }
-    }
-
-    fn finish(&mut self) -> Result<()> {
-        self.0.finish()
-    }
 }
 
 #[cfg(test)]
@@ -337,6 +273,24 @@ mod tests {
     }
 
     #[test]
+    fn other_networks_have_the_official_names_too() {
+        let names =
+            |name: &str| -> Vec<String> { asked(&named(name).unwrap().0).into_iter().map(|(name, _)| name).collect() };
+        let slow = names("slow-tiny-8x8");
+        for name in ["blocks.0.conv.weight", "blocks.4.res_blocks.2.branch2.norm_c.bias", "blocks.5.proj.bias"] {
+            assert!(slow.contains(&name.to_owned()), "{name}");
+        }
+        let detection = names("slowfast-tiny-ava-nl");
+        for name in [
+            "model.blocks.0.multipathway_blocks.1.conv.weight",
+            "model.blocks.3.multipathway_blocks.0.nonlocal5.conv_out.bias",
+            "detection_head.proj.bias",
+        ] {
+            assert!(detection.contains(&name.to_owned()), "{name}");
+        }
+    }
+
+    #[test]
     fn stages_see_as_much_time_as_the_config_says() {
         let r50 = Config { width: 8, ..Config::default() };
         assert_eq!(temporal_kernels(&r50, 2), [1; 4]);
@@ -353,10 +307,13 @@ mod tests {
             Config { depth: 18, ..r50.clone() },
             Config { frames: 30, ..r50.clone() },
             Config { alpha: 0, ..r50.clone() },
-            Config { width: 12, ..r50.clone() },
+            Config { width: 4, ..r50.clone() },
             Config { crop: 192, ..r50.clone() },
             Config { classes: 0, ..r50.clone() },
-            Config { fusion_kernel: 4, ..r50 },
+            Config { fusion_kernel: 4, ..r50.clone() },
+            Config { pathways: Pathways::Slow, ..r50.clone() },
+            Config { non_local: vec![(2, 6)], ..r50.clone() },
+            Config { non_local: vec![(4, 0)], ..r50 },
         ] {
             assert_eq!(build(&config, &mut Recorder::default()).unwrap_err().exit_code(), 2, "{config:?}");
         }

@@ -132,7 +132,7 @@ impl Net<'_, '_> {
     /// Convolution, batch norm, SiLU.
     fn conv(&mut self, name: &str, input: &Value, channels: usize, window: &Window) -> Result<Value> {
         let norm = format!("{name}.bn");
-        let norm = BatchNorm { name: &norm, epsilon: EPSILON };
+        let norm = BatchNorm { name: &norm, epsilon: EPSILON, biased: false };
         let value = self.graph.conv(&format!("{name}.conv"), input, channels, window, Some(norm))?;
         Ok(self.graph.silu(&value))
     }

@@ -1,0 +1,75 @@
+//! Operators that move elements without computing: joining, cutting, reshaping.
+
+use std::ops::Range;
+
+use super::{FREE, GraphBuilder, Value, int, ints, node};
+
+impl GraphBuilder<'_> {
+    /// Values one behind the other along `axis` (0 is the channels).
+    pub fn concat(&mut self, values: &[&Value], axis: usize) -> Value {
+        let mut shape = values[0].shape.clone();
+        shape[axis] = values.iter().map(|value| value.shape[axis]).sum();
+        let names: Vec<&str> = values.iter().map(|value| value.name.as_str()).collect();
+        let output = self.fresh("Concat", shape);
+        self.add_node("Concat", &names, output, vec![int("axis", axis as i64 + 1)])
+    }
+
+    /// Pieces of these lengths along `axis` (0 is the channels).
+    pub fn split(&mut self, input: &Value, axis: usize, lengths: &[usize]) -> Vec<Value> {
+        let number = self.graph.node.len();
+        let lengths_name = self.integers(&lengths.iter().map(|&length| length as i64).collect::<Vec<_>>());
+        let pieces: Vec<Value> = (lengths.iter().enumerate())
+            .map(|(piece, &length)| {
+                let mut shape = input.shape.clone();
+                shape[axis] = length;
+                Value { name: format!("Split_{number}_{piece}"), shape }
+            })
+            .collect();
+        let attributes = vec![int("axis", axis as i64 + 1)];
+        let mut split = node("Split", &format!("Split_{number}"), &[&input.name, &lengths_name], "", attributes);
+        split.output = pieces.iter().map(|piece| piece.name.clone()).collect();
+        self.graph.node.push(split);
+        let infos: Vec<_> = pieces.iter().map(|piece| self.info(piece)).collect();
+        self.graph.value_info.extend(infos);
+        pieces
+    }
+
+    /// Every `step`-th element of this range along `axis` (0 is the channels).
+    pub fn slice(&mut self, input: &Value, axis: usize, range: Range<usize>, step: usize) -> Value {
+        let mut shape = input.shape.clone();
+        shape[axis] = range.len().div_ceil(step);
+        let [start, end, axes, step] =
+            [range.start, range.end, axis + 1, step].map(|number| self.integers(&[number as i64]));
+        let output = self.fresh("Slice", shape);
+        self.add_node("Slice", &[&input.name, &start, &end, &axes, &step], output, vec![])
+    }
+
+    /// The same elements in another shape, of which one length may be [`FREE`].
+    pub fn reshape(&mut self, input: &Value, shape: &[usize]) -> Value {
+        let size = |&length: &usize| if length == FREE { -1 } else { length as i64 };
+        // 0 keeps the batch as it is.
+        let sizes: Vec<i64> = std::iter::once(0).chain(shape.iter().map(size)).collect();
+        let sizes = self.integers(&sizes);
+        let output = self.fresh("Reshape", shape.into());
+        self.add_node("Reshape", &[&input.name, &sizes], output, vec![])
+    }
+
+    /// Dimensions in another order (of those behind the batch, counted from 0).
+    pub fn transpose(&mut self, input: &Value, order: &[usize]) -> Value {
+        let shape = order.iter().map(|&axis| input.shape[axis]).collect();
+        let order: Vec<usize> = std::iter::once(0).chain(order.iter().map(|axis| axis + 1)).collect();
+        let output = self.fresh("Transpose", shape);
+        self.add_node("Transpose", &[&input.name], output, vec![ints("perm", &order)])
+    }
+
+    /// The same elements in the shape that `like` has, free lengths included.
+    pub(super) fn reshape_like(&mut self, input: &Value, like: &Value) -> Value {
+        if !like.shape.contains(&FREE) {
+            return self.reshape(input, &like.shape);
+        }
+        let sizes = format!("Shape_{}", self.graph.node.len());
+        self.graph.node.push(node("Shape", &sizes, &[&like.name], &sizes, vec![]));
+        let output = self.fresh("Reshape", like.shape.clone());
+        self.add_node("Reshape", &[&input.name, &sizes], output, vec![])
+    }
+}

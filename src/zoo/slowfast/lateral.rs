@@ -1,0 +1,33 @@
+//! The lateral connections: what Fast has found, for Slow.
+
+use super::blocks::normed;
+use super::{Config, Lateral};
+use crate::error::Result;
+use crate::zoo::graph::{GraphBuilder, Value, Window};
+
+/// The convolution brings twice Fast's channels into Slow.
+const CONVOLUTION_RATIO: usize = 2;
+
+/// Fast's features, one in `alpha` frames, behind Slow's.
+pub(super) fn fuse(
+    graph: &mut GraphBuilder<'_>,
+    config: &Config,
+    stage: usize,
+    slow: &Value,
+    fast: &Value,
+) -> Result<Value> {
+    let mut every = |first: usize| graph.slice(fast, 1, first..fast.shape[1], config.alpha);
+    let lateral = match config.lateral {
+        Lateral::Convolution => {
+            let name = format!("blocks.{stage}.multipathway_fusion");
+            let (conv, norm) = (format!("{name}.conv_fast_to_slow"), format!("{name}.norm"));
+            let window = Window::same(&[config.fusion_kernel, 1, 1], &[config.alpha, 1, 1]);
+            let lateral = normed(graph, &conv, &norm, fast, fast.shape[0] * CONVOLUTION_RATIO, &window)?;
+            vec![graph.relu(&lateral)]
+        }
+        Lateral::TimeToChannel => (0..config.alpha).map(every).collect(),
+        Lateral::Sampling => vec![every(0)],
+    };
+    let all: Vec<&Value> = std::iter::once(slow).chain(&lateral).collect();
+    Ok(graph.concat(&all, 0))
+}
