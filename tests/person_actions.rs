@@ -218,6 +218,44 @@ fn a_real_clip_and_its_persons_reach_the_model_as_the_reference_prepares_them() 
 }
 
 #[test]
+fn among_boxes_of_other_classes_persons_alone_are_scored() {
+    let scratch = Scratch::new();
+    test_video(&scratch.videos().join("a.mp4"), "320x240", "25", 2.0, &["-pix_fmt", "yuv420p"]);
+    let classes = ["--set", "persons.classes=['person', 'bicycle', 'car', 'motorcycle']"];
+    run(&scratch.job(&scratch.small_person_models()), &classes, 0);
+    let rows = tables::rows(&scratch.index(), "persons");
+    let (mut persons, mut others) = (0, 0);
+    for row in rows.iter().filter(|row| row["frame"] == 25) {
+        let is_person = row["label"] == "person";
+        assert_eq!(row["actions"].is_null(), !is_person, "{row:?}");
+        *(if is_person { &mut persons } else { &mut others }) += 1;
+    }
+    assert!(persons > 0 && others > 0, "{persons} persons, {others} others");
+}
+
+#[test]
+fn each_overlapping_segment_scores_the_frame_nearest_to_its_middle() {
+    let scratch = Scratch::new();
+    test_video(&scratch.videos().join("a.mp4"), "320x240", "25", 4.0, &["-pix_fmt", "yuv420p"]);
+    let steps = ["--set", "actions.clip_seconds=2", "--set", "actions.stride_seconds=0.5"];
+    run(&scratch.job(&scratch.small_person_models()), &steps, 0);
+    let segments = grouped(&scratch, "actions", "segment");
+    let frames = grouped(&scratch, "persons", "frame");
+    // Middles at 1, 1.5, 2, 2.5, 3 s and of the shorter ones at 3.25, 3.5 and 3.75 s: frames at 1, 2 and 3 s, of which the
+    // last three hold the one at 3 s or none.
+    let best = |frame| {
+        let persons = &frames[&("a.mp4".to_owned(), frame)];
+        persons.iter().map(|person| number(&person["actions"][0]["score"])).fold(0.0, f64::max)
+    };
+    for (segment, frame) in [(0, 25), (2, 50), (4, 75)] {
+        assert_eq!(number(&segments[&("a.mp4".to_owned(), segment)][0]["top_score"]), best(frame), "{segment}");
+    }
+    let labels = |segment| segments[&("a.mp4".to_owned(), segment)][0]["top_label"].is_null();
+    assert_eq!((0..8).map(labels).collect::<Vec<_>>(), [false, false, false, false, false, false, false, true]);
+    assert!(frames[&("a.mp4".to_owned(), 0)].iter().all(|person| person["actions"].is_null()));
+}
+
+#[test]
 fn a_segment_without_persons_has_its_row_and_no_label() {
     let scratch = Scratch::new();
     test_video(&scratch.videos().join("a.mp4"), "160x120", "25", 5.0, &["-pix_fmt", "yuv420p"]);

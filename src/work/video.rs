@@ -205,7 +205,7 @@ impl<'a> State<'a> {
 
     /// Boxes of the persons in a clip, in its pixels, and those of their rows that take their actions from it.
     async fn persons_of(&mut self, clip: &Clip, stride_seconds: f64) -> Result<(Vec<[f32; 4]>, Vec<usize>), Failure> {
-        let next_start = (clip.segment + 1) as f64 * stride_seconds;
+        let next_start = (clip.segment as f64 + 1.0) * stride_seconds;
         let chosen = self.key_frames.choose(clip.start_seconds, clip.end_seconds, next_start);
         let Some((number, is_nearest)) = chosen else { return Ok(Default::default()) };
         while self.key_frames.get_mut(number).is_some_and(|frame| frame.rows.is_none()) {
