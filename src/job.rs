@@ -78,7 +78,7 @@ pub struct Actions {
     pub clip_seconds: Option<f64>,
     /// From one segment's start to the next one's, in seconds; absent means the clip's length.
     pub stride_seconds: Option<f64>,
-    /// Whether every label's score is written.
+    /// Whether every label's score is written; of segments alone, not of persons.
     pub scores: Scores,
     /// How many labels each segment's `top` holds; at least 1.
     pub top_k: usize,

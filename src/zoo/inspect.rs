@@ -50,7 +50,7 @@ pub struct TensorInfo {
     pub element: Element,
     /// Its dimensions, the batch first. Empty for a scalar and where the model does not say.
     pub shape: Vec<Dim>,
-    /// The operator that makes it (`Softmax`); none for an input.
+    /// The operator that makes its values (`Softmax`), before what only arranges or averages them; none for an input.
     pub operator: Option<String>,
 }
 
@@ -236,9 +236,18 @@ fn tensor_info(info: &ValueInfoProto) -> TensorInfo {
     }
 }
 
+/// PyTorchVideo's heads average over positions behind the activation.
 fn made_by(graph: &GraphProto, output: TensorInfo) -> TensorInfo {
-    let maker = graph.node.iter().find(|node| node.output.contains(&output.name));
-    TensorInfo { operator: maker.map(|node| node.op_type.clone()), ..output }
+    const PASSED: [&str; 8] =
+        ["AveragePool", "Cast", "Flatten", "GlobalAveragePool", "Identity", "ReduceMean", "Reshape", "Squeeze"];
+    let maker = |name: &String| graph.node.iter().find(|node| node.output.contains(name));
+    let mut found = maker(&output.name);
+    // As many steps as there are nodes at most: a foreign graph may run in circles.
+    for _ in &graph.node {
+        let Some(node) = found.filter(|node| PASSED.contains(&node.op_type.as_str())) else { break };
+        found = node.input.first().and_then(maker).or(found);
+    }
+    TensorInfo { operator: found.map(|node| node.op_type.clone()), ..output }
 }
 
 /// A network's parameters and multiply-adds, to be noted in what it is lowered to.
@@ -354,6 +363,26 @@ mod tests {
         // 64 positions of 128 channels, 16 seen by 64: to 64 and back, keys by values, and these by the queries.
         let block = 2 * 64 * 128 * 64 + 2 * 16 * 128 * 64 + 16 * 64 * 64 + 64 * 64 * 64;
         assert_eq!(all - none, 3 * block);
+    }
+
+    #[test]
+    fn an_activation_is_seen_through_what_averages_and_arranges() {
+        let node = |op: &str, input: &str, output: &str| NodeProto {
+            op_type: op.into(),
+            input: vec![input.into()],
+            output: vec![output.into()],
+            ..NodeProto::default()
+        };
+        let operator = |node: Vec<NodeProto>| {
+            let graph = GraphProto { node, ..GraphProto::default() };
+            let output = TensorInfo { name: "out".into(), element: Element::Float32, shape: vec![], operator: None };
+            made_by(&graph, output).operator
+        };
+        let chain = vec![node("Sigmoid", "x", "a"), node("GlobalAveragePool", "a", "b"), node("Reshape", "b", "out")];
+        assert_eq!(operator(chain).as_deref(), Some("Sigmoid"));
+        assert_eq!(operator(vec![node("Gemm", "x", "out")]).as_deref(), Some("Gemm"));
+        assert_eq!(operator(vec![node("Flatten", "x", "out")]).as_deref(), Some("Flatten"));
+        assert_eq!(operator(vec![node("Cast", "out", "out")]).as_deref(), Some("Cast"));
     }
 
     #[test]
