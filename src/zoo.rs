@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use descriptor::{Activation, Descriptor, LabelSet, Labels};
 use inspect::ModelInfo;
 use lower::Lowering;
+use slowfast::Pathways;
 use weights::{RandomWeights, SafeTensors, Weights};
 
 /// What `models build` may be told.
@@ -40,6 +41,8 @@ pub struct BuildOptions {
     pub embedding: bool,
     /// SlowFast: what its convolutions are rewritten to.
     pub lowering: Lowering,
+    /// SlowFast: what the descriptor says that its logits are turned into scores by, in place of what is usual.
+    pub activation: Option<Activation>,
 }
 
 /// What `models build` wrote.
@@ -162,6 +165,9 @@ impl Network {
                 if options.embedding {
                     return Err(Error::usage("a YOLOv5 has no embedding: only a SlowFast puts one out"));
                 }
+                if options.activation.is_some() {
+                    return Err(Error::usage("a YOLOv5 puts out scores: only a SlowFast has an activation"));
+                }
                 config.classes = options.labels.as_ref().map_or(config.classes, Labels::len);
                 config.height = options.side.unwrap_or(config.height);
                 config.width = options.side.unwrap_or(config.width);
@@ -194,10 +200,10 @@ impl Network {
                 };
                 Descriptor::SlowFast(descriptor::SlowFast {
                     labels: options.labels.clone().unwrap_or(Labels::Set(labels)),
-                    activation,
+                    activation: options.activation.unwrap_or(activation),
                     frames: config.frames,
                     sampling_rate: *sampling_rate,
-                    alpha: config.alpha,
+                    alpha: if config.pathways == Pathways::Both { config.alpha } else { 0 },
                     side: config.crop,
                     crop: config.crop,
                     persons: config.boxes,

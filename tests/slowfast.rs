@@ -6,6 +6,7 @@ mod support;
 use std::path::Path;
 use std::process::Command;
 
+use support::{Scratch, run, said, tables, test_video, vidindex};
 use vidindex::infer::session::Runtime;
 use vidindex::infer::{Device, DeviceChoice};
 use vidindex::job::Precision;
@@ -69,4 +70,41 @@ fn every_kind_of_slowfast_computes_what_the_reference_does() {
         println!("{name}: {error:.1e}");
         assert!(error < 1e-4, "{name}: off by {error} of the largest logit");
     }
+}
+
+#[test]
+fn a_job_takes_a_network_of_one_pathway_and_own_classes() {
+    let scratch = Scratch::new();
+    test_video(&scratch.videos().join("a.mp4"), "160x120", "30", 5.0, &["-pix_fmt", "yuv420p"]);
+    std::fs::write(scratch.path("classes.txt"), "walk\nrun\nstand\n").unwrap();
+    for name in ["slow-tiny-8x8", "fast-tiny-32x2"] {
+        let out = scratch.path(&format!("{name}.onnx"));
+        let labels = scratch.path("classes.txt");
+        let options = ["--activation", "sigmoid", "--labels", labels.to_str().unwrap(), "--out", out.to_str().unwrap()];
+        let built = vidindex(["models", "build", name]).args(options).output().unwrap();
+        assert!(built.status.success(), "{}", said(&built));
+        let job = scratch.job(&format!("[actions]\nmodel = \"{}\"\nscores = \"full\"\n", out.display()));
+        run(&job, &["--reindex"], 0);
+    }
+    let rows = tables::rows(&scratch.index(), "actions");
+    assert_eq!(rows.len(), 6, "three segments by each network");
+    for row in rows {
+        let scores: Vec<f64> = row["scores"].as_array().unwrap().iter().map(|score| score.as_f64().unwrap()).collect();
+        assert!(scores.len() == 3 && scores.iter().all(|score| (0.0..=1.0).contains(score)), "{row:?}");
+        assert!(["walk", "run", "stand"].contains(&row["top_label"].as_str().unwrap()), "{row:?}");
+        assert!((scores.iter().sum::<f64>() - 1.0).abs() > 1e-3, "each score for itself: {row:?}");
+    }
+}
+
+#[test]
+fn a_slow_pathway_alone_scores_persons() {
+    let scratch = Scratch::new();
+    test_video(&scratch.videos().join("a.mp4"), "160x120", "30", 3.0, &["-pix_fmt", "yuv420p"]);
+    let out = scratch.path("slow.onnx");
+    let name = "slow-tiny-4x16-ava";
+    let built = vidindex(["models", "build", name, "--out", out.to_str().unwrap()]).output().unwrap();
+    assert!(built.status.success(), "{}", said(&built));
+    let job = scratch.job(&scratch.small_person_models());
+    run(&job, &["--set", &format!("actions.model='{}'", out.display())], 0);
+    assert!(tables::rows(&scratch.index(), "persons").iter().any(|row| !row["actions"].is_null()));
 }

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::infer::session::Runtime;
 use crate::infer::{Device, DeviceChoice};
 use crate::job::Precision;
-use crate::zoo::descriptor::{Descriptor, Labels};
+use crate::zoo::descriptor::{Activation, Descriptor, Labels};
 use crate::zoo::inspect::ModelInfo;
 use crate::zoo::lower::Lowering;
 use crate::zoo::{self, BuildOptions};
@@ -43,6 +43,9 @@ Without --weights the weights are random: the graph and its speed are real, its 
         /// Where the model will run: auto, cpu, openvino, cuda, tensorrt.
         #[arg(long, default_value = "auto", env = "VIDINDEX_DEVICE")]
         device: String,
+        /// SlowFast: softmax where one class holds at a time (Kinetics), sigmoid where any number does (Charades, AVA).
+        #[arg(long, value_enum)]
+        activation: Option<Activation>,
     },
     /// Show what a model takes and gives, its size and its hash.
     #[command(after_help = "Example:\n  vidindex models inspect models/yolov5n.onnx")]
@@ -59,10 +62,11 @@ impl Command {
     /// Gives the exit code.
     pub(super) fn run(self, onnxruntime: Option<&Path>) -> Result<u8> {
         match self {
-            Self::Build { name, out, seed, weights, labels, side, lowering, device } => {
+            Self::Build { name, out, seed, weights, labels, side, activation, lowering, device } => {
                 let lowering = self::lowering(&lowering, &device, onnxruntime)?;
                 let labels = labels.as_deref().map(Labels::read).transpose()?;
-                let options = BuildOptions { seed, weights, out, labels, side, lowering, ..BuildOptions::default() };
+                let options =
+                    BuildOptions { seed, weights, out, labels, side, activation, lowering, ..BuildOptions::default() };
                 let built = zoo::build(&name, &options)?;
                 println!("{}", built.onnx.display());
             }

@@ -2,8 +2,7 @@
 //! scores of each person out.
 
 use super::session::{Model, Runtime};
-use super::slowfast::{activated, batch_dimension};
-use crate::decode::sample::linspace_index;
+use super::slowfast::{activated, batch_dimension, slow_frames};
 use crate::error::{Error, Result};
 use crate::zoo::descriptor::{self, Activation, slowfast_tensors};
 use crate::zoo::inspect::ModelInfo;
@@ -46,8 +45,10 @@ pub struct PersonActions {
     frames: usize,
     /// The Fast pathway's frames that the Slow pathway sees.
     slow: Vec<usize>,
-    /// Names of the Slow, the Fast and the boxes' input, and of the output.
-    tensors: [String; 4],
+    /// Name of the Slow input beside the Fast one.
+    slow_input: Option<String>,
+    /// Names of the Fast (or only) and the boxes' input, and of the output.
+    tensors: [String; 3],
     activation: Activation,
 }
 
@@ -63,10 +64,10 @@ impl PersonActions {
         };
         let (_, fixed) = batch_dimension(tensors.fast, 1);
         let model = runtime.open(&info.path, &fixed)?;
-        let tensors = [tensors.slow, tensors.fast, boxes, tensors.scores].map(|tensor| tensor.name.clone());
-        let slow_frames = descriptor.frames / descriptor.alpha;
-        let slow = (0..slow_frames).map(|i| linspace_index(descriptor.frames, slow_frames, i)).collect();
-        Ok(Self { model, frames: descriptor.frames, slow, tensors, activation: descriptor.activation })
+        let slow_input = tensors.slow.map(|slow| slow.name.clone());
+        let tensors = [tensors.fast, boxes, tensors.scores].map(|tensor| tensor.name.clone());
+        let (slow, activation) = (slow_frames(descriptor), descriptor.activation);
+        Ok(Self { model, frames: descriptor.frames, slow, slow_input, tensors, activation })
     }
 
     /// The Fast pathway's frames that the Slow pathway sees.
@@ -81,12 +82,13 @@ impl PersonActions {
     pub fn run(&mut self, clip: &PersonClip, seconds: &mut f64) -> Result<Vec<Vec<f32>>> {
         let boxes = clip.boxes.len() / 5;
         let dims = |frames: usize| [1, 3, frames, clip.height, clip.width].map(|d| d as i64).to_vec();
-        let [slow, fast, rois, scores] = &self.tensors;
-        let inputs = [
-            (slow.as_str(), dims(self.slow.len()), clip.slow.as_slice()),
+        let [fast, rois, scores] = &self.tensors;
+        let mut inputs = vec![
             (fast.as_str(), dims(self.frames), clip.fast.as_slice()),
             (rois.as_str(), vec![boxes as i64, 5], clip.boxes.as_slice()),
         ];
+        let slow = self.slow_input.as_ref();
+        inputs.extend(slow.map(|slow| (slow.as_str(), dims(self.slow.len()), clip.slow.as_slice())));
         let activation = self.activation;
         self.model.run(&inputs, scores, seconds, |shape, logits| match shape {
             [outputs, classes] if *outputs as usize == boxes => {

@@ -14,7 +14,7 @@ const GPU_BATCH: usize = 8;
 #[derive(Debug, Default)]
 pub struct ClipBatch {
     clips: usize,
-    /// `[clips, 3, frames / alpha, crop, crop]`.
+    /// `[clips, 3, frames / alpha, crop, crop]`; empty where there is but one pathway.
     slow: Vec<f32>,
     /// `[clips, 3, frames, crop, crop]`.
     fast: Vec<f32>,
@@ -32,10 +32,14 @@ pub struct ClipShape {
 impl ClipShape {
     /// For a model of this description.
     pub fn new(descriptor: &descriptor::SlowFast) -> Self {
-        let slow_frames = descriptor.frames / descriptor.alpha;
-        let slow = (0..slow_frames).map(|i| linspace_index(descriptor.frames, slow_frames, i)).collect();
-        Self { frames: descriptor.frames, crop: descriptor.crop, slow }
+        Self { frames: descriptor.frames, crop: descriptor.crop, slow: slow_frames(descriptor) }
     }
+}
+
+/// The Fast pathway's frames that the Slow pathway sees.
+pub(super) fn slow_frames(descriptor: &descriptor::SlowFast) -> Vec<usize> {
+    let count = descriptor.slow_frames();
+    (0..count).map(|i| linspace_index(descriptor.frames, count, i)).collect()
 }
 
 impl ClipBatch {
@@ -63,8 +67,10 @@ impl ClipBatch {
 pub struct SlowFast {
     model: Model,
     shape: ClipShape,
-    /// Names of the Slow and the Fast input, and of the output.
-    tensors: [String; 3],
+    /// Name of the Slow input beside the Fast one.
+    slow: Option<String>,
+    /// Names of the Fast (or only) input, and of the output.
+    tensors: [String; 2],
     activation: Activation,
     /// The batch that the graph insists on.
     fixed_batch: Option<usize>,
@@ -81,10 +87,11 @@ impl SlowFast {
         let tensors = slowfast_tensors(info)?;
         let (fixed_batch, fixed) = batch_dimension(tensors.fast, batch_max);
         let model = runtime.open(&info.path, &fixed)?;
-        let tensors = [tensors.slow, tensors.fast, tensors.scores].map(|tensor| tensor.name.clone());
+        let slow = tensors.slow.map(|slow| slow.name.clone());
+        let tensors = [tensors.fast, tensors.scores].map(|tensor| tensor.name.clone());
         let batch_max = fixed_batch.unwrap_or(batch_max);
         let (shape, activation) = (ClipShape::new(descriptor), descriptor.activation);
-        Ok(Self { model, shape, tensors, activation, fixed_batch, batch_max })
+        Ok(Self { model, shape, slow, tensors, activation, fixed_batch, batch_max })
     }
 
     /// Clips worth putting into one batch.
@@ -104,12 +111,11 @@ impl SlowFast {
         batch.slow.resize(rows * 3 * slow_frames * crop * crop, 0.0);
         batch.fast.resize(rows * 3 * frames * crop * crop, 0.0);
         let dims = |frames: usize| [rows, 3, frames, crop, crop].map(|d| d as i64).to_vec();
-        let inputs = [
-            (self.tensors[0].as_str(), dims(slow_frames), batch.slow.as_slice()),
-            (self.tensors[1].as_str(), dims(frames), batch.fast.as_slice()),
-        ];
+        let [fast, scores] = &self.tensors;
+        let mut inputs = vec![(fast.as_str(), dims(frames), batch.fast.as_slice())];
+        inputs.extend(self.slow.as_ref().map(|slow| (slow.as_str(), dims(slow_frames), batch.slow.as_slice())));
         let activation = self.activation;
-        self.model.run(&inputs, &self.tensors[2], seconds, |shape, logits| match shape {
+        self.model.run(&inputs, scores, seconds, |shape, logits| match shape {
             [outputs, classes] if *outputs as usize == rows => {
                 Ok(logits.chunks_exact(*classes as usize).take(clips).map(|row| activated(activation, row)).collect())
             }

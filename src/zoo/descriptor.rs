@@ -26,11 +26,11 @@ pub enum Descriptor {
 pub struct SlowFast {
     /// Names of the classes, in the order of the scores.
     pub labels: Labels,
-    /// Frames of a clip that the Fast pathway sees.
+    /// Frames of a clip that the Fast pathway sees, or the only one.
     pub frames: usize,
     /// Frames of a 30 fps video from one of those to the next: with `frames` it makes the clip's length.
     pub sampling_rate: usize,
-    /// Fast frames to each Slow one.
+    /// Fast frames to each Slow one; 0 where there is but one pathway.
     pub alpha: usize,
     /// The short side that frames are scaled to, in pixels.
     pub side: usize,
@@ -57,7 +57,7 @@ pub struct Yolov5 {
 }
 
 /// What turns a SlowFast's output into scores.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, serde::Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Activation {
     /// One action at a time (Kinetics): the scores sum to one.
@@ -187,7 +187,7 @@ impl Descriptor {
         if frames == 0 || model.sampling_rate == 0 {
             return fail("`frames` and `sampling_rate` must be at least 1".into());
         }
-        if alpha == 0 || !frames.is_multiple_of(alpha) {
+        if alpha != 0 && !frames.is_multiple_of(alpha) {
             return fail(format!("`frames` = {frames} must be a multiple of `alpha` = {alpha}"));
         }
         if side == 0 {
@@ -219,9 +219,14 @@ impl Descriptor {
                     let boxes = if takes_boxes { "takes boxes" } else { "takes no boxes" };
                     return Err(Error::usage(format!("`persons` must be {takes_boxes}: the model {boxes}")));
                 }
+                match (tensors.slow, own.alpha) {
+                    (None, 1..) => return Err(Error::usage("`alpha` must be 0: the model has one pathway")),
+                    (Some(_), 0) => return Err(Error::usage("`alpha` must be at least 1: the model has two pathways")),
+                    _ => {}
+                }
                 let mut lengths = vec![
                     (tensors.fast.fixed(2), "frames", own.frames),
-                    (tensors.slow.fixed(2), "frames / alpha", own.frames / own.alpha),
+                    (tensors.slow.and_then(|slow| slow.fixed(2)), "frames / alpha", own.slow_frames()),
                 ];
                 if !own.persons {
                     lengths.push((tensors.fast.fixed(3), "crop", own.crop));
@@ -278,6 +283,11 @@ impl SlowFast {
         over as f64 / under as f64
     }
 
+    /// Frames of a clip that the Slow pathway sees beside the Fast one; 0 where there is but one pathway.
+    pub fn slow_frames(&self) -> usize {
+        self.frames.checked_div(self.alpha).unwrap_or(0)
+    }
+
     fn to_toml(&self) -> String {
         let activation = match self.activation {
             Activation::Softmax => "softmax",
@@ -291,9 +301,9 @@ impl SlowFast {
         [
             line("kind", "\"slowfast\"", ""),
             line("labels", self.labels.to_toml(), "in the order of the scores: a built-in set or a list"),
-            line("frames", self.frames, "frames of a clip that the Fast pathway sees"),
+            line("frames", self.frames, "frames of a clip that the Fast pathway sees, or the only one"),
             line("sampling_rate", self.sampling_rate, "frames of a 30 fps video from one of those to the next"),
-            line("alpha", self.alpha, "Fast frames to each Slow one"),
+            line("alpha", self.alpha, "Fast frames to each Slow one, or 0"),
             line("side", self.side, "short side that frames are scaled to"),
             shown,
             line("activation", format!("\"{activation}\""), "softmax, sigmoid, or none where the network has it"),
@@ -325,8 +335,8 @@ fn line(key: &str, value: impl fmt::Display, comment: &str) -> String {
 /// A SlowFast's inputs and output.
 #[derive(Debug, Clone, Copy)]
 pub struct SlowFastTensors<'a> {
-    /// The input with few frames.
-    pub slow: &'a TensorInfo,
+    /// The input with few frames; none of a Slow-only or Fast-only network.
+    pub slow: Option<&'a TensorInfo>,
     /// The input with all frames.
     pub fast: &'a TensorInfo,
     /// Where the persons are, `[boxes, 5]`: the clip's number in the batch, then left, top, right and bottom in pixels of
@@ -346,8 +356,9 @@ pub struct Yolov5Tensors<'a> {
 }
 
 const SLOWFAST_SHAPES: &str =
-    "a SlowFast's two clips [n, 3, frames / alpha, H, W] and [n, 3, frames, H, W] -> [n, classes]";
-const PERSONS_SHAPES: &str = "a SlowFast's two clips [n, 3, frames / alpha, H, W] and [n, 3, frames, H, W] with H and W free, and boxes [boxes, 5] -> [boxes, classes]";
+    "a SlowFast's two clips [n, 3, frames / alpha, H, W] and [n, 3, frames, H, W], or the second alone -> [n, classes]";
+const PERSONS_SHAPES: &str = "a SlowFast's two clips [n, 3, frames / alpha, H, W] and [n, 3, frames, H, W], or the second \
+    alone, with H and W free, and boxes [boxes, 5] -> [boxes, classes]";
 const YOLOV5_SHAPES: &str = "a YOLOv5's pictures [n, 3, H, W] -> decoded boxes [n, boxes, 5 + classes]";
 
 /// Finds a SlowFast's inputs, by their names `slow` and `fast` or else by their number of frames, the boxes of one that
@@ -358,7 +369,7 @@ const YOLOV5_SHAPES: &str = "a YOLOv5's pictures [n, 3, H, W] -> decoded boxes [
 pub fn slowfast_tensors(model: &ModelInfo) -> Result<SlowFastTensors<'_>> {
     let (clips, others): (Vec<_>, Vec<_>) = model.inputs.iter().partition(|input| is_pictures(input, 5));
     let unlike = || unlike(model, if others.is_empty() { SLOWFAST_SHAPES } else { PERSONS_SHAPES });
-    let ([a, b], [] | [_]) = (clips.as_slice(), others.as_slice()) else { return Err(unlike()) };
+    let (1..=2, [] | [_]) = (clips.len(), others.as_slice()) else { return Err(unlike()) };
     let boxes = others.first().copied();
     if let Some(boxes) = boxes {
         let is_boxes =
@@ -371,19 +382,30 @@ pub fn slowfast_tensors(model: &ModelInfo) -> Result<SlowFastTensors<'_>> {
             return Err(unlike());
         }
     }
-    let a_is_slow = match (a.name.as_str(), b.name.as_str()) {
-        (slowfast::SLOW_INPUT, _) | (_, slowfast::FAST_INPUT) => true,
-        (slowfast::FAST_INPUT, _) | (_, slowfast::SLOW_INPUT) => false,
-        _ => match (a.fixed(2), b.fixed(2)) {
-            (Some(a), Some(b)) if a != b => a < b,
-            _ => return Err(unlike()),
-        },
+    let (slow, fast) = match clips[..] {
+        [clip] => (None, clip),
+        [a, b] => {
+            let a_is_slow = is_slow(a, b).ok_or_else(unlike)?;
+            if a_is_slow { (Some(a), b) } else { (Some(b), a) }
+        }
+        _ => return Err(unlike()),
     };
-    let (slow, fast) = if a_is_slow { (a, b) } else { (b, a) };
     let is_scores = |output: &&TensorInfo| output.element.is_float() && output.shape.len() == 2;
     let named = model.outputs.iter().find(|output| output.name == slowfast::LOGITS);
     let scores = named.or_else(|| model.outputs.iter().find(is_scores)).filter(is_scores).ok_or_else(unlike)?;
     Ok(SlowFastTensors { slow, fast, boxes, scores })
+}
+
+/// Whether `a` is the Slow pathway's clip and `b` the Fast one's; none where nothing tells them apart.
+fn is_slow(a: &TensorInfo, b: &TensorInfo) -> Option<bool> {
+    match (a.name.as_str(), b.name.as_str()) {
+        (slowfast::SLOW_INPUT, _) | (_, slowfast::FAST_INPUT) => Some(true),
+        (slowfast::FAST_INPUT, _) | (_, slowfast::SLOW_INPUT) => Some(false),
+        _ => match (a.fixed(2)?, b.fixed(2)?) {
+            (a, b) if a != b => Some(a < b),
+            _ => None,
+        },
+    }
 }
 
 /// Finds a YOLOv5's input and its first output of decoded boxes.
@@ -411,7 +433,9 @@ fn infer_slowfast(model: &ModelInfo) -> Result<SlowFast> {
     let persons = boxes.is_some();
     // The official size, where frames come in every shape.
     let side = |dimension| if persons { Some(default.side) } else { fast.fixed(dimension) };
-    let lengths = (slow.fixed(2), fast.fixed(2), side(3), side(4), scores.fixed(1));
+    // One pathway has no Slow frames; a clip of the official ones is 64 frames long.
+    let slow_frames = slow.map_or(Some(0), |slow| slow.fixed(2).filter(|&frames| frames > 0));
+    let lengths = (slow_frames, fast.fixed(2), side(3), side(4), scores.fixed(1));
     let (Some(slow_frames), Some(frames), Some(height), Some(width), Some(classes)) = lengths else {
         let fixed = if persons {
             format!("{PERSONS_SHAPES}, frames and classes")
@@ -420,13 +444,14 @@ fn infer_slowfast(model: &ModelInfo) -> Result<SlowFast> {
         };
         return Err(unlike(model, &format!("{fixed} fixed")));
     };
-    if height != width || slow_frames == 0 || !frames.is_multiple_of(slow_frames) {
+    if height != width || slow_frames > 0 && !frames.is_multiple_of(slow_frames) {
         return Err(unlike(model, &format!("{SLOWFAST_SHAPES}, H = W and alpha a whole number")));
     }
     Ok(SlowFast {
         labels: Labels::of_count(if persons { LabelSet::Ava80 } else { LabelSet::Kinetics400 }, classes),
         frames,
-        alpha: frames / slow_frames,
+        sampling_rate: if slow.is_some() { default.sampling_rate } else { (64 / frames.max(1)).max(1) },
+        alpha: frames.checked_div(slow_frames).unwrap_or(0),
         side: height,
         crop: height,
         persons,
@@ -545,7 +570,7 @@ mod tests {
         let fast: &[usize] = &[1, 3, 32, 224, 224];
         let slow: &[usize] = &[1, 3, 4, 224, 224];
         let info = model(&[("input.1", fast), ("input.2", slow)], &[("out", &[1, 7])]);
-        assert_eq!(slowfast_tensors(&info).unwrap().slow.name, "input.2");
+        assert_eq!(slowfast_tensors(&info).unwrap().slow.unwrap().name, "input.2");
         let Descriptor::SlowFast(found) = Descriptor::for_model(&info).unwrap() else { panic!("not a SlowFast") };
         assert_eq!((found.frames, found.alpha, found.crop, found.side), (32, 8, 224, 224));
         assert_eq!(found.labels.names()[6], "class_6");
@@ -587,6 +612,19 @@ mod tests {
     }
 
     #[test]
+    fn a_network_of_one_clip_has_one_pathway() {
+        let mut info = model(&[("x", &[1, 3, 8, 256, 256])], &[("y", &[1, 400])]);
+        let expected = SlowFast { frames: 8, sampling_rate: 8, alpha: 0, ..SlowFast::default() };
+        assert_eq!(Descriptor::for_model(&info).unwrap(), Descriptor::SlowFast(expected.clone()));
+        assert_eq!((expected.slow_frames(), expected.clip_fraction()), (0, (64, 30)));
+        let directory = tempfile::tempdir().unwrap();
+        info.path = directory.path().join("m.onnx");
+        std::fs::write(Descriptor::path(&info.path), "kind = \"slowfast\"\nframes = 8").unwrap();
+        let error = Descriptor::for_model(&info).unwrap_err().to_string();
+        assert!(error.ends_with("`alpha` must be 0: the model has one pathway"), "{error}");
+    }
+
+    #[test]
     fn a_network_that_ends_in_softmax_gets_no_second_one() {
         let clips: [(&str, &[usize]); 2] = [("slow", &[0, 3, 8, 256, 256]), ("fast", &[0, 3, 32, 256, 256])];
         let mut info = model(&clips, &[("scores", &[0, 400])]);
@@ -611,8 +649,9 @@ mod tests {
         assert!(error.ends_with("found tokens float32[1, 128] -> y float32[1, 2]"), "{error}");
         let classifier = refusal(&[("x", &[1, 3, 224, 224])], &[("y", &[1, 1000])]);
         assert!(classifier.contains("[n, boxes, 5 + classes]"), "{classifier}");
-        let one_clip = refusal(&[("x", &[1, 3, 8, 224, 224])], &[("y", &[1, 400])]);
-        assert!(one_clip.contains("two clips"), "{one_clip}");
+        let clip: (&str, &[usize]) = ("x", &[1, 3, 8, 224, 224]);
+        let three_clips = refusal(&[clip; 3], &[("y", &[1, 400])]);
+        assert!(three_clips.contains("two clips"), "{three_clips}");
         let oblong = refusal(&[("x", &[1, 3, 384, 640])], &[("y", &[1, 15120, 85])]);
         assert!(oblong.contains("H = W"), "{oblong}");
     }
