@@ -348,11 +348,32 @@ mod tests {
             let multiply_adds = count(slowfast::build(&config, &mut Zeros).unwrap()).1.unwrap() as f64 / 1e9;
             assert!((multiply_adds / billions - 1.0).abs() < 0.01, "{name}: {multiply_adds} G");
         }
-        // YOLOv5's own count after its fusion of the batch norms, and half of its 4.5 GFLOPs.
-        let n = count(yolov5::build(&yolov5::Config::of_size('n').unwrap(), &mut Zeros).unwrap());
-        assert_eq!(n, (1_867_405, Some(2_234_060_800)));
-        let s = count(yolov5::build(&yolov5::Config::of_size('s').unwrap(), &mut Zeros).unwrap());
-        assert_eq!(s.0, 7_225_885);
+    }
+
+    #[test]
+    fn yolov5s_have_the_published_size() {
+        // Of the official table: millions of parameters, and GFLOPs (twice the multiply-adds) at 640 pixels, P6 too.
+        for (letter, p5, p6) in [
+            ('n', [1.9, 4.5], [3.2, 4.6]),
+            ('s', [7.2, 16.5], [12.6, 16.8]),
+            ('m', [21.2, 49.0], [35.7, 50.0]),
+            ('l', [46.5, 109.1], [76.8, 111.4]),
+            ('x', [86.7, 205.7], [140.7, 209.8]),
+        ] {
+            let config = yolov5::Config::of_size(letter).unwrap();
+            let p6_at_640 = yolov5::Config { height: 640, width: 640, ..config.clone().p6() };
+            for (config, [parameters, gflops]) in [(config, p5), (p6_at_640, p6)] {
+                let (counted, multiply_adds) = count(yolov5::build(&config, &mut Zeros).unwrap());
+                // The table is rounded to a tenth, which is more than a percent of the smallest.
+                let near = |own: f64, published: f64| (own - published).abs() <= f64::max(0.05, published * 0.01);
+                let (counted, computed) = (counted as f64 / 1e6, multiply_adds.unwrap() as f64 * 2.0 / 1e9);
+                eprintln!("yolov5{letter} with {} grids: {counted:.3} M, {computed:.2} GFLOPs", config.grids);
+                assert!(near(counted, parameters) && near(computed, gflops), "yolov5{letter}, {} grids", config.grids);
+            }
+        }
+        // Exact, where the reference prints it: after its fusion of the batch norms.
+        let n = yolov5::Config::of_size('n').unwrap();
+        assert_eq!(count(yolov5::build(&n, &mut Zeros).unwrap()), (1_867_405, Some(2_234_060_800)));
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl RandomWeights {
     fn filters(&self, name: &str, shape: &[usize]) -> Vec<f32> {
         let count = shape.iter().product();
         let fan_in: usize = shape.iter().skip(1).product();
-        let reads_picture = shape.get(1) == Some(&3);
+        let reads_picture = shape.get(1) == Some(&3) || name == yolov5::FOCUS;
         let sees_time = shape.len() == 5;
         let input = match (reads_picture, sees_time) {
             (true, true) => 1.0,
@@ -100,7 +100,7 @@ impl Weights for RandomWeights {
         Ok(match leaf {
             "running_mean" => vec![0.0; count],
             "running_var" => vec![1.0; count],
-            "anchors" => yolov5::default_anchors_in_cells(),
+            "anchors" => yolov5::official_anchors(shape)?,
             "weight" if shape.len() == 1 => vec![if ends_branch(path) { BRANCH_GAIN } else { 1.0 }; count],
             "weight" if path.ends_with("proj") => {
                 let mut values = self.filters(name, shape);

@@ -1,7 +1,9 @@
-//! YOLOv5 (release 6: 6x6 stem, SPPF) with the official parameter names, decoded as its `export.py` writes it.
+//! YOLOv5 of both generations and both pyramids, with the official parameter names, its boxes decoded as its `export.py`
+//! writes them or its heads left raw.
 //!
 //! A CSP backbone, a neck that goes up and down the feature pyramid (PAN), and a head that says for each of three
-//! anchors in every cell of three grids: where, how large, whether there is something, and what.
+//! anchors in every cell of three or four grids: where, how large, whether there is something, and what.
+//! Reference: github.com/ultralytics/yolov5, `models/yolov5*.yaml` and `models/hub/yolov5*6.yaml` of its releases.
 
 use crate::error::{Error, Result};
 use crate::zoo::graph::{BatchNorm, GraphBuilder, Value, Window};
@@ -10,41 +12,78 @@ use crate::zoo::weights::Weights;
 
 /// Name of the input, `[batch, 3, height, width]`, RGB in 0..1.
 pub const INPUT: &str = "images";
-/// Name of the output, `[batch, boxes, 5 + classes]`: centre, width and height in pixels of the input, objectness, and a
-/// score for each class.
+/// Name of the decoded output, `[batch, boxes, 5 + classes]`: centre, width and height in pixels of the input,
+/// objectness, and a score for each class.
 pub const OUTPUT: &str = "output0";
-/// Pixels to a cell of the three grids.
-pub const STRIDES: [usize; 3] = [8, 16, 32];
+/// What the names of the raw outputs begin with: `raw0` is the finest grid's.
+pub const RAW_OUTPUT: &str = "raw";
+/// Pixels to a cell of the grids; only a P6 has the last.
+pub const STRIDES: [usize; 4] = [8, 16, 32, 64];
 
 /// YOLOv5's batch norms add this to the variance.
 const EPSILON: f32 = 1e-3;
-/// The official anchors, in pixels: three (width, height) to a grid.
-const ANCHORS: [[f32; 6]; 3] = [
+/// The official anchors of three grids, in pixels: three (width, height) to a grid.
+const ANCHORS_P5: [[f32; 6]; 3] = [
     [10.0, 13.0, 16.0, 30.0, 33.0, 23.0],
     [30.0, 61.0, 62.0, 45.0, 59.0, 119.0],
     [116.0, 90.0, 156.0, 198.0, 373.0, 326.0],
 ];
-const ANCHORS_PER_CELL: usize = 3;
-/// Number of the detection layer in the official names.
-const DETECT: usize = 24;
+/// The same of four grids.
+const ANCHORS_P6: [[f32; 6]; 4] = [
+    [19.0, 27.0, 44.0, 40.0, 38.0, 94.0],
+    [96.0, 68.0, 86.0, 152.0, 180.0, 137.0],
+    [140.0, 301.0, 303.0, 264.0, 238.0, 542.0],
+    [436.0, 615.0, 739.0, 380.0, 925.0, 792.0],
+];
+const OFFICIAL_ANCHORS_PER_CELL: usize = 3;
+/// Names of the detection layer, with three and four grids.
+const DETECT: [&str; 2] = ["model.24", "model.33"];
+/// Name of the Focus stem's weight.
+pub(crate) const FOCUS: &str = "model.0.conv.conv.weight";
 
 /// Which YOLOv5.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
+    /// Its layers.
+    pub generation: Generation,
+    /// How many grids: 3, or 4 with a fourth at 64 pixels a cell (a P6).
+    pub grids: usize,
     /// How often blocks are repeated, of the large model's count.
     pub depth_multiple: f64,
     /// How many channels, of the large model's count.
     pub width_multiple: f64,
     /// How many classes.
     pub classes: usize,
-    /// Height of the input, a multiple of 32.
+    /// How many anchors each cell has. Their sizes are a parameter, `model.24.anchors` (`model.33.anchors` of a P6).
+    pub anchors_per_cell: usize,
+    /// Height of the input in pixels, a multiple of the coarsest grid's cell.
     pub height: usize,
-    /// Width of the input, a multiple of 32.
+    /// Width of the input in pixels, likewise.
     pub width: usize,
+    /// What it puts out.
+    pub head: Head,
+}
+
+/// The layers that changed between releases. Both use SiLU: releases before 4.0 are not among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Generation {
+    /// Releases 4.0 and 5.0: Focus stem, SPP before the backbone's last C3.
+    V5,
+    /// Releases 6.0 to 7.0: 6x6 stem, SPPF behind the backbone's last C3.
+    V6,
+}
+
+/// What a YOLOv5 puts out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Head {
+    /// [`OUTPUT`]: the boxes of all grids, one grid after the other.
+    Decoded,
+    /// `raw0`, `raw1`...: each grid `[batch, anchors, rows, columns, 5 + classes]`, before the sigmoid.
+    Raw,
 }
 
 impl Config {
-    /// The official size of this letter (`n`, `s`, `m`, `l`, `x`) for COCO at 640x640.
+    /// The official size of this letter (`n`, `s`, `m`, `l`, `x`) for COCO at 640x640, of the last generation.
     pub fn of_size(letter: char) -> Option<Self> {
         let (depth_multiple, width_multiple) = match letter {
             'n' => (0.33, 0.25),
@@ -54,7 +93,22 @@ impl Config {
             'x' => (1.33, 1.25),
             _ => return None,
         };
-        Some(Self { depth_multiple, width_multiple, classes: 80, height: 640, width: 640 })
+        Some(Self {
+            generation: Generation::V6,
+            grids: 3,
+            depth_multiple,
+            width_multiple,
+            classes: 80,
+            anchors_per_cell: OFFICIAL_ANCHORS_PER_CELL,
+            height: 640,
+            width: 640,
+            head: Head::Decoded,
+        })
+    }
+
+    /// The same with a fourth grid, at 1280x1280.
+    pub fn p6(self) -> Self {
+        Self { grids: 4, height: 1280, width: 1280, ..self }
     }
 
     /// Channels: of the large model's count, rounded up to a multiple of 8.
@@ -68,16 +122,19 @@ impl Config {
     }
 
     fn check(&self) -> Result<()> {
-        let largest = STRIDES[2];
+        if !(3..=4).contains(&self.grids) {
+            return Err(Error::usage(format!("a YOLOv5 has 3 or 4 grids, not {}", self.grids)));
+        }
+        let largest = STRIDES[self.grids - 1];
         let fits = |side: usize| side > 0 && side.is_multiple_of(largest);
         if !fits(self.height) || !fits(self.width) {
             let (height, width) = (self.height, self.width);
             return Err(Error::usage(format!(
-                "no YOLOv5 takes {height}x{width} pixels: both must be multiples of {largest}"
+                "this YOLOv5 does not take {height}x{width} pixels: both must be multiples of {largest}"
             )));
         }
-        if self.classes == 0 {
-            return Err(Error::usage("a YOLOv5 needs at least one class"));
+        if self.classes == 0 || self.anchors_per_cell == 0 {
+            return Err(Error::usage("a YOLOv5 needs at least one class and one anchor"));
         }
         Ok(())
     }
@@ -90,45 +147,132 @@ impl Config {
 /// When there is no such network, or the weights are not its own.
 pub fn build(config: &Config, weights: &mut dyn Weights) -> Result<ModelProto> {
     config.check()?;
-    let mut builder = GraphBuilder::new("yolov5", weights);
+    let mut unfocused = Unfocused(weights);
+    let mut builder = GraphBuilder::new("yolov5", &mut unfocused);
     let images = builder.input(INPUT, &[3, config.height, config.width]);
-    let mut net = Net { graph: &mut builder, config };
-
-    let x = net.stem(0, &images, 64)?;
-    let x = net.halve(1, &x, 128)?;
-    let x = net.c3(2, &x, 128, 3, true)?;
-    let x = net.halve(3, &x, 256)?;
-    let eighth = net.c3(4, &x, 256, 6, true)?;
-    let x = net.halve(5, &eighth, 512)?;
-    let sixteenth = net.c3(6, &x, 512, 9, true)?;
-    let x = net.halve(7, &sixteenth, 1024)?;
-    let x = net.c3(8, &x, 1024, 3, true)?;
-    let x = net.sppf(9, &x, 1024)?;
-
-    let top = net.pointwise(10, &x, 512)?;
-    let x = net.up_beside(&top, &sixteenth);
-    let x = net.c3(13, &x, 512, 3, false)?;
-    let middle = net.pointwise(14, &x, 256)?;
-    let x = net.up_beside(&middle, &eighth);
-    let small = net.c3(17, &x, 256, 3, false)?;
-    let x = net.halve(18, &small, 256)?;
-    let x = net.graph.concat(&[&x, &middle], 0);
-    let medium = net.c3(20, &x, 512, 3, false)?;
-    let x = net.halve(21, &medium, 512)?;
-    let x = net.graph.concat(&[&x, &top], 0);
-    let large = net.c3(23, &x, 1024, 3, false)?;
-
-    let boxes = net.detect(&[small, medium, large])?;
-    builder.output(&boxes, OUTPUT);
+    let mut net = Net { graph: &mut builder, config, layer: 0 };
+    let backbone = net.backbone(&images)?;
+    let pyramid = net.neck(&backbone)?;
+    let heads = net.heads(&pyramid)?;
+    match config.head {
+        Head::Decoded => {
+            let boxes = net.decode(&heads)?;
+            builder.output(&boxes, OUTPUT);
+        }
+        Head::Raw => {
+            // Asked for all the same: the weights hold it.
+            net.anchors()?;
+            for (grid, head) in heads.iter().enumerate() {
+                builder.output(head, &format!("{RAW_OUTPUT}{grid}"));
+            }
+        }
+    }
     builder.finish()
+}
+
+/// Reads the Focus stem's weights, `[n, 12, 3, 3]`, as those of the 6x6 convolution of stride 2 that sums the same
+/// products: Focus stacks the four pixels of each 2x2 square (top left, bottom left, top right, bottom right) as
+/// channels and puts a 3x3 convolution over the squares.
+struct Unfocused<'w>(&'w mut dyn Weights);
+
+impl Weights for Unfocused<'_> {
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        if name != FOCUS {
+            return self.0.tensor(name, shape);
+        }
+        let stacked = self.0.tensor(name, &[shape[0], 12, 3, 3])?;
+        let position = |index: usize| {
+            let (column, row, colour, filter) = (index % 6, index / 6 % 6, index / 36 % 3, index / 108);
+            let pixel = column % 2 * 2 + row % 2;
+            ((filter * 12 + pixel * 3 + colour) * 3 + row / 2) * 3 + column / 2
+        };
+        Ok((0..stacked.len()).map(|index| stacked[position(index)]).collect())
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.0.finish()
+    }
 }
 
 struct Net<'g, 'w> {
     graph: &'g mut GraphBuilder<'w>,
     config: &'g Config,
+    /// Number of the next layer.
+    layer: usize,
 }
 
 impl Net<'_, '_> {
+    /// Of the large model, the channels of the pyramid's levels, the finest first.
+    fn widths(&self) -> &'static [usize] {
+        if self.config.grids == 4 { &[256, 512, 768, 1024] } else { &[256, 512, 1024] }
+    }
+
+    /// The features at each of the grids, the finest first.
+    fn backbone(&mut self, images: &Value) -> Result<Vec<Value>> {
+        let generation = self.config.generation;
+        let x = self.stem(images, 64)?;
+        let x = self.halve(&x, 128)?;
+        let mut x = self.c3(&x, 128, 3, true)?;
+        let [widths @ .., last] = self.widths() else { return Ok(vec![]) };
+        let mut levels = Vec::new();
+        for &width in widths {
+            let repeats = match (width, generation) {
+                (256, Generation::V6) => 6,
+                (256 | 512, _) => 9,
+                _ => 3,
+            };
+            x = self.halve(&x, width)?;
+            x = self.c3(&x, width, repeats, true)?;
+            levels.push(x.clone());
+        }
+        x = self.halve(&x, *last)?;
+        x = match generation {
+            Generation::V5 => {
+                // SPP's windows are 5, 9 and 13; of a P6 3, 5 and 7.
+                let pooled = self.spatial_pyramid(&x, *last, if self.config.grids == 4 { 3 } else { 5 })?;
+                self.c3(&pooled, *last, 3, false)?
+            }
+            Generation::V6 => {
+                let whole = self.c3(&x, *last, 3, true)?;
+                self.spatial_pyramid(&whole, *last, 5)?
+            }
+        };
+        levels.push(x);
+        Ok(levels)
+    }
+
+    /// Up the pyramid and down again: what the heads see, the finest first.
+    fn neck(&mut self, backbone: &[Value]) -> Result<Vec<Value>> {
+        let [finer @ .., x] = backbone else { return Ok(vec![]) };
+        let mut x = x.clone();
+        let levels = self.widths();
+        let mut ways_down = Vec::new();
+        for (beside, &width) in finer.iter().zip(levels).rev() {
+            let narrow = self.pointwise(&x, width)?;
+            let up = self.graph.upsample_twice(&narrow);
+            let both = self.graph.concat(&[&up, beside], 0);
+            self.layer += 2;
+            x = self.c3(&both, width, 3, false)?;
+            ways_down.push(narrow);
+        }
+        let mut pyramid = vec![x.clone()];
+        for (narrow, pair) in ways_down.iter().rev().zip(levels.windows(2)) {
+            let half = self.halve(&x, pair[0])?;
+            let both = self.graph.concat(&[&half, narrow], 0);
+            self.layer += 1;
+            x = self.c3(&both, pair[1], 3, false)?;
+            pyramid.push(x.clone());
+        }
+        Ok(pyramid)
+    }
+
+    /// Takes the next layer's number; gives its name.
+    fn next(&mut self) -> String {
+        let name = format!("model.{}", self.layer);
+        self.layer += 1;
+        name
+    }
+
     /// Convolution, batch norm, SiLU.
     fn conv(&mut self, name: &str, input: &Value, channels: usize, window: &Window) -> Result<Value> {
         let norm = format!("{name}.bn");
@@ -141,23 +285,28 @@ impl Net<'_, '_> {
         self.conv(name, input, channels, &Window::valid(&[1, 1], &[1, 1]))
     }
 
-    fn stem(&mut self, layer: usize, input: &Value, of_large: usize) -> Result<Value> {
+    fn stem(&mut self, input: &Value, of_large: usize) -> Result<Value> {
+        let name = match self.config.generation {
+            Generation::V5 => format!("{}.conv", self.next()),
+            Generation::V6 => self.next(),
+        };
         let window = Window { padding: vec![2, 2], ..Window::valid(&[6, 6], &[2, 2]) };
-        self.conv(&format!("model.{layer}"), input, self.config.channels(of_large), &window)
+        self.conv(&name, input, self.config.channels(of_large), &window)
     }
 
-    fn halve(&mut self, layer: usize, input: &Value, of_large: usize) -> Result<Value> {
-        let channels = self.config.channels(of_large);
-        self.conv(&format!("model.{layer}"), input, channels, &Window::same(&[3, 3], &[2, 2]))
+    fn halve(&mut self, input: &Value, of_large: usize) -> Result<Value> {
+        let name = self.next();
+        self.conv(&name, input, self.config.channels(of_large), &Window::same(&[3, 3], &[2, 2]))
     }
 
-    fn pointwise(&mut self, layer: usize, input: &Value, of_large: usize) -> Result<Value> {
-        self.conv1(&format!("model.{layer}"), input, self.config.channels(of_large))
+    fn pointwise(&mut self, input: &Value, of_large: usize) -> Result<Value> {
+        let name = self.next();
+        self.conv1(&name, input, self.config.channels(of_large))
     }
 
     /// Half the channels through a row of bottlenecks, half past them.
-    fn c3(&mut self, layer: usize, input: &Value, of_large: usize, repeats: usize, shortcut: bool) -> Result<Value> {
-        let name = format!("model.{layer}");
+    fn c3(&mut self, input: &Value, of_large: usize, repeats: usize, shortcut: bool) -> Result<Value> {
+        let name = self.next();
         let channels = self.config.channels(of_large);
         let hidden = channels / 2;
         let mut through = self.conv1(&format!("{name}.cv1"), input, hidden)?;
@@ -172,84 +321,106 @@ impl Net<'_, '_> {
         self.conv1(&format!("{name}.cv3"), &both, channels)
     }
 
-    /// Spatial pyramid pooling: windows of 5, 9 and 13 by three pools of 5 in a row.
-    fn sppf(&mut self, layer: usize, input: &Value, of_large: usize) -> Result<Value> {
-        let name = format!("model.{layer}");
+    /// SPPF: the input beside its largest values in three windows, by pools in a row: two of 5 reach as far as one of 9.
+    /// So it is SPP too, whose windows lie side by side.
+    fn spatial_pyramid(&mut self, input: &Value, of_large: usize, window: usize) -> Result<Value> {
+        let name = self.next();
         let one = self.conv1(&format!("{name}.cv1"), input, input.shape[0] / 2)?;
-        let window = Window::same(&[5, 5], &[1, 1]);
-        let five = self.graph.max_pool(&one, &window);
-        let nine = self.graph.max_pool(&five, &window);
-        let thirteen = self.graph.max_pool(&nine, &window);
-        let all = self.graph.concat(&[&one, &five, &nine, &thirteen], 0);
+        let window = Window::same(&[window, window], &[1, 1]);
+        let small = self.graph.max_pool(&one, &window);
+        let medium = self.graph.max_pool(&small, &window);
+        let large = self.graph.max_pool(&medium, &window);
+        let all = self.graph.concat(&[&one, &small, &medium, &large], 0);
         self.conv1(&format!("{name}.cv2"), &all, self.config.channels(of_large))
     }
 
-    fn up_beside(&mut self, small: &Value, large: &Value) -> Value {
-        let up = self.graph.upsample_twice(small);
-        self.graph.concat(&[&up, large], 0)
+    fn detect_layer(&self) -> &'static str {
+        DETECT[self.config.grids - 3]
     }
 
-    fn detect(&mut self, levels: &[Value; 3]) -> Result<Value> {
-        let anchors = self.graph.parameter(&format!("model.{DETECT}.anchors"), &[3, ANCHORS_PER_CELL, 2])?;
-        let mut boxes = Vec::with_capacity(levels.len());
-        for (level, features) in levels.iter().enumerate() {
-            let of_level = &anchors[level * ANCHORS_PER_CELL * 2..][..ANCHORS_PER_CELL * 2];
-            boxes.push(self.detect_level(level, features, of_level)?);
+    /// The anchors in cells of their grid, `[grids, anchors, 2]`.
+    fn anchors(&mut self) -> Result<Vec<f32>> {
+        let shape = [self.config.grids, self.config.anchors_per_cell, 2];
+        self.graph.parameter(&format!("{}.anchors", self.detect_layer()), &shape)
+    }
+
+    /// Each grid's predictions, `[anchors, rows, columns, 5 + classes]`, before the sigmoid.
+    fn heads(&mut self, pyramid: &[Value]) -> Result<Vec<Value>> {
+        let (anchors, fields) = (self.config.anchors_per_cell, 5 + self.config.classes);
+        let window = Window::valid(&[1, 1], &[1, 1]);
+        let mut heads = Vec::with_capacity(pyramid.len());
+        for (grid, features) in pyramid.iter().enumerate() {
+            let (rows, columns) = (features.shape[1], features.shape[2]);
+            let name = format!("{}.m.{grid}", self.detect_layer());
+            let raw = self.graph.conv(&name, features, anchors * fields, &window, None)?;
+            let raw = self.graph.reshape(&raw, &[anchors, fields, rows, columns]);
+            heads.push(self.graph.transpose(&raw, &[0, 2, 3, 1]));
         }
+        Ok(heads)
+    }
+
+    fn decode(&mut self, heads: &[Value]) -> Result<Value> {
+        let anchors = self.anchors()?;
+        let of_grids = anchors.chunks(self.config.anchors_per_cell * 2);
+        let boxes: Vec<Value> = (heads.iter().zip(of_grids).zip(STRIDES))
+            .map(|((head, anchors), stride)| self.decode_grid(head, anchors, stride as f32))
+            .collect();
         Ok(self.graph.concat(&boxes.iter().collect::<Vec<_>>(), 0))
     }
 
-    /// One grid's boxes, `[anchors x height x width, 5 + classes]`: the centre at most half a cell outside of its own,
+    /// One grid's boxes, `[anchors x rows x columns, 5 + classes]`: the centre at most half a cell outside of its own,
     /// the size at most four times its anchor's.
-    fn detect_level(&mut self, level: usize, features: &Value, anchors: &[f32]) -> Result<Value> {
-        let columns = 5 + self.config.classes;
-        let (height, width) = (features.shape[1], features.shape[2]);
-        let stride = STRIDES[level] as f32;
-        let window = Window::valid(&[1, 1], &[1, 1]);
+    fn decode_grid(&mut self, head: &Value, anchors: &[f32], stride: f32) -> Value {
         let graph = &mut *self.graph;
-        let name = format!("model.{DETECT}.m.{level}");
-        let raw = graph.conv(&name, features, ANCHORS_PER_CELL * columns, &window, None)?;
-        let raw = graph.reshape(&raw, &[ANCHORS_PER_CELL, columns, height, width]);
-        let raw = graph.transpose(&raw, &[0, 2, 3, 1]);
-        let scores = graph.sigmoid(&raw);
-        let parts = graph.split(&scores, 3, &[2, 2, columns - 4]);
+        let [anchors_per_cell, rows, columns, fields] = [0, 1, 2, 3].map(|axis| head.shape[axis]);
+        let scores = graph.sigmoid(head);
+        let parts = graph.split(&scores, 3, &[2, 2, fields - 4]);
 
         // (2 s - 0.5 + cell) * stride
-        let cells: Vec<f32> = (0..height * width)
-            .flat_map(|cell| [cell % width, cell / width])
+        let cells: Vec<f32> = (0..rows * columns)
+            .flat_map(|cell| [cell % columns, cell / columns])
             .map(|cell| (cell as f32 - 0.5) * stride)
             .collect();
-        let cells = graph.constant(&[1, height, width, 2], &cells);
+        let cells = graph.constant(&[1, rows, columns, 2], &cells);
         let reach = graph.constant(&[1, 1, 1, 2], &[2.0 * stride; 2]);
         let centre = graph.mul(&parts[0], &reach);
         let centre = graph.add(&centre, &cells);
 
         // (2 s)^2 * anchor
         let sizes: Vec<f32> = anchors.iter().map(|in_cells| in_cells * stride * 4.0).collect();
-        let sizes = graph.constant(&[ANCHORS_PER_CELL, 1, 1, 2], &sizes);
+        let sizes = graph.constant(&[anchors_per_cell, 1, 1, 2], &sizes);
         let size = graph.mul(&parts[1], &parts[1]);
         let size = graph.mul(&size, &sizes);
 
         let boxes = graph.concat(&[&centre, &size, &parts[2]], 3);
-        Ok(graph.reshape(&boxes, &[ANCHORS_PER_CELL * height * width, columns]))
+        graph.reshape(&boxes, &[anchors_per_cell * rows * columns, fields])
     }
 }
 
-/// The official anchors as `model.24.anchors` holds them: in cells of their grid, `[3, 3, 2]`.
-pub(crate) fn default_anchors_in_cells() -> Vec<f32> {
-    ANCHORS.iter().zip(STRIDES).flat_map(|(level, stride)| level.map(|pixels| pixels / stride as f32)).collect()
+/// The official anchors as `model.24.anchors` holds them: in cells of their grid, `[grids, 3, 2]`.
+///
+/// # Errors
+/// When no official model has anchors of this shape.
+pub(crate) fn official_anchors(shape: &[usize]) -> Result<Vec<f32>> {
+    let in_pixels: &[[f32; 6]] = match shape {
+        [3, OFFICIAL_ANCHORS_PER_CELL, 2] => &ANCHORS_P5,
+        [4, OFFICIAL_ANCHORS_PER_CELL, 2] => &ANCHORS_P6,
+        _ => return Err(Error::usage(format!("there are no official YOLOv5 anchors of the shape {shape:?}"))),
+    };
+    let in_cells = in_pixels.iter().zip(STRIDES).flat_map(|(grid, stride)| grid.map(|pixels| pixels / stride as f32));
+    Ok(in_cells.collect())
 }
 
 /// Which grid's head this layer is, if it is one (`model.24.m.1` is 1).
 pub(crate) fn detect_level(layer: &str) -> Option<usize> {
-    let level = layer.strip_prefix(&format!("model.{DETECT}.m."))?.parse().ok()?;
-    (level < STRIDES.len()).then_some(level)
+    let level = DETECT.iter().find_map(|detect| layer.strip_prefix(detect)?.strip_prefix(".m."));
+    level?.parse().ok().filter(|&level: &usize| level < STRIDES.len())
 }
 
 /// The head's biases at the start of the official training: eight objects to a 640x640 picture, every class as rare as
 /// the others. `count` is three times 5 + classes.
 pub(crate) fn initial_detect_bias(level: usize, count: usize) -> Vec<f32> {
-    let columns = count / ANCHORS_PER_CELL;
+    let columns = count / OFFICIAL_ANCHORS_PER_CELL;
     let cells = (640.0 / STRIDES[level] as f32).powi(2);
     let objectness = (8.0 / cells).ln();
     let class = (0.6 / (columns as f32 - 5.0 - 0.99999)).ln();
@@ -264,7 +435,7 @@ pub(crate) fn initial_detect_bias(level: usize, count: usize) -> Vec<f32> {
 
 /// Whether this batch norm is the last before a shortcut's addition (`model.2.m.0.cv2.bn`, in the backbone).
 pub(crate) fn ends_shortcut(layer: &str) -> bool {
-    let in_backbone = ["model.2.m.", "model.4.m.", "model.6.m.", "model.8.m."];
+    let in_backbone = ["model.2.m.", "model.4.m.", "model.6.m.", "model.8.m.", "model.10.m."];
     layer.ends_with(".cv2.bn") && in_backbone.iter().any(|prefix| layer.starts_with(prefix))
 }
 
@@ -272,6 +443,7 @@ pub(crate) fn ends_shortcut(layer: &str) -> bool {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::zoo::weights::RandomWeights;
 
     #[test]
     fn channels_and_repeats_round_as_the_official_ones_do() {
@@ -293,8 +465,56 @@ mod tests {
     }
 
     #[test]
+    fn a_focus_stem_becomes_a_6x6_convolution() {
+        /// Numbers a parameter's elements.
+        struct Numbered;
+
+        impl Weights for Numbered {
+            fn tensor(&mut self, _: &str, shape: &[usize]) -> Result<Vec<f32>> {
+                Ok((0..shape.iter().product()).map(|index: usize| index as f32).collect())
+            }
+        }
+
+        let weight = Unfocused(&mut Numbered).tensor(FOCUS, &[2, 3, 6, 6]).unwrap();
+        let at = |filter: usize, colour: usize, row: usize, column: usize| {
+            weight[((filter * 3 + colour) * 6 + row) * 6 + column] as usize
+        };
+        let stacked =
+            |filter: usize, channel: usize, row: usize, column: usize| ((filter * 12 + channel) * 3 + row) * 3 + column;
+        assert_eq!(at(0, 0, 0, 0), stacked(0, 0, 0, 0));
+        assert_eq!(at(1, 2, 3, 4), stacked(1, 3 + 2, 1, 2), "bottom left");
+        assert_eq!(at(1, 1, 4, 5), stacked(1, 6 + 1, 2, 2), "top right");
+        assert_eq!(at(0, 2, 5, 5), stacked(0, 9 + 2, 2, 2), "bottom right");
+    }
+
+    #[test]
+    fn a_raw_head_gives_each_grid() {
+        for config in [Config::of_size('n').unwrap(), Config::of_size('n').unwrap().p6()] {
+            let config = Config { head: Head::Raw, height: 64, width: 128, generation: Generation::V5, ..config };
+            let graph = build(&config, &mut RandomWeights::new(0)).unwrap().graph.unwrap();
+            let names: Vec<&str> = graph.output.iter().map(|output| output.name.as_str()).collect();
+            assert_eq!(names, &["raw0", "raw1", "raw2", "raw3"][..config.grids]);
+        }
+    }
+
+    #[test]
+    fn networks_that_do_not_exist_are_refused() {
+        let n = Config::of_size('n').unwrap();
+        for (config, why) in [
+            (Config { grids: 5, ..n.clone() }, "3 or 4 grids, not 5"),
+            (Config { height: 96, ..n.clone().p6() }, "96x1280 pixels: both must be multiples of 64"),
+            (Config { classes: 0, ..n.clone() }, "at least one class"),
+            (Config { anchors_per_cell: 4, ..n }, "no official YOLOv5 anchors of the shape [3, 4, 2]"),
+        ] {
+            let error = build(&config, &mut RandomWeights::new(0)).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
     fn official_names_tell_the_layers_apart() {
         assert_eq!(detect_level("model.24.m.2"), Some(2));
+        assert_eq!(detect_level("model.33.m.3"), Some(3));
         assert_eq!(detect_level("model.23.m.0"), None);
         assert!(ends_shortcut("model.4.m.1.cv2.bn"));
         assert!(!ends_shortcut("model.4.cv2.bn") && !ends_shortcut("model.13.m.0.cv2.bn"));
