@@ -43,7 +43,7 @@ Without --weights the weights are random: the graph and its speed are real, its 
         /// Where the model will run: auto, cpu, openvino, cuda, tensorrt.
         #[arg(long, default_value = "auto", env = "VIDINDEX_DEVICE")]
         device: String,
-        /// SlowFast: softmax where one class holds at a time (Kinetics), sigmoid where any number does (Charades, AVA).
+        /// SlowFast: what turns the output into scores, where own classes need another than the model's own.
         #[arg(long, value_enum)]
         activation: Option<Activation>,
     },

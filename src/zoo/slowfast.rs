@@ -172,7 +172,7 @@ impl Config {
     }
 
     /// Slow before Fast.
-    fn pathways(&self) -> Vec<Pathway> {
+    fn resnets(&self) -> Vec<Pathway> {
         let both = self.pathways == Pathways::Both;
         let slow = Pathway {
             index: both.then_some(0),
@@ -211,7 +211,7 @@ pub fn build(config: &Config, weights: &mut dyn Weights) -> Result<ModelProto> {
     let weights = if config.boxes { &mut detection } else { detection.0 };
     let mut builder = GraphBuilder::new(&format!("slowfast-r{}", config.depth), weights);
     let graph = &mut builder;
-    let pathways = config.pathways();
+    let pathways = config.resnets();
     let side = if config.boxes { FREE } else { config.crop };
     let mut values = Vec::new();
     for pathway in &pathways {

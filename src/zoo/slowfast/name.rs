@@ -6,7 +6,7 @@ use super::{Affinity, Config, FastInput, Lateral, Pathways};
 /// What a name may go on with, for people.
 pub const OPTIONS: &str = "-ava (takes boxes, scores each person), -nl or -nlsoftmax (non-local blocks), -ttoc or -sample (lateral \
     connections by time-to-channel or sampling), -tconv5 or another width in time, -grey or -diff (what Fast sees), \
-    -alpha8 and -beta6 or others, -temporal6 (so many blocks of res4 see time)";
+    -alpha8 and -beta16 or others, -temporal6 (so many blocks of res4 see time)";
 
 /// The network of this name, and how far apart its frames are in a 30 fps video: pathways (`slowfast`, `slow`, `fast`), depth
 /// (`r50`, `r101`; `tiny` is a narrow `r50` for small pictures), the frames that Slow (or the only one) sees `x` their
