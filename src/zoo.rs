@@ -1,6 +1,7 @@
 //! The model zoo: writes SlowFast and YOLOv5 as ONNX graphs, says what an ONNX file is, and keeps beside each model the
 //! small TOML that says how it wants its input.
 
+pub mod checkpoint;
 pub mod descriptor;
 pub mod graph;
 pub mod inspect;
@@ -18,6 +19,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::error::{Error, Result};
+use checkpoint::Checkpoint;
 use descriptor::{Activation, Descriptor, LabelSet, Labels};
 use inspect::ModelInfo;
 use lower::Lowering;
@@ -118,10 +120,43 @@ pub fn models() -> Vec<ZooModel> {
 pub fn build(name: &str, options: &BuildOptions) -> Result<BuiltModel> {
     let mut network = find(name)?;
     network.apply(options)?;
-    let model = match &options.weights {
-        Some(path) => network.graph(&mut SafeTensors::read(path)?)?,
-        None => network.graph(&mut RandomWeights::new(options.seed))?,
-    };
+    match &options.weights {
+        Some(path) => write(&network, name, options, &mut SafeTensors::read(path)?),
+        None => write(&network, name, options, &mut RandomWeights::new(options.seed)),
+    }
+}
+
+/// Writes the network that a checkpoint's parameters are of, with these, and its descriptor beside it. `arch` names a
+/// network of the zoo that has the same frames and the same input where the parameters do not tell. `options.weights` and
+/// `options.seed` mean nothing here; the labels are the checkpoint's own where it has some and `options` none.
+///
+/// # Errors
+/// When the file is no checkpoint of a SlowFast or a YOLOv5 (also one that would have something run), parameters are
+/// missing, misshapen or too many, or the files cannot be written.
+pub fn convert(path: &Path, arch: Option<&str>, options: &BuildOptions) -> Result<BuiltModel> {
+    let mut checkpoint = Checkpoint::open(path)?;
+    let mut network = checkpoint.network(arch.map(find).transpose()?)?;
+    let mut options = options.clone();
+    if options.labels.is_none() {
+        options.labels = checkpoint.labels().map(Labels::of_names);
+    }
+    let classes = network.classes();
+    if let Some(labels) = options.labels.as_ref().filter(|labels| labels.len() != classes) {
+        return Err(Error::usage(format!(
+            "{}: it has {classes} classes, and there are {} labels",
+            path.display(),
+            labels.len()
+        )));
+    }
+    options.labels.get_or_insert_with(|| network.usual_labels());
+    network.apply(&options)?;
+    checkpoint.check(&network)?;
+    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    write(&network, &name, &options, &mut checkpoint)
+}
+
+fn write(network: &Network, name: &str, options: &BuildOptions, weights: &mut dyn Weights) -> Result<BuiltModel> {
+    let model = network.graph(weights)?;
     let lowering = network.lowering(options);
     let content = Bytes::from(lower::lower(model, lowering).encode_to_vec());
     let is_file = options.out.extension().is_some_and(|extension| extension == "onnx");
@@ -174,6 +209,23 @@ impl Network {
             }
         }
         Ok(())
+    }
+
+    fn classes(&self) -> usize {
+        match self {
+            Self::SlowFast(config, _) => config.classes,
+            Self::Yolov5(config) => config.classes,
+        }
+    }
+
+    /// The built-in labels where the number of classes is theirs, else numbers.
+    fn usual_labels(&self) -> Labels {
+        let set = match self {
+            Self::SlowFast(config, _) if config.boxes => LabelSet::Ava80,
+            Self::SlowFast(..) => LabelSet::Kinetics400,
+            Self::Yolov5(_) => LabelSet::Coco80,
+        };
+        Labels::of_count(set, self.classes())
     }
 
     fn graph(&self, weights: &mut dyn Weights) -> Result<onnx::ModelProto> {

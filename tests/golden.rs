@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use prost::Message;
 use serde_json::{Map, Value};
-use support::{Scratch, reference, run, tables};
+use support::{Scratch, reference, run, said, tables, vidindex};
 use vidindex::decode::{ByteSource, ClipSpec, Decoding, Request, SampledFrame};
 use vidindex::error::Failure;
 use vidindex::zoo::lower::{Lowering, lower};
@@ -56,6 +56,17 @@ fn compare_persons(what: &str, expected: &[Value], found: &[&Map<String, Value>]
 #[test]
 fn persons_are_those_of_the_reference_on_images_and_on_videos() {
     let Some(reference) = reference() else { return };
+    let converted = tempfile::tempdir().unwrap();
+    let checkpoint = reference.join("models/yolov5n.pt");
+    let convert = ["models", "convert", checkpoint.to_str().unwrap(), "--out", converted.path().to_str().unwrap()];
+    let output = vidindex(convert).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    for model in [reference.join("models/yolov5n.onnx"), converted.path().join("yolov5n.onnx")] {
+        compare_all_persons(&reference, &model);
+    }
+}
+
+fn compare_all_persons(reference: &Path, model: &Path) {
     let golden = read_json(&reference.join("golden/persons_yolov5n.json"));
     let scratch = Scratch::new();
     for folder in ["images", "videos"] {
@@ -65,7 +76,6 @@ fn persons_are_those_of_the_reference_on_images_and_on_videos() {
         }
     }
     // Just below the threshold, so that a box on its edge is seen by both.
-    let model = reference.join("models/yolov5n.onnx");
     let persons = format!("[persons]\nmodel = \"{}\"\nconfidence = 0.22\n", model.display());
     let job = scratch.job(&persons);
     run(&job, &["--set", "input.include=[\"**/*\"]"], 0);

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 use crate::error::Result;
 use crate::infer::session::Runtime;
@@ -21,31 +21,31 @@ Without --weights the weights are random: the graph and its speed are real, its 
     Build {
         /// slowfast-r50-8x8, yolov5n... An unknown name lists them all.
         name: String,
-        /// The file (.onnx) or the folder to write.
-        #[arg(short, long, default_value = "models")]
-        out: PathBuf,
         /// Draws the random weights.
         #[arg(long, default_value_t = 0)]
         seed: u64,
         /// The parameters under their official names, as .safetensors.
         #[arg(long, value_name = "FILE")]
         weights: Option<PathBuf>,
-        /// Other classes: a file with one on each line, or kinetics-400, ava-80, ava-60, coco-80.
-        #[arg(long, value_name = "FILE|NAME")]
-        labels: Option<String>,
-        /// Another height and width of the input, in pixels.
-        #[arg(long, value_name = "PIXELS")]
-        side: Option<usize>,
-        /// SlowFast: plain, packed or folded 3-D convolutions. The results are the same, the speed is not: auto takes
-        /// what is fastest on the device.
-        #[arg(long, default_value = "auto")]
-        lowering: String,
-        /// Where the model will run: auto, cpu, openvino, cuda, tensorrt.
-        #[arg(long, default_value = "auto", env = "VIDINDEX_DEVICE")]
-        device: String,
-        /// SlowFast: what turns the output into scores, where own classes need another than the model's own.
-        #[arg(long, value_enum)]
-        activation: Option<Activation>,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Write the model of a checkpoint: PyTorchVideo's or PySlowFast's SlowFast, a YOLOv5 of v4.0 to v7.0.
+    #[command(after_help = "Examples:
+  vidindex models convert yolov5s.pt --out models
+  vidindex models convert SLOWFAST_8x8_R50.pyth --out models/slowfast.onnx
+  vidindex models convert mine.pyth --arch slowfast-r50-8x8 --labels classes.txt
+
+Which network it is stands in the parameters' names and shapes; what they do not tell (frames, their distance, the size
+of the input) is as in the official checkpoint that is most like it, or as --arch says. Nothing in the file is run.")]
+    Convert {
+        /// A .pyth, .pt or .safetensors file.
+        file: PathBuf,
+        /// A network that has the same frames and the same input, as for `models build`.
+        #[arg(long, value_name = "NAME")]
+        arch: Option<String>,
+        #[command(flatten)]
+        target: Target,
     },
     /// Show what a model takes and gives, its size and its hash.
     #[command(after_help = "Example:\n  vidindex models inspect models/yolov5n.onnx")]
@@ -58,16 +58,49 @@ Without --weights the weights are random: the graph and its speed are real, its 
     },
 }
 
+/// What is written, and for which machine.
+#[derive(Debug, Args)]
+pub(super) struct Target {
+    /// The file (.onnx) or the folder to write.
+    #[arg(short, long, default_value = "models")]
+    out: PathBuf,
+    /// Other classes: a file with one on each line, or kinetics-400, ava-80, ava-60, coco-80.
+    #[arg(long, value_name = "FILE|NAME")]
+    labels: Option<String>,
+    /// Another height and width of the input, in pixels.
+    #[arg(long, value_name = "PIXELS")]
+    side: Option<usize>,
+    /// SlowFast: plain, packed or folded 3-D convolutions. The results are the same, the speed is not: auto takes
+    /// what is fastest on the device.
+    #[arg(long, default_value = "auto")]
+    lowering: String,
+    /// Where the model will run: auto, cpu, openvino, cuda, tensorrt.
+    #[arg(long, default_value = "auto", env = "VIDINDEX_DEVICE")]
+    device: String,
+    /// SlowFast: what turns the output into scores, where own classes need another than the model's own.
+    #[arg(long, value_enum)]
+    activation: Option<Activation>,
+}
+
+impl Target {
+    fn options(self, onnxruntime: Option<&Path>) -> Result<BuildOptions> {
+        let Self { out, labels, side, activation, lowering, device } = self;
+        let lowering = self::lowering(&lowering, &device, onnxruntime)?;
+        let labels = labels.as_deref().map(Labels::read).transpose()?;
+        Ok(BuildOptions { out, labels, side, activation, lowering, ..BuildOptions::default() })
+    }
+}
+
 impl Command {
     /// Gives the exit code.
     pub(super) fn run(self, onnxruntime: Option<&Path>) -> Result<u8> {
         match self {
-            Self::Build { name, out, seed, weights, labels, side, activation, lowering, device } => {
-                let lowering = self::lowering(&lowering, &device, onnxruntime)?;
-                let labels = labels.as_deref().map(Labels::read).transpose()?;
-                let options =
-                    BuildOptions { seed, weights, out, labels, side, activation, lowering, ..BuildOptions::default() };
-                let built = zoo::build(&name, &options)?;
+            Self::Build { name, seed, weights, target } => {
+                let options = BuildOptions { seed, weights, ..target.options(onnxruntime)? };
+                println!("{}", zoo::build(&name, &options)?.onnx.display());
+            }
+            Self::Convert { file, arch, target } => {
+                let built = zoo::convert(&file, arch.as_deref(), &target.options(onnxruntime)?)?;
                 println!("{}", built.onnx.display());
             }
             Self::Inspect { file, json } => inspect(&file, json)?,

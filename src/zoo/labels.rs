@@ -80,6 +80,12 @@ impl Labels {
         if set.len() == count { set } else { Self::List((0..count).map(|number| format!("class_{number}")).collect()) }
     }
 
+    /// These names, by the name of the built-in set that they are, if they are one.
+    pub fn of_names(names: &[String]) -> Self {
+        let set = LabelSet::ALL.into_iter().find(|set| set.text().lines().eq(names.iter().map(String::as_str)));
+        set.map_or_else(|| Self::List(names.to_vec()), Self::Set)
+    }
+
     /// As a descriptor says them.
     pub(crate) fn to_toml(&self) -> String {
         match self {

@@ -165,6 +165,11 @@ impl SafeTensors {
         Ok(Self { path: path.to_owned(), data, left })
     }
 
+    /// Every parameter's name and shape.
+    pub(super) fn shapes(&self) -> Vec<(String, Vec<usize>)> {
+        self.left.iter().map(|(name, entry)| (name.clone(), entry.shape.clone())).collect()
+    }
+
     fn mistake(&self, what: String) -> Error {
         Error::usage(format!("{}: {what}", self.path.display()))
             .with_hint("the file must hold exactly this model's parameters, under their official names")
@@ -205,7 +210,7 @@ impl Weights for SafeTensors {
 }
 
 /// IEEE 754 half to single precision; exact.
-fn half_to_f32(half: u16) -> f32 {
+pub(super) fn half_to_f32(half: u16) -> f32 {
     let sign = if half & 0x8000 == 0 { 1.0 } else { -1.0 };
     let exponent = i32::from((half >> 10) & 0x1f);
     let fraction = f32::from(half & 0x3ff);

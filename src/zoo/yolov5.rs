@@ -117,7 +117,7 @@ impl Config {
     }
 
     /// Repeats: of the large model's count, at least one.
-    fn repeats(&self, of_large: usize) -> usize {
+    pub(crate) fn repeats(&self, of_large: usize) -> usize {
         ((of_large as f64 * self.depth_multiple).round_ties_even() as usize).max(1)
     }
 

@@ -1,0 +1,310 @@
+//! Checkpoints: the trained parameters of a SlowFast or a YOLOv5 as the official tools save them, and which network they
+//! are of, as far as their names and shapes tell.
+
+mod names;
+mod pickle;
+mod torch;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::zoo::weights::{SafeTensors, Weights};
+use crate::zoo::{Network, slowfast, yolov5};
+use torch::Torch;
+
+/// Names that an error shows of each kind.
+const SHOWN_MAX: usize = 3;
+
+/// The official depth multiples of YOLOv5.
+const DEPTH_MULTIPLES: [f64; 4] = [0.33, 0.67, 1.0, 1.33];
+
+/// A checkpoint's parameters under the names that the zoo's networks ask for.
+#[derive(Debug)]
+pub struct Checkpoint {
+    source: Source,
+    /// The name in the file and the shape of each that nobody has asked for yet.
+    left: BTreeMap<String, (String, Vec<usize>)>,
+    labels: Option<Vec<String>>,
+    path: std::path::PathBuf,
+}
+
+#[derive(Debug)]
+enum Source {
+    Torch(Box<Torch>),
+    SafeTensors(SafeTensors),
+}
+
+impl Checkpoint {
+    /// Reads the names and shapes of a `.pyth`, `.pt` or `.safetensors` file. Pickles are read as data: nothing in them is
+    /// run.
+    ///
+    /// # Errors
+    /// The file is none of these, is damaged, or asks for what no checkpoint has any business with.
+    pub fn open(path: &Path) -> Result<Self> {
+        let mistake = |what: String| Error::usage(format!("{}: {what}", path.display()));
+        let mut magic = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic));
+        read.map_err(|error| mistake(format!("cannot be read: {error}")))?;
+        let is_named_safe = path.extension().is_some_and(|extension| extension == "safetensors");
+        let (source, shapes, labels) = match magic.as_slice() {
+            [b'P', b'K', 3, 4] => {
+                let torch = Torch::open(path)?;
+                let shapes: Vec<_> =
+                    torch.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shape.clone())).collect();
+                let labels = torch.labels.clone();
+                (Source::Torch(Box::new(torch)), shapes, labels)
+            }
+            _ if is_named_safe => {
+                let safe = SafeTensors::read(path)?;
+                let shapes = safe.shapes();
+                (Source::SafeTensors(safe), shapes, None)
+            }
+            [0x80, ..] => {
+                return Err(mistake("a checkpoint from before PyTorch 1.6, which is not supported".to_owned())
+                    .with_hint("save it again with a newer one: torch.save(torch.load(FILE), FILE)"));
+            }
+            _ => {
+                return Err(mistake("not a checkpoint".to_owned())
+                    .with_hint("expected a .pyth or .pt file of PyTorch's, or .safetensors"));
+            }
+        };
+        let left = shapes.into_iter().map(|(own, shape)| (names::official(&own), (own, shape))).collect();
+        let left = names::of_networks(left);
+        Ok(Self { source, left, labels, path: path.to_owned() })
+    }
+
+    /// Names of the classes, where the checkpoint has them.
+    pub fn labels(&self) -> Option<&[String]> {
+        self.labels.as_deref()
+    }
+
+    /// The network that these parameters are of. What they do not tell (frames, their distance, the size of the input)
+    /// is as in `base`, or in the official checkpoint that is most like it.
+    ///
+    /// # Errors
+    /// They are of no SlowFast and of no YOLOv5, or of another than `base`.
+    pub fn network(&self, base: Option<Network>) -> Result<Network> {
+        let other =
+            |kind| self.mistake(format!("it is a {kind}'s"), "--arch must name a network of its kind, or be left out");
+        match (self.is_yolov5(), base) {
+            (true, Some(Network::SlowFast(..))) => Err(other("YOLOv5")),
+            (true, Some(Network::Yolov5(base))) => self.yolov5(Some(base)).map(Network::Yolov5),
+            (true, None) => self.yolov5(None).map(Network::Yolov5),
+            (false, Some(Network::Yolov5(_))) => Err(other("SlowFast")),
+            (false, base) => self.slowfast(base),
+        }
+    }
+
+    /// Compares what a network asks for with what is here.
+    ///
+    /// # Errors
+    /// Names what is missing, has another shape, or has no place in the network.
+    pub fn check(&self, network: &Network) -> Result<()> {
+        let mut asked = Asked::default();
+        network.graph(&mut asked)?;
+        let find = |name: &String| self.left.get(name);
+        let missing: Vec<String> =
+            asked.0.keys().filter(|name| find(name).is_none()).map(|name| format!("`{name}`")).collect();
+        let misshapen = asked.0.iter().filter_map(|(name, needed)| {
+            let (_, shape) = find(name)?;
+            (shape != needed).then(|| format!("`{name}` is {shape:?} and not {needed:?}"))
+        });
+        let misshapen: Vec<String> = misshapen.collect();
+        let extra = self.left.keys().filter(|name| !asked.0.contains_key(*name) && !names::is_bookkeeping(name));
+        let extra: Vec<String> = extra.map(|name| format!("`{name}`")).collect();
+        let told: Vec<String> =
+            [(missing, "missing"), (misshapen, "of another shape"), (extra, "with no place in this network")]
+                .into_iter()
+                .filter(|(names, _)| !names.is_empty())
+                .map(|(names, what)| {
+                    let more = if names.len() > SHOWN_MAX { ", ..." } else { "" };
+                    format!("{} {what} ({}{more})", names.len(), names[..names.len().min(SHOWN_MAX)].join(", "))
+                })
+                .collect();
+        if told.is_empty() {
+            return Ok(());
+        }
+        Err(self.mistake(format!("parameters {}", told.join(", ")), "--arch NAME says which network it is"))
+    }
+
+    fn shape(&self, name: &str) -> Result<&[usize]> {
+        match self.left.get(name) {
+            Some((_, shape)) => Ok(shape),
+            None => Err(self.mistake(
+                format!("the parameter `{name}` is missing: it is no SlowFast's and no YOLOv5's checkpoint"),
+                "PyTorchVideo's, PySlowFast's and YOLOv5's names are known",
+            )),
+        }
+    }
+
+    /// One length of a parameter's shape.
+    fn length(&self, name: &str, dimension: usize) -> Result<usize> {
+        let shape = self.shape(name)?;
+        let length = shape.get(dimension).copied().filter(|length| *length > 0);
+        length.ok_or_else(|| self.mistake(format!("`{name}` has the shape {shape:?}"), "is it of another network?"))
+    }
+
+    /// How many blocks there are whose names go on behind `prefix` with a number.
+    fn blocks(&self, prefix: &str) -> usize {
+        let numbers = self.left.keys().filter_map(|name| name.strip_prefix(prefix)?.split('.').next()?.parse().ok());
+        numbers.max().map_or(0, |last: usize| last + 1)
+    }
+
+    fn is_yolov5(&self) -> bool {
+        self.left.contains_key("model.24.anchors") || self.left.contains_key("model.33.anchors")
+    }
+
+    fn yolov5(&self, base: Option<yolov5::Config>) -> Result<yolov5::Config> {
+        let is_p6 = self.left.contains_key("model.33.anchors");
+        let detect = if is_p6 { "model.33" } else { "model.24" };
+        let official = yolov5::Config::of_size('l').map(|large| if is_p6 { large.p6() } else { large });
+        let base = base.or(official).ok_or_else(|| Error::failed("the zoo has no yolov5l"))?;
+        let is_v5 = self.left.contains_key(yolov5::FOCUS);
+        let generation = if is_v5 { yolov5::Generation::V5 } else { yolov5::Generation::V6 };
+        // Large enough for the rounding of channels to eights to say nothing.
+        let width_multiple = match is_p6 {
+            true => self.length("model.9.conv.weight", 0)? as f64 / 1024.0,
+            false => self.length("model.7.conv.weight", 0)? as f64 / 1024.0,
+        };
+        let anchors_per_cell = self.length(&format!("{detect}.anchors"), 1)?;
+        let columns = self.length(&format!("{detect}.m.0.weight"), 0)? / anchors_per_cell;
+        let sized = |depth_multiple| yolov5::Config {
+            generation,
+            grids: if is_p6 { 4 } else { 3 },
+            depth_multiple,
+            width_multiple,
+            classes: columns.saturating_sub(5),
+            anchors_per_cell,
+            ..base.clone()
+        };
+        let found = ["model.2.m.", "model.4.m.", "model.6.m."].map(|prefix| self.blocks(prefix));
+        let of_large = if is_v5 { [3, 9, 9] } else { [3, 6, 9] };
+        let fits = |config: &yolov5::Config| of_large.map(|count| config.repeats(count)) == found;
+        let fitting = DEPTH_MULTIPLES.into_iter().chain([base.depth_multiple]).map(sized).find(fits);
+        fitting.ok_or_else(|| {
+            self.mistake(
+                format!("{found:?} blocks in its first stages: no YOLOv5 has those"),
+                "name the nearest with --arch",
+            )
+        })
+    }
+
+    fn slowfast(&self, base: Option<Network>) -> Result<Network> {
+        let boxes = self.left.contains_key("detection_head.proj.weight");
+        let root = if boxes { "model." } else { "" };
+        let is_both = self.left.keys().any(|name| name.contains("multipathway_blocks"));
+        let pathway = |block: usize, index: usize| match is_both {
+            true => format!("{root}blocks.{block}.multipathway_blocks.{index}"),
+            false => format!("{root}blocks.{block}"),
+        };
+        let stem = |index| format!("{}.conv.weight", pathway(0, index));
+        let width = self.length(&stem(0), 0)?;
+        let res4 = format!("{}.res_blocks.", pathway(3, 0));
+        let blocks = self.blocks(&res4);
+        let depth = match blocks {
+            6 => 50,
+            23 => 101,
+            _ => {
+                return Err(
+                    self.mistake(format!("{blocks} blocks in res4, not 6 or 23"), "depths 50 and 101 are known")
+                );
+            }
+        };
+        let temporal =
+            |block: &usize| self.length(&format!("{res4}{block}.branch2.conv_a.weight"), 2).is_ok_and(|size| size > 1);
+        let temporal_blocks = (0..blocks).take_while(temporal).count();
+        let temporal_blocks = if temporal_blocks == blocks { usize::MAX } else { temporal_blocks };
+        let is_fast = !is_both && self.length(&stem(0), 2)? == 5;
+        let fusion = format!("{root}blocks.0.multipathway_fusion.conv_fast_to_slow.weight");
+        let fusion_kernel = if self.left.contains_key(&fusion) { Some(self.length(&fusion, 2)?) } else { None };
+        let (config, sampling_rate) = match base {
+            Some(Network::SlowFast(config, sampling_rate)) => (config, sampling_rate),
+            _ => self.most_like(is_both, is_fast, depth, fusion_kernel, temporal_blocks)?,
+        };
+        let pathways = match (is_both, is_fast) {
+            (true, _) => slowfast::Pathways::Both,
+            (_, true) => slowfast::Pathways::Fast,
+            _ => slowfast::Pathways::Slow,
+        };
+        if pathways != config.pathways {
+            return Err(
+                self.mistake("it has other pathways than --arch says".to_owned(), "leave --arch out, or name another")
+            );
+        }
+        let classifier = match (boxes, is_both) {
+            (true, _) => "detection_head.proj.weight",
+            (_, true) => "blocks.6.proj.weight",
+            _ => "blocks.5.proj.weight",
+        };
+        let config = slowfast::Config {
+            depth,
+            width: if is_fast { width * config.beta_inv } else { width },
+            beta_inv: if is_both { width / self.length(&stem(1), 0)? } else { config.beta_inv },
+            fusion_kernel: fusion_kernel.unwrap_or(config.fusion_kernel),
+            temporal_blocks,
+            classes: self.length(classifier, 0)?,
+            boxes,
+            ..config
+        };
+        Ok(Network::SlowFast(config, sampling_rate))
+    }
+
+    /// The official checkpoint with these features: of frames and their distance the parameters say nothing.
+    fn most_like(
+        &self,
+        is_both: bool,
+        is_fast: bool,
+        depth: usize,
+        fusion_kernel: Option<usize>,
+        temporal_blocks: usize,
+    ) -> Result<(slowfast::Config, usize)> {
+        let name = match (is_both, depth, fusion_kernel) {
+            (false, ..) if is_fast => "fast-r50-32x2",
+            (false, ..) => "slow-r50-8x8",
+            (_, 50, Some(5)) => "slowfast-r50-4x16",
+            (_, 101, _) if temporal_blocks == 6 => "slowfast-r101-16x8",
+            (_, 101, _) => "slowfast-r101-8x8",
+            _ => "slowfast-r50-8x8",
+        };
+        tracing::info!(arch = name, "frames, their distance and the input's size are taken to be as in this network");
+        slowfast::named(name).ok_or_else(|| Error::failed(format!("the zoo has no {name}")))
+    }
+
+    fn mistake(&self, what: String, hint: &str) -> Error {
+        Error::usage(format!("{}: {what}", self.path.display())).with_hint(hint.to_owned())
+    }
+}
+
+impl Weights for Checkpoint {
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let Some((own, found)) = self.left.remove(name).filter(|(_, found)| found == shape) else {
+            return Err(self.mistake(
+                format!("the parameter `{name}` of shape {shape:?} is missing"),
+                "is it of another network?",
+            ));
+        };
+        match &mut self.source {
+            Source::SafeTensors(safe) => safe.tensor(&own, &found),
+            Source::Torch(torch) => {
+                let tensor = torch.tensors.get(&own).cloned();
+                let read = tensor.ok_or_else(|| "is missing".to_owned()).and_then(|tensor| torch.read(&tensor));
+                read.map_err(|problem| self.mistake(format!("the parameter `{own}` {problem}"), "is the file whole?"))
+            }
+        }
+    }
+}
+
+/// What a network asks for, answered with nothing.
+#[derive(Default)]
+struct Asked(BTreeMap<String, Vec<usize>>);
+
+impl Weights for Asked {
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        self.0.insert(name.to_owned(), shape.to_vec());
+        // Variances of 1 keep the folding of norms finite.
+        Ok(vec![1.0; shape.iter().product()])
+    }
+}

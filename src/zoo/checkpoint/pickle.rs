@@ -1,0 +1,562 @@
+//! Pickles as data: the opcodes are followed, what they would call or import is put down by name, and nothing is run. Names
+//! that no checkpoint has any business with are refused.
+//!
+//! Reference: Python's `pickletools`, which documents every opcode.
+
+use std::collections::HashMap;
+
+/// Nodes of one pickle: the largest official checkpoint has some hundred thousand.
+const NODES_MAX: usize = 20_000_000;
+
+/// Names that checkpoints are made of, `module name`. What is built by one of them is a record of its class and its
+/// arguments.
+const ALLOWED: [&str; 26] = [
+    "collections OrderedDict",
+    "collections defaultdict",
+    "torch._utils _rebuild_tensor_v2",
+    "torch._utils _rebuild_parameter",
+    "torch Size",
+    "torch device",
+    "torch FloatStorage",
+    "torch HalfStorage",
+    "torch BFloat16Storage",
+    "torch DoubleStorage",
+    "torch LongStorage",
+    "torch IntStorage",
+    "torch ShortStorage",
+    "torch CharStorage",
+    "torch ByteStorage",
+    "torch BoolStorage",
+    "numpy ndarray",
+    "numpy dtype",
+    "numpy.core.multiarray _reconstruct",
+    "numpy.core.multiarray scalar",
+    "numpy._core.multiarray _reconstruct",
+    "numpy._core.multiarray scalar",
+    "_codecs encode",
+    "builtins set",
+    "__builtin__ set",
+    "argparse Namespace",
+];
+
+/// Modules whose classes are the layers of a pickled network, and paths among its training's options.
+const ALLOWED_MODULES: [&str; 6] =
+    ["torch.nn.modules.", "models.yolo", "models.common", "models.experimental", "pathlib", "torch.nn.parameter"];
+
+/// A value's place in [`Pickle`].
+pub(super) type Id = usize;
+
+/// A value of a pickle. Values refer to each other by [`Id`], also in circles.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Node {
+    None,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(String),
+    Bytes(Vec<u8>),
+    /// A list, a tuple or a set.
+    List(Vec<Id>),
+    /// A dictionary in the order of its making.
+    Dict(Vec<(Id, Id)>),
+    /// A name: `module name`.
+    Global(String),
+    /// What a class or a function would have been called with, and the state it was given then.
+    Object {
+        of: String,
+        arguments: Id,
+        state: Option<Id>,
+    },
+    /// What stands outside of the pickle: for torch, a storage.
+    Persistent(Id),
+}
+
+/// A pickle's values.
+#[derive(Debug)]
+pub(super) struct Pickle {
+    nodes: Vec<Node>,
+    pub(super) root: Id,
+}
+
+impl Pickle {
+    /// Follows the opcodes to their end. The error says what is wrong, and where.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let mut machine = Machine { bytes, at: 0, nodes: vec![], stack: vec![], marks: vec![], memo: HashMap::new() };
+        let root = machine.run().map_err(|problem| format!("{problem} (at byte {} of the pickle)", machine.at))?;
+        Ok(Self { nodes: machine.nodes, root })
+    }
+
+    pub(super) fn node(&self, id: Id) -> &Node {
+        &self.nodes[id]
+    }
+
+    /// The value of a dictionary's key, or of an object's state.
+    pub(super) fn get(&self, id: Id, key: &str) -> Option<Id> {
+        self.entries(id).find_map(|(name, value)| (name == key).then_some(value))
+    }
+
+    /// A dictionary's, or an object's attributes, those of them that have a text for a name.
+    pub(super) fn entries(&self, id: Id) -> impl Iterator<Item = (&str, Id)> {
+        let entries = match self.node(id) {
+            Node::Dict(entries) => entries.as_slice(),
+            Node::Object { state: Some(state), .. } => match self.node(*state) {
+                Node::Dict(entries) => entries.as_slice(),
+                _ => &[],
+            },
+            _ => &[],
+        };
+        entries.iter().filter_map(|(key, value)| match self.node(*key) {
+            Node::Text(name) => Some((name.as_str(), *value)),
+            _ => None,
+        })
+    }
+
+    pub(super) fn text(&self, id: Id) -> Option<&str> {
+        match self.node(id) {
+            Node::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(super) fn int(&self, id: Id) -> Option<i64> {
+        match self.node(id) {
+            Node::Int(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    pub(super) fn list(&self, id: Id) -> Option<&[Id]> {
+        match self.node(id) {
+            Node::List(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    /// An object's class or function, `module name`, and its arguments.
+    pub(super) fn object(&self, id: Id) -> Option<(&str, &[Id])> {
+        match self.node(id) {
+            Node::Object { of, arguments, .. } => Some((of, self.list(*arguments)?)),
+            _ => None,
+        }
+    }
+}
+
+struct Machine<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    nodes: Vec<Node>,
+    stack: Vec<Id>,
+    /// Heights of the stack where marks stand.
+    marks: Vec<usize>,
+    memo: HashMap<u64, Id>,
+}
+
+type Step<T> = Result<T, String>;
+
+impl Machine<'_> {
+    fn run(&mut self) -> Step<Id> {
+        loop {
+            let opcode = self.take(1)?[0];
+            match opcode {
+                b'.' => return self.pop(),
+                0x80 => {
+                    let version = self.number(1)?;
+                    if version > 5 {
+                        return Err(format!("protocol {version} is not known"));
+                    }
+                }
+                // A frame's length: of no use where all is in memory.
+                0x95 => drop(self.number(8)?),
+                b'(' => self.marks.push(self.stack.len()),
+                b'0' => drop(self.pop()?),
+                b'1' => drop(self.pop_mark()?),
+                b'2' => {
+                    let top = *self.stack.last().ok_or("the stack is empty")?;
+                    self.stack.push(top);
+                }
+                b'N' => self.push(Node::None)?,
+                0x88 => self.push(Node::Bool(true))?,
+                0x89 => self.push(Node::Bool(false))?,
+                b'J' => {
+                    let number = self.number(4)? as u32 as i32;
+                    self.push(Node::Int(number.into()))?;
+                }
+                b'K' => self.whole(1)?,
+                b'M' => self.whole(2)?,
+                0x8a => {
+                    let length = self.number(1)?;
+                    self.long(length)?;
+                }
+                0x8b => {
+                    let length = self.number(4)?;
+                    self.long(length)?;
+                }
+                b'I' => {
+                    let node = match self.line()? {
+                        "00" => Node::Bool(false),
+                        "01" => Node::Bool(true),
+                        digits => Node::Int(digits.parse().map_err(|_| format!("`{digits}` is no number"))?),
+                    };
+                    self.push(node)?;
+                }
+                b'L' => {
+                    let digits = self.line()?.trim_end_matches('L');
+                    let number = digits.parse().map_err(|_| format!("`{digits}` is no number"))?;
+                    self.push(Node::Int(number))?;
+                }
+                b'F' => {
+                    let digits = self.line()?;
+                    let number = digits.parse().map_err(|_| format!("`{digits}` is no number"))?;
+                    self.push(Node::Float(number))?;
+                }
+                b'G' => {
+                    let bytes = self.take(8)?.try_into().map_err(|_| "a number is cut off")?;
+                    self.push(Node::Float(f64::from_be_bytes(bytes)))?;
+                }
+                b'X' => self.unicode(4)?,
+                0x8c => self.unicode(1)?,
+                0x8d => self.unicode(8)?,
+                b'V' => {
+                    let text = self.line()?.to_owned();
+                    self.push(Node::Text(text))?;
+                }
+                b'U' | b'C' => self.blob(1)?,
+                b'T' | b'B' => self.blob(4)?,
+                0x8e | 0x96 => self.blob(8)?,
+                b']' | b')' | 0x8f => self.push(Node::List(vec![]))?,
+                b'}' => self.push(Node::Dict(vec![]))?,
+                b'l' | b't' | 0x91 => {
+                    let items = self.pop_mark()?;
+                    self.push(Node::List(items))?;
+                }
+                0x85..=0x87 => {
+                    let items = self.stack.len().checked_sub(usize::from(opcode - 0x84)).ok_or("the stack is empty")?;
+                    let items = self.stack.split_off(items);
+                    self.push(Node::List(items))?;
+                }
+                b'd' => {
+                    let items = self.pop_mark()?;
+                    let entries = pairs(&items)?;
+                    self.push(Node::Dict(entries))?;
+                }
+                b'a' => {
+                    let item = self.pop()?;
+                    self.extend(vec![item])?;
+                }
+                b'e' | 0x90 => {
+                    let items = self.pop_mark()?;
+                    self.extend(items)?;
+                }
+                b's' => {
+                    let value = self.pop()?;
+                    let key = self.pop()?;
+                    self.set(&[key, value])?;
+                }
+                b'u' => {
+                    let items = self.pop_mark()?;
+                    self.set(&items)?;
+                }
+                b'q' => self.put(1)?,
+                b'r' => self.put(4)?,
+                0x94 => {
+                    let top = *self.stack.last().ok_or("the stack is empty")?;
+                    self.memo.insert(self.memo.len() as u64, top);
+                }
+                b'p' => {
+                    let key = self.memo_line()?;
+                    let top = *self.stack.last().ok_or("the stack is empty")?;
+                    self.memo.insert(key, top);
+                }
+                b'h' => {
+                    let key = self.number(1)?;
+                    self.recall(key)?;
+                }
+                b'j' => {
+                    let key = self.number(4)?;
+                    self.recall(key)?;
+                }
+                b'g' => {
+                    let key = self.memo_line()?;
+                    self.recall(key)?;
+                }
+                b'c' => {
+                    let module = self.line()?.to_owned();
+                    let name = self.line()?.to_owned();
+                    self.global(&module, &name)?;
+                }
+                0x93 => {
+                    let (name, module) = (self.pop()?, self.pop()?);
+                    match (&self.nodes[module], &self.nodes[name]) {
+                        (Node::Text(module), Node::Text(name)) => {
+                            let (module, name) = (module.clone(), name.clone());
+                            self.global(&module, &name)?;
+                        }
+                        _ => return Err("a name that is no text is imported".to_owned()),
+                    }
+                }
+                // A call, a new object of a class: the same to us, who do neither.
+                b'R' | 0x81 => {
+                    let (arguments, callable) = (self.pop()?, self.pop()?);
+                    self.object(callable, arguments)?;
+                }
+                0x92 => {
+                    let (_, arguments, class) = (self.pop()?, self.pop()?, self.pop()?);
+                    self.object(class, arguments)?;
+                }
+                b'b' => {
+                    let (given, of) = (self.pop()?, *self.stack.last().ok_or("the stack is empty")?);
+                    if let Node::Object { state, .. } = &mut self.nodes[of] {
+                        *state = Some(given);
+                    }
+                }
+                b'Q' => {
+                    let of = self.pop()?;
+                    self.push(Node::Persistent(of))?;
+                }
+                _ => return Err(format!("opcode {opcode:#04x} is not one that checkpoints are written in")),
+            }
+        }
+    }
+
+    fn take(&mut self, length: usize) -> Step<&[u8]> {
+        let end = self.at.checked_add(length).filter(|end| *end <= self.bytes.len()).ok_or("it is cut off")?;
+        let taken = &self.bytes[self.at..end];
+        self.at = end;
+        Ok(taken)
+    }
+
+    /// Little-endian, of so many bytes.
+    fn number(&mut self, length: usize) -> Step<u64> {
+        Ok(self.take(length)?.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte)))
+    }
+
+    fn length(&mut self, of_length: usize) -> Step<usize> {
+        usize::try_from(self.number(of_length)?).map_err(|_| "it is cut off".to_owned())
+    }
+
+    fn line(&mut self) -> Step<&str> {
+        let rest = &self.bytes[self.at..];
+        let length = rest.iter().position(|&byte| byte == b'\n').ok_or("it is cut off")?;
+        self.at += length + 1;
+        std::str::from_utf8(&rest[..length]).map_err(|_| "a line is not UTF-8".to_owned())
+    }
+
+    fn memo_line(&mut self) -> Step<u64> {
+        let digits = self.line()?;
+        digits.parse().map_err(|_| format!("`{digits}` is no number"))
+    }
+
+    fn push(&mut self, node: Node) -> Step<()> {
+        if self.nodes.len() >= NODES_MAX {
+            return Err(format!("it has more than {NODES_MAX} values"));
+        }
+        self.stack.push(self.nodes.len());
+        self.nodes.push(node);
+        Ok(())
+    }
+
+    fn pop(&mut self) -> Step<Id> {
+        // What lies below a mark is not ours to take.
+        let floor = self.marks.last().copied().unwrap_or(0);
+        if self.stack.len() <= floor {
+            return Err("a value is taken from an empty stack".to_owned());
+        }
+        self.stack.pop().ok_or_else(|| "the stack is empty".to_owned())
+    }
+
+    fn pop_mark(&mut self) -> Step<Vec<Id>> {
+        let mark = self.marks.pop().filter(|mark| *mark <= self.stack.len()).ok_or("a mark is missing")?;
+        Ok(self.stack.split_off(mark))
+    }
+
+    fn whole(&mut self, length: usize) -> Step<()> {
+        let number = self.number(length)?;
+        self.push(Node::Int(number.cast_signed()))
+    }
+
+    /// Two's complement, of any length; those beyond 64 bits (a random seed) are put down as bytes.
+    fn long(&mut self, length: u64) -> Step<()> {
+        let length = usize::try_from(length).map_err(|_| "it is cut off")?;
+        let bytes = self.take(length)?;
+        let node = match bytes.len() {
+            9.. => Node::Bytes(bytes.to_vec()),
+            length => {
+                let fill = if bytes.last().is_some_and(|last| last & 0x80 != 0) { 0xff } else { 0 };
+                let mut word = [fill; 8];
+                word[..length].copy_from_slice(bytes);
+                Node::Int(i64::from_le_bytes(word))
+            }
+        };
+        self.push(node)
+    }
+
+    fn unicode(&mut self, of_length: usize) -> Step<()> {
+        let length = self.length(of_length)?;
+        let text = std::str::from_utf8(self.take(length)?).map_err(|_| "a text is not UTF-8")?.to_owned();
+        self.push(Node::Text(text))
+    }
+
+    fn blob(&mut self, of_length: usize) -> Step<()> {
+        let length = self.length(of_length)?;
+        let bytes = self.take(length)?.to_vec();
+        self.push(Node::Bytes(bytes))
+    }
+
+    fn put(&mut self, length: usize) -> Step<()> {
+        let key = self.number(length)?;
+        let top = *self.stack.last().ok_or("the stack is empty")?;
+        self.memo.insert(key, top);
+        Ok(())
+    }
+
+    fn recall(&mut self, key: u64) -> Step<()> {
+        let id = *self.memo.get(&key).ok_or_else(|| format!("value {key} is recalled before it is put down"))?;
+        self.stack.push(id);
+        Ok(())
+    }
+
+    fn global(&mut self, module: &str, name: &str) -> Step<()> {
+        let full = format!("{module} {name}");
+        let is_allowed =
+            ALLOWED.contains(&full.as_str()) || ALLOWED_MODULES.iter().any(|start| module.starts_with(start));
+        // A dotted name would reach through a module into what that has imported.
+        if !is_allowed || name.contains('.') {
+            return Err(format!("it asks for `{module}.{name}`, which is no part of a checkpoint: nothing was run"));
+        }
+        self.push(Node::Global(full))
+    }
+
+    fn object(&mut self, callable: Id, arguments: Id) -> Step<()> {
+        let Node::Global(of) = &self.nodes[callable] else {
+            return Err("something is called that is no name: nothing was run".to_owned());
+        };
+        let of = of.clone();
+        let node = match (of.as_str(), &self.nodes[arguments]) {
+            // Its entries come as its only argument, or later one by one.
+            ("collections OrderedDict" | "collections defaultdict", Node::List(arguments)) => {
+                Node::Dict(match arguments.first().map(|first| &self.nodes[*first]) {
+                    Some(Node::List(entries)) => entries
+                        .iter()
+                        .map(|entry| match &self.nodes[*entry] {
+                            Node::List(pair) => pairs(pair).map(|pairs| pairs.first().copied()),
+                            _ => Ok(None),
+                        })
+                        .collect::<Step<Option<Vec<_>>>>()?
+                        .unwrap_or_default(),
+                    _ => vec![],
+                })
+            }
+            (_, Node::List(_)) => Node::Object { of, arguments, state: None },
+            _ => return Err(format!("`{of}` is called with something that is no tuple")),
+        };
+        self.push(node)
+    }
+
+    fn extend(&mut self, items: Vec<Id>) -> Step<()> {
+        let of = *self.stack.last().ok_or("the stack is empty")?;
+        match &mut self.nodes[of] {
+            Node::List(list) => list.extend(items),
+            // What a class of its own does with it is its own matter.
+            Node::Object { .. } => {}
+            _ => return Err("something is appended to what is no list".to_owned()),
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, items: &[Id]) -> Step<()> {
+        let entries = pairs(items)?;
+        let of = *self.stack.last().ok_or("the stack is empty")?;
+        match &mut self.nodes[of] {
+            Node::Dict(dict) => dict.extend(entries),
+            Node::Object { .. } => {}
+            _ => return Err("something is set in what is no dictionary".to_owned()),
+        }
+        Ok(())
+    }
+}
+
+fn pairs(items: &[Id]) -> Step<Vec<(Id, Id)>> {
+    match items.as_chunks::<2>() {
+        (pairs, []) => Ok(pairs.iter().map(|&[key, value]| (key, value)).collect()),
+        _ => Err("a key has no value".to_owned()),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn refusal(bytes: &[u8]) -> String {
+        Pickle::parse(bytes).unwrap_err()
+    }
+
+    #[test]
+    fn plain_values_are_read() {
+        // {'a': [1, -2, 2.5, True, None], 'b': ('x',)} in protocol 2, as Python writes it.
+        let bytes = b"\x80\x02}q\x00(X\x01\x00\x00\x00aq\x01]q\x02(K\x01J\xfe\xff\xff\xffG@\x04\x00\x00\x00\x00\x00\x00\x88NeX\x01\x00\x00\x00bq\x03X\x01\x00\x00\x00xq\x04\x85q\x05u.";
+        let pickle = Pickle::parse(bytes).unwrap();
+        let list = pickle.list(pickle.get(pickle.root, "a").unwrap()).unwrap();
+        let nodes: Vec<_> = list.iter().map(|id| pickle.node(*id).clone()).collect();
+        assert_eq!(nodes, [Node::Int(1), Node::Int(-2), Node::Float(2.5), Node::Bool(true), Node::None]);
+        let tuple = pickle.list(pickle.get(pickle.root, "b").unwrap()).unwrap();
+        assert_eq!(pickle.text(tuple[0]), Some("x"));
+    }
+
+    #[test]
+    fn what_would_be_called_is_refused_by_name() {
+        // os.system('echo') by GLOBAL, by STACK_GLOBAL, and by the way through an allowed module.
+        assert!(refusal(b"cposix\nsystem\n(X\x04\x00\x00\x00echotR.").contains("`posix.system`"));
+        assert!(refusal(b"\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c\x04echo\x85R.").contains("nothing was run"));
+        assert!(refusal(b"cbuiltins\neval\n.").contains("`builtins.eval`"));
+        assert!(refusal(b"ctorch\nload\n.").contains("`torch.load`"));
+        assert!(refusal(b"cmodels.common\nos.system\n.").contains("nothing was run"));
+        assert!(refusal(b"X\x04\x00\x00\x00echo)R.").contains("no name"));
+    }
+
+    #[test]
+    fn an_object_is_a_record_of_its_class() {
+        // A torch.nn.modules.conv.Conv2d whose state is {'a': 1}.
+        let pickle = Pickle::parse(b"ctorch.nn.modules.conv\nConv2d\n)\x81}X\x01\x00\x00\x00aK\x01sb.").unwrap();
+        assert_eq!(pickle.object(pickle.root), Some(("torch.nn.modules.conv Conv2d", &[][..])));
+        assert_eq!(pickle.int(pickle.get(pickle.root, "a").unwrap()), Some(1));
+    }
+
+    #[test]
+    fn damage_is_told_with_its_place() {
+        for bytes in [
+            &b""[..],
+            b"\x80",
+            b"K",
+            b"(",
+            b"e.",
+            b"h\x07.",
+            b"\x80\x09.",
+            b"\xff.",
+            b"X\xff\xff\xff\xffa",
+            b"(K\x01d.",
+        ] {
+            assert!(refusal(bytes).contains("of the pickle"), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_memo_that_refers_to_itself_is_no_endless_loop() {
+        // A list that holds itself, and a billion laughs: each value stands once.
+        Pickle::parse(b"]q\x00h\x00a.").unwrap();
+        let mut bytes = b"]q\x00".to_vec();
+        for _ in 0..200 {
+            bytes.extend(b"h\x00h\x00\x86q\x00");
+        }
+        bytes.push(b'.');
+        assert!(Pickle::parse(&bytes).unwrap().nodes.len() < 300);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Pickle::parse(&bytes);
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! PyTorch's files: a zip archive of one pickle and of each storage's raw numbers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::Path;
+
+use zip::ZipArchive;
+
+use super::pickle::{Id, Node, Pickle};
+use crate::error::{Error, Result};
+use crate::zoo::weights::half_to_f32;
+
+/// How deep the modules of a network may be nested.
+const DEPTH_MAX: usize = 32;
+
+/// A checkpoint's tensors, read when they are asked for.
+#[derive(Debug)]
+pub(super) struct Torch {
+    archive: ZipArchive<BufReader<File>>,
+    /// The folder in the archive that all lies in, with its `/`.
+    root: String,
+    pub(super) tensors: BTreeMap<String, Tensor>,
+    /// Names of the classes, where a pickled YOLOv5 has them.
+    pub(super) labels: Option<Vec<String>>,
+}
+
+/// Where a tensor's numbers lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Tensor {
+    storage: String,
+    kind: Kind,
+    /// Numbers in the storage.
+    count: usize,
+    offset: usize,
+    pub(super) shape: Vec<usize>,
+    stride: Vec<usize>,
+}
+
+/// The numbers of a storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Float,
+    Half,
+    BFloat16,
+    Double,
+    /// Counters, which no network here asks for.
+    Whole,
+}
+
+impl Torch {
+    /// Reads the archive's directory and its pickle.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let mistake = |what: String| Error::usage(format!("{}: {what}", path.display()));
+        let broken = |error: zip::result::ZipError| mistake(format!("not a checkpoint of PyTorch's: {error}"));
+        let file = File::open(path).map_err(|error| mistake(format!("cannot be read: {error}")))?;
+        let mut archive = ZipArchive::new(BufReader::new(file)).map_err(broken)?;
+        let mut names = archive.file_names().filter_map(|name| Some(name.ok()?.into_owned()));
+        let pickle = names.find(|name| name == "data.pkl" || name.ends_with("/data.pkl"));
+        drop(names);
+        let pickle = pickle.ok_or_else(|| mistake("not a checkpoint of PyTorch's: it has no data.pkl".to_owned()))?;
+        let root = pickle.trim_end_matches("data.pkl").to_owned();
+        let order = read_entry(&mut archive, &format!("{root}byteorder"));
+        if order.is_ok_and(|order| order.starts_with(b"big")) {
+            return Err(mistake("its numbers are big-endian, which is not supported".to_owned()));
+        }
+        let bytes = read_entry(&mut archive, &pickle).map_err(mistake)?;
+        let pickle = Pickle::parse(&bytes).map_err(mistake)?;
+        let mut state = State::default();
+        state.find(&pickle).map_err(mistake)?;
+        let State { tensors, labels, .. } = state;
+        if tensors.is_empty() {
+            return Err(mistake("it holds no parameters".to_owned()).with_hint(
+                "expected a state dict, alone or as `model_state`, `state_dict` or `model`, or a pickled YOLOv5",
+            ));
+        }
+        Ok(Self { archive, root, tensors, labels })
+    }
+
+    /// A tensor's numbers, row-major. The error says what is wrong with it.
+    pub(super) fn read(&mut self, tensor: &Tensor) -> Result<Vec<f32>, String> {
+        let size = match tensor.kind {
+            Kind::Float => 4,
+            Kind::Half | Kind::BFloat16 => 2,
+            Kind::Double => 8,
+            Kind::Whole => return Err("holds whole numbers".to_owned()),
+        };
+        let bytes = read_entry(&mut self.archive, &format!("{}data/{}", self.root, tensor.storage))?;
+        let past = || format!("points past its storage of {} bytes", bytes.len());
+        let last = tensor.last().filter(|last| *last < tensor.count && *last < bytes.len() / size).ok_or_else(past)?;
+        let number = |index: usize| {
+            let raw = &bytes[index * size..][..size];
+            match (tensor.kind, raw) {
+                (Kind::Float, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
+                (Kind::BFloat16, &[a, b]) => f32::from_le_bytes([0, 0, a, b]),
+                (Kind::Half, &[a, b]) => half_to_f32(u16::from_le_bytes([a, b])),
+                (_, raw) => raw.try_into().map_or(f32::NAN, |raw| f64::from_le_bytes(raw) as f32),
+            }
+        };
+        let mut values = Vec::with_capacity(tensor.shape.iter().product());
+        let mut position = vec![0; tensor.shape.len()];
+        let mut index = tensor.offset;
+        loop {
+            values.push(number(index.min(last)));
+            // Counts on the last axis, and carries.
+            let Some(axis) = (0..position.len()).rev().find(|&axis| position[axis] + 1 < tensor.shape[axis]) else {
+                return Ok(values);
+            };
+            for later in axis + 1..position.len() {
+                index -= position[later] * tensor.stride[later];
+                position[later] = 0;
+            }
+            position[axis] += 1;
+            index += tensor.stride[axis];
+        }
+    }
+}
+
+impl Tensor {
+    /// The last of its numbers in the storage; none where it has none or lies nowhere.
+    fn last(&self) -> Option<usize> {
+        self.shape.iter().zip(&self.stride).try_fold(self.offset, |last, (&length, &stride)| {
+            last.checked_add(length.checked_sub(1)?.checked_mul(stride)?)
+        })
+    }
+}
+
+/// An entry as it is stored. Compressed ones are refused by the archive: PyTorch writes none, and a bomb would be one.
+fn read_entry(archive: &mut ZipArchive<BufReader<File>>, name: &str) -> Result<Vec<u8>, String> {
+    let entry = archive.by_name(name).map_err(|error| format!("cannot be read at `{name}`: {error}"))?;
+    let size = entry.size();
+    if entry.compressed_size() != size {
+        return Err(format!("`{name}` is compressed, which PyTorch does not do"));
+    }
+    let mut bytes = Vec::new();
+    entry.take(size).read_to_end(&mut bytes).map_err(|error| format!("cannot be read at `{name}`: {error}"))?;
+    match bytes.len() as u64 == size {
+        true => Ok(bytes),
+        false => Err(format!("`{name}` is cut off")),
+    }
+}
+
+/// What is found in a pickle.
+#[derive(Default)]
+struct State {
+    tensors: BTreeMap<String, Tensor>,
+    labels: Option<Vec<String>>,
+    /// Modules on the way, so that a circle ends.
+    seen: BTreeSet<Id>,
+}
+
+impl State {
+    /// The averaged weights before the trained ones, as the official loaders have it.
+    fn find(&mut self, pickle: &Pickle) -> Result<(), String> {
+        let keys = ["ema", "model_state", "state_dict", "model"];
+        let part = keys.iter().filter_map(|key| pickle.get(pickle.root, key));
+        let part = part.into_iter().find(|part| *pickle.node(*part) != Node::None).unwrap_or(pickle.root);
+        match pickle.node(part) {
+            Node::Object { .. } => self.module(pickle, part, "", 0)?,
+            _ => {
+                for (name, value) in pickle.entries(part) {
+                    self.add(pickle, name.to_owned(), value)?;
+                }
+            }
+        }
+        self.labels = pickle.get(part, "names").and_then(|names| labels(pickle, names));
+        Ok(())
+    }
+
+    /// A pickled module: its parameters, its buffers, and its modules.
+    fn module(&mut self, pickle: &Pickle, module: Id, prefix: &str, depth: usize) -> Result<(), String> {
+        if depth > DEPTH_MAX || !self.seen.insert(module) {
+            return Err(format!("the modules of `{prefix}` hold each other"));
+        }
+        for part in ["_parameters", "_buffers"] {
+            for (name, value) in pickle.get(module, part).into_iter().flat_map(|part| pickle.entries(part)) {
+                self.add(pickle, format!("{prefix}{name}"), value)?;
+            }
+        }
+        for (name, inner) in pickle.get(module, "_modules").into_iter().flat_map(|part| pickle.entries(part)) {
+            self.module(pickle, inner, &format!("{prefix}{name}."), depth + 1)?;
+        }
+        // One layer may stand in two places; it may not stand in itself.
+        self.seen.remove(&module);
+        Ok(())
+    }
+
+    /// What is no tensor (a layer's absent bias, a number of the training) is passed over.
+    fn add(&mut self, pickle: &Pickle, name: String, value: Id) -> Result<(), String> {
+        let tensor = tensor(pickle, value).map_err(|problem| format!("the parameter `{name}` {problem}"))?;
+        self.tensors.extend(tensor.map(|tensor| (name, tensor)));
+        Ok(())
+    }
+}
+
+fn tensor(pickle: &Pickle, value: Id) -> Result<Option<Tensor>, String> {
+    match pickle.object(value) {
+        Some(("torch._utils _rebuild_parameter", [data, ..])) if *data != value => tensor_data(pickle, *data).map(Some),
+        Some(("torch._utils _rebuild_tensor_v2", _)) => tensor_data(pickle, value).map(Some),
+        _ => Ok(None),
+    }
+}
+
+fn tensor_data(pickle: &Pickle, value: Id) -> Result<Tensor, String> {
+    let strange = || "is put together in no known way".to_owned();
+    let Some(("torch._utils _rebuild_tensor_v2", [storage, offset, shape, stride, ..])) = pickle.object(value) else {
+        return Err(strange());
+    };
+    let Node::Persistent(storage) = pickle.node(*storage) else { return Err(strange()) };
+    // ('storage', class, key, location, numbers)
+    let Some([_, class, key, _, count]) = pickle.list(*storage) else { return Err(strange()) };
+    let Node::Global(class) = pickle.node(*class) else { return Err(strange()) };
+    let kind = match class.as_str() {
+        "torch FloatStorage" => Kind::Float,
+        "torch HalfStorage" => Kind::Half,
+        "torch BFloat16Storage" => Kind::BFloat16,
+        "torch DoubleStorage" => Kind::Double,
+        _ => Kind::Whole,
+    };
+    let length = |id: Id| pickle.int(id).and_then(|number| usize::try_from(number).ok());
+    let lengths = |id: Id| pickle.list(id)?.iter().map(|&id| length(id)).collect::<Option<Vec<_>>>();
+    let tensor = Tensor {
+        storage: pickle.text(*key).ok_or_else(strange)?.to_owned(),
+        kind,
+        count: length(*count).ok_or_else(strange)?,
+        offset: length(*offset).ok_or_else(strange)?,
+        shape: lengths(*shape).ok_or_else(strange)?,
+        stride: lengths(*stride).ok_or_else(strange)?,
+    };
+    let is_within = tensor.last().is_some_and(|last| last < tensor.count) || tensor.shape.contains(&0);
+    match is_within && tensor.shape.len() == tensor.stride.len() {
+        true => Ok(tensor),
+        false => Err(format!("points past its storage of {} numbers", tensor.count)),
+    }
+}
+
+/// A list of names, or a dictionary from numbers to names.
+fn labels(pickle: &Pickle, names: Id) -> Option<Vec<String>> {
+    let ids: Vec<Id> = match pickle.node(names) {
+        Node::List(names) => names.clone(),
+        Node::Dict(entries) => {
+            let numbered = entries.iter().map(|(key, name)| Some((pickle.int(*key)?, *name)));
+            let numbered: BTreeMap<i64, Id> = numbered.collect::<Option<_>>()?;
+            let in_order = numbered.keys().copied().eq(0..numbered.len() as i64);
+            in_order.then(|| numbered.into_values().collect())?
+        }
+        _ => return None,
+    };
+    ids.into_iter().map(|id| pickle.text(id).map(ToOwned::to_owned)).collect()
+}
