@@ -15,6 +15,7 @@ use vidindex::infer::{Device, DeviceChoice};
 use vidindex::job::Precision;
 use vidindex::zoo::inspect::ModelInfo;
 use vidindex::zoo::lower::Lowering;
+use vidindex::zoo::registry::{self, MODELS};
 use vidindex::zoo::{self, BuildOptions, Network};
 
 const ROUNDS: usize = 9;
@@ -48,8 +49,8 @@ fn main() {
         [] => name == "slowfast-r50-8x8",
         asked => asked.iter().any(|asked| asked == name || asked == "all"),
     };
-    for model in zoo::models().into_iter().filter(|model| is_asked(model.name)) {
-        let lowerings = match model.network {
+    for model in MODELS.iter().filter(|model| is_asked(model.name)) {
+        let lowerings = match registry::network(model.name).unwrap() {
             Network::SlowFast(..) => &Lowering::ALL[..],
             Network::Yolov5(_) => &[Lowering::Plain],
         };

@@ -139,7 +139,7 @@ What the engine is told of the tasks stands in the job file, e.g. [engine.slurm]
         #[arg(long)]
         json: bool,
     },
-    /// Write and look at models.
+    /// List, download, write and look at models.
     #[command(subcommand)]
     Models(models::Command),
     /// Check what is installed and reachable, and say what mends the rest.
@@ -294,7 +294,7 @@ async fn run(cli: Cli) -> Result<u8> {
             context.submit(&job, plan.options(), engine, run.as_deref(), dry_run).await
         }
         Command::Status { job, run, watch, json } => show_status(&job.load()?, run.as_deref(), watch, json).await,
-        Command::Models(command) => command.run(context.onnxruntime.as_deref()),
+        Command::Models(command) => command.run(&context).await,
         Command::Doctor { job, set } => {
             let job = job.map(|path| Job::load(&path, &set)).transpose()?;
             Ok(if doctor::check(context.onnxruntime.as_deref(), job.as_ref()).await { 0 } else { 1 })

@@ -1,5 +1,7 @@
 //! What a person or a log is told: tracing's lines, progress while it runs, and the table at the end.
 
+mod transfer;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
@@ -15,6 +17,7 @@ use crate::decode::Totals;
 use crate::error::VideoErrorKind;
 use crate::tables::{VideoRow, VideoStatus};
 use crate::work::batch::Usage;
+pub use transfer::Transfer;
 
 /// Failures that the closing table shows by name.
 const FAILURES_SHOWN: usize = 10;

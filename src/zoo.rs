@@ -4,10 +4,13 @@
 pub mod checkpoint;
 pub mod descriptor;
 pub mod graph;
+pub mod half;
 pub mod inspect;
 pub mod labels;
 pub mod lower;
 pub mod onnx;
+pub mod pull;
+pub mod registry;
 pub mod slowfast;
 pub mod weights;
 pub mod yolov5;
@@ -45,6 +48,8 @@ pub struct BuildOptions {
     pub lowering: Lowering,
     /// SlowFast: what the descriptor says that its logits are turned into scores by, in place of what is usual.
     pub activation: Option<Activation>,
+    /// Weights are stored as 16-bit floats: half the file.
+    pub half: bool,
 }
 
 /// What `models build` wrote.
@@ -60,17 +65,6 @@ pub struct BuiltModel {
     pub descriptor: Descriptor,
 }
 
-/// A model that `models build` can write.
-#[derive(Debug, Clone)]
-pub struct ZooModel {
-    /// Its name.
-    pub name: &'static str,
-    /// One line for people.
-    pub summary: &'static str,
-    /// Its network.
-    pub network: Network,
-}
-
 /// A network and its settings.
 #[derive(Debug, Clone)]
 pub enum Network {
@@ -80,45 +74,13 @@ pub enum Network {
     Yolov5(yolov5::Config),
 }
 
-/// The models that `models build` can write, the default ones first. A SlowFast's name may go on with options.
-pub fn models() -> Vec<ZooModel> {
-    let slowfasts = [
-        ("slowfast-r50-8x8", "actions in 64-frame clips; 34.5 M parameters"),
-        ("slowfast-r50-4x16", "the same from half as many Slow frames"),
-        ("slowfast-r101-8x8", "twice as deep"),
-        ("slowfast-r101-16x8", "twice as deep, actions in 128-frame clips"),
-        ("slowfast-r101-16x8-nl", "the same with non-local blocks: the paper's best"),
-        ("slowfast-r50-8x8-ava", "actions of each person in 64-frame clips"),
-        ("slowfast-tiny", "R50 8x8 with an eighth of the channels at 64 pixels: for trying out a job"),
-        ("slowfast-tiny-ava", "the same for each person"),
-        ("slow-r50-8x8", "the Slow pathway alone"),
-        ("slow-r50-4x16", "the same from half as many frames"),
-        ("slow-r50-4x16-ava", "the same for each person"),
-        ("fast-r50-32x2", "the Fast pathway alone: small and fast"),
-    ];
-    let mut models: Vec<ZooModel> = (slowfasts.into_iter())
-        .filter_map(|(name, summary)| Some(ZooModel { name, summary, network: Network::of_slowfast(name)? }))
-        .collect();
-    for (name, letter, summary) in [
-        ("yolov5n", 'n', "objects in pictures; 1.9 M parameters"),
-        ("yolov5s", 's', "objects in pictures; 7.2 M parameters"),
-        ("yolov5m", 'm', "objects in pictures; 21 M parameters"),
-        ("yolov5l", 'l', "objects in pictures; 47 M parameters"),
-        ("yolov5x", 'x', "objects in pictures; 87 M parameters"),
-    ] {
-        let config = yolov5::Config::of_size(letter);
-        models.extend(config.map(|config| ZooModel { name, summary, network: Network::Yolov5(config) }));
-    }
-    models
-}
-
 /// Writes the model of this name, and its descriptor beside it. Each file appears whole or not at all.
 ///
 /// # Errors
 /// When there is no such model (the message names the nearest), the weights are another model's, or the files cannot be
 /// written.
 pub fn build(name: &str, options: &BuildOptions) -> Result<BuiltModel> {
-    let mut network = find(name)?;
+    let mut network = registry::network(name)?;
     network.apply(options)?;
     match &options.weights {
         Some(path) => write(&network, name, options, &mut SafeTensors::read(path)?),
@@ -135,7 +97,7 @@ pub fn build(name: &str, options: &BuildOptions) -> Result<BuiltModel> {
 /// missing, misshapen or too many, or the files cannot be written.
 pub fn convert(path: &Path, arch: Option<&str>, options: &BuildOptions) -> Result<BuiltModel> {
     let mut checkpoint = Checkpoint::open(path)?;
-    let mut network = checkpoint.network(arch.map(find).transpose()?)?;
+    let mut network = checkpoint.network(arch.map(registry::network).transpose()?)?;
     let mut options = options.clone();
     if options.labels.is_none() {
         options.labels = checkpoint.labels().map(Labels::of_names);
@@ -158,7 +120,10 @@ pub fn convert(path: &Path, arch: Option<&str>, options: &BuildOptions) -> Resul
 fn write(network: &Network, name: &str, options: &BuildOptions, weights: &mut dyn Weights) -> Result<BuiltModel> {
     let model = network.graph(weights)?;
     let lowering = network.lowering(options);
-    let content = Bytes::from(lower::lower(model, lowering).encode_to_vec());
+    let model = lower::lower(model, lowering);
+    let model = if options.half { half::halve(model) } else { model };
+    let content = Bytes::from(model.encode_to_vec());
+    drop(model);
     let is_file = options.out.extension().is_some_and(|extension| extension == "onnx");
     let onnx = if is_file { options.out.clone() } else { options.out.join(format!("{name}.onnx")) };
     let toml = Descriptor::path(&onnx);
@@ -171,24 +136,7 @@ fn write(network: &Network, name: &str, options: &BuildOptions, weights: &mut dy
     Ok(BuiltModel { onnx, toml, info, descriptor })
 }
 
-fn find(name: &str) -> Result<Network> {
-    let models = models();
-    let names: Vec<&str> = models.iter().map(|model| model.name).collect();
-    let list = names.join(", ");
-    let distance = |other: &&str| strsim::damerau_levenshtein(&name.to_lowercase(), other);
-    let nearest = names.iter().copied().min_by_key(distance).unwrap_or_default();
-    let listed = models.into_iter().find(|model| model.name == name).map(|model| model.network);
-    listed.or_else(|| Network::of_slowfast(name)).ok_or_else(|| {
-        Error::usage(format!("no model `{name}` in the zoo: did you mean `{nearest}`?"))
-            .with_hint(format!("the models are {list}. A SlowFast's name may go on: {}", slowfast::OPTIONS))
-    })
-}
-
 impl Network {
-    fn of_slowfast(name: &str) -> Option<Self> {
-        slowfast::named(name).map(|(config, sampling_rate)| Self::SlowFast(config, sampling_rate))
-    }
-
     fn apply(&mut self, options: &BuildOptions) -> Result<()> {
         match self {
             Self::SlowFast(config, _) => {
@@ -374,22 +322,6 @@ mod tests {
         assert_eq!(built.info.outputs[0].to_string(), "output0 float32[batch, 252, 85]");
         std::fs::remove_file(&built.toml).unwrap();
         assert_eq!(Descriptor::for_model(&built.info).unwrap(), built.descriptor);
-    }
-
-    #[test]
-    fn every_listed_name_is_a_network() {
-        let models = models();
-        assert_eq!(models.len(), 17);
-        assert!(models.iter().all(|model| find(model.name).is_ok()));
-        assert!(find("slowfast-r101-16x8-ttoc-grey-ava").is_ok());
-    }
-
-    #[test]
-    fn an_unknown_name_gets_the_nearest_and_the_list() {
-        let error = build("yolo5n", &BuildOptions::default()).unwrap_err();
-        assert_eq!(error.to_string(), "no model `yolo5n` in the zoo: did you mean `yolov5n`?");
-        assert!(error.hint().unwrap().contains("slowfast-r50-8x8, "));
-        assert_eq!(error.exit_code(), 2);
     }
 
     #[test]

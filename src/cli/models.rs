@@ -1,20 +1,56 @@
-//! `vidindex models`: writing models and looking at them.
+//! `vidindex models`: listing, downloading, writing models and looking at them.
+
+mod list;
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
+use super::Context;
 use crate::error::Result;
 use crate::infer::session::Runtime;
 use crate::infer::{Device, DeviceChoice};
 use crate::job::Precision;
+use crate::telemetry::Transfer;
 use crate::zoo::descriptor::{Activation, Descriptor, Labels};
 use crate::zoo::inspect::ModelInfo;
 use crate::zoo::lower::Lowering;
+use crate::zoo::pull::{self, Mirror};
+use crate::zoo::registry::{self, Official};
 use crate::zoo::{self, BuildOptions};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// List the models: what is here, sizes, published accuracy, licences.
+    #[command(after_help = "Examples:\n  vidindex models list\n  vidindex models list --json | jq -r '.[].name'")]
+    List {
+        /// Where to look for what is here.
+        #[arg(short, long, default_value = "models")]
+        out: PathBuf,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Download an official checkpoint and write its model.
+    #[command(after_help = "Examples:
+  vidindex models pull slowfast-r50-8x8
+  vidindex models pull yolov5s --mirror https://models.example.org/zoo/
+
+Checkpoints are kept in $XDG_CACHE_HOME/vidindex (~/.cache/vidindex). A download that was cut goes on where it was; the
+SHA-256 is recorded the first time and compared ever after. Proxies: HTTPS_PROXY, HTTP_PROXY, NO_PROXY.
+Nothing is ever downloaded by another command.")]
+    Pull {
+        /// Its name in `models list`, or its publisher's (SLOWFAST_8x8_R50).
+        name: String,
+        /// A site's own copy, where files of the publishers' names lie: http(s)://, file:// or a directory.
+        #[arg(long, value_name = "URL", env = "VIDINDEX_MIRROR")]
+        mirror: Option<Mirror>,
+        /// Leave it at the checkpoint, and print its path.
+        #[arg(long)]
+        checkpoint_only: bool,
+        #[command(flatten)]
+        target: Target,
+    },
     /// Write a model as an ONNX file, and its description beside it.
     #[command(after_help = "Example:\n  vidindex models build slowfast-r50-8x8 --out models\n
 Without --weights the weights are random: the graph and its speed are real, its labels mean nothing.")]
@@ -80,33 +116,65 @@ pub(super) struct Target {
     /// SlowFast: what turns the output into scores, where own classes need another than the model's own.
     #[arg(long, value_enum)]
     activation: Option<Activation>,
+    /// Store the weights as 16-bit floats: half the file, the same results but for rounding.
+    #[arg(long)]
+    half: bool,
 }
 
 impl Target {
     fn options(self, onnxruntime: Option<&Path>) -> Result<BuildOptions> {
-        let Self { out, labels, side, activation, lowering, device } = self;
+        let Self { out, labels, side, activation, lowering, device, half } = self;
         let lowering = self::lowering(&lowering, &device, onnxruntime)?;
         let labels = labels.as_deref().map(Labels::read).transpose()?;
-        Ok(BuildOptions { out, labels, side, activation, lowering, ..BuildOptions::default() })
+        Ok(BuildOptions { out, labels, side, activation, lowering, half, ..BuildOptions::default() })
     }
 }
 
 impl Command {
     /// Gives the exit code.
-    pub(super) fn run(self, onnxruntime: Option<&Path>) -> Result<u8> {
+    pub(super) async fn run(self, context: &Context) -> Result<u8> {
         match self {
+            Self::List { out, json } => list::print(&out, json),
+            Self::Pull { name, mirror, checkpoint_only, target } => {
+                let (name, official) = registry::official(&name)?;
+                let checkpoint = pull(name, &official, mirror.as_ref(), context).await?;
+                if checkpoint_only {
+                    println!("{}", checkpoint.display());
+                    return Ok(0);
+                }
+                let mut options = target.options(context.onnxruntime.as_deref())?;
+                if options.out.extension().is_none_or(|extension| extension != "onnx") {
+                    options.out = options.out.join(format!("{name}.onnx"));
+                }
+                println!("{}", zoo::convert(&checkpoint, Some(name), &options)?.onnx.display());
+            }
             Self::Build { name, seed, weights, target } => {
-                let options = BuildOptions { seed, weights, ..target.options(onnxruntime)? };
+                let options = BuildOptions { seed, weights, ..target.options(context.onnxruntime.as_deref())? };
                 println!("{}", zoo::build(&name, &options)?.onnx.display());
             }
             Self::Convert { file, arch, target } => {
-                let built = zoo::convert(&file, arch.as_deref(), &target.options(onnxruntime)?)?;
+                let options = target.options(context.onnxruntime.as_deref())?;
+                let built = zoo::convert(&file, arch.as_deref(), &options)?;
                 println!("{}", built.onnx.display());
             }
             Self::Inspect { file, json } => inspect(&file, json)?,
         }
         Ok(0)
     }
+}
+
+/// The official checkpoint of a model, in the cache.
+async fn pull(name: &str, official: &Official, mirror: Option<&Mirror>, context: &Context) -> Result<PathBuf> {
+    if official.licence == registry::AGPL {
+        tracing::warn!(
+            licence = official.licence,
+            "the weights of {name} are licensed under the {}: read what it asks of those who distribute or serve what \
+             is made with them",
+            official.licence
+        );
+    }
+    let mut transfer = Transfer::start(official.file, context.format, context.quiet);
+    pull::pull(official, mirror, &pull::cache()?, &mut transfer).await
 }
 
 /// The lowering of this name, or the fastest on the device of this name.

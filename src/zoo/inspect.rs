@@ -252,10 +252,16 @@ fn made_by(graph: &GraphProto, output: TensorInfo) -> TensorInfo {
 
 /// A network's parameters and multiply-adds, to be noted in what it is lowered to.
 pub(super) fn counts(graph: &GraphProto) -> Vec<StringStringEntryProto> {
-    let counts = [(NOTED_PARAMETERS, Some(parameters(graph))), (NOTED_MULTIPLY_ADDS, multiply_adds(graph))];
+    let (parameters, multiply_adds) = count(graph);
+    let counts = [(NOTED_PARAMETERS, Some(parameters)), (NOTED_MULTIPLY_ADDS, multiply_adds)];
     let entry =
         |(key, count): (&str, Option<u64>)| Some(StringStringEntryProto { key: key.into(), value: count?.to_string() });
     counts.into_iter().filter_map(entry).collect()
+}
+
+/// A network's parameters, and its multiply-adds where they are known.
+pub(super) fn count(graph: &GraphProto) -> (u64, Option<u64>) {
+    (parameters(graph), multiply_adds(graph))
 }
 
 fn noted(model: &ModelProto, key: &str) -> Option<u64> {
@@ -274,7 +280,12 @@ fn parameters(graph: &GraphProto) -> u64 {
 /// None as soon as one result's shape is unknown.
 fn multiply_adds(graph: &GraphProto) -> Option<u64> {
     let weights = graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor.dims.as_slice()));
-    let weights: HashMap<&str, &[i64]> = weights.collect();
+    let mut weights: HashMap<&str, &[i64]> = weights.collect();
+    // Weights stored as 16-bit floats.
+    for cast in graph.node.iter().filter(|node| node.op_type == "Cast") {
+        let dims = cast.input.first().and_then(|stored| weights.get(stored.as_str()).copied());
+        weights.extend(cast.output.first().map(String::as_str).zip(dims));
+    }
     let values = graph.value_info.iter().chain(&graph.output);
     let values: HashMap<&str, TensorInfo> = values.map(|info| (info.name.as_str(), tensor_info(info))).collect();
     let of_node = |node: &NodeProto| {
@@ -320,8 +331,7 @@ mod tests {
     }
 
     fn count(model: ModelProto) -> (u64, Option<u64>) {
-        let graph = model.graph.unwrap();
-        (parameters(&graph), multiply_adds(&graph))
+        super::count(&model.graph.unwrap())
     }
 
     #[test]

@@ -82,6 +82,31 @@ pub enum Head {
     Raw,
 }
 
+/// What a name may go on with, for people.
+pub const OPTIONS: &str =
+    "6 (a fourth grid: yolov5s6), -v5 (as of releases 4.0 and 5.0), -raw (heads before the sigmoid)";
+
+/// The network of this name: `yolov5` and a letter, and options. None where the name is no such.
+pub fn named(name: &str) -> Option<Config> {
+    let mut parts = name.strip_prefix("yolov5")?.split('-');
+    let size = parts.next()?;
+    let mut letters = size.trim_end_matches('6').chars();
+    let mut config = Config::of_size(letters.next()?)?;
+    match (letters.next(), size.len()) {
+        (None, 1) => {}
+        (None, 2) => config = config.p6(),
+        _ => return None,
+    }
+    for part in parts {
+        match part {
+            "v5" => config.generation = Generation::V5,
+            "raw" => config.head = Head::Raw,
+            _ => return None,
+        }
+    }
+    Some(config)
+}
+
 impl Config {
     /// The official size of this letter (`n`, `s`, `m`, `l`, `x`) for COCO at 640x640, of the last generation.
     pub fn of_size(letter: char) -> Option<Self> {
@@ -444,6 +469,18 @@ pub(crate) fn ends_shortcut(layer: &str) -> bool {
 mod tests {
     use super::*;
     use crate::zoo::weights::RandomWeights;
+
+    #[test]
+    fn a_name_says_size_grids_generation_and_head() {
+        let s = Config::of_size('s').unwrap();
+        assert_eq!(named("yolov5s"), Some(s.clone()));
+        assert_eq!(named("yolov5s6"), Some(s.clone().p6()));
+        let old = Config { generation: Generation::V5, head: Head::Raw, ..s.p6() };
+        assert_eq!(named("yolov5s6-v5-raw"), Some(old));
+        for name in ["yolov5", "yolov5q", "yolov5s66", "yolov56", "yolov5sn", "yolov5s-v7", "yolov5s-", "slowfast"] {
+            assert_eq!(named(name), None, "{name}");
+        }
+    }
 
     #[test]
     fn channels_and_repeats_round_as_the_official_ones_do() {

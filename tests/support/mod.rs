@@ -7,6 +7,7 @@
 pub(crate) mod bucket;
 pub(crate) mod line;
 pub(crate) mod s3;
+pub(crate) mod site;
 pub(crate) mod slurm;
 pub(crate) mod tables;
 

@@ -106,9 +106,8 @@ impl Torch {
             let Some(axis) = (0..position.len()).rev().find(|&axis| position[axis] + 1 < tensor.shape[axis]) else {
                 return Ok(values);
             };
-            for later in axis + 1..position.len() {
-                index -= position[later] * tensor.stride[later];
-                position[later] = 0;
+            for (steps, stride) in position.iter_mut().zip(&tensor.stride).skip(axis + 1) {
+                index -= std::mem::take(steps) * stride;
             }
             position[axis] += 1;
             index += tensor.stride[axis];

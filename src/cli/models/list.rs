@@ -1,0 +1,53 @@
+//! `vidindex models list`.
+
+use std::path::Path;
+
+use crate::zoo::registry::{MODELS, Official};
+
+/// A table for people, or JSON for machines. `out` is where models are looked for.
+pub(super) fn print(out: &Path, json: bool) {
+    let here = |name: &str| Some(out.join(format!("{name}.onnx"))).filter(|path| path.is_file());
+    if json {
+        let official = |official: Official| {
+            let accuracy = official.accuracy.iter().map(|&(metric, percent)| (metric.to_owned(), percent.into()));
+            serde_json::json!({
+                "url": format!("{}{}", official.base, official.file),
+                "licence": official.licence,
+                "accuracy_percent": accuracy.collect::<serde_json::Map<_, _>>(),
+            })
+        };
+        let models = MODELS.iter().map(|model| {
+            serde_json::json!({
+                "name": model.name,
+                "summary": model.summary,
+                "here": here(model.name),
+                "parameters": model.parameters,
+                "multiply_adds": model.multiply_adds,
+                "official": model.official.map(official),
+            })
+        });
+        println!("{:#}", models.collect::<serde_json::Value>());
+        return;
+    }
+    println!(
+        "{:22} {:4} {:>10} {:>9}  {:10} accuracy, in percent",
+        "name", "here", "parameters", "mul-adds", "licence"
+    );
+    for model in MODELS {
+        let here = if here(model.name).is_some() { "yes" } else { "" };
+        let parameters = model.parameters as f64 / 1e6;
+        let multiply_adds = model.multiply_adds.map(|count| format!("{:.2} G", count as f64 / 1e9)).unwrap_or_default();
+        let (licence, accuracy) = match model.official {
+            Some(official) => (official.licence, accuracy(&official)),
+            None => ("", "no official weights".into()),
+        };
+        let sizes = format!("{parameters:8.2} M {multiply_adds:>9}");
+        println!("{:22} {here:4} {sizes}  {licence:10} {accuracy}", model.name);
+    }
+}
+
+/// `Kinetics-400 top-1 76.9, Kinetics-400 top-5 92.7`
+fn accuracy(official: &Official) -> String {
+    let figures = official.accuracy.iter().map(|(metric, percent)| format!("{metric} {percent:.1}"));
+    figures.collect::<Vec<_>>().join(", ")
+}

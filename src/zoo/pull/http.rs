@@ -1,0 +1,156 @@
+//! One file by HTTP into a part on disk, picked up where an earlier attempt or process left it.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use reqwest::header::{CONTENT_RANGE, ETAG, HeaderMap, IF_RANGE, LAST_MODIFIED, RANGE};
+use reqwest::{Client, Response, StatusCode};
+use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
+
+use super::{Part, unwritable};
+use crate::error::{Error, Result};
+use crate::telemetry::Transfer;
+
+const TRIES: u32 = 4;
+/// Before the second try; doubled before each one after it.
+const WAIT: Duration = Duration::from_millis(500);
+/// For a connection with its TLS handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+/// For the next bytes.
+const READ_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Downloads what is missing of the part; gives the URL.
+pub(super) async fn download(url: &str, part: &Part, transfer: &mut Transfer) -> Result<String> {
+    let failed = |why: &str| {
+        Error::failed(format!("{url}: cannot be downloaded: {why}")).with_hint(
+            "what has come is kept: the same command goes on from there; --mirror takes a copy from elsewhere",
+        )
+    };
+    let client = client().map_err(|error| failed(&chain(&error)))?;
+    let mut wait = WAIT;
+    for _ in 1..TRIES {
+        match attempt(&client, url, part, transfer).await {
+            Ok(()) => return Ok(url.to_owned()),
+            Err(Stop::Final(error)) => return Err(error),
+            Err(Stop::Passing(why)) => tracing::warn!(url, error = why, "download interrupted, trying again"),
+        }
+        tokio::time::sleep(wait).await;
+        wait *= 2;
+    }
+    match attempt(&client, url, part, transfer).await {
+        Ok(()) => Ok(url.to_owned()),
+        Err(Stop::Final(error)) => Err(error),
+        Err(Stop::Passing(why)) => Err(failed(&why)),
+    }
+}
+
+fn client() -> reqwest::Result<Client> {
+    // The one that the stores use; it is there already where another client was built before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder()
+        .user_agent(concat!("vidindex/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(READ_TIMEOUT)
+        .build()
+}
+
+/// Why an attempt ended early.
+enum Stop {
+    /// May go better the next time.
+    Passing(String),
+    /// Will not.
+    Final(Error),
+}
+
+impl From<reqwest::Error> for Stop {
+    fn from(error: reqwest::Error) -> Self {
+        Self::Passing(chain(&error.without_url()))
+    }
+}
+
+async fn attempt(client: &Client, url: &str, part: &Part, transfer: &mut Transfer) -> Result<(), Stop> {
+    let unwritable = |error: std::io::Error| Stop::Final(unwritable(&part.path, &error));
+    let mut file = tokio::fs::File::from_std(part.file.try_clone().map_err(unwritable)?);
+    let mut length = file.metadata().await.map_err(unwritable)?.len();
+    let mut request = client.get(url);
+    match validator(part, url) {
+        Some(validator) if length > 0 => {
+            request = request.header(RANGE, format!("bytes={length}-"));
+            if !validator.is_empty() {
+                request = request.header(IF_RANGE, validator);
+            }
+        }
+        // Of another source, or from nowhere.
+        _ => length = 0,
+    }
+    let mut response = request.send().await?;
+    let range = content_range(response.headers());
+    match response.status() {
+        StatusCode::PARTIAL_CONTENT if range.is_some_and(|(first, _)| first == Some(length)) => {}
+        StatusCode::RANGE_NOT_SATISFIABLE if range == Some((None, Some(length))) => return Ok(()),
+        StatusCode::OK => length = 0,
+        // An answer to another question: without a source the next one asks for the whole.
+        StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => {
+            let _ = std::fs::remove_file(&part.from);
+            return Err(Stop::Passing("the server gave another range than it was asked for".into()));
+        }
+        status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+            return Err(Stop::Passing(format!("the server says {status}")));
+        }
+        status => {
+            let error = Error::failed(format!("{url}: the server says {status}"));
+            return Err(Stop::Final(error.with_hint("--mirror takes a copy of the file from elsewhere")));
+        }
+    }
+    if length == 0 {
+        let from = format!("{url}\n{}\n", own_validator(&response));
+        std::fs::write(&part.from, from).map_err(unwritable)?;
+    }
+    let total = response.content_length().map(|left| length + left);
+    file.set_len(length).await.map_err(unwritable)?;
+    file.seek(std::io::SeekFrom::Start(length)).await.map_err(unwritable)?;
+    transfer.at(length, total);
+    while let Some(bytes) = response.chunk().await? {
+        file.write_all(&bytes).await.map_err(unwritable)?;
+        // Without this, what came last would be lost with the process.
+        file.flush().await.map_err(unwritable)?;
+        length += bytes.len() as u64;
+        transfer.at(length, total);
+    }
+    if total.is_some_and(|total| total != length) {
+        return Err(Stop::Passing(format!("it ended after {length} of {} bytes", total.unwrap_or_default())));
+    }
+    file.sync_all().await.map_err(unwritable)
+}
+
+/// What tells whether the file at this URL is still the one that the part is of; empty where the server said nothing.
+/// None where the part is of another URL.
+fn validator(part: &Part, url: &str) -> Option<String> {
+    let from = std::fs::read_to_string(&part.from).ok()?;
+    let (from, validator) = from.split_once('\n')?;
+    (from == url).then(|| validator.trim_end().to_owned())
+}
+
+/// Only a strong ETag may guard a range.
+fn own_validator(response: &Response) -> &str {
+    let header = |name| response.headers().get(name)?.to_str().ok();
+    header(ETAG).filter(|etag| !etag.starts_with("W/")).or_else(|| header(LAST_MODIFIED)).unwrap_or_default()
+}
+
+/// First byte and length of the whole file, as far as `Content-Range` says them: `bytes 5-9/10`, `bytes */10`.
+fn content_range(headers: &HeaderMap) -> Option<(Option<u64>, Option<u64>)> {
+    let (range, whole) = headers.get(CONTENT_RANGE)?.to_str().ok()?.strip_prefix("bytes ")?.split_once('/')?;
+    let first = range.split_once('-').and_then(|(first, _)| first.parse().ok());
+    Some((first, whole.parse().ok()))
+}
+
+/// An error with its causes: the outermost alone says little.
+fn chain(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
