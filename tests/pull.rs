@@ -182,6 +182,16 @@ async fn another_file_than_the_first_time_is_refused() {
 }
 
 #[tokio::test]
+async fn a_web_page_is_no_checkpoint() {
+    let scratch = Scratch::new();
+    let site = Site::start(b"<html>log in</html>");
+    site.conduct().content_type = "text/html; charset=utf-8";
+    let error = pull(&site.url(), &scratch.path("cache")).await.unwrap_err().to_string();
+    assert!(error.ends_with("the server gives a web page in the file's place"), "{error}");
+    assert!(!scratch.path("cache/yolov5n.pt.sha256").exists());
+}
+
+#[tokio::test]
 async fn a_mirror_may_be_a_folder() {
     let (content, scratch) = (bytes(1, 1000), Scratch::new());
     let mirror = scratch.path("mirror");

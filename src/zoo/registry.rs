@@ -12,7 +12,7 @@ pub struct ZooModel {
     pub summary: &'static str,
     /// Its parameters, batch norms folded.
     pub parameters: u64,
-    /// Multiply-adds of one inference, of a clip or a picture. None where they depend on the number of persons.
+    /// Multiply-adds of one inference, of a clip or a picture. None where frames may have any size.
     pub multiply_adds: Option<u64>,
     /// Its trained weights, where they are published.
     pub official: Option<Official>,

@@ -11,6 +11,8 @@ pub(crate) struct Conduct {
     /// The file; none is a 404.
     pub(crate) content: Option<Vec<u8>>,
     pub(crate) etag: Option<String>,
+    /// What it says that the file is.
+    pub(crate) content_type: &'static str,
     /// `Range` is taken for what it is; else every answer is whole.
     pub(crate) ranges: bool,
     /// The next answers are cut after so many bytes.
@@ -36,6 +38,7 @@ impl Site {
         let conduct = Conduct {
             content: Some(content.to_vec()),
             etag: Some("\"first\"".into()),
+            content_type: "application/octet-stream",
             ranges: true,
             ..Conduct::default()
         };
@@ -96,7 +99,8 @@ fn answer(mut stream: TcpStream, conduct: &Mutex<Conduct>) -> std::io::Result<()
         if let Some(etag) = &conduct.etag {
             reply.push_str(&format!("ETag: {etag}\r\n"));
         }
-        reply.push_str(&format!("Content-Length: {}\r\nConnection: close\r\n\r\n", whole - start));
+        let (kind, length) = (conduct.content_type, whole - start);
+        reply.push_str(&format!("Content-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"));
         let mut body = content[start..].to_vec();
         let cut = conduct.cuts.pop_front();
         body.truncate(cut.unwrap_or(body.len()));

@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_RANGE, ETAG, HeaderMap, IF_RANGE, LAST_MODIFIED, RANGE};
+use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, IF_RANGE, LAST_MODIFIED, RANGE};
 use reqwest::{Client, Response, StatusCode};
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
@@ -84,6 +84,11 @@ async fn attempt(client: &Client, url: &str, part: &Part, transfer: &mut Transfe
         _ => length = 0,
     }
     let mut response = request.send().await?;
+    let is_page = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+    if response.status().is_success() && is_page {
+        let error = Error::failed(format!("{url}: the server gives a web page in the file's place"));
+        return Err(Stop::Final(error.with_hint("a proxy or a portal may be in the way; or give --mirror")));
+    }
     let range = content_range(response.headers());
     match response.status() {
         StatusCode::PARTIAL_CONTENT if range.is_some_and(|(first, _)| first == Some(length)) => {}
