@@ -214,6 +214,24 @@ fn a_checkpoint_says_its_classes_and_what_is_wrong_with_it() {
     assert!(error.contains("10 classes") && error.contains("80 labels"), "{error}");
 }
 
+#[test]
+fn a_pulled_checkpoint_becomes_a_model() {
+    let Some(reference) = reference() else { return };
+    let scratch = Scratch::new();
+    let mirror = reference.join("models");
+    let out = scratch.path("models");
+    let output = vidindex(["models", "pull", "yolov5n", "--mirror", mirror.to_str().unwrap(), "--half", "--out"])
+        .arg(&out)
+        .env("XDG_CACHE_HOME", scratch.path("cache"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(stderr(&output).contains("AGPL-3.0"), "{}", said(&output));
+    let bytes = std::fs::metadata(out.join("yolov5n.onnx")).unwrap().len();
+    assert!((3_500_000..4_500_000).contains(&bytes), "{bytes}");
+    assert!(out.join("yolov5n.toml").exists() && scratch.path("cache/vidindex/yolov5n.pt").exists());
+}
+
 /// An archive as PyTorch writes one: a pickle, and raw numbers.
 fn archive(path: &Path, entries: &[(&str, &[u8])]) {
     let mut zip = zip::ZipWriter::new(std::fs::File::create(path).unwrap());
