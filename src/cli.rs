@@ -349,7 +349,7 @@ impl Context {
         // A device that is not there must be known before anything is listed.
         self.runtime(job)?;
         let (models, planned, output) = self.plan(job, options, false).await?;
-        if planned.shards.is_empty() {
+        if planned.run.shards == 0 {
             return self.nothing_to_do(&planned);
         }
         planned.write(&*output).await?;
@@ -439,7 +439,7 @@ impl Context {
             }
             None => {
                 let (_, planned, output) = self.plan(&job, options, dry_run).await?;
-                if planned.shards.is_empty() {
+                if planned.run.shards == 0 {
                     return self.nothing_to_do(&planned);
                 }
                 if dry_run {

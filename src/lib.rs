@@ -23,8 +23,8 @@
 //! 5. Video bytes are hostile. Demuxing, decoding and scaling happen in a child process (the same binary, re-executed)
 //!    which has no network, no credentials and no files. A crash, a hang or a memory blow-up costs that one video, which
 //!    gets a row that says so.
-//! 6. Every queue is bounded; memory does not grow with a video's length or the archive's size (the planner's listing is
-//!    the exception as yet).
+//! 6. Every queue is bounded; memory does not grow with a video's length or the archive's size (but for
+//!    32 bytes that the planner keeps of each video that is indexed already).
 //! 7. Only `store/` names AWS, only `decode/` names FFmpeg, only `infer/` names ONNX Runtime.
 
 pub mod cli;
@@ -35,6 +35,7 @@ pub mod error;
 pub mod infer;
 pub mod job;
 pub mod plan;
+mod scratch;
 pub mod seal;
 pub mod status;
 pub mod store;

@@ -1,17 +1,20 @@
 //! Planning: which videos of the archive are to be indexed, cut into shards of like size. Lists the input, leaves out
 //! what an earlier run indexed, and writes the plan that every worker reads.
 //!
-//! The plan is made in memory, some hundred bytes for each video: the coordinator is the one process of a job whose
-//! memory follows the size of the archive.
+//! Memory does not hold the listing: videos are sorted on the scratch disk, cut as they are merged, and written to a
+//! scratch file, which [`Plan::write`] uploads.
 
 mod indexed;
 mod list;
 pub mod manifest;
 mod shard;
+mod sort;
+mod table;
 #[cfg(test)]
 pub(crate) mod testing;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use bytesize::ByteSize;
@@ -21,12 +24,16 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::job::Job;
+use crate::scratch::Scratch;
 use crate::store::Store;
 use crate::tables::escape_into;
 pub use crate::tables::shard_id;
 use crate::zoo::inspect::hex;
 use indexed::{Earlier, Indexed};
 pub use manifest::RunRecord;
+use shard::{Cut, Load};
+use sort::Sorter;
+use table::PlanWriter;
 
 /// One video to index, as it was listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +69,7 @@ impl VideoObject {
             escape_into(&mut path, value);
             path.push('/');
         }
-        path.push_str(&format!("dt={}", self.last_modified.format("%Y-%m-%d")));
+        path.push_str(&format!("dt={}", self.last_modified.date_naive()));
         path
     }
 }
@@ -225,23 +232,22 @@ pub struct Skipped {
     pub own_output: Group,
 }
 
-/// What a run is going to do. Nothing is written before [`Plan::write`].
-#[derive(Debug, Clone, PartialEq)]
+/// What a run is going to do. Nothing is written to the output before [`Plan::write`].
+#[derive(Debug)]
 pub struct Plan {
     /// As it will stand in `job.json`.
     pub run: RunRecord,
-    /// Every video to index, each once. Empty where there is nothing to do.
-    pub shards: Vec<Shard>,
     /// What is left out.
     pub skipped: Skipped,
     /// Objects listed below the input, of whatever kind.
     pub objects_seen: u64,
+    videos: Arranged,
 }
 
-/// Lists the input, leaves out what the output already has, and cuts the rest into shards. Writes nothing.
+/// Lists the input, leaves out what the output already has, and cuts the rest into shards.
 ///
 /// # Errors
-/// Where the input cannot be listed, or the output's `videos` table cannot be read.
+/// Where the input cannot be listed, the output's `videos` table cannot be read, or the scratch disk is full.
 pub async fn plan(
     job: &Job,
     models: &PlanModels,
@@ -252,23 +258,22 @@ pub async fn plan(
     let fingerprint = job.fingerprint(&models.hashes());
 
     let indexed = if options.reindex { Indexed::default() } else { Indexed::read(output, &fingerprint).await? };
-    let listing = list::list(&job.input, input, output).await?;
-    let mut skipped = listing.skipped;
-    let mut videos = listing.videos;
-    videos.retain(|video| {
-        let group = match indexed.earlier(video) {
-            None => return true,
-            Some(Earlier::Failed) if options.retry_failed => return true,
+    let mut draft = Draft::new(job.run.shard_bytes)?;
+    let take = |video: VideoObject, skipped: &mut Skipped| {
+        let group = match indexed.earlier(&video) {
+            None => return draft.add(&video),
+            Some(Earlier::Failed) if options.retry_failed => return draft.add(&video),
             Some(Earlier::Failed) => &mut skipped.failed_before,
             Some(Earlier::Done) => &mut skipped.already_indexed,
         };
         group.add(&video.key, video.size_bytes);
-        false
-    });
+        Ok(())
+    };
+    let listing = list::list(&job.input, input, output, take).await?;
+    drop(indexed);
 
-    let count = videos.len() as u64;
-    let bytes = videos.iter().map(|video| video.size_bytes).sum();
-    let shards = shard::cut(videos, job.run.shard_bytes);
+    let (count, bytes) = (draft.videos, draft.bytes);
+    let videos = draft.arrange(input)?;
     let created_at = Utc::now().trunc_subsecs(6);
     let run = RunRecord {
         run_id: RunId::new(created_at),
@@ -277,13 +282,73 @@ pub async fn plan(
         fingerprint,
         actions_model: models.actions.clone(),
         persons_model: models.persons.clone(),
-        shards: u32::try_from(shards.len())
-            .map_err(|_| Error::usage("the plan has more shards than fit: make run.shard_bytes larger"))?,
+        shards: videos.shards,
         videos: count,
         bytes,
         job: job.clone(),
     };
-    Ok(Plan { run, shards, skipped, objects_seen: listing.objects_seen })
+    Ok(Plan { run, skipped: listing.skipped, objects_seen: listing.objects_seen, videos })
+}
+
+/// Videos as they are listed, on their way to shards.
+struct Draft {
+    scratch: Scratch,
+    sorter: Sorter,
+    shard_bytes: u64,
+    load: Load,
+    videos: u64,
+    bytes: u64,
+}
+
+/// The videos of all shards, in a scratch file.
+#[derive(Debug)]
+struct Arranged {
+    table: PathBuf,
+    shards: u32,
+    largest_shard_bytes: u64,
+    /// The first and the last of when they were modified.
+    modified: Option<(DateTime<Utc>, DateTime<Utc>)>,
+    /// Holds `table`.
+    _scratch: Scratch,
+}
+
+impl Draft {
+    fn new(shard_bytes: u64) -> Result<Self> {
+        let scratch = Scratch::new()?;
+        let sorter = Sorter::new(scratch.path())?;
+        Ok(Self { scratch, sorter, shard_bytes, load: Load::default(), videos: 0, bytes: 0 })
+    }
+
+    fn add(&mut self, video: &VideoObject) -> Result<()> {
+        self.load.add(video.size_bytes, self.shard_bytes);
+        self.videos += 1;
+        self.bytes += video.size_bytes;
+        self.sorter.push(video)
+    }
+
+    /// Videos of one partition come to lie together, so that a shard writes few files; among them the key decides, which
+    /// is unique. So the shards are the same in whatever order the videos were listed.
+    fn arrange(self, input: &dyn Store) -> Result<Arranged> {
+        let mut table = PlanWriter::new(self.scratch.path())?;
+        let mut cut = Cut::new(self.load, self.shard_bytes);
+        let mut modified: Option<(DateTime<Utc>, DateTime<Utc>)> = None;
+        let too_many = |_| Error::usage("the plan has more shards than fit: make run.shard_bytes larger");
+        let mut sorted = self.sorter.finish()?;
+        while let Some(video) = sorted.next(input)? {
+            let at = video.last_modified;
+            modified = modified.map(|(first, last)| (first.min(at), last.max(at))).or(Some((at, at)));
+            // The table counts them in 32 bits with a sign.
+            let shard = i32::try_from(cut.place(video.size_bytes)).map_err(too_many)?;
+            table.push(shard.unsigned_abs(), video)?;
+        }
+        Ok(Arranged {
+            table: table.finish()?,
+            shards: u32::try_from(cut.shards()).map_err(too_many)?,
+            largest_shard_bytes: cut.largest(),
+            modified,
+            _scratch: self.scratch,
+        })
+    }
 }
 
 impl Plan {
@@ -292,7 +357,7 @@ impl Plan {
     /// # Errors
     /// Where the output cannot be written, or a run of the same name is there.
     pub async fn write(&self, output: &dyn Store) -> Result<()> {
-        manifest::write(output, &self.run, &self.shards).await?;
+        manifest::write(output, &self.run, &self.videos.table).await?;
         let RunRecord { run_id, videos, bytes, shards, .. } = &self.run;
         tracing::info!(%run_id, videos, bytes, shards, "planned");
         Ok(())
@@ -327,17 +392,12 @@ impl fmt::Display for Plan {
         if self.nothing_matched() {
             write!(f, "{}", self.nothing_matched_message())?;
         } else {
-            let shards = counted(self.shards.len() as u64, "shard");
+            let shards = counted(u64::from(self.run.shards), "shard");
             write!(f, "{}, {} to index, in {shards}", counted(*videos, "video"), human(*bytes))?;
-            let largest = self.shards.iter().map(Shard::size_bytes).max();
-            if let Some(largest) = largest {
-                let goal = human(job.run.shard_bytes);
-                write!(f, " (the largest {}; run.shard_bytes is {goal})", human(largest))?;
-            }
-            let days: Vec<_> = self.shards.iter().flat_map(|shard| &shard.videos).map(|v| v.last_modified).collect();
-            if let (Some(first), Some(last)) = (days.iter().min(), days.iter().max()) {
-                let day = |time: &DateTime<Utc>| time.format("%Y-%m-%d").to_string();
-                write!(f, "\nlast modified {} to {}", day(first), day(last))?;
+            if let Some((first, last)) = self.videos.modified {
+                let (largest, goal) = (human(self.videos.largest_shard_bytes), human(job.run.shard_bytes));
+                write!(f, " (the largest {largest}; run.shard_bytes is {goal})")?;
+                write!(f, "\nlast modified {} to {}", first.date_naive(), last.date_naive())?;
             }
         }
         let skipped = &self.skipped;
@@ -371,7 +431,7 @@ fn counted(count: u64, noun: &str) -> String {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::indexed::testing::{VideoRow, videos_table};
-    use super::testing::{MemoryStore, job, video};
+    use super::testing::{MemoryStore, archive, job, video};
     use super::*;
     use proptest::prelude::*;
 
@@ -389,8 +449,23 @@ mod tests {
         plan(&job(), &models(), input, output, options).await.unwrap()
     }
 
-    fn keys(plan: &Plan) -> Vec<&str> {
-        plan.shards.iter().flat_map(|shard| &shard.videos).map(|video| video.key.as_str()).collect()
+    /// What a worker will read of it.
+    async fn shards(plan: &Plan) -> Vec<Shard> {
+        let output = MemoryStore::new("s3://written/");
+        plan.write(&output).await.unwrap();
+        let (record, file) = manifest::read(&output, &plan.run.run_id).await.unwrap();
+        assert_eq!(record, plan.run);
+        let mut shards = Vec::new();
+        for index in 0..record.shards {
+            shards.push(file.shard(&output, index).await.unwrap());
+        }
+        assert_eq!(shards.iter().map(|shard| shard.videos.len() as u64).sum::<u64>(), record.videos);
+        assert_eq!(shards.iter().map(Shard::size_bytes).sum::<u64>(), record.bytes);
+        shards
+    }
+
+    async fn keys(plan: &Plan) -> Vec<String> {
+        shards(plan).await.into_iter().flat_map(|shard| shard.videos).map(|video| video.key).collect()
     }
 
     /// A row of what `stores` lists, as a run of the same job would have written it.
@@ -410,10 +485,9 @@ mod tests {
         let run = &plan.run.run_id;
         let prefix = format!("_vidindex/runs/{run}");
         assert_eq!(output.keys(), [format!("{prefix}/job.json"), format!("{prefix}/plan.parquet")]);
-        let (record, file) = manifest::read(&output, run).await.unwrap();
-        assert_eq!(record, plan.run);
-        assert_eq!(file.shards().unwrap(), plan.shards);
-        assert_eq!(manifest::read_shard(&output, run, 1).await.unwrap(), plan.shards[1]);
+        let shards = shards(&plan).await;
+        assert_eq!(keys(&plan).await, ["a.mp4", "b.mp4", "c.mp4"]);
+        assert_eq!(manifest::read_shard(&output, run, 1).await.unwrap(), shards[1]);
         assert_eq!(manifest::runs(&output).await.unwrap().last(), Some(run));
     }
 
@@ -423,7 +497,7 @@ mod tests {
         let rows = [row("done.mp4", 1, "ok"), row("partial.mp4", 2, "partial"), row("changed.mp4", 99, "ok")];
         output.put("videos/dt=2026-11-01/part-r-000000.parquet", videos_table(&rows)).await.unwrap();
         let plan = planned(&input, &output, PlanOptions::default()).await;
-        assert_eq!(keys(&plan), ["changed.mp4", "new.mp4"]);
+        assert_eq!(keys(&plan).await, ["changed.mp4", "new.mp4"]);
         assert_eq!(plan.skipped.already_indexed.examples, ["done.mp4", "partial.mp4"]);
         let all = planned(&input, &output, PlanOptions { reindex: true, ..Default::default() }).await;
         assert_eq!(all.run.videos, 4);
@@ -435,10 +509,10 @@ mod tests {
         let rows = [row("bad.mp4", 1, "failed"), row("mended.mp4", 99, "failed")];
         output.put("videos/part-r-000000.parquet", videos_table(&rows)).await.unwrap();
         let plan = planned(&input, &output, PlanOptions::default()).await;
-        assert_eq!(keys(&plan), ["mended.mp4"]);
+        assert_eq!(keys(&plan).await, ["mended.mp4"]);
         assert_eq!((plan.skipped.failed_before.count, plan.skipped.failed_before.bytes), (1, 1));
         let plan = planned(&input, &output, PlanOptions { retry_failed: true, ..Default::default() }).await;
-        assert_eq!(keys(&plan), ["bad.mp4", "mended.mp4"]);
+        assert_eq!(keys(&plan).await, ["bad.mp4", "mended.mp4"]);
     }
 
     #[tokio::test]
@@ -464,7 +538,7 @@ mod tests {
             output.put("videos/0.parquet", videos_table(first)).await.unwrap();
             output.put("videos/dt=1/1.parquet", videos_table(second)).await.unwrap();
             let plan = planned(&input, &output, PlanOptions::default()).await;
-            assert_eq!(keys(&plan), ["c.mp4"]);
+            assert_eq!(keys(&plan).await, ["c.mp4"]);
             assert_eq!(plan.skipped.already_indexed.examples, ["a.mp4", "d.mp4"]);
             assert_eq!(plan.skipped.failed_before.examples, ["b.mp4"]);
         }
@@ -485,14 +559,12 @@ mod tests {
     async fn an_archive_without_videos_says_what_was_looked_for() {
         let (input, output) = stores(&[("a.txt", 1), ("b.txt", 1)]);
         let plan = planned(&input, &output, PlanOptions::default()).await;
-        assert!(plan.nothing_matched() && plan.shards.is_empty());
+        assert!(plan.nothing_matched() && plan.run.shards == 0);
         let text = plan.to_string();
         assert!(
             text.starts_with("no video in s3://archive/2026/: 2 objects seen, none matches include = [\"**/*.{mp4,")
         );
-        plan.write(&output).await.unwrap();
-        let (_, file) = manifest::read(&output, &plan.run.run_id).await.unwrap();
-        assert_eq!(file.shards().unwrap(), []);
+        assert_eq!(shards(&plan).await, []);
     }
 
     #[tokio::test]
@@ -557,6 +629,31 @@ mod tests {
             prop_assert_eq!(path(&a) == path(&b), a == b);
             prop_assert_eq!(path(&a).matches('/').count(), 2);
             prop_assert!(path(&a).split('/').all(|part| part.matches('=').count() == 1));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn shards_are_the_same_in_whatever_order_the_videos_come_and_in_order_themselves(
+            (videos, shuffled) in archive().prop_flat_map(|v| (Just(v.clone()), Just(v).prop_shuffle())),
+            size in 1_u64..30_000,
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let input = MemoryStore::new("s3://archive/2026/");
+            let cut = |videos: &[VideoObject]| {
+                let mut draft = Draft::new(size).unwrap();
+                videos.iter().for_each(|video| draft.add(video).unwrap());
+                let (count, bytes) = (draft.videos, draft.bytes);
+                let videos = draft.arrange(&input).unwrap();
+                let run = manifest::testing::record(videos.shards, count, bytes);
+                runtime.block_on(shards(&Plan { run, skipped: Skipped::default(), objects_seen: count, videos }))
+            };
+            let cut_once = cut(&videos);
+            prop_assert_eq!(&cut_once, &cut(&shuffled));
+            let planned: Vec<_> = cut_once.into_iter().flat_map(|shard| shard.videos).collect();
+            let mut expected = videos;
+            expected.sort_by_key(|video| (video.partition_path(), video.key.clone()));
+            prop_assert_eq!(planned, expected);
         }
     }
 

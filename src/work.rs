@@ -7,7 +7,6 @@ pub mod encode;
 pub mod fetch;
 pub mod key_frames;
 pub mod models;
-mod scratch;
 pub mod video;
 
 use std::collections::BTreeMap;
@@ -21,6 +20,7 @@ use crate::error::{Error, Failure, Result};
 use crate::infer::session::Runtime;
 use crate::plan::manifest::PlanFile;
 use crate::plan::{RunRecord, Shard};
+use crate::scratch::Scratch;
 use crate::store::Store;
 use crate::tables::Provenance;
 use crate::telemetry::{self, Closing, Progress};
@@ -28,7 +28,6 @@ use attempt::Attempt;
 use commit::{Committed, ShardTotals};
 use encode::ShardEncoder;
 use models::{JobModels, OpenModels};
-use scratch::Scratch;
 use video::{Indexer, VideoRows};
 
 /// Attempts at a shard while the store is away; then the task gives up, and the engine tries again.
@@ -108,13 +107,13 @@ impl Worker {
             if commit::is_committed(&*self.output, self.run.run_id.as_str(), index).await? {
                 committed_before += 1;
             } else {
-                let shard = plan.shard(index)?;
+                let shard = plan.shard(&*self.output, index).await?;
                 self.progress.expect(shard.videos.len() as u64, shard.size_bytes());
                 to_do.push(index);
             }
         }
         for index in to_do {
-            let shard = plan.shard(index)?;
+            let shard = plan.shard(&*self.output, index).await?;
             let opened = match &opened {
                 Some(opened) => opened,
                 None => opened.insert(self.open(runtime)?),
@@ -174,11 +173,7 @@ impl Worker {
 
     async fn attempt(&self, shard: &Shard, told: &Attempt, opened: &Opened) -> Result<f64, Failure> {
         let started = Instant::now();
-        let io = |error: std::io::Error| {
-            Error::failed(format!("failed to make a scratch directory: {error}"))
-                .with_hint("set TMPDIR to a directory with free space")
-        };
-        let scratch = Scratch::new(&std::env::temp_dir()).map_err(io)?;
+        let scratch = Scratch::new()?;
         let provenance = Provenance {
             run_id: self.run.run_id.to_string(),
             shard: shard.index,

@@ -1,7 +1,7 @@
 //! What earlier runs indexed, read from the output's `videos` table: the rows of this fingerprint, the latest of each
 //! video.
 
-use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::compute::cast;
@@ -18,6 +18,9 @@ use crate::store::{Store, StoreErrorKind};
 /// Files read at the same time.
 const READS_MAX: usize = 16;
 
+/// Rows that are added before earlier ones of the same videos are dropped.
+const ROWS_MIN: usize = 1 << 20;
+
 const COLUMNS: [&str; 6] = ["video_id", "etag", "status", "fingerprint", "indexed_at", "run_id"];
 
 /// How an unchanged video fared before.
@@ -29,38 +32,45 @@ pub(super) enum Earlier {
     Failed,
 }
 
-/// By `video_id`, the latest row that this fingerprint made. Rows of other fingerprints do not count: jobs that share
-/// an output would otherwise index everything again in turn.
+/// Of each video the latest row that this fingerprint made, in 32 bytes. Rows of other fingerprints do not count: jobs
+/// that share an output would otherwise index everything again in turn.
 #[derive(Debug, Default)]
 pub(super) struct Indexed {
-    rows: HashMap<String, Row>,
+    /// Once read, one for each video, by `id`.
+    rows: Vec<Row>,
+    /// How many of `rows` were left when they were last settled.
+    settled: usize,
+    runs: Vec<String>,
 }
 
-#[derive(Debug)]
+/// `id` and `etag` are hashes: two videos of one id are indexed in turn with each run, of which there is one chance in
+/// 400,000 among ten million.
+#[derive(Debug, Clone, Copy)]
 struct Row {
-    /// Microseconds of the Unix epoch, then the run: the later row wins.
-    order: (i64, String),
-    etag: String,
+    id: u64,
+    etag: u64,
+    /// Microseconds of the Unix epoch.
+    time: i64,
+    /// Position in `runs`: of two rows of one time, the later run's wins.
+    run: u32,
     earlier: Earlier,
 }
 
 impl Indexed {
     /// Reads every Parquet file of the `videos` table. An output without one is an empty index.
     pub(super) async fn read(output: &dyn Store, fingerprint: &str) -> Result<Self> {
-        let files: Vec<String> = output
+        let reads = output
             .list("videos/")
             .try_filter_map(async |object| Ok(Some(object.key).filter(|key| is_table_file(key))))
-            .try_collect()
-            .await?;
-        let count = files.len();
-        let mut reads = futures::stream::iter(files)
             .map(async |key| {
+                let key = key?;
                 let bytes = output.get(&key).await;
-                (key, bytes)
+                Ok::<_, Error>((key, bytes))
             })
             .buffer_unordered(READS_MAX);
-        let mut indexed = Self::default();
-        while let Some((key, bytes)) = reads.next().await {
+        let mut reads = std::pin::pin!(reads);
+        let (mut indexed, mut files) = (Self::default(), 0);
+        while let Some((key, bytes)) = reads.try_next().await? {
             match bytes {
                 Ok(bytes) => indexed.add_file(bytes, fingerprint).map_err(|problem| {
                     Error::failed(format!("cannot read {} as a table of indexed videos: {problem}", output.uri(&key)))
@@ -70,8 +80,10 @@ impl Indexed {
                 Err(error) if error.kind == StoreErrorKind::NotFound => {}
                 Err(error) => return Err(error.into()),
             }
+            files += 1;
         }
-        tracing::debug!(files = count, videos = indexed.rows.len(), "read what is indexed");
+        indexed.settle();
+        tracing::debug!(files, videos = indexed.rows.len(), "read what is indexed");
         Ok(indexed)
     }
 
@@ -80,7 +92,9 @@ impl Indexed {
         if self.rows.is_empty() {
             return None;
         }
-        self.rows.get(&video.video_id()).filter(|row| row.etag == video.etag).map(|row| row.earlier)
+        let id = short_id(&video.video_id())?;
+        let row = self.rows.binary_search_by_key(&id, |row| row.id).ok().map(|at| self.rows[at])?;
+        (row.etag == hash(&video.etag)).then_some(row.earlier)
     }
 
     fn add_file(&mut self, file: Bytes, fingerprint: &str) -> Result<(), String> {
@@ -101,22 +115,59 @@ impl Indexed {
         let runs = text_column(batch, "run_id")?;
         let times = time_column(batch, "indexed_at")?;
         for row in 0..batch.num_rows() {
+            let Some(id) = short_id(value(&ids, row)) else { continue };
             if value(&fingerprints, row) != fingerprint {
                 continue;
             }
             let time = if times.is_null(row) { i64::MIN } else { times.value(row) };
-            let order = (time, value(&runs, row).to_owned());
             let earlier = match value(&statuses, row) {
                 "ok" | "partial" => Earlier::Done,
                 _ => Earlier::Failed,
             };
-            let id = value(&ids, row);
-            if self.rows.get(id).is_none_or(|known| known.order < order) {
-                self.rows.insert(id.to_owned(), Row { order, etag: value(&etags, row).to_owned(), earlier });
-            }
+            let run = self.run(value(&runs, row))?;
+            self.rows.push(Row { id, etag: hash(value(&etags, row)), time, run, earlier });
+        }
+        if self.rows.len() >= 2 * self.settled.max(ROWS_MIN) {
+            self.settle();
         }
         Ok(())
     }
+
+    /// Sorts the rows, and keeps the latest of each video.
+    fn settle(&mut self) {
+        let runs = &self.runs;
+        self.rows.sort_unstable_by(|a, b| {
+            (a.id, a.time).cmp(&(b.id, b.time)).then_with(|| runs[a.run as usize].cmp(&runs[b.run as usize]))
+        });
+        self.rows.dedup_by(|later, kept| {
+            let same = later.id == kept.id;
+            if same {
+                *kept = *later;
+            }
+            same
+        });
+        self.settled = self.rows.len();
+    }
+
+    /// The position of a run, which is mostly the one of the row before.
+    fn run(&mut self, run: &str) -> Result<u32, String> {
+        let at = self.runs.iter().rposition(|known| known == run).unwrap_or_else(|| {
+            self.runs.push(run.to_owned());
+            self.runs.len() - 1
+        });
+        u32::try_from(at).map_err(|error| error.to_string())
+    }
+}
+
+/// The first 64 of an id's 128 bits; none for what is no id.
+fn short_id(video_id: &str) -> Option<u64> {
+    u64::from_str_radix(video_id.get(..16)?, 16).ok()
+}
+
+fn hash(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn is_table_file(key: &str) -> bool {

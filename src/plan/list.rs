@@ -8,17 +8,22 @@ use crate::error::Result;
 use crate::job::{Input, glob_set};
 use crate::store::{ObjectMeta, Store};
 
-/// The videos below an input, in no particular order, and what is there besides.
+/// What is below an input besides videos.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
-    pub(super) videos: Vec<VideoObject>,
     pub(super) skipped: Skipped,
     /// Folder markers (keys that end in `/`) are not counted.
     pub(super) objects_seen: u64,
 }
 
-/// Lists everything below `input`. An empty object is a video too: its row will say what is wrong with it.
-pub(super) async fn list(job: &Input, input: &dyn Store, output: &dyn Store) -> Result<Listing> {
+/// Lists everything below `input`; gives each video to `take`, in no particular order. An empty object is a video too:
+/// its row will say what is wrong with it.
+pub(super) async fn list(
+    job: &Input,
+    input: &dyn Store,
+    output: &dyn Store,
+    mut take: impl FnMut(VideoObject, &mut Skipped) -> Result<()>,
+) -> Result<Listing> {
     let include = glob_set(&job.include)?;
     let exclude = glob_set(&job.exclude)?;
     let own = OwnOutput::of(input, output);
@@ -38,17 +43,18 @@ pub(super) async fn list(job: &Input, input: &dyn Store, output: &dyn Store) -> 
         } else if exclude.is_match(&key) {
             skipped.excluded.add(&key, size_bytes);
         } else {
-            listing.videos.push(VideoObject {
+            let video = VideoObject {
                 uri: input.uri(&key),
                 partition: job.partition.as_ref().map(|partition| partition.columns(&key)).unwrap_or_default(),
                 key,
                 size_bytes,
                 etag,
                 last_modified: last_modified.trunc_subsecs(6),
-            });
+            };
+            take(video, skipped)?;
         }
     }
-    tracing::debug!(objects = listing.objects_seen, videos = listing.videos.len(), "listed the input");
+    tracing::debug!(objects = listing.objects_seen, "listed the input");
     Ok(listing)
 }
 
@@ -94,24 +100,40 @@ mod tests {
     use crate::job::Partition;
     use crate::plan::testing::{MemoryStore, job};
 
-    fn keys(listing: &Listing) -> Vec<&str> {
-        let mut keys: Vec<_> = listing.videos.iter().map(|video| video.key.as_str()).collect();
+    /// A listing together with its videos.
+    struct Listed {
+        videos: Vec<VideoObject>,
+        listing: Listing,
+    }
+
+    fn keys(listed: &Listed) -> Vec<&str> {
+        let mut keys: Vec<_> = listed.videos.iter().map(|video| video.key.as_str()).collect();
         keys.sort_unstable();
         keys
     }
 
-    async fn listed(input: &Input, objects: &[&str]) -> Listing {
+    async fn listed(input: &Input, objects: &[&str]) -> Listed {
         let store = MemoryStore::new("s3://archive/2026/");
         objects.iter().for_each(|key| store.add(key, 10));
-        list(input, &store, &MemoryStore::new("s3://index/")).await.unwrap()
+        list_all(input, &store, &MemoryStore::new("s3://index/")).await
+    }
+
+    async fn list_all(job: &Input, input: &MemoryStore, output: &MemoryStore) -> Listed {
+        let mut videos = Vec::new();
+        let take = |video, _: &mut Skipped| {
+            videos.push(video);
+            Ok(())
+        };
+        let listing = list(job, input, output, take).await.unwrap();
+        Listed { videos, listing }
     }
 
     #[tokio::test]
     async fn the_default_globs_take_video_extensions_in_any_case_at_any_depth() {
-        let listing = listed(&job().input, &["a.mp4", "x/B.MKV", "x/y/c.MxF", "x/notes.txt", "x/", "mp4"]).await;
-        assert_eq!(keys(&listing), ["a.mp4", "x/B.MKV", "x/y/c.MxF"]);
-        assert_eq!(listing.objects_seen, 5);
-        assert_eq!(listing.skipped.not_included.examples, ["mp4", "x/notes.txt"]);
+        let listed = listed(&job().input, &["a.mp4", "x/B.MKV", "x/y/c.MxF", "x/notes.txt", "x/", "mp4"]).await;
+        assert_eq!(keys(&listed), ["a.mp4", "x/B.MKV", "x/y/c.MxF"]);
+        assert_eq!(listed.listing.objects_seen, 5);
+        assert_eq!(listed.listing.skipped.not_included.examples, ["mp4", "x/notes.txt"]);
     }
 
     #[tokio::test]
@@ -134,9 +156,9 @@ mod tests {
     #[tokio::test]
     async fn excluded_objects_are_counted_with_their_reason() {
         let input = Input { exclude: vec!["**/proxy/**".to_owned()], ..job().input };
-        let listing = listed(&input, &["proxy/a.mp4", "b.mp4"]).await;
-        assert_eq!(keys(&listing), ["b.mp4"]);
-        assert_eq!((listing.skipped.excluded.count, listing.skipped.excluded.bytes), (1, 10));
+        let listed = listed(&input, &["proxy/a.mp4", "b.mp4"]).await;
+        assert_eq!(keys(&listed), ["b.mp4"]);
+        assert_eq!((listed.listing.skipped.excluded.count, listed.listing.skipped.excluded.bytes), (1, 10));
     }
 
     #[tokio::test]
@@ -147,9 +169,9 @@ mod tests {
             for key in ["index/videos/a.mp4", "index/x", "old/_vidindex/runs/r/job.json", "videos/dt=1/p.parquet"] {
                 input.add(key, 1);
             }
-            let listing = list(&everything, &input, &MemoryStore::new(output)).await.unwrap();
-            assert_eq!(listing.skipped.own_output.count, own, "{output}");
-            assert_eq!(listing.videos.len() as u64 + own, 4, "{output}");
+            let listed = list_all(&everything, &input, &MemoryStore::new(output)).await;
+            assert_eq!(listed.listing.skipped.own_output.count, own, "{output}");
+            assert_eq!(listed.videos.len() as u64 + own, 4, "{output}");
         }
     }
 
@@ -157,8 +179,8 @@ mod tests {
     async fn named_groups_become_partition_columns_and_null_where_they_do_not_match() {
         let partition = Partition::new("(?<camera>cam-[^/]+)/(?:hour-(?<hour>\\d+)/)?").unwrap();
         let input = Input { partition: Some(partition), ..job().input };
-        let listing = listed(&input, &["site/cam-1/hour-07/a.mp4", "cam-2/b.mp4", "c.mp4"]).await;
-        let mut paths: Vec<_> = listing.videos.iter().map(VideoObject::partition_path).collect();
+        let listed = listed(&input, &["site/cam-1/hour-07/a.mp4", "cam-2/b.mp4", "c.mp4"]).await;
+        let mut paths: Vec<_> = listed.videos.iter().map(VideoObject::partition_path).collect();
         paths.sort_unstable();
         let null = "__HIVE_DEFAULT_PARTITION__";
         assert_eq!(
@@ -175,8 +197,8 @@ mod tests {
     async fn an_empty_object_is_a_video_too() {
         let store = MemoryStore::new("s3://archive/2026/");
         store.add("empty.mp4", 0);
-        let listing = list(&job().input, &store, &MemoryStore::new("s3://index/")).await.unwrap();
-        assert_eq!(keys(&listing), ["empty.mp4"]);
-        assert_eq!(listing.videos[0].uri, "s3://archive/2026/empty.mp4");
+        let listed = list_all(&job().input, &store, &MemoryStore::new("s3://index/")).await;
+        assert_eq!(keys(&listed), ["empty.mp4"]);
+        assert_eq!(listed.videos[0].uri, "s3://archive/2026/empty.mp4");
     }
 }

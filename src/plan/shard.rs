@@ -1,138 +1,153 @@
-//! Cutting: the videos in a fixed order, cut where the bytes run full.
-
-use super::{Shard, VideoObject};
+//! Cutting: videos that come in a fixed order, cut into shards where the bytes run full.
 
 /// No shard holds more videos than this, however small they are: what a worker keeps for a shard stays bounded.
-const VIDEOS_MAX: usize = 10_000;
+const VIDEOS_MAX: u64 = 10_000;
 
-/// Cuts `videos` into shards of about `shard_bytes`, the same ones in whatever order the videos come.
-///
-/// There are as many as the bytes need, and each gets an equal stretch of the bytes laid end to end: a video belongs
-/// to the stretch that it starts in, so no shard is larger than that stretch and its last video. A stretch in which
-/// none starts makes no shard.
-pub(super) fn cut(mut videos: Vec<VideoObject>, shard_bytes: u64) -> Vec<Shard> {
-    // Videos of one partition lie together, so that a shard writes few files. The key decides last: it is unique.
-    videos.sort_by_cached_key(|video| (video.partition_path(), video.key.clone()));
-    let total: u128 = videos.iter().map(|video| u128::from(video.size_bytes)).sum();
-    let stretches = total.div_ceil(u128::from(shard_bytes.max(1))).max(1);
-
-    let mut runs: Vec<Vec<VideoObject>> = Vec::new();
-    let mut current = None;
-    let mut before: u128 = 0;
-    for video in videos {
-        // Empty videos at the very end start at `total`: they go with the last stretch.
-        let stretch = (before * stretches).checked_div(total).unwrap_or(0).min(stretches - 1);
-        before += u128::from(video.size_bytes);
-        match runs.last_mut() {
-            Some(run) if current == Some(stretch) => run.push(video),
-            _ => runs.push(vec![video]),
-        }
-        current = Some(stretch);
-    }
-    runs.into_iter().flat_map(split_evenly).zip(0..).map(|(videos, index)| Shard { index, videos }).collect()
+/// What a video weighs in a shard: its bytes, and at least what makes [`VIDEOS_MAX`] of them a shard's fill.
+fn weight(size_bytes: u64, shard_bytes: u64) -> u64 {
+    size_bytes.max(shard_bytes.max(1).div_ceil(VIDEOS_MAX))
 }
 
-/// Keeps to [`VIDEOS_MAX`], in pieces of like count.
-fn split_evenly(videos: Vec<VideoObject>) -> Vec<Vec<VideoObject>> {
-    let pieces = videos.len().div_ceil(VIDEOS_MAX);
-    if pieces <= 1 {
-        return vec![videos];
+/// The whole of what is to be cut.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Load {
+    weight: u128,
+}
+
+impl Load {
+    /// Counts a video in.
+    pub(super) fn add(&mut self, size_bytes: u64, shard_bytes: u64) {
+        self.weight += u128::from(weight(size_bytes, shard_bytes));
     }
-    let each = videos.len().div_ceil(pieces);
-    let mut videos = videos.into_iter();
-    (0..pieces).map(|_| videos.by_ref().take(each).collect()).collect()
+}
+
+/// Cuts videos into shards of about `shard_bytes`, one video after the other.
+///
+/// There are as many stretches as the weight of all needs, and each gets an equal part of the weights laid end to end: a
+/// video belongs to the stretch that it starts in, so no shard is larger than its goal and its last video. A stretch in
+/// which none starts makes no shard.
+#[derive(Debug)]
+pub(super) struct Cut {
+    shard_bytes: u64,
+    total: u128,
+    stretches: u128,
+    before: u128,
+    current: Option<u128>,
+    shards: u64,
+    shard_size: u64,
+    largest: u64,
+}
+
+impl Cut {
+    pub(super) fn new(load: Load, shard_bytes: u64) -> Self {
+        let stretches = load.weight.div_ceil(u128::from(shard_bytes.max(1))).max(1);
+        let total = load.weight;
+        Self { shard_bytes, total, stretches, before: 0, current: None, shards: 0, shard_size: 0, largest: 0 }
+    }
+
+    /// The shard of the next video, from 0, without gaps.
+    pub(super) fn place(&mut self, size_bytes: u64) -> u64 {
+        let stretch = (self.before * self.stretches).checked_div(self.total);
+        self.before += u128::from(weight(size_bytes, self.shard_bytes));
+        if self.current != stretch {
+            self.current = stretch;
+            self.shards += 1;
+            self.shard_size = 0;
+        }
+        self.shard_size += size_bytes;
+        self.largest = self.largest.max(self.shard_size);
+        self.shards - 1
+    }
+
+    /// Shards so far.
+    pub(super) fn shards(&self) -> u64 {
+        self.shards
+    }
+
+    /// Bytes of the largest so far.
+    pub(super) fn largest(&self) -> u64 {
+        self.largest
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::testing::video;
     use proptest::prelude::*;
 
-    /// Distinct keys over a few days and cameras, sizes from nothing to more than a shard.
-    fn archive() -> impl Strategy<Value = Vec<VideoObject>> {
-        let size = prop_oneof![Just(0_u64), 1_u64..1000, 1000_u64..20_000];
-        prop::collection::vec((size, 0_u32..3, 0_u32..3), 0..120).prop_map(|videos| {
-            videos
-                .into_iter()
-                .enumerate()
-                .map(|(n, (size_bytes, camera, day))| VideoObject {
-                    last_modified: chrono::DateTime::UNIX_EPOCH + chrono::Duration::days(i64::from(day)),
-                    partition: vec![("camera".to_owned(), camera.to_string())],
-                    ..video(&format!("{camera}/{n}.mp4"), size_bytes)
-                })
-                .collect()
-        })
+    /// The sizes of each shard's videos.
+    fn cut(sizes: &[u64], shard_bytes: u64) -> Vec<Vec<u64>> {
+        let mut load = Load::default();
+        sizes.iter().for_each(|size| load.add(*size, shard_bytes));
+        let mut cut = Cut::new(load, shard_bytes);
+        let mut shards: Vec<Vec<u64>> = Vec::new();
+        for size in sizes {
+            let shard = usize::try_from(cut.place(*size)).unwrap_or(usize::MAX);
+            assert!(shard == shards.len() || shard + 1 == shards.len(), "shards follow each other");
+            if shard == shards.len() {
+                shards.push(Vec::new());
+            }
+            shards[shard].push(*size);
+        }
+        assert_eq!(cut.shards(), shards.len() as u64);
+        assert_eq!(cut.largest(), shards.iter().map(|shard| shard.iter().sum()).max().unwrap_or(0));
+        shards
+    }
+
+    /// From nothing to more than a shard.
+    fn sizes() -> impl Strategy<Value = Vec<u64>> {
+        prop::collection::vec(prop_oneof![Just(0_u64), 1_u64..1000, 1000_u64..20_000], 0..120)
     }
 
     proptest! {
         #[test]
-        fn every_video_is_in_exactly_one_shard_and_no_shard_is_empty(videos in archive(), size in 1_u64..30_000) {
-            let shards = cut(videos.clone(), size);
-            let mut cut_keys: Vec<_> = shards.iter().flat_map(|s| &s.videos).map(|v| v.key.clone()).collect();
-            let mut keys: Vec<_> = videos.iter().map(|v| v.key.clone()).collect();
-            cut_keys.sort_unstable();
-            keys.sort_unstable();
-            prop_assert_eq!(cut_keys, keys);
-            prop_assert!(shards.iter().all(|shard| !shard.videos.is_empty()));
-            prop_assert!(shards.iter().zip(0..).all(|(shard, index)| shard.index == index));
+        fn every_video_is_in_exactly_one_shard_and_no_shard_is_empty(sizes in sizes(), goal in 1_u64..30_000) {
+            let shards = cut(&sizes, goal);
+            prop_assert_eq!(shards.concat(), sizes);
+            prop_assert!(shards.iter().all(|shard| !shard.is_empty()));
         }
 
         #[test]
-        fn the_order_of_the_listing_does_not_matter(
-            (videos, shuffled) in archive().prop_flat_map(|v| (Just(v.clone()), Just(v).prop_shuffle())),
-            size in 1_u64..30_000,
-        ) {
-            prop_assert_eq!(cut(videos, size), cut(shuffled, size));
-        }
-
-        #[test]
-        fn no_shard_is_larger_than_its_goal_and_one_video(videos in archive(), size in 1_u64..30_000) {
-            let total: u64 = videos.iter().map(|v| v.size_bytes).sum();
-            let shards = cut(videos, size);
-            prop_assert!(shards.len() as u64 <= total.div_ceil(size).max(1));
+        fn no_shard_is_larger_than_its_goal_and_one_video(sizes in sizes(), goal in 1_u64..30_000) {
+            let shards = cut(&sizes, goal);
+            let weights: u64 = sizes.iter().map(|size| weight(*size, goal)).sum();
+            prop_assert!(shards.len() as u64 <= weights.div_ceil(goal).max(1));
             for shard in shards {
-                let last = shard.videos.last().map_or(0, |v| v.size_bytes);
-                prop_assert!(shard.size_bytes() - last <= size);
+                let last = shard.last().copied().unwrap_or(0);
+                prop_assert!(shard.iter().sum::<u64>() - last <= goal);
             }
         }
 
         #[test]
-        fn small_videos_make_shards_of_like_size(count in 100_usize..400, shards in 2_u64..10) {
-            let videos = (0..count).map(|n| video(&n.to_string(), 10)).collect();
-            let cut = cut(videos, (count as u64 * 10).div_ceil(shards));
-            let sizes = cut.iter().map(Shard::size_bytes);
-            let (least, most) = (sizes.clone().min().unwrap_or(0), sizes.max().unwrap_or(0));
-            prop_assert!(most - least <= 20, "{least} to {most}");
+        fn no_shard_has_more_videos_than_the_most(
+            sizes in prop::collection::vec(0_u64..30, 0..40_000),
+            goal in 1_u64..300_000,
+        ) {
+            prop_assert!(cut(&sizes, goal).iter().all(|shard| shard.len() as u64 <= VIDEOS_MAX));
         }
 
         #[test]
-        fn rows_of_a_shard_are_in_the_order_of_partition_and_key(videos in archive(), size in 1_u64..30_000) {
-            let order: Vec<_> = cut(videos, size)
-                .into_iter()
-                .flat_map(|shard| shard.videos)
-                .map(|video| (video.partition_path(), video.key))
-                .collect();
-            prop_assert!(order.is_sorted());
+        fn small_videos_make_shards_of_like_size(count in 100_usize..400, shards in 2_u64..10) {
+            let cut = cut(&vec![10; count], (count as u64 * 10).div_ceil(shards));
+            let sizes = cut.iter().map(|shard| shard.iter().sum::<u64>());
+            let (least, most) = (sizes.clone().min().unwrap_or(0), sizes.max().unwrap_or(0));
+            prop_assert!(most - least <= 20, "{least} to {most}");
         }
     }
 
     #[test]
     fn a_multitude_of_tiny_files_is_cut_by_count() {
-        let videos = (0..25_000).map(|n| video(&format!("{n:05}"), 0)).collect();
-        let counts: Vec<_> = cut(videos, 4 << 30).iter().map(|shard| shard.videos.len()).collect();
-        assert_eq!(counts, [8334, 8334, 8332]);
+        let counts: Vec<_> = cut(&[0; 25_000], 4 << 30).iter().map(Vec::len).collect();
+        assert_eq!(counts, [8334, 8333, 8333]);
     }
 
     #[test]
     fn no_videos_make_no_shards() {
-        assert!(cut(Vec::new(), 1).is_empty());
+        assert!(cut(&[], 1).is_empty());
     }
 
     #[test]
     fn a_video_larger_than_a_shard_ends_its_shard() {
-        let videos = vec![video("a", 5), video("b", 10_000), video("c", 5)];
-        let ids: Vec<_> = cut(videos, 10).iter().map(|s| (s.id(), s.videos.len())).collect();
-        assert_eq!(ids, [("000000".to_owned(), 2), ("000001".to_owned(), 1)]);
+        assert_eq!(cut(&[5, 10_000, 5], 10), [vec![5, 10_000], vec![5]]);
     }
 }

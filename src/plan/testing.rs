@@ -10,6 +10,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
+use proptest::prelude::*;
 
 use super::VideoObject;
 use crate::job::Job;
@@ -114,6 +115,19 @@ pub(super) fn video(key: &str, size_bytes: u64) -> VideoObject {
         last_modified: "2026-11-01T12:00:00.123456Z".parse::<DateTime<Utc>>().unwrap(),
         partition: Vec::new(),
     }
+}
+
+/// Distinct keys over a few days and cameras, sizes from nothing to more than a shard.
+pub(super) fn archive() -> impl Strategy<Value = Vec<VideoObject>> {
+    let size = prop_oneof![Just(0_u64), 1_u64..1000, 1000_u64..20_000];
+    prop::collection::vec((size, 0_u32..3, 0_u32..3), 0..120).prop_map(|videos| {
+        let one = |(n, (size_bytes, camera, day)): (usize, (u64, u32, u32))| VideoObject {
+            last_modified: DateTime::UNIX_EPOCH + chrono::Duration::days(i64::from(day)),
+            partition: vec![("camera".to_owned(), camera.to_string())],
+            ..video(&format!("{camera}/{n}.mp4"), size_bytes)
+        };
+        videos.into_iter().enumerate().map(one).collect()
+    })
 }
 
 /// The smallest job.

@@ -1,4 +1,4 @@
-//! A worker's scratch directory, which is gone with the worker: one that was killed leaves it to the next to remove.
+//! A process's scratch directory, which is gone with the process: one that was killed leaves it to the next to remove.
 
 use std::fs::{self, File};
 use std::io;
@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::error::{Error, Result};
+
 const PREFIX: &str = "vidindex-";
 
 /// A directory is made before it is locked: so young a one may still be on the way.
@@ -14,15 +16,22 @@ const STALE_AFTER: Duration = Duration::from_secs(60);
 
 /// A directory of its own, removed when this is dropped.
 #[derive(Debug)]
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     directory: TempDir,
-    /// Held while the worker lives, by the kernel's account.
+    /// Held while the process lives, by the kernel's account.
     _lock: File,
 }
 
 impl Scratch {
-    /// Makes one below `parent`, and removes those there whose workers are no more.
-    pub(super) fn new(parent: &Path) -> io::Result<Self> {
+    /// Makes one in the system's folder for such (`TMPDIR`), and removes those there whose processes are no more.
+    pub(crate) fn new() -> Result<Self> {
+        Self::below(&std::env::temp_dir()).map_err(|error| {
+            Error::failed(format!("failed to make a scratch directory: {error}"))
+                .with_hint("set TMPDIR to a directory with free space")
+        })
+    }
+
+    fn below(parent: &Path) -> io::Result<Self> {
         sweep(parent);
         let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent)?;
         let lock = File::open(directory.path())?;
@@ -31,7 +40,7 @@ impl Scratch {
         Ok(Self { directory, _lock: lock })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
 }
@@ -45,7 +54,7 @@ fn sweep(parent: &Path) {
         let stale = modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > STALE_AFTER));
         if ours && stale && File::open(entry.path()).is_ok_and(|directory| directory.try_lock().is_ok()) {
             match fs::remove_dir_all(entry.path()) {
-                Ok(()) => tracing::info!(path = %entry.path().display(), "removed what a killed worker left"),
+                Ok(()) => tracing::info!(path = %entry.path().display(), "removed what a killed process left"),
                 Err(error) => tracing::debug!(path = %entry.path().display(), %error, "not removed"),
             }
         }
@@ -70,11 +79,11 @@ mod tests {
             fs::create_dir(at(name)).unwrap();
             fs::write(at(name).join("rows.parquet"), "rows").unwrap();
         }
-        let working = Scratch::new(parent.path()).unwrap();
+        let working = Scratch::below(parent.path()).unwrap();
         for path in [&at("vidindex-killed"), &at("another-programs"), working.path()] {
             make_old(path);
         }
-        let next = Scratch::new(parent.path()).unwrap();
+        let next = Scratch::below(parent.path()).unwrap();
         assert!(!at("vidindex-killed").exists());
         assert!(at("vidindex-young").exists() && at("another-programs").exists() && working.path().exists());
         let path = next.path().to_owned();
