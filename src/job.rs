@@ -54,6 +54,9 @@ pub struct Job {
 pub struct Input {
     /// `s3://bucket/prefix/` or a directory.
     pub uri: String,
+    /// `manifest.json` of an S3 Inventory report of the bucket, which is read instead of listing it.
+    #[serde(default)]
+    pub inventory: Option<String>,
     /// An object is taken where one of these matches...
     pub include: Vec<String>,
     /// ...and none of these.
@@ -249,11 +252,10 @@ fn glob(text: &str) -> Result<Glob, String> {
 
 impl Input {
     fn read(section: &Section) -> Result<Self> {
-        if section.get("inventory", "a uri", Entry::text)?.is_some() {
-            return Err(section
-                .complain("inventory", "is not supported yet")
-                .with_hint("name the bucket or the directory with `uri`: it is listed instead"));
-        }
+        let inventory = section.get("inventory", "the address of a `manifest.json`", |entry| {
+            entry.filled_text().filter(|uri| uri.ends_with(".json"))
+        })?;
+        let bucket = inventory.as_deref().and_then(inventoried_bucket).filter(|_| !section.has("uri"));
         let checked = |text: &str| glob(text).map(|_| ()).map_err(|problem| format!("has {text:?}, which {problem}"));
         let include = section.strings("include", checked)?.unwrap_or_else(|| vec![DEFAULT_INCLUDE.to_owned()]);
         if include.is_empty() {
@@ -264,12 +266,19 @@ impl Input {
         let pattern = section.get("partition", "a regular expression as a string", Entry::text)?;
         let partition = pattern.map(|text| Partition::new(&text)).transpose();
         Ok(Self {
-            uri: uri(section, "s3://archive/2026/")?,
+            uri: bucket.map_or_else(|| uri(section, "s3://archive/2026/"), Ok)?,
+            inventory,
             include,
             exclude: section.strings("exclude", checked)?.unwrap_or_default(),
             partition: partition.map_err(|problem| section.complain("partition", problem))?,
         })
     }
+}
+
+/// The whole of the bucket that a report is of, by where S3 puts it: `.../BUCKET/CONFIGURATION/TIME/manifest.json`.
+fn inventoried_bucket(inventory: &str) -> Option<String> {
+    let bucket = inventory.rsplit('/').nth(3).filter(|part| !part.is_empty() && !part.ends_with(':'))?;
+    Some(format!("s3://{bucket}/"))
 }
 
 impl Actions {
@@ -613,9 +622,24 @@ model = \"models/yolov5s.onnx\"
     }
 
     #[test]
+    fn an_inventory_says_which_bucket_it_is_of_where_it_lies_as_s3_put_it() {
+        let with = |inventory: &str, overrides: &[&str]| {
+            let text = SMALLEST.replace("uri = \"s3://archive/2026/\"", &format!("inventory = {inventory:?}"));
+            parse(&text, overrides).map(|job| job.input.uri)
+        };
+        let uri = "s3://reports/a/archive/daily/2026-11-02T01-00Z/manifest.json";
+        assert_eq!(with(uri, &[]).unwrap(), "s3://archive/");
+        assert_eq!(with(uri, &["input.uri=s3://archive/2026/"]).unwrap(), "s3://archive/2026/");
+        for elsewhere in ["s3://i/manifest.json", "s3://i/j/manifest.json"] {
+            assert!(with(elsewhere, &[]).unwrap_err().to_string().contains("`uri` is missing"));
+        }
+        assert!(
+            with("s3://reports/", &[]).unwrap_err().to_string().contains("must be the address of a `manifest.json`")
+        );
+    }
+
+    #[test]
     fn what_is_not_built_yet_is_refused_by_name() {
-        let text = refused_text("input.inventory = 's3://i/manifest.json'\noutput.uri = 'x'\npersons.model = 'm'", &[]);
-        assert!(text.contains("`inventory` in [input] is not supported yet"), "{text}");
         let text = refused("[actions]\nmodel = 'x'\nembedding = true");
         assert!(text.starts_with("jobs/demo.toml:11: `embedding` in [actions] = true is not supported yet"), "{text}");
     }

@@ -5,6 +5,7 @@
 //! scratch file, which [`Plan::write`] uploads.
 
 mod indexed;
+mod inventory;
 mod list;
 pub mod manifest;
 mod shard;
@@ -19,6 +20,7 @@ use std::str::FromStr;
 
 use bytesize::ByteSize;
 use chrono::{DateTime, NaiveDateTime, SubsecRound, Utc};
+use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -259,6 +261,10 @@ pub async fn plan(
 
     let indexed = if options.reindex { Indexed::default() } else { Indexed::read(output, &fingerprint).await? };
     let mut draft = Draft::new(job.run.shard_bytes)?;
+    let objects = match &job.input.inventory {
+        Some(uri) => inventory::list(uri, &job.store, input, draft.scratch.path()).await?,
+        None => input.list_unordered("").map_err(Error::from).boxed(),
+    };
     let take = |video: VideoObject, skipped: &mut Skipped| {
         let group = match indexed.earlier(&video) {
             None => return draft.add(&video),
@@ -269,7 +275,7 @@ pub async fn plan(
         group.add(&video.key, video.size_bytes);
         Ok(())
     };
-    let listing = list::list(&job.input, input, output, take).await?;
+    let listing = list::list(&job.input, objects, input, output, take).await?;
     drop(indexed);
 
     let (count, bytes) = (draft.videos, draft.bytes);

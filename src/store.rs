@@ -88,6 +88,11 @@ pub trait Store: std::fmt::Debug + Send + Sync {
     /// is an error, for a directory only where it is listed whole.
     fn list(&self, prefix: &str) -> BoxStream<'static, StoreResult<ObjectMeta>>;
 
+    /// The same objects in any order, from several places at once where that is faster.
+    fn list_unordered(&self, prefix: &str) -> BoxStream<'static, StoreResult<ObjectMeta>> {
+        self.list(prefix)
+    }
+
     /// The names of what lies directly below `prefix` (a folder's key ending in `/`, or empty) and has something below
     /// itself: folders, ordered by name, without their `/`. Does not look into them, however much they hold.
     async fn folders(&self, prefix: &str) -> StoreResult<Vec<String>> {

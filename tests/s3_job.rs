@@ -5,6 +5,9 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::io::Write;
+
+use md5::Digest;
 
 use support::bucket::{Bucket, comparable};
 use support::s3::set_credentials;
@@ -87,6 +90,44 @@ fn objects_that_go_or_change_after_the_plan_get_a_row_that_says_so() {
         let found = (row["status"].as_str().unwrap(), row["error_kind"].as_str().unwrap_or("none"));
         assert_eq!(found, expected, "{row:?}");
     }
+}
+
+#[test]
+fn a_report_of_the_bucket_is_taken_in_place_of_its_listing() {
+    let scratch = Scratch::new();
+    for name in ["in the+report.mp4", "since.mp4"] {
+        test_video(&scratch.videos().join(name), "160x120", "25", 1.0, &["-pix_fmt", "yuv420p"]);
+    }
+    let Some(bucket) = Bucket::with_videos(scratch) else { return };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let config = StoreConfig { endpoint: Some(bucket.server.endpoint()), ..Default::default() };
+    set_credentials();
+    let folder = "reports/archive/daily";
+    runtime.block_on(async {
+        let archive = store::open("s3://archive/", &config).await.unwrap();
+        let video = archive.head("clips/in the+report.mp4").await.unwrap();
+        let line = |key: &str| {
+            let time = video.last_modified.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+            format!("\"archive\",\"{key}\",\"{}\",\"{time}\",\"{}\"\n", video.size_bytes, video.etag)
+        };
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all((line("clips/in+the%2Breport.mp4") + &line("elsewhere/x.mp4")).as_bytes()).unwrap();
+        let data = encoder.finish().unwrap();
+        let md5: String = md5::Md5::digest(&data).iter().map(|byte| format!("{byte:02x}")).collect();
+        let manifest = serde_json::json!({
+            "sourceBucket": "archive", "fileFormat": "CSV", "fileSchema": "Bucket, Key, Size, LastModifiedDate, ETag",
+            "files": [{"key": format!("{folder}/data/1.csv.gz"), "size": data.len(), "MD5checksum": md5}],
+        });
+        let index = store::open("s3://index/", &config).await.unwrap();
+        index.put(&format!("{folder}/data/1.csv.gz"), data.into()).await.unwrap();
+        let manifest = manifest.to_string().into_bytes();
+        index.put(&format!("{folder}/2026-11-02T01-00Z/manifest.json"), manifest.into()).await.unwrap();
+    });
+    let inventory = format!("input.inventory=s3://index/{folder}/2026-11-02T01-00Z/manifest.json");
+    bucket.vidindex(&["run", "--set", &inventory], 0);
+    let rows = tables::rows(&bucket.index(), "videos");
+    let uris: Vec<_> = rows.iter().map(|row| row["uri"].as_str().unwrap()).collect();
+    assert_eq!(uris, ["s3://archive/clips/in the+report.mp4"]);
 }
 
 #[test]

@@ -77,6 +77,7 @@ macro_rules! conformance {
 conformance! {
     lists_more_keys_than_a_page_holds
     lists_below_a_prefix_only
+    lists_in_any_order_each_object_once
     names_the_folders_directly_below_a_prefix
     keeps_awkward_keys_as_they_are
     reads_ranges_at_the_edges
@@ -106,6 +107,22 @@ async fn lists_below_a_prefix_only(scene: Scene) {
     assert_eq!(listed(&scene, "a/b/").await, ["a/b/2"]);
     assert!(listed(&scene, "absent/").await.is_empty());
     assert_eq!(listed(&scene, "").await.len(), 4);
+}
+
+async fn lists_in_any_order_each_object_once(scene: Scene) {
+    // One folder that holds one: the first that branches is deeper. Then more of them than a page holds.
+    let deep = ["a/b/1", "a/b/c/2", "a/b/c/d/3", "a/b/e/4", "a/5"].map(String::from);
+    let wide: Vec<String> = (0..1100).map(|n| format!("wide/{n:04}/x")).collect();
+    let keys: Vec<String> = deep.into_iter().chain(wide).collect();
+    put_all(&scene, &keys).await;
+    for prefix in ["", "a/", "a/b/", "wide/", "wide/0007/", "absent/"] {
+        let mut found: Vec<String> =
+            scene.store.list_unordered(prefix).map_ok(|object| object.key).try_collect().await.unwrap();
+        found.sort();
+        let mut expected: Vec<_> = keys.iter().filter(|key| key.starts_with(prefix)).cloned().collect();
+        expected.sort();
+        assert_eq!(found, expected, "{prefix}");
+    }
 }
 
 async fn names_the_folders_directly_below_a_prefix(scene: Scene) {

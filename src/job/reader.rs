@@ -159,6 +159,11 @@ impl Section {
         }
     }
 
+    /// Whether the key is there.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
     /// As [`Section::get`], for a key that must be there; `example` shows it.
     pub(super) fn required<T>(
         &self,

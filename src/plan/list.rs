@@ -2,6 +2,7 @@
 
 use chrono::SubsecRound;
 use futures::TryStreamExt;
+use futures::stream::BoxStream;
 
 use super::{Skipped, VideoObject};
 use crate::error::Result;
@@ -16,10 +17,11 @@ pub(super) struct Listing {
     pub(super) objects_seen: u64,
 }
 
-/// Lists everything below `input`; gives each video to `take`, in no particular order. An empty object is a video too:
-/// its row will say what is wrong with it.
+/// Sifts the objects below `input`; gives each video to `take`. An empty object is a video too: its row will say what is
+/// wrong with it.
 pub(super) async fn list(
     job: &Input,
+    mut objects: BoxStream<'static, Result<ObjectMeta>>,
     input: &dyn Store,
     output: &dyn Store,
     mut take: impl FnMut(VideoObject, &mut Skipped) -> Result<()>,
@@ -28,7 +30,6 @@ pub(super) async fn list(
     let exclude = glob_set(&job.exclude)?;
     let own = OwnOutput::of(input, output);
     let mut listing = Listing::default();
-    let mut objects = input.list("");
     while let Some(object) = objects.try_next().await? {
         let ObjectMeta { key, size_bytes, etag, last_modified } = object;
         if key.ends_with('/') {
@@ -97,8 +98,10 @@ impl OwnOutput {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::error::Error;
     use crate::job::Partition;
     use crate::plan::testing::{MemoryStore, job};
+    use futures::StreamExt;
 
     /// A listing together with its videos.
     struct Listed {
@@ -119,12 +122,13 @@ mod tests {
     }
 
     async fn list_all(job: &Input, input: &MemoryStore, output: &MemoryStore) -> Listed {
+        let objects = input.list("").map_err(Error::from).boxed();
         let mut videos = Vec::new();
         let take = |video, _: &mut Skipped| {
             videos.push(video);
             Ok(())
         };
-        let listing = list(job, input, output, take).await.unwrap();
+        let listing = list(job, objects, input, output, take).await.unwrap();
         Listed { videos, listing }
     }
 

@@ -306,7 +306,7 @@ fn partition_of(partitions: &MapArray, row: usize) -> Result<Vec<(String, String
     Ok((0..names.len()).map(|i| (names.value(i).to_owned(), values.value(i).to_owned())).collect())
 }
 
-fn whole_number_column(batch: &RecordBatch, name: &str) -> Result<Int64Array, String> {
+pub(super) fn whole_number_column(batch: &RecordBatch, name: &str) -> Result<Int64Array, String> {
     let column = batch.column_by_name(name).ok_or_else(|| format!("it has no column `{name}`"))?;
     let column = cast(column, &DataType::Int64).map_err(|error| format!("column `{name}`: {error}"))?;
     column.as_any().downcast_ref::<Int64Array>().cloned().ok_or_else(|| format!("column `{name}` is no number"))

@@ -34,6 +34,9 @@ const DELETE_KEYS_MAX: usize = 1000;
 /// Single deletes at once, where a compatible has no `DeleteObjects`.
 const DELETES_AT_ONCE: usize = 16;
 
+/// Folders listed at the same time.
+const LISTS_MAX: usize = 16;
+
 /// A bucket's prefix as a store.
 #[derive(Debug, Clone)]
 pub(super) struct S3Store {
@@ -196,6 +199,34 @@ impl Store for S3Store {
         .boxed()
     }
 
+    /// Folder by folder where the first that branches has no more of them than a page holds: a listing's pages can only
+    /// be asked for in turn.
+    fn list_unordered(&self, prefix: &str) -> BoxStream<'static, StoreResult<ObjectMeta>> {
+        let (store, prefix) = (self.clone(), prefix.to_owned());
+        stream::once(async move {
+            let mut folder = prefix.clone();
+            let mut beside = Vec::new();
+            loop {
+                let level = store.level(&folder).await?;
+                let Some((objects, mut folders)) = level else {
+                    return Ok(stream::iter(beside).map(Ok).chain(store.list(&folder)).boxed());
+                };
+                beside.extend(objects);
+                match folders.pop() {
+                    Some(only) if folders.is_empty() => folder = only,
+                    last => {
+                        folders.extend(last);
+                        let lists = stream::iter(folders).map(move |folder| store.list(&folder));
+                        let lists = lists.flatten_unordered(LISTS_MAX);
+                        return Ok(stream::iter(beside).map(Ok).chain(lists).boxed());
+                    }
+                }
+            }
+        })
+        .try_flatten()
+        .boxed()
+    }
+
     async fn folders(&self, prefix: &str) -> StoreResult<Vec<String>> {
         let below = self.full_key(prefix);
         let mut pages = self
@@ -294,6 +325,27 @@ impl Store for S3Store {
 }
 
 impl S3Store {
+    /// The objects and folders directly below a folder, with their keys; none where they are more than a page holds.
+    async fn level(&self, folder: &str) -> StoreResult<Option<(Vec<ObjectMeta>, Vec<String>)>> {
+        let page = self
+            .quick
+            .list_objects_v2()
+            .bucket(&self.bucket)
+            .set_prefix(Some(self.full_key(folder)).filter(|prefix| !prefix.is_empty()))
+            .delimiter("/")
+            .send()
+            .await
+            .map_err(|error| self.failure(Action::List, folder, &error))?;
+        if page.is_truncated() == Some(true) {
+            return Ok(None);
+        }
+        let key =
+            |folder: &aws_sdk_s3::types::CommonPrefix| folder.prefix()?.strip_prefix(&self.prefix).map(str::to_owned);
+        let folders = page.common_prefixes().iter().filter_map(key).collect();
+        let objects = page.contents.unwrap_or_default();
+        Ok(Some((objects.into_iter().filter_map(|object| self.describe(object)).collect(), folders)))
+    }
+
     /// None for the markers that consoles leave in place of folders.
     fn describe(&self, object: aws_sdk_s3::types::Object) -> Option<ObjectMeta> {
         let key = object.key()?.strip_prefix(self.prefix.as_str())?;

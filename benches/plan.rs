@@ -1,0 +1,114 @@
+//! Planning from an S3 Inventory report, on one core: seconds and peak memory for one and for ten million objects. Memory
+//! must not grow with the archive, time must grow no faster than it.
+//!
+//! ```text
+//! cargo bench --bench plan                          1 against 10 million, some minutes and 5 GB of disk
+//! VIDINDEX_BENCH_MILLIONS=3 cargo bench --bench plan
+//! ```
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot run fails")]
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use md5::{Digest, Md5};
+
+const VIDINDEX: &str = env!("CARGO_BIN_EXE_vidindex");
+
+fn main() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("plan");
+    std::fs::create_dir_all(&folder).unwrap();
+    let built = Command::new(VIDINDEX).args(["models", "build", "yolov5n", "-q", "-o"]).arg(&folder).output().unwrap();
+    assert!(built.status.success());
+    let endpoint = bucket_that_exists();
+    let most: u32 = std::env::var("VIDINDEX_BENCH_MILLIONS").ok().map_or(10, |text| text.parse().unwrap());
+    let seconds = [1, most].map(|millions| {
+        let (seconds, peak_bytes) = plan(&folder, millions, &endpoint);
+        println!("{millions:>3} million objects: {seconds:.1} s, peak {:.0} MiB", peak_bytes as f64 / 1048576.0);
+        seconds
+    });
+    println!("{:.2} times the seconds for {most} times the objects", seconds[1] / seconds[0]);
+}
+
+/// Makes a report of so many millions of objects and plans from it; gives seconds and peak memory in bytes.
+fn plan(folder: &Path, millions: u32, endpoint: &str) -> (f64, u64) {
+    let scratch = tempfile::tempdir_in(folder).unwrap();
+    let manifest = report(scratch.path(), millions);
+    let job = scratch.path().join("job.toml");
+    let text = format!(
+        "[input]\ninventory = {manifest:?}\nuri = \"s3://archive/\"\npartition = '(?<camera>cam-[^/]+)/'\n\
+         [output]\nuri = {:?}\n[persons]\nmodel = {:?}\n[store]\nendpoint = {endpoint:?}\n",
+        scratch.path().join("index"),
+        folder.join("yolov5n.onnx")
+    );
+    std::fs::write(&job, text).unwrap();
+    let mut plan = Command::new("taskset");
+    plan.args(["-c", "0", VIDINDEX, "plan", "-q"]).arg(&job).env("TMPDIR", scratch.path()).stdout(Stdio::null());
+    plan.env("AWS_ACCESS_KEY_ID", "any").env("AWS_SECRET_ACCESS_KEY", "any").env("AWS_REGION", "us-east-1");
+    let started = Instant::now();
+    let mut plan = plan.spawn().unwrap();
+    let mut peak = 0;
+    let status = loop {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", plan.id())).unwrap_or_default();
+        let high_water = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        peak = peak.max(high_water.map_or(0, |kib| kib.parse::<u64>().unwrap() * 1024));
+        if let Some(status) = plan.try_wait().unwrap() {
+            break status;
+        }
+        std::thread::park_timeout(Duration::from_millis(50));
+    };
+    assert!(status.success());
+    (started.elapsed().as_secs_f64(), peak)
+}
+
+/// A report in CSV as S3 writes it, a file for each million of objects; gives the manifest's path.
+fn report(folder: &Path, millions: u32) -> String {
+    let files: Vec<_> = (0..millions)
+        .map(|file| {
+            let key = format!("{file}.csv.gz");
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+            for n in 0..1_000_000_u32 {
+                // Cameras and days in turn: nothing comes in the plan's order.
+                let (camera, day, etag) = (n % 500, n % 28 + 1, u64::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                let size = 20_000_000 + n.wrapping_mul(2_654_435_761) % 80_000_000;
+                writeln!(
+                    encoder,
+                    "\"archive\",\"site-{}/cam-{camera:03}/2026-10-{day:02}/recording-{file:03}-{n:07}.mp4\",\"{size}\",\
+                     \"2026-10-{day:02}T{:02}:00:00.000Z\",\"{etag:016x}{file:016x}\"",
+                    camera % 20,
+                    n % 24
+                )
+                .unwrap();
+            }
+            let bytes = encoder.finish().unwrap();
+            std::fs::write(folder.join(&key), &bytes).unwrap();
+            let md5: String = Md5::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            serde_json::json!({"key": key, "size": bytes.len(), "MD5checksum": md5})
+        })
+        .collect();
+    let manifest = serde_json::json!({
+        "sourceBucket": "archive", "fileFormat": "CSV", "files": files,
+        "fileSchema": "Bucket, Key, Size, LastModifiedDate, ETag",
+    });
+    let path = folder.join("manifest.json");
+    std::fs::write(&path, manifest.to_string()).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// A server that says yes when it is asked for a bucket: no object is read while planning from a report.
+fn bucket_that_exists() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            let _ = connection.read(&mut [0; 4096]);
+            let _ = connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+    });
+    endpoint
+}

@@ -1,0 +1,229 @@
+//! Listing by an S3 Inventory report, for buckets too big to list: its manifest, and the data files that it names, in
+//! CSV or Parquet.
+//!
+//! A report is some hours to days old. A video that has changed since fails by what the report says of it, and is
+//! taken by the run after the next report.
+
+mod csv;
+mod parquet;
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{Seek, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
+use md5::{Digest, Md5};
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+use crate::error::{Error, Result};
+use crate::store::{self, ObjectMeta, Store, StoreConfig};
+
+/// Data files read at the same time; each lies on the scratch disk meanwhile.
+const FILES_MAX: usize = 4;
+
+/// Bytes of one read of a data file.
+const READ_BYTES: u64 = 8 << 20;
+
+/// Objects handed over at once.
+const BATCH: usize = 1024;
+
+/// Batches that a file's reader may be ahead.
+const BATCHES_MAX: usize = 4;
+
+/// `manifest.json`, as S3 writes it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Manifest {
+    source_bucket: String,
+    file_format: String,
+    #[serde(default)]
+    file_schema: String,
+    files: Vec<DataFile>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct DataFile {
+    key: String,
+    #[serde(rename = "MD5checksum")]
+    md5: String,
+}
+
+/// How the data files are encoded.
+#[derive(Debug, Clone)]
+enum Format {
+    Csv(csv::Columns),
+    Parquet,
+}
+
+/// What every data file's reader needs.
+struct Source {
+    store: Arc<dyn Store>,
+    format: Format,
+    /// Keys begin so that lie below the input.
+    prefix: String,
+    scratch: PathBuf,
+}
+
+/// The objects below `input` by the report whose manifest is at `uri`, in no particular order and relative to `input`.
+/// `scratch` is a folder for data files while they are read.
+///
+/// # Errors
+/// [`Error::Usage`] where the report is of another bucket, or lacks a field; a data file that is not as its manifest says.
+pub(super) async fn list(
+    uri: &str,
+    config: &StoreConfig,
+    input: &dyn Store,
+    scratch: &Path,
+) -> Result<BoxStream<'static, Result<ObjectMeta>>> {
+    let (store, manifest) = open(uri, config).await?;
+    let Manifest { source_bucket, file_format, file_schema, files } = manifest;
+    let root = input.uri("");
+    let Some(prefix) = root.strip_prefix(&format!("s3://{source_bucket}/")) else {
+        return Err(Error::usage(format!(
+            "the inventory {uri} is of the bucket {source_bucket}, and the input is {root}"
+        ))
+        .with_hint(format!("set input.uri to s3://{source_bucket}/ or to a prefix in it")));
+    };
+    let format = match file_format.as_str() {
+        "CSV" => Format::Csv(csv::Columns::of(&file_schema).map_err(|problem| unusable(uri, &problem))?),
+        "Parquet" => Format::Parquet,
+        other => {
+            return Err(Error::usage(format!("the inventory {uri} is in {other}, which is not read"))
+                .with_hint("have S3 write it as Parquet or CSV: the output format of its inventory configuration"));
+        }
+    };
+    tracing::info!(uri, source_bucket, file_format, files = files.len(), "reading the inventory");
+    let source = Source { store, format, prefix: prefix.to_owned(), scratch: scratch.to_owned() };
+    let source = Arc::new(source);
+    let objects = stream::iter(files).map(move |file| Box::pin(objects_of(source.clone(), file)));
+    let batches = objects.flatten_unordered(FILES_MAX);
+    Ok(batches.map_ok(|batch| stream::iter(batch).map(Ok)).try_flatten().boxed())
+}
+
+/// The manifest, and the store that its keys are relative to: its bucket. A report that was copied into a directory lies
+/// in one of the folders above it.
+async fn open(uri: &str, config: &StoreConfig) -> Result<(Arc<dyn Store>, Manifest)> {
+    let parse = |text: &[u8]| {
+        serde_json::from_slice::<Manifest>(text).map_err(|problem| {
+            Error::usage(format!("cannot read the inventory {uri}: {problem}"))
+                .with_hint("input.inventory is the address of a report's `manifest.json`")
+        })
+    };
+    if let Some((bucket, key)) = uri.strip_prefix("s3://").and_then(|rest| rest.split_once('/')) {
+        let store = store::open(&format!("s3://{bucket}/"), config).await?;
+        let manifest = parse(&store.get(key).await?)?;
+        return Ok((store, manifest));
+    }
+    let path = Path::new(uri.strip_prefix("file://").unwrap_or(uri));
+    let text =
+        std::fs::read(path).map_err(|error| Error::usage(format!("cannot read the inventory {uri}: {error}")))?;
+    let manifest = parse(&text)?;
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let holds = |folder: &Path| manifest.files.first().is_none_or(|file| folder.join(&file.key).is_file());
+    let root = path.ancestors().skip(1).find(|folder| holds(folder)).ok_or_else(|| {
+        Error::usage(format!("the files of the inventory {uri} are in none of the folders above it"))
+            .with_hint("copy the report with its folders, as they lie in the bucket")
+    })?;
+    Ok((store::open(&root.to_string_lossy(), config).await?, manifest))
+}
+
+/// One data file's objects, batch by batch, read in a task of its own.
+fn objects_of(
+    source: Arc<Source>,
+    file: DataFile,
+) -> impl futures::Stream<Item = Result<Vec<ObjectMeta>>> + Send + 'static {
+    let begin = async move {
+        let (sender, receiver) = mpsc::channel(BATCHES_MAX);
+        tokio::spawn(async move {
+            if let Err(error) = source.read(&file, &sender).await {
+                // Nobody listens any more: then nobody needs to know.
+                let _ = sender.send(Err(error)).await;
+            }
+        });
+        stream::unfold(receiver, async |mut receiver| receiver.recv().await.map(|batch| (batch, receiver)))
+    };
+    stream::once(begin).flatten()
+}
+
+impl Source {
+    async fn read(&self, file: &DataFile, objects: &mpsc::Sender<Result<Vec<ObjectMeta>>>) -> Result<()> {
+        let uri = self.store.uri(&file.key);
+        let data = self.fetch(file, &uri, objects).await?;
+        let mut batches = Batches { prefix: self.prefix.clone(), objects: objects.clone(), batch: Vec::new() };
+        let format = self.format.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            match format {
+                Format::Csv(columns) => csv::read(data, &columns, &mut batches),
+                Format::Parquet => parquet::read(data, &mut batches),
+            }?;
+            batches.send();
+            Ok(())
+        });
+        let read = read.await.unwrap_or_else(|error| Err(error.to_string()));
+        read.map_err(|problem: String| unusable(&uri, &problem))
+    }
+
+    /// The file as it was when the report was made, at its beginning.
+    async fn fetch(&self, file: &DataFile, uri: &str, objects: &mpsc::Sender<Result<Vec<ObjectMeta>>>) -> Result<File> {
+        let full = |error: std::io::Error| {
+            Error::failed(format!("failed to keep {uri} on the scratch disk: {error}"))
+                .with_hint("set TMPDIR to a directory with free space")
+        };
+        let mut data = tempfile::tempfile_in(&self.scratch).map_err(full)?;
+        let (mut digest, mut offset) = (Md5::new(), 0);
+        loop {
+            let read = self.store.get_range(&file.key, offset, READ_BYTES).await?.bytes;
+            digest.update(&read);
+            data.write_all(&read).map_err(full)?;
+            offset += read.len() as u64;
+            if (read.len() as u64) < READ_BYTES || objects.is_closed() {
+                break;
+            }
+        }
+        let mut found = String::new();
+        digest.finalize().iter().try_for_each(|byte| write!(found, "{byte:02x}")).unwrap_or_default();
+        if !found.eq_ignore_ascii_case(&file.md5) && !objects.is_closed() {
+            return Err(Error::failed(format!("{uri} is not the file that its manifest names: its MD5 is {found}"))
+                .with_hint("it was replaced or cut off: use the newest report"));
+        }
+        data.rewind().map_err(full)?;
+        Ok(data)
+    }
+}
+
+fn unusable(uri: &str, problem: &str) -> Error {
+    Error::usage(format!("cannot list by the inventory {uri}: {problem}")).with_hint(
+        "the report needs the fields Size, LastModifiedDate and ETag: add them to its inventory configuration",
+    )
+}
+
+/// Where a data file's reader puts what it finds.
+struct Batches {
+    prefix: String,
+    objects: mpsc::Sender<Result<Vec<ObjectMeta>>>,
+    batch: Vec<ObjectMeta>,
+}
+
+impl Batches {
+    /// The key relative to the input, where it lies below it.
+    fn key<'a>(&self, key: &'a str) -> Option<&'a str> {
+        key.strip_prefix(&self.prefix).filter(|key| !key.is_empty())
+    }
+
+    /// Whether anybody wants more.
+    fn push(&mut self, object: ObjectMeta) -> bool {
+        self.batch.push(object);
+        self.batch.len() < BATCH || self.send()
+    }
+
+    fn send(&mut self) -> bool {
+        self.objects.blocking_send(Ok(std::mem::take(&mut self.batch))).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,117 @@
+//! Data files of a report in CSV, gzipped: without a header, the columns as the manifest's schema names them, the keys
+//! percent-encoded.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::BufReader;
+
+use ::csv::{ByteRecord, ReaderBuilder};
+use chrono::{DateTime, Utc};
+use flate2::read::MultiGzDecoder;
+use percent_encoding::percent_decode;
+
+use super::Batches;
+use crate::store::ObjectMeta;
+
+/// Where the fields stand that count.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Columns {
+    key: usize,
+    size: usize,
+    last_modified: usize,
+    etag: usize,
+    /// Only in reports of all versions.
+    is_latest: Option<usize>,
+    is_delete_marker: Option<usize>,
+}
+
+impl Columns {
+    /// By the manifest's `fileSchema`: `Bucket, Key, Size, ...`. The error says which is missing.
+    pub(super) fn of(schema: &str) -> Result<Self, String> {
+        let find = |name: &str| schema.split(',').position(|column| column.trim() == name);
+        let required = |name: &str| find(name).ok_or_else(|| format!("it has no field {name}"));
+        Ok(Self {
+            key: required("Key")?,
+            size: required("Size")?,
+            last_modified: required("LastModifiedDate")?,
+            etag: required("ETag")?,
+            is_latest: find("IsLatest"),
+            is_delete_marker: find("IsDeleteMarker"),
+        })
+    }
+}
+
+/// Reads a file to its end, or until nobody wants more.
+pub(super) fn read(file: File, columns: &Columns, batches: &mut Batches) -> Result<(), String> {
+    let decoder = MultiGzDecoder::new(BufReader::with_capacity(1 << 18, file));
+    let mut reader = ReaderBuilder::new().has_headers(false).buffer_capacity(1 << 18).from_reader(decoder);
+    let mut record = ByteRecord::new();
+    while reader.read_byte_record(&mut record).map_err(|error| error.to_string())? {
+        let line = || record.position().map_or(0, |position| position.line());
+        let object = object(&record, columns, batches).map_err(|problem| format!("line {}: {problem}", line()))?;
+        if let Some(object) = object
+            && !batches.push(object)
+        {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// None for what is not there any more, or not below the input.
+fn object(record: &ByteRecord, columns: &Columns, batches: &Batches) -> Result<Option<ObjectMeta>, String> {
+    let is = |column: Option<usize>, value: &str| {
+        column.and_then(|column| record.get(column)).is_some_and(|field| field.eq_ignore_ascii_case(value.as_bytes()))
+    };
+    if is(columns.is_latest, "false") || is(columns.is_delete_marker, "true") {
+        return Ok(None);
+    }
+    let field = |column: usize, name: &str| {
+        let field = record.get(column).ok_or_else(|| format!("no {name}"))?;
+        std::str::from_utf8(field).map_err(|error| format!("{name}: {error}"))
+    };
+    let key = decoded(field(columns.key, "Key")?)?;
+    let Some(key) = batches.key(&key) else { return Ok(None) };
+    let (size, modified) = (field(columns.size, "Size")?, field(columns.last_modified, "LastModifiedDate")?);
+    let last_modified = modified.parse::<DateTime<Utc>>().map_err(|error| format!("time {modified:?}: {error}"))?;
+    Ok(Some(ObjectMeta {
+        key: key.to_owned(),
+        size_bytes: size.parse().map_err(|error| format!("size {size:?}: {error}"))?,
+        etag: field(columns.etag, "ETag")?.trim_matches('"').to_owned(),
+        last_modified,
+    }))
+}
+
+/// As in a URL's query: a plus is a space, as a plus itself is `%2B` there.
+fn decoded(key: &str) -> Result<Cow<'_, str>, String> {
+    if !key.contains(['%', '+']) {
+        return Ok(Cow::Borrowed(key));
+    }
+    let spaced = key.replace('+', " ");
+    let decoded = percent_decode(spaced.as_bytes()).decode_utf8();
+    decoded.map(|key| Cow::Owned(key.into_owned())).map_err(|error| format!("key {key:?}: {error}"))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_decoded_as_s3_encodes_them() {
+        for (encoded, key) in [
+            ("plain/a-1_2.mp4", "plain/a-1_2.mp4"),
+            ("a+b%2Bc%25d.mp4", "a b+c%d.mp4"),
+            ("%E6%97%A5%E6%9C%AC/%22quoted%22%2C.mp4", "日本/\"quoted\",.mp4"),
+        ] {
+            assert_eq!(decoded(encoded).unwrap(), key);
+        }
+        assert!(decoded("%FF.mp4").is_err());
+    }
+
+    #[test]
+    fn a_missing_field_is_named() {
+        assert_eq!(Columns::of("Bucket, Key, Size, LastModifiedDate").unwrap_err(), "it has no field ETag");
+        assert_eq!(Columns::of("Bucket,Key,ETag,LastModifiedDate,Size").unwrap().size, 4);
+    }
+}

@@ -1,0 +1,59 @@
+//! Data files of a report in Parquet: the columns by their names, the keys as they are.
+
+use std::fs::File;
+
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
+use chrono::DateTime;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use super::Batches;
+use crate::plan::indexed::{text_column, time_column};
+use crate::plan::table::whole_number_column;
+use crate::store::ObjectMeta;
+
+const COLUMNS: [&str; 6] = ["key", "size", "last_modified_date", "e_tag", "is_latest", "is_delete_marker"];
+
+/// Reads a file to its end, or until nobody wants more.
+pub(super) fn read(file: File, batches: &mut Batches) -> Result<(), String> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string())?;
+    let mask = ProjectionMask::columns(builder.parquet_schema(), COLUMNS);
+    let reader = builder.with_projection(mask).with_batch_size(super::BATCH).build();
+    for batch in reader.map_err(|error| error.to_string())? {
+        if !add(&batch.map_err(|error| error.to_string())?, batches)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn add(batch: &RecordBatch, batches: &mut Batches) -> Result<bool, String> {
+    let (keys, etags) = (text_column(batch, "key")?, text_column(batch, "e_tag")?);
+    let (sizes, times) = (whole_number_column(batch, "size")?, time_column(batch, "last_modified_date")?);
+    let (latest, markers) = (flag_column(batch, "is_latest"), flag_column(batch, "is_delete_marker"));
+    for row in 0..batch.num_rows() {
+        let is = |column: Option<&BooleanArray>, value| {
+            column.is_some_and(|column| column.is_valid(row) && column.value(row) == value)
+        };
+        if is(latest, false) || is(markers, true) {
+            continue;
+        }
+        let Some(key) = batches.key(keys.value(row)) else { continue };
+        let time = times.value(row);
+        let object = ObjectMeta {
+            size_bytes: u64::try_from(sizes.value(row)).map_err(|error| format!("the size of {key:?}: {error}"))?,
+            etag: etags.value(row).trim_matches('"').to_owned(),
+            last_modified: DateTime::from_timestamp_micros(time).ok_or_else(|| format!("no such time: {time}"))?,
+            key: key.to_owned(),
+        };
+        if !batches.push(object) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Only in reports of all versions.
+fn flag_column<'a>(batch: &'a RecordBatch, name: &str) -> Option<&'a BooleanArray> {
+    batch.column_by_name(name)?.as_boolean_opt()
+}
