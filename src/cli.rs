@@ -21,7 +21,7 @@ use crate::tables::Table;
 use crate::telemetry::{LogFormat, Progress, Shown};
 use crate::work::models::JobModels;
 use crate::work::{Done, Task, Worker};
-use crate::{decode, doctor, plan, seal, status, telemetry};
+use crate::{decode, doctor, plan, prune, seal, status, telemetry};
 
 /// Turns a video archive into tables: which action happens in which segment, and where the people are.
 #[derive(Debug, Parser)]
@@ -138,6 +138,20 @@ What the engine is told of the tasks stands in the job file, e.g. [engine.slurm]
         /// As JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Show what no current view of the tables uses, and with --yes remove it.
+    #[command(after_help = "Examples:
+  vidindex prune jobs/s3.toml                         what would go
+  vidindex prune jobs/s3.toml --yes
+
+Files go whose every row has a newer one; the state of runs goes that have no file left. Runs that were not sealed whole a
+day ago are left alone.")]
+    Prune {
+        #[command(flatten)]
+        job: JobArgs,
+        /// Remove it.
+        #[arg(long)]
+        yes: bool,
     },
     /// List, download, write and look at models.
     #[command(subcommand)]
@@ -294,6 +308,18 @@ async fn run(cli: Cli) -> Result<u8> {
             context.submit(&job, plan.options(), engine, run.as_deref(), dry_run).await
         }
         Command::Status { job, run, watch, json } => show_status(&job.load()?, run.as_deref(), watch, json).await,
+        Command::Prune { job, yes } => {
+            let job = job.load()?;
+            let output = store::open(&job.output.uri, &job.store).await?;
+            let prunable = prune::find(&*output, chrono::Utc::now()).await?;
+            println!("{prunable}");
+            match (prunable.is_empty(), yes) {
+                (false, true) => prunable.remove(&*output).await?,
+                (false, false) => eprintln!("nothing is removed without --yes"),
+                (true, _) => {}
+            }
+            Ok(0)
+        }
         Command::Models(command) => command.run(&context).await,
         Command::Doctor { job, set } => {
             let job = job.map(|path| Job::load(&path, &set)).transpose()?;

@@ -35,6 +35,7 @@ pub mod error;
 pub mod infer;
 pub mod job;
 pub mod plan;
+pub mod prune;
 mod scratch;
 pub mod seal;
 pub mod status;

@@ -429,7 +429,7 @@ fn human(bytes: u64) -> String {
     ByteSize(bytes).display().iec().to_string()
 }
 
-fn counted(count: u64, noun: &str) -> String {
+pub(crate) fn counted(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 

@@ -8,6 +8,7 @@ mod actions;
 mod label_scores;
 mod layout;
 mod persons;
+pub(crate) mod read;
 mod videos;
 
 use std::fmt;

@@ -3,20 +3,12 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, TimeUnit};
-use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use arrow::array::{Array, RecordBatch};
 
 use super::VideoObject;
-use crate::error::{Error, Result};
-use crate::store::{Store, StoreErrorKind};
-
-/// Files read at the same time.
-const READS_MAX: usize = 16;
+use crate::error::Result;
+use crate::store::Store;
+use crate::tables::read::{read_videos, text_column, time_column, value};
 
 /// Rows that are added before earlier ones of the same videos are dropped.
 const ROWS_MIN: usize = 1 << 20;
@@ -59,31 +51,11 @@ struct Row {
 impl Indexed {
     /// Reads every Parquet file of the `videos` table. An output without one is an empty index.
     pub(super) async fn read(output: &dyn Store, fingerprint: &str) -> Result<Self> {
-        let reads = output
-            .list("videos/")
-            .try_filter_map(async |object| Ok(Some(object.key).filter(|key| is_table_file(key))))
-            .map(async |key| {
-                let key = key?;
-                let bytes = output.get(&key).await;
-                Ok::<_, Error>((key, bytes))
-            })
-            .buffer_unordered(READS_MAX);
-        let mut reads = std::pin::pin!(reads);
-        let (mut indexed, mut files) = (Self::default(), 0);
-        while let Some((key, bytes)) = reads.try_next().await? {
-            match bytes {
-                Ok(bytes) => indexed.add_file(bytes, fingerprint).map_err(|problem| {
-                    Error::failed(format!("cannot read {} as a table of indexed videos: {problem}", output.uri(&key)))
-                        .with_hint("move the file away, or plan with --reindex, which does not read the table")
-                })?,
-                // Someone tidied the table up between the listing and now.
-                Err(error) if error.kind == StoreErrorKind::NotFound => {}
-                Err(error) => return Err(error.into()),
-            }
-            files += 1;
-        }
+        let mut indexed = Self::default();
+        let hint = "move the file away, or plan with --reindex, which does not read the table";
+        read_videos(output, COLUMNS, hint, |_, batch| indexed.add_batch(batch, fingerprint)).await?;
         indexed.settle();
-        tracing::debug!(files, videos = indexed.rows.len(), "read what is indexed");
+        tracing::debug!(videos = indexed.rows.len(), "read what is indexed");
         Ok(indexed)
     }
 
@@ -95,16 +67,6 @@ impl Indexed {
         let id = short_id(&video.video_id())?;
         let row = self.rows.binary_search_by_key(&id, |row| row.id).ok().map(|at| self.rows[at])?;
         (row.etag == hash(&video.etag)).then_some(row.earlier)
-    }
-
-    fn add_file(&mut self, file: Bytes, fingerprint: &str) -> Result<(), String> {
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string())?;
-        let mask = ProjectionMask::columns(builder.parquet_schema(), COLUMNS);
-        let batches = builder.with_projection(mask).build().map_err(|error| error.to_string())?;
-        for batch in batches {
-            self.add_batch(&batch.map_err(|error| error.to_string())?, fingerprint)?;
-        }
-        Ok(())
     }
 
     fn add_batch(&mut self, batch: &RecordBatch, fingerprint: &str) -> Result<(), String> {
@@ -170,41 +132,14 @@ fn hash(text: &str) -> u64 {
     hasher.finish()
 }
 
-fn is_table_file(key: &str) -> bool {
-    key.ends_with(".parquet") && !key.split('/').any(|part| part == "_vidindex")
-}
-
-/// A null reads as the empty string, which equals no fingerprint, status or id.
-fn value(column: &StringArray, row: usize) -> &str {
-    if column.is_null(row) { "" } else { column.value(row) }
-}
-
-/// The column as `to`, whichever way it is encoded: what compacted the table may have chosen another.
-fn column(batch: &RecordBatch, name: &str, to: &DataType) -> Result<ArrayRef, String> {
-    let column = batch.column_by_name(name).ok_or_else(|| format!("it has no column `{name}`"))?;
-    cast(column, to).map_err(|error| format!("column `{name}`: {error}"))
-}
-
-pub(super) fn text_column(batch: &RecordBatch, name: &str) -> Result<StringArray, String> {
-    let column = column(batch, name, &DataType::Utf8)?;
-    column.as_any().downcast_ref::<StringArray>().cloned().ok_or_else(|| format!("column `{name}` is no text"))
-}
-
-pub(super) fn time_column(batch: &RecordBatch, name: &str) -> Result<TimestampMicrosecondArray, String> {
-    let column = column(batch, name, &DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())))?;
-    column
-        .as_any()
-        .downcast_ref::<TimestampMicrosecondArray>()
-        .cloned()
-        .ok_or_else(|| format!("column `{name}` is no time"))
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 pub(super) mod testing {
     use super::*;
-    use arrow::array::{DictionaryArray, LargeStringArray, StringViewArray};
+    use arrow::array::TimestampMicrosecondArray;
+    use arrow::array::{ArrayRef, DictionaryArray, LargeStringArray, StringArray, StringViewArray};
     use arrow::datatypes::Int32Type;
+    use bytes::Bytes;
     use parquet::arrow::ArrowWriter;
     use std::sync::Arc;
 

@@ -112,7 +112,12 @@ pub(super) async fn write(output: &dyn Store, record: &RunRecord, table: &Path) 
         .map_err(|error| Error::failed(format!("cannot encode the run's record: {error}")))?;
     let key = job_key(&record.run_id);
     // Asked before the plan of another run is replaced; that two of one name come in the same moment, nobody sees.
-    match find_record(output, &record.run_id).await? {
+    let there = match find_record(output, &record.run_id).await {
+        // A directory comes into being with its first file.
+        Err(Error::Store(error)) if error.kind == StoreErrorKind::NoRoot => None,
+        there => there?,
+    };
+    match there {
         Some(there) if there == *record => return Ok(()),
         Some(_) => return Err(taken(output, &key)),
         None => output.put_file(&plan_key(&record.run_id), table).await?,

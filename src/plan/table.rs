@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, Int32Array, Int64Array, MapArray, MapBuilder, MapFieldNames, RecordBatch, StringArray};
 use arrow::array::{StringBuilder, TimestampMicrosecondArray};
-use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use bytes::{Buf, Bytes};
 use chrono::DateTime;
@@ -22,10 +21,10 @@ use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::statistics::Statistics;
 use parquet::schema::types::ColumnPath;
 
-use super::indexed::{text_column, time_column};
 use super::{Shard, VideoObject};
 use crate::error::{Error, Result};
 use crate::store::Store;
+use crate::tables::read::{text_column, time_column, whole_number_column};
 
 /// Rows of one row group: a worker fetches the groups that its shard lies in.
 const GROUP_ROWS: usize = 10_000;
@@ -304,10 +303,4 @@ fn partition_of(partitions: &MapArray, row: usize) -> Result<Vec<(String, String
     };
     let (names, values) = (text(0)?, text(1)?);
     Ok((0..names.len()).map(|i| (names.value(i).to_owned(), values.value(i).to_owned())).collect())
-}
-
-pub(super) fn whole_number_column(batch: &RecordBatch, name: &str) -> Result<Int64Array, String> {
-    let column = batch.column_by_name(name).ok_or_else(|| format!("it has no column `{name}`"))?;
-    let column = cast(column, &DataType::Int64).map_err(|error| format!("column `{name}`: {error}"))?;
-    column.as_any().downcast_ref::<Int64Array>().cloned().ok_or_else(|| format!("column `{name}` is no number"))
 }

@@ -18,25 +18,25 @@ use crate::store::{ObjectMeta, PutNew, RangeRead, Store, StoreError, StoreErrorK
 
 /// A tree of objects in memory. Objects of [`MemoryStore::add`] have a size and no bytes.
 #[derive(Debug)]
-pub(super) struct MemoryStore {
+pub(crate) struct MemoryStore {
     root: String,
     objects: Mutex<BTreeMap<String, (ObjectMeta, Bytes)>>,
 }
 
 impl MemoryStore {
-    pub(super) fn new(root: &str) -> Self {
+    pub(crate) fn new(root: &str) -> Self {
         Self { root: root.trim_end_matches('/').to_owned(), objects: Mutex::default() }
     }
 
     /// Sets an object of this size, modified on 2026-11-01, its etag made of key and size.
-    pub(super) fn add(&self, key: &str, size_bytes: u64) {
+    pub(crate) fn add(&self, key: &str, size_bytes: u64) {
         let video = video(key, size_bytes);
         let VideoObject { etag, last_modified, .. } = video;
         let meta = ObjectMeta { key: key.to_owned(), size_bytes, etag, last_modified };
         self.objects.lock().unwrap().insert(key.to_owned(), (meta, Bytes::new()));
     }
 
-    pub(super) fn keys(&self) -> Vec<String> {
+    pub(crate) fn keys(&self) -> Vec<String> {
         self.objects.lock().unwrap().keys().cloned().collect()
     }
 

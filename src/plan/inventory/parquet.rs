@@ -8,9 +8,8 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::Batches;
-use crate::plan::indexed::{text_column, time_column};
-use crate::plan::table::whole_number_column;
 use crate::store::ObjectMeta;
+use crate::tables::read::{text_column, time_column, whole_number_column};
 
 const COLUMNS: [&str; 6] = ["key", "size", "last_modified_date", "e_tag", "is_latest", "is_delete_marker"];
 

@@ -1,0 +1,435 @@
+//! Pruning: what no `current_*` view of the tables uses, and what is left of runs that have nothing in them any more.
+//!
+//! A view goes by the rows of `videos` (`schemas/duckdb.sql`): of each video the latest row that did not fail, the latest
+//! such with actions, and the latest such with persons. A file goes when no row of it is one of these. Runs that are not
+//! sealed whole, or were within a day, are left alone; files that vidindex did not name are too.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+
+use arrow::array::{Array, RecordBatch};
+use bytesize::ByteSize;
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::{StreamExt, TryStreamExt};
+
+use crate::error::{Error, Result};
+use crate::plan::manifest::{self, RUNS_PREFIX, job_key};
+use crate::plan::{RunId, counted};
+use crate::seal;
+use crate::store::{ObjectMeta, Store};
+use crate::tables::Table;
+use crate::tables::read::{read_videos, text_column, time_column, value};
+
+/// Runs that were sealed since may be at work in ways that the store does not show.
+const LEFT_ALONE: TimeDelta = TimeDelta::days(1);
+
+/// Summaries read at the same time.
+const READS_MAX: usize = 16;
+
+/// Keys of one delete: what S3 takes.
+const DELETE_KEYS_MAX: usize = 1000;
+
+/// Runs named where they are told.
+const SHOWN_MAX: usize = 10;
+
+const COLUMNS: [&str; 5] = ["video_id", "status", "indexed_at", "actions_model", "persons_model"];
+
+/// What can go. Nothing is removed before [`Prunable::remove`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prunable {
+    /// Files of the tables, in the order in which they are to go: rows of a video before the row that says they are there.
+    files: Vec<(Table, ObjectMeta)>,
+    /// Runs that have no file left then.
+    runs: Vec<RunId>,
+    /// Their state, what makes them runs last.
+    state: Vec<String>,
+}
+
+/// Looks at what the output holds at `now`.
+///
+/// # Errors
+/// The output refused, or its `videos` table cannot be read.
+pub async fn find(output: &dyn Store, now: DateTime<Utc>) -> Result<Prunable> {
+    let settled = settled_runs(output, now).await?;
+    let mut rows = Rows::default();
+    let hint = "nothing was removed: move the file away, or mend it";
+    read_videos(output, COLUMNS, hint, |file, batch| rows.add(file, batch)).await?;
+    let files = rows.used();
+
+    // A file of another table holds the rows of the videos whose own lie in the file of the same place.
+    let mut beside: HashMap<String, Vec<(Table, ObjectMeta)>> = HashMap::new();
+    let mut files_of_run: BTreeMap<RunId, u64> = BTreeMap::new();
+    for table in [Table::Actions, Table::Persons] {
+        let mut objects = output.list(&format!("{table}/"));
+        while let Some(object) = objects.try_next().await? {
+            if let Some((place, run)) = place(table, &object.key) {
+                *files_of_run.entry(run).or_default() += 1;
+                beside.entry(place.to_owned()).or_default().push((table, object));
+            }
+        }
+    }
+    let mut going = Vec::new();
+    for (object, used) in files {
+        let Some((place, run)) = place(Table::Videos, &object.key) else { continue };
+        *files_of_run.entry(run.clone()).or_default() += 1;
+        if !settled.contains(&run) {
+            continue;
+        }
+        let unused = |table: &Table| !used.contains(table);
+        let others = beside.remove(place).unwrap_or_default();
+        let mut files: Vec<_> = others.into_iter().filter(|(table, _)| unused(table)).collect();
+        if unused(&Table::Videos) {
+            files.push((Table::Videos, object));
+        }
+        if let Some(left) = files_of_run.get_mut(&run) {
+            *left -= files.len() as u64;
+        }
+        going.extend(files);
+    }
+    // Written anew where it was listed twice: in order, the same output gives the same answer.
+    going.sort_by(|a, b| ((a.0 == Table::Videos), &a.1.key).cmp(&((b.0 == Table::Videos), &b.1.key)));
+    let runs: Vec<RunId> =
+        settled.into_iter().filter(|run| files_of_run.get(run).is_none_or(|left| *left == 0)).collect();
+    let mut state = Vec::new();
+    for run in &runs {
+        let objects = output.list(&format!("{RUNS_PREFIX}{run}/"));
+        let mut keys: Vec<String> = objects.map_ok(|object| object.key).try_collect().await?;
+        let last = [seal::summary_key(run.as_str()), job_key(run)];
+        keys.sort_by_key(|key| last.iter().position(|last| last == key));
+        state.extend(keys);
+    }
+    Ok(Prunable { files: going, runs, state })
+}
+
+impl Prunable {
+    /// Whether there is nothing to remove.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.runs.is_empty()
+    }
+
+    /// Removes it. A query that is under way and has listed the files may miss one; what the views show stays the same.
+    ///
+    /// # Cancel safety
+    /// Dropped anywhere, it leaves what the next prune removes.
+    ///
+    /// # Errors
+    /// The output refused.
+    pub async fn remove(&self, output: &dyn Store) -> Result<()> {
+        let keys: Vec<String> = self.files.iter().map(|(_, file)| &file.key).chain(&self.state).cloned().collect();
+        for keys in keys.chunks(DELETE_KEYS_MAX) {
+            output.delete(keys).await?;
+        }
+        tracing::info!(files = self.files.len(), runs = self.runs.len(), "pruned");
+        Ok(())
+    }
+}
+
+/// For a person: what goes. Ends without a newline.
+impl fmt::Display for Prunable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return write!(f, "nothing to prune: every file older than a day is used by a current view");
+        }
+        let mut lines = Vec::new();
+        for table in Table::ALL {
+            let files = self.files.iter().filter(|(of, _)| *of == table);
+            let (count, bytes) = files.fold((0, 0), |(n, bytes), (_, file)| (n + 1, bytes + file.size_bytes));
+            if count > 0 {
+                lines.push(format!("{table}: {}, {}", counted(count, "file"), ByteSize(bytes).display().iec()));
+            }
+        }
+        if !self.runs.is_empty() {
+            let more = if self.runs.len() > SHOWN_MAX { ", ..." } else { "" };
+            let names: Vec<_> = self.runs.iter().take(SHOWN_MAX).map(RunId::as_str).collect();
+            lines.push(format!(
+                "{} with nothing left: {}{more}",
+                counted(self.runs.len() as u64, "run"),
+                names.join(", ")
+            ));
+        }
+        write!(f, "{}", lines.join("\n"))
+    }
+}
+
+/// The runs that are sealed whole, and were so a day ago.
+async fn settled_runs(output: &dyn Store, now: DateTime<Utc>) -> Result<BTreeSet<RunId>> {
+    let runs = futures::stream::iter(manifest::runs(output).await?);
+    let settled = runs.map(async |run| {
+        let summary = seal::read_summary(output, run.as_str()).await?;
+        let settled = summary.is_some_and(|summary| summary.is_complete() && now - summary.sealed_at > LEFT_ALONE);
+        Ok::<_, Error>(settled.then_some(run))
+    });
+    settled.buffered(READS_MAX).try_filter_map(async |run| Ok(run)).try_collect().await
+}
+
+/// Of a table's file, what it shares with those of the other tables that hold the same videos (partition, run and shard),
+/// and its run. None for what vidindex did not name.
+fn place(table: Table, key: &str) -> Option<(&str, RunId)> {
+    let place = key.strip_prefix(table.directory())?.strip_prefix('/')?;
+    let place = if table == Table::Videos { place } else { place.strip_prefix("model=")?.split_once('/')?.1 };
+    let name = place.rsplit('/').next()?.strip_prefix("part-")?.strip_suffix(".parquet")?;
+    let (run, shard) = name.rsplit_once('-')?;
+    shard.parse::<u32>().ok()?;
+    Some((place, run.parse().ok()?))
+}
+
+/// The rows of `videos`, 32 bytes each.
+#[derive(Debug, Default)]
+struct Rows {
+    rows: Vec<Row>,
+    files: Vec<ObjectMeta>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    video_id: u128,
+    /// Microseconds of the Unix epoch.
+    indexed_at: i64,
+    /// Position in `files`.
+    file: u32,
+    good: bool,
+    actions: bool,
+    persons: bool,
+}
+
+impl Rows {
+    fn add(&mut self, file: &ObjectMeta, batch: &RecordBatch) -> Result<(), String> {
+        if self.files.last() != Some(file) {
+            self.files.push(file.clone());
+        }
+        let file = u32::try_from(self.files.len() - 1).map_err(|error| error.to_string())?;
+        let (ids, statuses) = (text_column(batch, "video_id")?, text_column(batch, "status")?);
+        let times = time_column(batch, "indexed_at")?;
+        let (actions, persons) = (text_column(batch, "actions_model")?, text_column(batch, "persons_model")?);
+        for row in 0..batch.num_rows() {
+            let id = value(&ids, row);
+            let good = value(&statuses, row) != "failed";
+            self.rows.push(Row {
+                video_id: u128::from_str_radix(id, 16).map_err(|error| format!("the video id {id:?}: {error}"))?,
+                indexed_at: if times.is_null(row) { i64::MIN } else { times.value(row) },
+                file,
+                good,
+                actions: good && actions.is_valid(row),
+                persons: good && persons.is_valid(row),
+            });
+        }
+        Ok(())
+    }
+
+    /// Each file, and the tables whose current rows are those of its videos.
+    fn used(mut self) -> Vec<(ObjectMeta, BTreeSet<Table>)> {
+        self.rows.sort_unstable_by_key(|row| row.video_id);
+        let mut files: Vec<_> = self.files.into_iter().map(|file| (file, BTreeSet::new())).collect();
+        for video in self.rows.chunk_by(|a, b| a.video_id == b.video_id) {
+            let latest = |of: fn(&Row) -> bool| video.iter().filter(|row| of(row)).map(|row| row.indexed_at).max();
+            let good = latest(|row| row.good);
+            let (actions, persons) = (latest(|row| row.actions), latest(|row| row.persons));
+            for row in video {
+                let at = Some(row.indexed_at);
+                let used = &mut files[row.file as usize].1;
+                // A later failure counts too: by it a plan knows not to try again.
+                if if row.good { at == good } else { at >= good } {
+                    used.insert(Table::Videos);
+                }
+                if row.actions && at == actions {
+                    used.extend([Table::Videos, Table::Actions]);
+                }
+                if row.persons && at == persons {
+                    used.extend([Table::Videos, Table::Persons]);
+                }
+            }
+        }
+        files
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, StringArray, TimestampMicrosecondArray};
+    use futures::executor::block_on;
+    use parquet::arrow::ArrowWriter;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::plan::testing::MemoryStore;
+    use crate::seal::RunSummary;
+    use crate::tables::part_key;
+
+    const NOW: &str = "2026-11-23T00:00:00Z";
+
+    /// A run's row of a video: its status, and whether the job had the models.
+    #[derive(Debug, Clone, Copy)]
+    struct Indexing {
+        video: u32,
+        status: &'static str,
+        actions: bool,
+        persons: bool,
+    }
+
+    fn run_id(n: usize) -> String {
+        format!("202611{:02}T000000000Z-{n:06}", n + 1)
+    }
+
+    /// What a run leaves that was sealed at midnight of its day. Videos 0 to 2 lie in one partition, the others in another.
+    fn write_run(output: &MemoryStore, n: usize, rows: &[Indexing], whole: bool) {
+        let run = run_id(n);
+        let put = |key: &str, body: Vec<u8>| block_on(output.put(key, body.into())).unwrap();
+        for (day, low) in [("dt=2026-10-01", true), ("dt=2026-10-02", false)] {
+            let rows: Vec<_> = rows.iter().filter(|row| (row.video < 3) == low).collect();
+            if rows.is_empty() {
+                continue;
+            }
+            let model =
+                |has: fn(&Indexing) -> bool| rows.iter().map(|row| has(row).then_some("m")).collect::<StringArray>();
+            let times = vec![i64::try_from(n).unwrap(); rows.len()];
+            let batch = RecordBatch::try_from_iter([
+                (
+                    "video_id",
+                    Arc::new(StringArray::from_iter_values(rows.iter().map(|row| format!("{:032x}", row.video))))
+                        as ArrayRef,
+                ),
+                ("status", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.status)))),
+                ("indexed_at", Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC"))),
+                ("actions_model", Arc::new(model(|row| row.actions))),
+                ("persons_model", Arc::new(model(|row| row.persons))),
+            ])
+            .unwrap();
+            let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
+            writer.write(&batch).unwrap();
+            put(&part_key(Table::Videos, None, day, &run, 0), writer.into_inner().unwrap());
+            for (table, has) in [(Table::Actions, rows[0].actions), (Table::Persons, rows[0].persons)] {
+                if has {
+                    put(&part_key(table, Some("m"), day, &run, 0), b"rows".to_vec());
+                }
+            }
+        }
+        let summary = RunSummary {
+            schema_version: 1,
+            run_id: run.clone(),
+            tool_version: String::new(),
+            shards_total: 1,
+            shards_committed: 1,
+            missing: if whole { vec![] } else { vec![0] },
+            lost_parts: vec![],
+            tables: BTreeMap::new(),
+            totals: Default::default(),
+            started_at: NOW.parse().unwrap(),
+            finished_at: None,
+            sealed_at: format!("2026-11-{:02}T00:00:00Z", n + 1).parse().unwrap(),
+        };
+        put(&seal::summary_key(&run), serde_json::to_vec(&summary).unwrap());
+        put(&job_key(&run.parse().unwrap()), b"{}".to_vec());
+    }
+
+    fn row(video: u32) -> Indexing {
+        Indexing { video, status: "ok", actions: true, persons: true }
+    }
+
+    fn prune(output: &MemoryStore) -> Vec<String> {
+        let before = output.keys();
+        let prunable = block_on(find(output, NOW.parse().unwrap())).unwrap();
+        block_on(prunable.remove(output)).unwrap();
+        assert!(block_on(find(output, NOW.parse().unwrap())).unwrap().is_empty(), "one prune is enough");
+        let after = output.keys();
+        before.into_iter().filter(|key| !after.contains(key)).collect()
+    }
+
+    #[test]
+    fn a_file_goes_when_each_of_its_rows_has_a_newer_one_and_the_run_with_its_last_file() {
+        let output = MemoryStore::new("s3://index/");
+        write_run(&output, 0, &[row(0), row(1), row(3)], true);
+        write_run(&output, 1, &[row(0)], true);
+        assert_eq!(prune(&output), [""; 0], "video 1 has no newer row, video 3 none either");
+        write_run(&output, 2, &[row(1)], true);
+        let day = |table: &str| format!("{table}dt=2026-10-01/part-{}-000000.parquet", run_id(0));
+        assert_eq!(prune(&output), [day("actions/model=m/"), day("persons/model=m/"), day("videos/")]);
+        write_run(&output, 3, &[row(3)], true);
+        let gone = prune(&output);
+        assert_eq!(gone.len(), 5, "{gone:?}");
+        assert!(gone.contains(&format!("_vidindex/runs/{}/job.json", run_id(0))), "{gone:?}");
+    }
+
+    #[test]
+    fn what_only_an_older_run_has_stays_in_its_table_alone() {
+        let output = MemoryStore::new("s3://index/");
+        write_run(&output, 0, &[row(0)], true);
+        write_run(&output, 1, &[Indexing { persons: false, ..row(0) }], true);
+        let gone = prune(&output);
+        assert_eq!(gone, [format!("actions/model=m/dt=2026-10-01/part-{}-000000.parquet", run_id(0))]);
+        write_run(&output, 2, &[Indexing { status: "failed", actions: false, persons: false, video: 0 }], true);
+        assert_eq!(prune(&output), [""; 0], "a failure hides nothing");
+    }
+
+    #[test]
+    fn runs_that_are_young_or_not_whole_and_strange_files_are_left_alone() {
+        let output = MemoryStore::new("s3://index/");
+        write_run(&output, 0, &[row(0)], false);
+        // Sealed on the 23rd, which is now, and on the 22nd, which is a day ago and no more.
+        write_run(&output, 22, &[row(0)], true);
+        write_run(&output, 21, &[row(0)], true);
+        output.add("actions/model=m/dt=2026-10-01/compacted.parquet", 1);
+        output.add("actions/model=m/dt=2026-10-01/part-x-000000.parquet", 1);
+        assert_eq!(prune(&output), [""; 0]);
+        let text = block_on(find(&output, NOW.parse().unwrap())).unwrap().to_string();
+        assert!(text.starts_with("nothing to prune"), "{text}");
+        let later = "2026-11-25T00:00:00Z".parse().unwrap();
+        let text = block_on(find(&output, later)).unwrap().to_string();
+        assert_eq!(text.lines().count(), 4, "{text}");
+        assert!(text.ends_with(&format!("1 run with nothing left: {}", run_id(21))), "{text}");
+    }
+
+    /// The rows that the views show, as (view, video, run): `schemas/duckdb.sql` over those whose files are there.
+    fn views(output: &MemoryStore, runs: &[Vec<Indexing>]) -> BTreeSet<(Table, u32, usize)> {
+        let keys = output.keys();
+        let there = |table, row: &Indexing, n| {
+            let day = if row.video < 3 { "dt=2026-10-01" } else { "dt=2026-10-02" };
+            let model = (table != Table::Videos).then_some("m");
+            keys.contains(&part_key(table, model, day, &run_id(n), 0))
+        };
+        let mut shown = BTreeSet::new();
+        for video in 0..6 {
+            for (table, has) in [
+                (Table::Videos, (|_| true) as fn(&Indexing) -> bool),
+                (Table::Actions, |row| row.actions),
+                (Table::Persons, |row| row.persons),
+            ] {
+                let rows = runs.iter().enumerate().flat_map(|(n, rows)| rows.iter().map(move |row| (n, row)));
+                let good = rows.filter(|(n, row)| {
+                    row.video == video && row.status != "failed" && has(row) && there(Table::Videos, row, *n)
+                });
+                if let Some((n, row)) = good.last()
+                    && there(table, row, n)
+                {
+                    shown.insert((table, video, n));
+                }
+            }
+        }
+        shown
+    }
+
+    proptest! {
+        #[test]
+        fn the_views_show_the_same_after_a_prune(
+            runs in prop::collection::vec(
+                (prop::collection::btree_set(0_u32..6, 0..6), any::<bool>(), any::<bool>(), any::<u8>(), any::<bool>()),
+                0..6,
+            ),
+        ) {
+            let output = MemoryStore::new("s3://index/");
+            let mut all = Vec::new();
+            for (n, (videos, actions, persons, failed, whole)) in runs.into_iter().enumerate() {
+                let status = |video: u32| if failed >> video & 1 == 1 { "failed" } else { "ok" };
+                let rows: Vec<_> =
+                    videos.into_iter().map(|video| Indexing { video, status: status(video), actions, persons }).collect();
+                write_run(&output, n, &rows, whole);
+                all.push(rows);
+            }
+            let before = views(&output, &all);
+            prune(&output);
+            prop_assert_eq!(views(&output, &all), before);
+        }
+    }
+}

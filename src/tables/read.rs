@@ -1,0 +1,97 @@
+//! Reads the videos table back, as plans and prunes do: chosen columns of every file, in whatever encoding.
+
+use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, TimeUnit};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use crate::error::{Error, Result};
+use crate::store::{ObjectMeta, Store, StoreErrorKind};
+
+/// Files read at the same time.
+const READS_MAX: usize = 16;
+
+/// Gives `each` the chosen columns of every Parquet file of the videos table, batch by batch; files come in any order. An
+/// output without the table has no files. Its error, what is wrong with the table, is told with `hint`.
+///
+/// # Errors
+/// The output refused, or a file cannot be read.
+pub(crate) async fn read_videos<const N: usize>(
+    output: &dyn Store,
+    columns: [&str; N],
+    hint: &str,
+    mut each: impl FnMut(&ObjectMeta, &RecordBatch) -> Result<(), String>,
+) -> Result<()> {
+    let reads = output
+        .list("videos/")
+        .try_filter_map(async |object| Ok(Some(object).filter(|object| is_table_file(&object.key))))
+        .map(async |object| {
+            let object = object?;
+            let bytes = output.get(&object.key).await;
+            Ok::<_, Error>((object, bytes))
+        })
+        .buffer_unordered(READS_MAX);
+    let mut reads = std::pin::pin!(reads);
+    while let Some((object, bytes)) = reads.try_next().await? {
+        match bytes {
+            Ok(bytes) => read_file(bytes, columns, |batch| each(&object, batch)).map_err(|problem| {
+                let uri = output.uri(&object.key);
+                Error::failed(format!("cannot read {uri} as a table of indexed videos: {problem}")).with_hint(hint)
+            })?,
+            // Someone tidied the table up between the listing and now.
+            Err(error) if error.kind == StoreErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn read_file<const N: usize>(
+    file: Bytes,
+    columns: [&str; N],
+    mut each: impl FnMut(&RecordBatch) -> Result<(), String>,
+) -> Result<(), String> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string())?;
+    let mask = ProjectionMask::columns(builder.parquet_schema(), columns);
+    for batch in builder.with_projection(mask).build().map_err(|error| error.to_string())? {
+        each(&batch.map_err(|error| error.to_string())?)?;
+    }
+    Ok(())
+}
+
+/// A null reads as the empty string, which equals no fingerprint, status or id.
+pub(crate) fn value(column: &StringArray, row: usize) -> &str {
+    if column.is_null(row) { "" } else { column.value(row) }
+}
+
+pub(crate) fn text_column(batch: &RecordBatch, name: &str) -> Result<StringArray, String> {
+    let column = column(batch, name, &DataType::Utf8)?;
+    column.as_any().downcast_ref::<StringArray>().cloned().ok_or_else(|| format!("column `{name}` is no text"))
+}
+
+pub(crate) fn time_column(batch: &RecordBatch, name: &str) -> Result<TimestampMicrosecondArray, String> {
+    let column = column(batch, name, &DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())))?;
+    column
+        .as_any()
+        .downcast_ref::<TimestampMicrosecondArray>()
+        .cloned()
+        .ok_or_else(|| format!("column `{name}` is no time"))
+}
+
+pub(crate) fn whole_number_column(batch: &RecordBatch, name: &str) -> Result<Int64Array, String> {
+    let column = column(batch, name, &DataType::Int64)?;
+    column.as_any().downcast_ref::<Int64Array>().cloned().ok_or_else(|| format!("column `{name}` is no number"))
+}
+
+/// The column as `to`, whichever way it is encoded: what compacted the table may have chosen another.
+fn column(batch: &RecordBatch, name: &str, to: &DataType) -> Result<ArrayRef, String> {
+    let column = batch.column_by_name(name).ok_or_else(|| format!("it has no column `{name}`"))?;
+    cast(column, to).map_err(|error| format!("column `{name}`: {error}"))
+}
+
+fn is_table_file(key: &str) -> bool {
+    key.ends_with(".parquet") && !key.split('/').any(|part| part == "_vidindex")
+}
