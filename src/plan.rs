@@ -61,6 +61,11 @@ impl VideoObject {
         hex(&Sha256::digest(&self.uri)[..16])
     }
 
+    /// The first 64 bits of `video_id`.
+    fn short_id(&self) -> Option<u64> {
+        Sha256::digest(&self.uri).first_chunk().copied().map(u64::from_be_bytes)
+    }
+
     /// The directory of its rows within a table, e.g. `camera=cam-1/dt=2026-11-01`: the partition columns, their values
     /// escaped as Hive does it, then the day of `last_modified` in UTC.
     pub fn partition_path(&self) -> String {
@@ -613,6 +618,7 @@ mod tests {
     fn a_video_keeps_its_id_and_a_change_of_content_does_not_alter_it() {
         assert_eq!(video("a.mp4", 1).video_id(), video("a.mp4", 2).video_id());
         assert_eq!(video("a.mp4", 1).video_id(), "9b26e03df35ab4c2eb10d9aac585361a");
+        assert_eq!(video("a.mp4", 1).short_id(), Some(0x9b26_e03d_f35a_b4c2));
     }
 
     #[test]

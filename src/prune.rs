@@ -13,7 +13,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures::{StreamExt, TryStreamExt};
 
 use crate::error::{Error, Result};
-use crate::plan::manifest::{self, RUNS_PREFIX, job_key};
+use crate::plan::manifest::{self, RUNS_PREFIX};
 use crate::plan::{RunId, counted};
 use crate::seal;
 use crate::store::{ObjectMeta, Store};
@@ -26,9 +26,6 @@ const LEFT_ALONE: TimeDelta = TimeDelta::days(1);
 /// Summaries read at the same time.
 const READS_MAX: usize = 16;
 
-/// Keys of one delete: what S3 takes.
-const DELETE_KEYS_MAX: usize = 1000;
-
 /// Runs named where they are told.
 const SHOWN_MAX: usize = 10;
 
@@ -37,11 +34,11 @@ const COLUMNS: [&str; 5] = ["video_id", "status", "indexed_at", "actions_model",
 /// What can go. Nothing is removed before [`Prunable::remove`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prunable {
-    /// Files of the tables, in the order in which they are to go: rows of a video before the row that says they are there.
+    /// Files of the tables, in no particular order.
     files: Vec<(Table, ObjectMeta)>,
     /// Runs that have no file left then.
     runs: Vec<RunId>,
-    /// Their state, what makes them runs last.
+    /// The keys of their state.
     state: Vec<String>,
 }
 
@@ -86,17 +83,12 @@ pub async fn find(output: &dyn Store, now: DateTime<Utc>) -> Result<Prunable> {
         }
         going.extend(files);
     }
-    // Written anew where it was listed twice: in order, the same output gives the same answer.
-    going.sort_by(|a, b| ((a.0 == Table::Videos), &a.1.key).cmp(&((b.0 == Table::Videos), &b.1.key)));
     let runs: Vec<RunId> =
         settled.into_iter().filter(|run| files_of_run.get(run).is_none_or(|left| *left == 0)).collect();
     let mut state = Vec::new();
     for run in &runs {
         let objects = output.list(&format!("{RUNS_PREFIX}{run}/"));
-        let mut keys: Vec<String> = objects.map_ok(|object| object.key).try_collect().await?;
-        let last = [seal::summary_key(run.as_str()), job_key(run)];
-        keys.sort_by_key(|key| last.iter().position(|last| last == key));
-        state.extend(keys);
+        state.extend(objects.map_ok(|object| object.key).try_collect::<Vec<_>>().await?);
     }
     Ok(Prunable { files: going, runs, state })
 }
@@ -115,9 +107,14 @@ impl Prunable {
     /// # Errors
     /// The output refused.
     pub async fn remove(&self, output: &dyn Store) -> Result<()> {
-        let keys: Vec<String> = self.files.iter().map(|(_, file)| &file.key).chain(&self.state).cloned().collect();
-        for keys in keys.chunks(DELETE_KEYS_MAX) {
-            output.delete(keys).await?;
+        // A file of videos, by which those beside it are found, goes after them; what makes a run one, last of all.
+        let files = |videos| self.files.iter().filter(move |(table, _)| (*table == Table::Videos) == videos);
+        let is_last = |key: &&String| key.ends_with("/summary.json") || key.ends_with("/job.json");
+        let (last, state): (Vec<&String>, Vec<&String>) = self.state.iter().partition(is_last);
+        let keys = |files: Vec<&String>| files.into_iter().cloned().collect::<Vec<_>>();
+        let [others, videos] = [false, true].map(|videos| files(videos).map(|(_, file)| &file.key).collect::<Vec<_>>());
+        for step in [others, videos, state, last] {
+            output.delete(&keys(step)).await?;
         }
         tracing::info!(files = self.files.len(), runs = self.runs.len(), "pruned");
         Ok(())
@@ -254,6 +251,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::plan::manifest::job_key;
     use crate::plan::testing::MemoryStore;
     use crate::seal::RunSummary;
     use crate::tables::part_key;

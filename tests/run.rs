@@ -174,6 +174,36 @@ fn a_second_run_finds_nothing_to_do_and_a_changed_video_is_taken_again() {
 }
 
 #[test]
+fn what_was_indexed_again_is_pruned_when_asked_for_and_not_before_it_is_a_day_old() {
+    let scratch = Scratch::new();
+    test_video(&scratch.videos().join("a.mp4"), "128x96", "25", 2.5, &["-pix_fmt", "yuv420p"]);
+    let job = scratch.job(&scratch.small_models());
+    run(&job, &[], 0);
+    let first = tables::files(&scratch.index());
+    run(&job, &["--reindex"], 0);
+    let prune = |args: &[&str]| {
+        let output = vidindex(["prune".as_ref(), job.as_os_str()]).args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        stdout(&output)
+    };
+    assert!(prune(&["--yes"]).starts_with("nothing to prune"));
+
+    for run in std::fs::read_dir(scratch.index().join("_vidindex/runs")).unwrap() {
+        let path = run.unwrap().path().join("summary.json");
+        let mut summary: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        summary["sealed_at"] = "2020-01-01T00:00:00Z".into();
+        std::fs::write(&path, summary.to_string()).unwrap();
+    }
+    let shown = prune(&[]);
+    assert!(shown.contains("videos: 1 file,") && shown.contains("1 run with nothing left"), "{shown}");
+    assert!(first.iter().all(|file| file.exists()), "a look removes nothing");
+    assert_eq!(prune(&["--yes"]), shown);
+    assert!(!first.iter().any(|file| file.exists()));
+    assert_eq!(tables::rows(&scratch.index(), "videos").len(), 1);
+    assert!(stderr(&run(&job, &[], 0)).contains("already indexed"));
+}
+
+#[test]
 fn partition_columns_come_from_the_key() {
     let scratch = Scratch::new();
     for camera in ["cam-1", "cam-2"] {

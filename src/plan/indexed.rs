@@ -64,7 +64,7 @@ impl Indexed {
         if self.rows.is_empty() {
             return None;
         }
-        let id = short_id(&video.video_id())?;
+        let id = video.short_id()?;
         let row = self.rows.binary_search_by_key(&id, |row| row.id).ok().map(|at| self.rows[at])?;
         (row.etag == hash(&video.etag)).then_some(row.earlier)
     }
