@@ -105,6 +105,7 @@ Without --task the task comes from the engine: SLURM_ARRAY_TASK_ID, AWS_BATCH_JO
   vidindex submit jobs/s3.toml --engine slurm
   vidindex submit jobs/s3.toml --engine slurm --dry-run     what would be handed in
   vidindex submit jobs/s3.toml --engine slurm --run $run    what is left of a run
+  vidindex submit jobs/s3.toml --engine aws-batch
 
 What the engine is told of the tasks stands in the job file, e.g. [engine.slurm]. Prints the run's id.")]
     Submit {
@@ -185,13 +186,10 @@ impl JobArgs {
         Job::load(&self.job, &set)
     }
 
-    /// The same arguments for a process elsewhere, which starts in the same directory.
-    fn repeated(&self) -> Result<Vec<String>> {
-        let path = self.job.canonicalize().map_err(|error| Error::usage(format!("{}: {error}", self.job.display())))?;
-        let mut arguments = vec![path.display().to_string()];
-        self.set.iter().for_each(|set| arguments.extend(["--set".to_owned(), set.clone()]));
-        self.device.iter().for_each(|device| arguments.extend(["--device".to_owned(), device.clone()]));
-        Ok(arguments)
+    /// What follows the job file, for a process elsewhere.
+    fn options(&self) -> Vec<String> {
+        let set = self.set.iter().flat_map(|set| ["--set".to_owned(), set.clone()]);
+        set.chain(self.device.iter().flat_map(|device| ["--device".to_owned(), device.clone()])).collect()
     }
 }
 
@@ -481,7 +479,8 @@ impl Context {
             run: &run,
             shards,
             program: decode::own_program()?,
-            job_arguments: arguments.repeated()?,
+            job_file: arguments.job.clone(),
+            job_options: arguments.options(),
         };
         let lines = engine::submit(engine, &submission, dry_run).await?;
         if dry_run {

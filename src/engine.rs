@@ -1,10 +1,11 @@
 //! Engines: who runs a run's shards on many machines. Scheduling, retries and placement are theirs; ours is to hand in
 //! an array of tasks and the seal behind it.
 
+mod aws_batch;
 mod slurm;
 mod task;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::error::Result;
 use crate::job::Job;
@@ -16,6 +17,8 @@ pub(crate) use task::task;
 pub(crate) enum Engine {
     /// `sbatch`, found on the path.
     Slurm,
+    /// An array job in AWS Batch.
+    AwsBatch,
 }
 
 /// A planned run, to be handed to an engine.
@@ -27,23 +30,32 @@ pub(crate) struct Submission<'a> {
     pub(crate) run: &'a RunId,
     /// How many shards it has, at least one.
     pub(crate) shards: u32,
-    /// This binary, as every machine finds it.
+    /// This binary, as every machine of a shared file system finds it.
     pub(crate) program: PathBuf,
-    /// What follows `work` and `seal` on the command line besides the run: the job file and its `--set`s.
-    pub(crate) job_arguments: Vec<String>,
+    /// The job file as typed: absolute, or from the working directory.
+    pub(crate) job_file: PathBuf,
+    /// What follows the job file on the command line: its `--set`s.
+    pub(crate) job_options: Vec<String>,
 }
 
 impl Submission<'_> {
-    /// The command line of `work` (each task finds its number in its environment) or `seal`.
-    fn command(&self, subcommand: &str) -> Vec<String> {
-        let mut command = vec![self.program.display().to_string(), subcommand.to_owned()];
-        command.extend(self.job_arguments.iter().cloned());
-        command.extend(["--run".to_owned(), self.run.to_string()]);
-        command
+    /// The arguments of `work` (each task finds its number in its environment) or `seal` where the job file lies at
+    /// `job_file`.
+    fn arguments(&self, subcommand: &str, job_file: &Path) -> Vec<String> {
+        let mut arguments = vec![subcommand.to_owned(), job_file.display().to_string()];
+        arguments.extend(self.job_options.iter().cloned());
+        arguments.extend(["--run".to_owned(), self.run.to_string()]);
+        arguments
+    }
+
+    /// One task for each shard, at most `limit` (the engine's) and `asked` (the job's): what is beyond is shared out
+    /// among the tasks.
+    fn tasks(&self, asked: Option<u32>, limit: u32) -> u32 {
+        self.shards.min(asked.unwrap_or(u32::MAX)).min(limit).max(1)
     }
 }
 
-/// Hands the run in: an array of tasks, and behind it the seal, whatever became of the tasks. Gives what a person wants
+/// Hands the run in: an array of tasks, and behind it the seal. Gives what a person wants
 /// to know of it, line by line; with `dry_run` what would be handed in.
 ///
 /// # Errors
@@ -51,5 +63,6 @@ impl Submission<'_> {
 pub(crate) async fn submit(engine: Engine, submission: &Submission<'_>, dry_run: bool) -> Result<Vec<String>> {
     match engine {
         Engine::Slurm => slurm::submit(submission, dry_run).await,
+        Engine::AwsBatch => aws_batch::submit(submission, dry_run).await,
     }
 }

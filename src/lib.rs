@@ -25,7 +25,7 @@
 //!    gets a row that says so.
 //! 6. Every queue is bounded; memory does not grow with a video's length or the archive's size (but for
 //!    32 bytes that the planner keeps of each video that is indexed already).
-//! 7. Only `store/` names AWS, only `decode/` names FFmpeg, only `infer/` names ONNX Runtime.
+//! 7. Only `store/` (and the engine of AWS Batch) names AWS, only `decode/` names FFmpeg, only `infer/` names ONNX Runtime.
 
 pub mod cli;
 pub mod decode;

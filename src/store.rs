@@ -11,6 +11,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
+pub(crate) use s3::sdk_config;
 
 /// One object as the store lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]

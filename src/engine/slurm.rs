@@ -41,10 +41,13 @@ pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result
             "--requeue".to_owned(),
         ]
     };
-    let tasks = tasks(submission.shards, settings.tasks, array_max);
+    let tasks = submission.tasks(settings.tasks, array_max);
+    let job_file = directory.join(&submission.job_file);
+    let command =
+        |name: &str| [vec![submission.program.display().to_string()], submission.arguments(name, &job_file)].concat();
     let work = Batch {
         options: [common("work-%a.log"), work_options(settings, tasks)].concat(),
-        script: script(&submission.command("work")),
+        script: script(&command("work")),
     };
     let seal = |array: &str| Batch {
         options: [
@@ -53,7 +56,7 @@ pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result
             shared_options(settings),
         ]
         .concat(),
-        script: script(&submission.command("seal")),
+        script: script(&command("seal")),
     };
     if dry_run {
         return Ok([work, seal("ARRAY")].iter().map(Batch::to_string).collect());
@@ -63,7 +66,7 @@ pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result
     let array = work.hand_in().await?;
     let sealing = seal(&array).hand_in().await.map_err(|error| {
         Error::failed(format!("the tasks are submitted as Slurm's job {array}, but not the seal: {error}"))
-            .with_hint(format!("when they are done: {}", quoted(&submission.command("seal"))))
+            .with_hint(format!("when they are done: {}", quoted(&command("seal"))))
     })?;
     Ok(vec![
         format!("tasks   Slurm job {array}: {tasks} for {} shards", submission.shards),
@@ -71,11 +74,6 @@ pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result
         format!("logs    {}", logs.display()),
         format!("watch   squeue -j {array},{sealing}    stop  scancel {array}"),
     ])
-}
-
-/// One task for each shard, as far as the cluster and the job go: what is beyond is shared out among the tasks.
-fn tasks(shards: u32, asked_max: Option<u32>, array_max: u32) -> u32 {
-    shards.min(asked_max.unwrap_or(u32::MAX)).min(array_max).max(1)
 }
 
 fn work_options(settings: &Slurm, tasks: u32) -> Vec<String> {
@@ -171,14 +169,6 @@ async fn run(mut command: Command, input: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_array_has_as_many_tasks_as_shards_cluster_and_job_allow() {
-        assert_eq!(tasks(7, None, 1000), 7);
-        assert_eq!(tasks(5000, None, 1000), 1000);
-        assert_eq!(tasks(5000, Some(64), 1000), 64);
-        assert_eq!(tasks(1, Some(64), 1000), 1);
-    }
 
     #[test]
     fn settings_become_options() {

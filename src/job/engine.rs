@@ -1,5 +1,6 @@
 //! The job's `[engine.*]`: what an engine is told of the tasks. Nothing here has a bearing on what is found.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,8 @@ use crate::error::Result;
 pub struct Engines {
     /// `[engine.slurm]`.
     pub slurm: Slurm,
+    /// `[engine.aws-batch]`.
+    pub aws_batch: Option<AwsBatch>,
 }
 
 /// `[engine.slurm]`, in the words of `sbatch`; what is absent is left to the cluster.
@@ -58,20 +61,70 @@ impl Default for Slurm {
     }
 }
 
+/// `[engine.aws-batch]`; what is absent is left to the job definition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AwsBatch {
+    /// Name or ARN of the queue that the tasks go to.
+    pub queue: String,
+    /// Name (`:revision`) or ARN of the definition that says image and roles.
+    pub job_definition: String,
+    /// The seal's queue, which needs no GPU; absent means the tasks'.
+    pub seal_queue: Option<String>,
+    /// The seal's definition; absent means the tasks'.
+    pub seal_job_definition: Option<String>,
+    /// GPUs of a task.
+    pub gpus: Option<u32>,
+    /// Processors of a task.
+    pub vcpus: Option<u32>,
+    /// Memory of a task, in MiB.
+    pub memory_mib: Option<u64>,
+    /// How often a task is tried, 1 to 10.
+    pub attempts: u32,
+    /// The longest that an attempt may take.
+    pub timeout_seconds: Option<u32>,
+    /// The most tasks; absent means one for each shard, as far as Batch goes (10 000).
+    pub tasks: Option<u32>,
+}
+
+/// How often engines try a task that are told so.
+const ATTEMPTS: u32 = 3;
+
 impl Engines {
     pub(super) fn read(document: &Document) -> Result<Self> {
-        Ok(Self { slurm: document.section("engine.slurm").map(Slurm::read).transpose()?.unwrap_or_default() })
+        Ok(Self {
+            slurm: document.section("engine.slurm").map(Slurm::read).transpose()?.unwrap_or_default(),
+            aws_batch: document.section("engine.aws-batch").map(AwsBatch::read).transpose()?,
+        })
+    }
+}
+
+impl AwsBatch {
+    fn read(section: &Section) -> Result<Self> {
+        let name = |key, example| section.required(key, "a name or an ARN", example, Entry::filled_text);
+        let memory = section.get("memory", "a size of at least 4 MiB such as \"30 GiB\"", |entry| {
+            let bytes = entry.text()?.parse::<bytesize::ByteSize>().ok()?.as_u64();
+            Some(bytes >> 20).filter(|mib| *mib >= 4)
+        })?;
+        Ok(Self {
+            queue: name("queue", "queue = \"vidindex-gpu\"")?,
+            job_definition: name("job_definition", "job_definition = \"vidindex\"")?,
+            seal_queue: text(section, "seal_queue", "\"vidindex-cpu\"")?,
+            seal_job_definition: text(section, "seal_job_definition", "\"vidindex-cpu\"")?,
+            gpus: count(section, "gpus", 1..=u32::MAX)?,
+            vcpus: count(section, "vcpus", 1..=u32::MAX)?,
+            memory_mib: memory,
+            attempts: count(section, "attempts", 1..=10)?.unwrap_or(ATTEMPTS),
+            // Less than a minute Batch refuses.
+            timeout_seconds: count(section, "timeout_seconds", 60..=i32::MAX as u32)?,
+            tasks: count(section, "tasks", 1..=u32::MAX)?,
+        })
     }
 }
 
 impl Slurm {
     fn read(section: &Section) -> Result<Self> {
-        let text = |key, example| section.get(key, &format!("a string such as {example}"), Entry::filled_text);
-        let count = |key| {
-            section.get(key, "a whole number of at least 1", |entry| {
-                u32::try_from(entry.count()?).ok().filter(|count| *count >= 1)
-            })
-        };
+        let text = |key, example| text(section, key, example);
+        let count = |key| count(section, key, 1..=u32::MAX);
         let option = |option: &str| match option.starts_with("--") {
             true => Ok(()),
             false => Err(format!("holds {option:?}, which is no option: they begin with --")),
@@ -89,4 +142,16 @@ impl Slurm {
             logs: text("logs", "\"logs\"")?.map_or_else(|| Self::default().logs, PathBuf::from),
         })
     }
+}
+
+fn text(section: &Section, key: &str, example: &str) -> Result<Option<String>> {
+    section.get(key, &format!("a string such as {example}"), Entry::filled_text)
+}
+
+fn count(section: &Section, key: &str, range: RangeInclusive<u32>) -> Result<Option<u32>> {
+    let wanted = match *range.end() {
+        u32::MAX => format!("a whole number of at least {}", range.start()),
+        end => format!("a whole number from {} to {end}", range.start()),
+    };
+    section.get(key, &wanted, |entry| u32::try_from(entry.count()?).ok().filter(|count| range.contains(count)))
 }

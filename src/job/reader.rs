@@ -9,8 +9,23 @@ use toml::de::{DeTable, DeValue};
 use crate::error::{Error, Result};
 
 /// Every section and its keys, in alphabetical order: what an unknown one is compared with.
-const SECTIONS: [(&str, &[&str]); 7] = [
+const SECTIONS: [(&str, &[&str]); 8] = [
     ("actions", &["clip_seconds", "embedding", "model", "scores", "stride_seconds", "top_k"]),
+    (
+        "engine.aws-batch",
+        &[
+            "attempts",
+            "gpus",
+            "job_definition",
+            "memory",
+            "queue",
+            "seal_job_definition",
+            "seal_queue",
+            "tasks",
+            "timeout_seconds",
+            "vcpus",
+        ],
+    ),
     (
         "engine.slurm",
         &["account", "at_once", "cpus", "gres", "logs", "memory", "options", "partition", "tasks", "time"],

@@ -19,6 +19,7 @@ use chrono::{DateTime, Utc};
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 
+pub(crate) use self::connect::sdk_config;
 use self::failure::{Action, Place};
 use super::{ObjectMeta, PutNew, RangeRead, Store, StoreConfig, StoreError, StoreErrorKind, StoreResult};
 

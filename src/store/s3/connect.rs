@@ -62,7 +62,7 @@ pub(super) async fn open(address: &str, config: &StoreConfig) -> StoreResult<S3S
     if !prefix.is_empty() && !prefix.ends_with('/') {
         prefix.push('/');
     }
-    let sdk = load(config).await;
+    let sdk = sdk_config(config).await;
     let store = connect(&sdk, config, bucket, &prefix);
     match first_question(&store, &sdk).await? {
         // Nobody said which region: the bucket's own is the one that was meant.
@@ -117,7 +117,8 @@ fn connect(sdk: &SdkConfig, config: &StoreConfig, bucket: &str, prefix: &str) ->
     }
 }
 
-async fn load(config: &StoreConfig) -> SdkConfig {
+/// Credentials, region and HTTP client of every request to AWS.
+pub(crate) async fn sdk_config(config: &StoreConfig) -> SdkConfig {
     let http = http_client();
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .http_client(http.clone())

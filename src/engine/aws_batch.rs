@@ -1,0 +1,198 @@
+//! AWS Batch: an array job, and a job that seals when every task of it has succeeded. Batch retries the tasks of lost
+//! machines. It knows no "when it has ended, whatever became of it": after a task that failed for good the seal fails
+//! too, and what is committed is published by the next submission or plan, or by whoever watches Batch's events.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_sdk_batch::Client;
+use aws_sdk_batch::config::interceptors::BeforeTransmitInterceptorContextRef;
+use aws_sdk_batch::config::timeout::TimeoutConfig;
+use aws_sdk_batch::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_batch::error::{BoxError, DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_batch::operation::submit_job::builders::SubmitJobFluentBuilder;
+use aws_sdk_batch::types::{
+    ArrayProperties, ContainerOverrides, EvaluateOnExit, JobDependency, JobTimeout, ResourceRequirement, ResourceType,
+    RetryAction, RetryStrategy,
+};
+
+use super::Submission;
+use crate::error::{Error, Result};
+use crate::job::engine::AwsBatch;
+use crate::store::{self, StoreConfig};
+
+/// The largest array; the smallest is of two.
+const ARRAY_MAX: u32 = 10_000;
+
+/// For an answer, the SDK's retries not counted in.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// See [`super::submit`].
+///
+/// The image has the job file and the models where they are from the working directory here, and `vidindex` as its
+/// entry point.
+pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result<Vec<String>> {
+    let settings = submission.job.engine.aws_batch.as_ref().ok_or_else(|| {
+        Error::usage(format!("{}: the section [engine.aws-batch] is missing", submission.job_file.display())).with_hint(
+            "add it, for example:\n    [engine.aws-batch]\n    queue = \"vidindex-gpu\"\n    job_definition = \"vidindex\"",
+        )
+    })?;
+    let batch = Batch { client: client(&submission.job.store).await, submission, settings };
+    if dry_run {
+        return Ok(vec![shown(batch.work()).await?, shown(batch.seal("ARRAY")).await?]);
+    }
+    let tasks = batch.tasks();
+    let array = hand_in(batch.work()).await?;
+    let sealing = hand_in(batch.seal(&array)).await.map_err(|error| {
+        Error::failed(format!("the tasks are submitted as Batch's job {array}, but not the seal: {error}"))
+            .with_hint(format!("when they are done: vidindex {}", batch.arguments("seal").join(" ")))
+    })?;
+    Ok(vec![
+        format!("tasks   Batch job {array}: {tasks} for {} shards", submission.shards),
+        format!("seal    Batch job {sealing}, when every task has succeeded; else submit again with --run"),
+        format!("watch   aws batch describe-jobs --jobs {array} {sealing}"),
+        format!("stop    aws batch terminate-job --reason stopped --job-id {array}"),
+    ])
+}
+
+struct Batch<'a> {
+    client: Client,
+    submission: &'a Submission<'a>,
+    settings: &'a AwsBatch,
+}
+
+impl Batch<'_> {
+    fn tasks(&self) -> u32 {
+        self.submission.tasks(self.settings.tasks, ARRAY_MAX)
+    }
+
+    fn arguments(&self, subcommand: &str) -> Vec<String> {
+        self.submission.arguments(subcommand, &self.submission.job_file)
+    }
+
+    fn work(&self) -> SubmitJobFluentBuilder {
+        let settings = self.settings;
+        let amounts = [
+            (ResourceType::Gpu, settings.gpus.map(u64::from)),
+            (ResourceType::Vcpu, settings.vcpus.map(u64::from)),
+            (ResourceType::Memory, settings.memory_mib),
+        ];
+        let resources = amounts.into_iter().filter_map(|(kind, amount)| {
+            Some(ResourceRequirement::builder().r#type(kind).value(amount?.to_string()).build())
+        });
+        let overrides = ContainerOverrides::builder()
+            .set_command(Some(self.arguments("work")))
+            .set_resource_requirements(Some(resources.collect()))
+            .build();
+        // Batch knows no array of one; without an array's variables a task takes every shard.
+        let tasks = i32::try_from(self.tasks()).ok().filter(|tasks| *tasks > 1);
+        self.request("work", &settings.queue, &settings.job_definition)
+            .container_overrides(overrides)
+            .set_array_properties(tasks.map(|tasks| ArrayProperties::builder().size(tasks).build()))
+            .set_timeout(
+                settings
+                    .timeout_seconds
+                    .and_then(|seconds| i32::try_from(seconds).ok())
+                    .map(|seconds| JobTimeout::builder().attempt_duration_seconds(seconds).build()),
+            )
+    }
+
+    fn seal(&self, array: &str) -> SubmitJobFluentBuilder {
+        let settings = self.settings;
+        let queue = settings.seal_queue.as_ref().unwrap_or(&settings.queue);
+        let definition = settings.seal_job_definition.as_ref().unwrap_or(&settings.job_definition);
+        self.request("seal", queue, definition)
+            .container_overrides(ContainerOverrides::builder().set_command(Some(self.arguments("seal"))).build())
+            .depends_on(JobDependency::builder().job_id(array).build())
+    }
+
+    /// What the tasks and the seal have in common.
+    fn request(&self, subcommand: &str, queue: &str, definition: &str) -> SubmitJobFluentBuilder {
+        let run = self.submission.run.as_str();
+        self.client
+            .submit_job()
+            .job_name(format!("vidindex-{run}-{subcommand}"))
+            .job_queue(queue)
+            .job_definition(definition)
+            .retry_strategy(self.retries())
+            .tags("vidindex:run", run)
+            .propagate_tags(true)
+    }
+
+    /// What another attempt cannot mend ends the job: a wrong configuration (2), and a seal that lacks shards or has
+    /// failed videos (3). Lost hosts, signals, exit code 1 (a store that did not answer) get another attempt.
+    fn retries(&self) -> RetryStrategy {
+        let rule = |action| EvaluateOnExit::builder().action(action);
+        let rules = [
+            rule(RetryAction::Retry).on_status_reason("Host EC2*").build(),
+            rule(RetryAction::Exit).on_exit_code("2").build(),
+            rule(RetryAction::Exit).on_exit_code("3").build(),
+            rule(RetryAction::Exit).on_reason("CannotPullContainerError*").build(),
+            rule(RetryAction::Retry).on_reason("*").build(),
+        ];
+        RetryStrategy::builder()
+            .attempts(i32::try_from(self.settings.attempts).unwrap_or(1))
+            .set_evaluate_on_exit(Some(rules.into()))
+            .build()
+    }
+}
+
+/// The region is the environment's, or that of the store where it is AWS's own.
+async fn client(store: &StoreConfig) -> Client {
+    let region = store.region.clone().filter(|_| store.endpoint.is_none());
+    let sdk = store::sdk_config(&StoreConfig { region, ..StoreConfig::default() }).await;
+    let timeouts = TimeoutConfig::builder().operation_attempt_timeout(ANSWER_TIMEOUT).build();
+    Client::from_conf(aws_sdk_batch::config::Builder::from(&sdk).timeout_config(timeouts).build())
+}
+
+/// Gives the job's id.
+async fn hand_in(request: SubmitJobFluentBuilder) -> Result<String> {
+    let submitted = request.send().await.map_err(|error| {
+        let said = match error.message() {
+            Some(said) => said.to_owned(),
+            None => DisplayErrorContext(&error).to_string(),
+        };
+        let hint = match &error {
+            SdkError::ServiceError(_) => {
+                "the settings come from [engine.aws-batch] in the job file, the region from AWS_REGION or the profile; \
+                 it takes the right batch:SubmitJob and batch:TagResource"
+            }
+            _ => "credentials and region come from the environment or the profile (AWS_PROFILE, AWS_REGION)",
+        };
+        Error::failed(format!("AWS Batch: {said}")).with_hint(hint)
+    })?;
+    let id = submitted.job_id().filter(|id| !id.is_empty());
+    id.map(str::to_owned).ok_or_else(|| Error::failed("AWS Batch gave no job id"))
+}
+
+/// The request's body, as it would be sent.
+async fn shown(request: SubmitJobFluentBuilder) -> Result<String> {
+    let capture = Capture::default();
+    // Ends with the capture's own error.
+    let _ = request.customize().interceptor(capture.clone()).send().await;
+    let body = capture.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let value = serde_json::from_slice::<serde_json::Value>(&body.unwrap_or_default());
+    let text = value.and_then(|value| serde_json::to_string_pretty(&value));
+    text.map_err(|error| Error::failed(format!("the request for AWS Batch cannot be shown: {error}")))
+}
+
+/// Takes a request's body, and stops the request before anything is asked of anybody.
+#[derive(Debug, Clone, Default)]
+struct Capture(Arc<Mutex<Option<Vec<u8>>>>);
+
+impl Intercept for Capture {
+    fn name(&self) -> &'static str {
+        "Capture"
+    }
+
+    fn read_after_serialization(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let body = context.request().body().bytes().map(<[u8]>::to_vec);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = body;
+        Err("captured".into())
+    }
+}
