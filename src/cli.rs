@@ -97,6 +97,9 @@ Without --task the task comes from the engine: SLURM_ARRAY_TASK_ID, AWS_BATCH_JO
         job: JobArgs,
         #[command(flatten)]
         run: RunArg,
+        /// Wait first until every shard is committed, at most so long.
+        #[arg(long, value_name = "SECONDS")]
+        wait: Option<u64>,
         #[command(flatten)]
         json: JsonArg,
     },
@@ -106,6 +109,7 @@ Without --task the task comes from the engine: SLURM_ARRAY_TASK_ID, AWS_BATCH_JO
   vidindex submit jobs/s3.toml --engine slurm --dry-run     what would be handed in
   vidindex submit jobs/s3.toml --engine slurm --run $run    what is left of a run
   vidindex submit jobs/s3.toml --engine aws-batch
+  vidindex submit jobs/s3.toml --engine kubernetes --dry-run >objects.yaml
 
 What the engine is told of the tasks stands in the job file, e.g. [engine.slurm]. Prints the run's id.")]
     Submit {
@@ -297,10 +301,15 @@ async fn run(cli: Cli) -> Result<u8> {
             context.show(&done);
             Ok(0)
         }
-        Command::Seal { job, run, json } => {
+        Command::Seal { job, run, wait, json } => {
             let job = job.load()?;
             let output = store::open(&job.output.uri, &job.store).await?;
-            context.seal(&*output, &run.run.parse()?, json.json).await
+            let run = run.run.parse()?;
+            if let Some(seconds) = wait {
+                let shards = manifest::read_record(&*output, &run).await?.shards;
+                seal::wait(&*output, run.as_str(), shards, Duration::from_secs(seconds)).await?;
+            }
+            context.seal(&*output, &run, json.json).await
         }
         Command::Submit { job, plan, engine, run, dry_run } => {
             context.submit(&job, plan.options(), engine, run.as_deref(), dry_run).await

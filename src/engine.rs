@@ -2,8 +2,10 @@
 //! an array of tasks and the seal behind it.
 
 mod aws_batch;
+mod kubernetes;
 mod slurm;
 mod task;
+mod tool;
 
 use std::path::{Path, PathBuf};
 
@@ -19,6 +21,8 @@ pub(crate) enum Engine {
     Slurm,
     /// An array job in AWS Batch.
     AwsBatch,
+    /// An Indexed Job, by `kubectl` found on the path.
+    Kubernetes,
 }
 
 /// A planned run, to be handed to an engine.
@@ -64,5 +68,6 @@ pub(crate) async fn submit(engine: Engine, submission: &Submission<'_>, dry_run:
     match engine {
         Engine::Slurm => slurm::submit(submission, dry_run).await,
         Engine::AwsBatch => aws_batch::submit(submission, dry_run).await,
+        Engine::Kubernetes => kubernetes::submit(submission, dry_run).await,
     }
 }

@@ -4,6 +4,7 @@
 //! every step leaves done what was done, and nothing is cleared before it is published.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -26,6 +27,10 @@ const SHARDS_MAX: usize = 8;
 
 /// Summaries read at the same time.
 const READS_MAX: usize = 16;
+
+/// From one look at the commit records to the next, at first; twice as long each time, up to [`LOOK_LAST`].
+const LOOK_FIRST: Duration = Duration::from_secs(1);
+const LOOK_LAST: Duration = Duration::from_secs(30);
 
 /// Keys of one delete: what S3 takes.
 const DELETE_KEYS_MAX: usize = 1000;
@@ -79,6 +84,26 @@ impl RunSummary {
     /// Whether there is nothing left to wish for: complete, and no video failed or ended early.
     pub fn is_flawless(&self) -> bool {
         self.is_complete() && self.totals.videos_ok == self.totals.videos()
+    }
+}
+
+/// Waits until every shard of the run is committed, `limit` at most: for an engine that knows no "after the tasks".
+///
+/// # Errors
+/// The output refused.
+pub async fn wait(output: &dyn Store, run_id: &str, shards_total: u32, limit: Duration) -> Result<()> {
+    let nothing_sealed = Sealed::new(run_id, shards_total, DateTime::UNIX_EPOCH);
+    let deadline = Instant::now() + limit;
+    let mut pause = LOOK_FIRST;
+    loop {
+        let committed = nothing_sealed.fresh(output).await?.len();
+        tracing::debug!(run_id, committed, shards_total, "waiting for the tasks");
+        let left = deadline.saturating_duration_since(Instant::now());
+        if committed >= shards_total as usize || left.is_zero() {
+            return Ok(());
+        }
+        tokio::time::sleep(pause.min(left)).await;
+        pause = (pause * 2).min(LOOK_LAST);
     }
 }
 

@@ -40,6 +40,7 @@ fn outside_libraries_are_named_in_their_own_folders_alone() {
             ("aws_smithy", "store/"),
             ("aws_sdk_s3", "store/"),
             ("aws_sdk_batch", "engine/aws_batch.rs"),
+            ("k8s_openapi", "engine/kubernetes.rs"),
             ("ffmpeg_next", "decode"),
             ("ort::", "infer/"),
         ] {

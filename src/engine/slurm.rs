@@ -1,9 +1,6 @@
 //! Slurm: an array job by `sbatch`, and a job that seals when the array has ended. Slurm requeues the tasks of a lost
 //! machine; it may also run one twice, which is harmless.
 
-use std::process::Stdio;
-
-use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use super::Submission;
@@ -141,29 +138,14 @@ async fn array_max() -> Result<u32> {
     Ok(limit.map_or(ARRAY_DEFAULT, |limit| limit.saturating_sub(1)))
 }
 
-async fn run(mut command: Command, input: &str) -> Result<String> {
-    let name = command.as_std().get_program().to_string_lossy().into_owned();
-    let failed = |problem: String| Error::failed(format!("{name}: {problem}"));
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| {
-            failed(format!("cannot be run: {error}"))
-                .with_hint("submit from a machine where Slurm's commands are installed and on the PATH")
-        })?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // One that does not read its input says why in its own words.
-        let _ = stdin.write_all(input.as_bytes()).await;
-    }
-    let output = child.wait_with_output().await.map_err(|error| failed(error.to_string()))?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let said = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
-    Err(failed(said).with_hint("the settings come from [engine.slurm] in the job file; --dry-run shows them"))
+async fn run(command: Command, input: &str) -> Result<String> {
+    super::tool::run(
+        command,
+        input,
+        "submit from a machine where Slurm's commands are installed and on the PATH",
+        "the settings come from [engine.slurm] in the job file; --dry-run shows them",
+    )
+    .await
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 use crate::error::{Error, Result};
 
 /// Every section and its keys, in alphabetical order: what an unknown one is compared with.
-const SECTIONS: [(&str, &[&str]); 8] = [
+const SECTIONS: [(&str, &[&str]); 9] = [
     ("actions", &["clip_seconds", "embedding", "model", "scores", "stride_seconds", "top_k"]),
     (
         "engine.aws-batch",
@@ -24,6 +24,24 @@ const SECTIONS: [(&str, &[&str]); 8] = [
             "tasks",
             "timeout_seconds",
             "vcpus",
+        ],
+    ),
+    (
+        "engine.kubernetes",
+        &[
+            "at_once",
+            "attempts",
+            "cpus",
+            "deadline_seconds",
+            "gpus",
+            "image",
+            "memory",
+            "namespace",
+            "node_selector",
+            "secret",
+            "service_account",
+            "tasks",
+            "tolerations",
         ],
     ),
     (

@@ -1,0 +1,286 @@
+//! Kubernetes: an Indexed Job of tasks, and a Job whose pod waits for their commit records and seals. Kubernetes has no
+//! "when that Job has ended", so the seal looks at the output, the only thing that we share: it publishes when every
+//! shard is committed, or what is there when the tasks' deadline is over.
+//!
+//! The objects are made of Kubernetes' own types and handed in by `kubectl`, which knows the user's clusters, contexts
+//! and ways to log in, and whose version fits the cluster.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::batch::v1::{
+    Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyOnPodConditionsPattern,
+    PodFailurePolicyRule,
+};
+use k8s_openapi::api::core::v1::{
+    Capabilities, ConfigMap, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvFromSource, EnvVar,
+    PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile, SecretEnvSource,
+    SecurityContext, Toleration, Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use tokio::process::Command;
+
+use super::Submission;
+use crate::error::{Error, Result};
+use crate::job::engine::Kubernetes;
+
+/// The most indexes of a Job; Kubernetes takes ten times as many, but wants other limits for them.
+const TASKS_MAX: u32 = 10_000;
+
+/// Ended Jobs are kept so long, to be looked at.
+const KEEP_SECONDS: i32 = 7 * 24 * 3600;
+
+/// Where the pods have the job file, from the ConfigMap.
+const JOB_FOLDER: &str = "/etc/vidindex";
+const JOB_FILE: &str = "job.toml";
+
+const GPU: &str = "nvidia.com/gpu";
+
+/// See [`super::submit`].
+///
+/// The image has the models where they are from the working directory here, and `vidindex` as its entry point.
+pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result<Vec<String>> {
+    let file = submission.job_file.display();
+    let settings = submission.job.engine.kubernetes.as_ref().ok_or_else(|| {
+        Error::usage(format!("{file}: the section [engine.kubernetes] is missing")).with_hint(
+            "add it, for example:\n    [engine.kubernetes]\n    image = \"registry.example/vidindex:1\"\n    gpus = 1",
+        )
+    })?;
+    let job_text = std::fs::read_to_string(&submission.job_file)
+        .map_err(|error| Error::usage(format!("cannot read the job file {file}: {error}")))?;
+    let objects = Objects { submission, settings };
+    let documents = yaml(&objects.job_file(job_text), &[objects.work(), objects.seal()])
+        .map_err(|error| Error::failed(format!("the objects for Kubernetes cannot be written: {error}")))?;
+    if dry_run {
+        return Ok(vec![documents.trim_end().to_owned()]);
+    }
+    // What an earlier submission of this run left would be in the way.
+    kubectl(&["delete", "--ignore-not-found", "-f", "-"], &documents).await?;
+    let created = kubectl(&["create", "-f", "-"], &documents).await?;
+    let namespace = settings.namespace.as_ref().map(|name| format!(" --namespace {name}")).unwrap_or_default();
+    let mut lines: Vec<_> = created.lines().map(str::to_owned).collect();
+    let label = format!("{LABEL}={}", submission.run);
+    lines.push(format!("watch   kubectl get jobs,pods{namespace} -l {label}"));
+    lines.push(format!("stop    kubectl delete jobs,configmaps{namespace} -l {label}"));
+    Ok(lines)
+}
+
+/// On everything that is the run's; its value is the run's id.
+const LABEL: &str = "vidindex/run";
+
+struct Objects<'a> {
+    submission: &'a Submission<'a>,
+    settings: &'a Kubernetes,
+}
+
+impl Objects<'_> {
+    fn job_file(&self, text: String) -> ConfigMap {
+        ConfigMap {
+            metadata: self.metadata("job"),
+            data: Some(BTreeMap::from([(JOB_FILE.to_owned(), text)])),
+            immutable: Some(true),
+            ..ConfigMap::default()
+        }
+    }
+
+    fn work(&self) -> Job {
+        let settings = self.settings;
+        let tasks = self.submission.tasks(settings.tasks, TASKS_MAX);
+        let quantity = |name: &str, amount: &Option<String>| Some((name.to_owned(), Quantity(amount.clone()?)));
+        let gpus = settings.gpus.map(|gpus| (GPU.to_owned(), Quantity(gpus.to_string())));
+        let cpus = quantity("cpu", &settings.cpus);
+        let memory = quantity("memory", &settings.memory);
+        let container = Container {
+            env: Some(vec![EnvVar {
+                name: "VIDINDEX_TASKS".to_owned(),
+                value: Some(tasks.to_string()),
+                value_from: None,
+            }]),
+            resources: Some(ResourceRequirements {
+                // Processors that nobody else wants may be used too.
+                requests: Some(cpus.into_iter().chain(memory.clone()).collect()),
+                limits: Some(memory.into_iter().chain(gpus).collect()),
+                claims: None,
+            }),
+            ..self.container("work", vec![])
+        };
+        let mut pod = self.pod(container);
+        pod.node_selector = Some(settings.node_selector.clone());
+        let gpu_nodes = settings.gpus.map(|_| toleration(GPU, None, Some("NoSchedule")));
+        pod.tolerations =
+            Some(settings.tolerations.iter().map(|taint| asked_toleration(taint)).chain(gpu_nodes).collect());
+        let spec = JobSpec {
+            completion_mode: Some("Indexed".to_owned()),
+            completions: i32::try_from(tasks).ok(),
+            parallelism: i32::try_from(settings.at_once.unwrap_or(tasks).min(tasks)).ok(),
+            backoff_limit_per_index: i32::try_from(settings.attempts - 1).ok(),
+            active_deadline_seconds: Some(settings.deadline_seconds.into()),
+            ..self.spec(pod, "work")
+        };
+        Job { metadata: self.metadata("work"), spec: Some(spec), status: None }
+    }
+
+    fn seal(&self) -> Job {
+        let wait = ["--wait".to_owned(), self.settings.deadline_seconds.to_string()];
+        let container = Container {
+            resources: Some(ResourceRequirements {
+                requests: Some(BTreeMap::from([
+                    ("cpu".to_owned(), Quantity("100m".to_owned())),
+                    ("memory".to_owned(), Quantity("256Mi".to_owned())),
+                ])),
+                ..ResourceRequirements::default()
+            }),
+            ..self.container("seal", wait.to_vec())
+        };
+        let spec = JobSpec {
+            backoff_limit: i32::try_from(self.settings.attempts - 1).ok(),
+            ..self.spec(self.pod(container), "seal")
+        };
+        Job { metadata: self.metadata("seal"), spec: Some(spec), status: None }
+    }
+
+    fn metadata(&self, what: &str) -> ObjectMeta {
+        ObjectMeta {
+            // Names are in lower case.
+            name: Some(format!("vidindex-{}-{what}", self.submission.run).to_lowercase()),
+            namespace: self.settings.namespace.clone(),
+            labels: Some(self.labels()),
+            ..ObjectMeta::default()
+        }
+    }
+
+    fn labels(&self) -> BTreeMap<String, String> {
+        let run = self.submission.run.to_string();
+        BTreeMap::from([("app.kubernetes.io/name".to_owned(), "vidindex".to_owned()), (LABEL.to_owned(), run)])
+    }
+
+    fn spec(&self, pod: PodSpec, container: &str) -> JobSpec {
+        JobSpec {
+            pod_failure_policy: Some(failure_policy(container)),
+            ttl_seconds_after_finished: Some(KEEP_SECONDS),
+            template: PodTemplateSpec {
+                metadata: Some(ObjectMeta { labels: Some(self.labels()), ..ObjectMeta::default() }),
+                spec: Some(pod),
+            },
+            ..JobSpec::default()
+        }
+    }
+
+    fn pod(&self, container: Container) -> PodSpec {
+        let job_file = ConfigMapVolumeSource {
+            name: self.metadata("job").name.unwrap_or_default(),
+            ..ConfigMapVolumeSource::default()
+        };
+        PodSpec {
+            containers: vec![container],
+            // What a failure policy needs: retries are the Job's, not the kubelet's.
+            restart_policy: Some("Never".to_owned()),
+            service_account_name: self.settings.service_account.clone(),
+            automount_service_account_token: Some(false),
+            enable_service_links: Some(false),
+            security_context: Some(PodSecurityContext {
+                run_as_non_root: Some(true),
+                seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+                ..PodSecurityContext::default()
+            }),
+            volumes: Some(vec![
+                Volume { name: "job".to_owned(), config_map: Some(job_file), ..Volume::default() },
+                Volume {
+                    name: "scratch".to_owned(),
+                    empty_dir: Some(EmptyDirVolumeSource::default()),
+                    ..Volume::default()
+                },
+            ]),
+            ..PodSpec::default()
+        }
+    }
+
+    fn container(&self, subcommand: &str, more: Vec<String>) -> Container {
+        let job_file = format!("{JOB_FOLDER}/{JOB_FILE}");
+        let mount = |name: &str, path: &str, read_only| VolumeMount {
+            name: name.to_owned(),
+            mount_path: path.to_owned(),
+            read_only,
+            ..VolumeMount::default()
+        };
+        let environment = self.settings.secret.as_ref().map(|name| {
+            let secret = SecretEnvSource { name: name.clone(), optional: None };
+            vec![EnvFromSource { secret_ref: Some(secret), ..EnvFromSource::default() }]
+        });
+        Container {
+            name: subcommand.to_owned(),
+            image: Some(self.settings.image.clone()),
+            args: Some([self.submission.arguments(subcommand, job_file.as_ref()), more].concat()),
+            env_from: environment,
+            security_context: Some(SecurityContext {
+                allow_privilege_escalation: Some(false),
+                read_only_root_filesystem: Some(true),
+                capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+                ..SecurityContext::default()
+            }),
+            volume_mounts: Some(vec![mount("job", JOB_FOLDER, Some(true)), mount("scratch", "/tmp", None)]),
+            ..Container::default()
+        }
+    }
+}
+
+/// A pod that was evicted or told to stop costs no attempt; a wrong configuration (2), and a seal that lacks shards or
+/// has failed videos (3), end the Job, since another attempt mends neither. All else (1, killed) counts as an attempt.
+fn failure_policy(container: &str) -> PodFailurePolicy {
+    let rule = |action: &str| PodFailurePolicyRule { action: action.to_owned(), ..PodFailurePolicyRule::default() };
+    let codes = |values: &[i32]| {
+        Some(PodFailurePolicyOnExitCodesRequirement {
+            container_name: Some(container.to_owned()),
+            operator: "In".to_owned(),
+            values: values.to_vec(),
+        })
+    };
+    let disrupted =
+        PodFailurePolicyOnPodConditionsPattern { type_: "DisruptionTarget".to_owned(), status: "True".to_owned() };
+    PodFailurePolicy {
+        rules: vec![
+            PodFailurePolicyRule { on_pod_conditions: Some(vec![disrupted]), ..rule("Ignore") },
+            PodFailurePolicyRule { on_exit_codes: codes(&[130, 143]), ..rule("Ignore") },
+            PodFailurePolicyRule { on_exit_codes: codes(&[2, 3]), ..rule("FailJob") },
+            PodFailurePolicyRule { on_exit_codes: codes(&[1]), ..rule("Count") },
+        ],
+    }
+}
+
+/// `key[=value][:Effect]`, as `kubectl taint` writes a taint.
+fn asked_toleration(taint: &str) -> Toleration {
+    let (taint, effect) = taint.split_once(':').map_or((taint, None), |(taint, effect)| (taint, Some(effect)));
+    let (key, value) = taint.split_once('=').map_or((taint, None), |(key, value)| (key, Some(value)));
+    toleration(key, value, effect)
+}
+
+fn toleration(key: &str, value: Option<&str>, effect: Option<&str>) -> Toleration {
+    Toleration {
+        key: Some(key.to_owned()),
+        operator: Some(if value.is_some() { "Equal" } else { "Exists" }.to_owned()),
+        value: value.map(str::to_owned),
+        effect: effect.map(str::to_owned),
+        toleration_seconds: None,
+    }
+}
+
+fn yaml(job_file: &ConfigMap, jobs: &[Job]) -> Result<String, serde_norway::Error> {
+    let mut documents = serde_norway::to_string(job_file)?;
+    for job in jobs {
+        documents += "---\n";
+        documents += &serde_norway::to_string(job)?;
+    }
+    Ok(documents)
+}
+
+async fn kubectl(arguments: &[&str], input: &str) -> Result<String> {
+    let mut command = Command::new("kubectl");
+    command.args(arguments);
+    super::tool::run(
+        command,
+        input,
+        "submit from a machine where kubectl is installed, on the PATH and logged in to the cluster",
+        "the settings come from [engine.kubernetes] in the job file; --dry-run shows the objects",
+    )
+    .await
+}
