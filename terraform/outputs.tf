@@ -1,0 +1,41 @@
+# What people and other tools need to know of the stack.
+
+output "input_uri" {
+  description = "Where the videos lie."
+  value       = local.input_uri
+}
+
+output "output_uri" {
+  description = "Where the tables lie."
+  value       = local.output_uri
+}
+
+output "repository_url" {
+  description = "Where the images go, with the tags RELEASE-cpu and RELEASE-cuda."
+  value       = aws_ecr_repository.this.repository_url
+}
+
+output "submit" {
+  description = "The command that begins a run now."
+  value       = "aws batch submit-job --region ${var.region} --job-name ${var.name}-plan --job-queue ${aws_batch_job_queue.coordinate.name} --job-definition ${aws_batch_job_definition.this["plan"].name}"
+}
+
+output "job_settings" {
+  description = "For `vidindex submit --engine aws-batch` from elsewhere: what to --set."
+  value       = local.job_settings
+}
+
+output "job_role_arns" {
+  description = "The roles of plan, work and seal, for the policies of buckets and keys in other accounts."
+  value       = { for job, role in aws_iam_role.job : job => role.arn }
+}
+
+output "alarm_topic_arn" {
+  description = "Where failures are told; subscribe whatever else should know."
+  value       = aws_sns_topic.alarms.arn
+}
+
+output "glue_database" {
+  description = "The database of the tables videos, actions and persons."
+  value       = aws_glue_catalog_database.this.name
+}
