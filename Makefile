@@ -10,10 +10,10 @@ CARGO_TARGET_DIR ?= target
 export CARGO_TARGET_DIR
 VIDINDEX := $(CARGO_TARGET_DIR)/release/vidindex
 
-.PHONY: help setup setup-test build demo test lint bench clean
+.PHONY: help setup setup-test build demo test test-terraform lint bench clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what is missing: Debian packages (as root), ONNX Runtime in .onnxruntime/
 	@.ci/setup.sh run
@@ -36,6 +36,9 @@ demo: ## Index six drawn clips with untrained models and query the tables: all s
 
 test: setup-test ## Run all tests, in release; a test that cannot run here fails
 	VIDINDEX_TEST_REQUIRE=1 cargo test --release --locked
+
+test-terraform: ## Check the AWS stack without AWS: terraform test, and apply to an emulator; skips what is not installed
+	@terraform/check.sh
 
 lint: setup ## Check formatting, clippy and the documentation
 	cargo fmt --all --check

@@ -19,12 +19,13 @@ locals {
 
   # What this stack knows better than the job file.
   job_settings = {
-    "input.uri"                        = local.input_uri
-    "output.uri"                       = local.output_uri
-    "engine.aws_batch.work_queue"      = "${var.name}-work"
-    "engine.aws_batch.work_definition" = "${var.name}-work"
-    "engine.aws_batch.seal_queue"      = "${var.name}-coordinate"
-    "engine.aws_batch.seal_definition" = "${var.name}-seal"
+    "input.uri"                            = local.input_uri
+    "output.uri"                           = local.output_uri
+    "engine.aws-batch.queue"               = "${var.name}-work"
+    "engine.aws-batch.job_definition"      = "${var.name}-work"
+    "engine.aws-batch.seal_queue"          = "${var.name}-coordinate"
+    "engine.aws-batch.seal_job_definition" = "${var.name}-seal"
+    "engine.aws-batch.attempts"            = tostring(var.work.attempts)
   }
 
   # The first that fits counts, and what none fits is tried again, as all is that a worker cannot help: exit 1 (a store

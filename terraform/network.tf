@@ -4,14 +4,16 @@
 locals {
   make_vpc = length(var.subnet_ids) == 0
 
-  # Spot instances of one type run out by zone: the more zones the better.
-  zones = local.make_vpc ? slice(data.aws_availability_zones.this[0].names, 0, min(6, length(data.aws_availability_zones.this[0].names))) : []
+  # Spot instances of one type run out by zone: the more zones the better, a new one too. Each has its addresses by its
+  # letter, whatever others there are.
+  zones = local.make_vpc ? data.aws_availability_zones.this[0].names : []
 
   vpc_id     = local.make_vpc ? aws_vpc.this[0].id : data.aws_subnet.given[0].vpc_id
   subnet_ids = local.make_vpc ? [for zone in local.zones : aws_subnet.this[zone].id] : var.subnet_ids
 }
 
 data "aws_availability_zones" "this" {
+  #checkov:skip=CKV_AWS_394:A zone that AWS adds is welcome: it adds a subnet and moves none.
   count = local.make_vpc ? 1 : 0
 
   state = "available"
@@ -72,7 +74,7 @@ resource "aws_subnet" "this" {
 
   vpc_id                  = aws_vpc.this[0].id
   availability_zone       = each.value
-  cidr_block              = cidrsubnet(var.vpc_cidr, 3, index(local.zones, each.value))
+  cidr_block              = cidrsubnet(var.vpc_cidr, 3, index(["a", "b", "c", "d", "e", "f", "g", "h"], substr(each.value, -1, 1)))
   map_public_ip_on_launch = true
 
   tags = { Name = "${var.name}-${each.value}" }

@@ -25,7 +25,7 @@ resource "aws_scheduler_schedule" "this" {
     input = jsonencode({
       JobName       = "${var.name}-plan"
       JobQueue      = aws_batch_job_queue.coordinate.arn
-      JobDefinition = aws_batch_job_definition.this["plan"].arn_prefix # its latest revision
+      JobDefinition = aws_batch_job_definition.this["plan"].name # its latest revision
     })
 
     # A submission that came too late is left to the next.

@@ -101,7 +101,7 @@ run "the_schedule_submits_the_plan_which_knows_the_stack" {
     condition = alltrue([
       for setting in [
         "input.uri=s3://vidindex-input-123456789012-eu-central-1/", "output.uri=s3://vidindex-output-123456789012-eu-central-1/",
-        "engine.aws_batch.work_queue=vidindex-work", "engine.aws_batch.seal_definition=vidindex-seal",
+        "engine.aws-batch.queue=vidindex-work", "engine.aws-batch.seal_job_definition=vidindex-seal",
       ] : contains(jsondecode(aws_batch_job_definition.this["plan"].container_properties).command, setting)
     ])
     error_message = "The plan is told the buckets and the queues of this stack."
@@ -155,8 +155,8 @@ run "nobody_reaches_the_instances" {
   }
 
   assert {
-    condition     = [for zone in local.zones : aws_subnet.this[zone].cidr_block] == ["10.64.0.0/19", "10.64.32.0/19", "10.64.64.0/19"]
-    error_message = "A subnet in each zone."
+    condition     = [for zone in local.zones : aws_subnet.this[zone].cidr_block] == ["10.64.0.0/19", "10.64.32.0/19", "10.64.96.0/19"]
+    error_message = "A subnet in each zone, with the addresses of its letter."
   }
 }
 

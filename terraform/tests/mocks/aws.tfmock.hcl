@@ -9,7 +9,7 @@ mock_data "aws_partition" {
 }
 
 mock_data "aws_availability_zones" {
-  defaults = { names = ["eu-central-1a", "eu-central-1b", "eu-central-1c"] }
+  defaults = { names = ["eu-central-1a", "eu-central-1b", "eu-central-1d"] }
 }
 
 mock_data "aws_iam_policy_document" {
