@@ -2,8 +2,8 @@
 # partitions, which `seal` adds with every run:
 #
 # - Athena projects them: it works out the paths that there can be from the properties `projection.*`.
-# - Spark knows no projection. The properties `spark.sql.sources.*` make the table one of its own Parquet tables, whose
-#   partitions it finds in the bucket.
+# - Spark knows no projection. `spark.sql.sources.provider` makes the table one of its own: it reads columns and partitions
+#   from the files below `path`.
 #
 # A crawler would be late by its schedule, and guess types anew; partitions in the catalogue would have to be added by
 # whoever seals, with rights that `seal` does not need otherwise.
@@ -34,49 +34,6 @@ locals {
       { for column in columns : "projection.${column.name}.values" => join(",", column.values) if length(column.values) > 0 },
     )
   }
-
-  label_scores = {
-    type         = "array"
-    containsNull = false
-    elementType = {
-      type = "struct"
-      fields = [
-        { name = "label_id", type = "integer", nullable = false, metadata = {} },
-        { name = "label", type = "string", nullable = false, metadata = {} },
-        { name = "score", type = "float", nullable = false, metadata = {} },
-      ]
-    }
-  }
-
-  # Glue's names of types in Spark's schema, as JSON: where both have a word they have others.
-  spark_types = {
-    "string"       = jsonencode("string")
-    "bigint"       = jsonencode("long")
-    "int"          = jsonencode("integer")
-    "double"       = jsonencode("double")
-    "float"        = jsonencode("float")
-    "timestamp"    = jsonencode("timestamp")
-    "array<float>" = jsonencode({ type = "array", elementType = "float", containsNull = false })
-
-    "array<struct<label_id:int,label:string,score:float>>" = jsonencode(local.label_scores)
-  }
-
-  spark_schemas = {
-    for table, columns in local.columns : table => format("{\"type\":\"struct\",\"fields\":[%s]}", join(",", [
-      for column in concat(columns, [for column in local.partition_columns[table] : { name = column.name, type = column.name == "dt" ? "date" : "string" }]) :
-      format(
-        "{\"name\":%s,\"type\":%s,\"nullable\":true,\"metadata\":{}}",
-        jsonencode(column.name), column.type == "date" ? jsonencode("date") : local.spark_types[column.type],
-      )
-    ]))
-  }
-
-  spark_partitions = {
-    for table, columns in local.partition_columns : table => merge(
-      { "spark.sql.sources.schema.numPartCols" = tostring(length(columns)) },
-      { for index, column in columns : "spark.sql.sources.schema.partCol.${index}" => column.name },
-    )
-  }
 }
 
 resource "aws_glue_catalog_database" "this" {
@@ -93,13 +50,10 @@ resource "aws_glue_catalog_table" "this" {
 
   parameters = merge(
     {
-      "EXTERNAL"                          = "TRUE"
-      "classification"                    = "parquet"
-      "spark.sql.sources.provider"        = "parquet"
-      "spark.sql.sources.schema.numParts" = "1"
-      "spark.sql.sources.schema.part.0"   = local.spark_schemas[each.key]
+      "EXTERNAL"                   = "TRUE"
+      "classification"             = "parquet"
+      "spark.sql.sources.provider" = "parquet"
     },
-    local.spark_partitions[each.key],
     local.projections[each.key],
   )
 
@@ -120,7 +74,7 @@ resource "aws_glue_catalog_table" "this" {
     ser_de_info {
       name                  = "parquet"
       serialization_library = "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe"
-      parameters            = { path = "${local.output_uri}${each.key}/" } # Spark's own location
+      parameters            = { path = "${local.output_uri}${each.key}/" } # Spark's
     }
 
     dynamic "columns" {

@@ -127,6 +127,17 @@ data "aws_iam_policy_document" "job" {
     }
   }
 
+  # With its run.
+  dynamic "statement" {
+    for_each = each.key == "plan" ? [1] : []
+
+    content {
+      sid       = "TagSubmitted"
+      actions   = ["batch:TagResource"]
+      resources = ["arn:${local.partition}:batch:${var.region}:${local.account}:job/*"]
+    }
+  }
+
   dynamic "statement" {
     for_each = var.kms_key_arn == null ? [] : [var.kms_key_arn]
 

@@ -79,6 +79,8 @@ requests = [
     ("plan", "batch:SubmitJob", f"{batch_arn}:job-definition/vidindex-work", {}),
     ("plan", "batch:SubmitJob", f"{batch_arn}:job-definition/vidindex-seal:3", {}),
     ("", "batch:SubmitJob", f"{batch_arn}:job-definition/vidindex-plan", {}),
+    ("plan", "batch:TagResource", f"{batch_arn}:job/0a1b", {}),
+    ("", "batch:TagResource", f"{batch_arn}:job-queue/vidindex-work", {}),
     ("", "batch:SubmitJob", f"{batch_arn}:job-queue/another", {}),
     ("", "iam:PassRole", "arn:aws:iam::123456789012:role/another", {}),
 ]

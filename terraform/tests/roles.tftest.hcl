@@ -41,7 +41,7 @@ run "rights_end_at_the_prefixes" {
         for statement in document.statement : [
           for action in statement.actions : contains([
             "s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts",
-            "s3:ListBucket", "s3:ListBucketMultipartUploads", "batch:SubmitJob",
+            "s3:ListBucket", "s3:ListBucketMultipartUploads", "batch:SubmitJob", "batch:TagResource",
           ], action)
         ]
       ]
