@@ -48,7 +48,12 @@ fn the_catalogue_has_the_columns_of_the_files() {
 
 /// Terraform and its provider are large, so that nobody has to have them: the script says what it skips.
 #[test]
-fn the_stack_is_made_changed_by_nobody_and_destroyed() {
-    let status = Command::new(terraform().join("check.sh")).status().unwrap();
+fn the_stack_can_be_applied_and_destroyed() {
+    let mut check = Command::new(terraform().join("check.sh"));
+    if std::env::var("VIDINDEX_TEST_REQUIRE").as_deref() != Ok("1") {
+        eprintln!("skipped: apply to an emulator; run make test-terraform");
+        check.arg("quick");
+    }
+    let status = check.status().unwrap();
     assert!(status.success(), "terraform/check.sh: {status}");
 }
