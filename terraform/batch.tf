@@ -14,7 +14,7 @@ locals {
     seal = merge(local.coordinator, { command = ["seal", "--help"] })
   }
 
-  # A m6i.large less what its own processes need.
+  # An m6i.large less what its own processes need.
   coordinator = { image = "cpu", gpus = 0, vcpus = 2, memory_mib = 7000, attempts = 3, timeout_hours = 12 }
 
   # What this stack knows better than the job file.
