@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export DEBIAN_FRONTEND=noninteractive PIP_DISABLE_PIP_VERSION_CHECK=1
 
-rust_needed=1.92
+rust_needed=1.94.1
 # FFmpeg's headers (its bindings are made with clang), its command line for odd test clips, Python for what comes as wheels.
 packages=(build-essential pkg-config clang libclang-dev libavcodec-dev libavformat-dev libavutil-dev libswscale-dev
     ffmpeg python3 python3-venv ca-certificates)

@@ -395,10 +395,10 @@ mod tests {
                 (Table::Persons, |row| row.persons),
             ] {
                 let rows = runs.iter().enumerate().flat_map(|(n, rows)| rows.iter().map(move |row| (n, row)));
-                let good = rows.filter(|(n, row)| {
+                let mut good = rows.filter(|(n, row)| {
                     row.video == video && row.status != "failed" && has(row) && there(Table::Videos, row, *n)
                 });
-                if let Some((n, row)) = good.last()
+                if let Some((n, row)) = good.next_back()
                     && there(table, row, n)
                 {
                     shown.insert((table, video, n));
