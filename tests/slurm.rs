@@ -60,12 +60,12 @@ impl Archive {
         cluster.submit(&self.bucket.job, self.bucket.scratch.dir.path(), args, &environment())
     }
 
+    /// Commit records alone: a worker takes its attempt's record away while we look.
     fn commits(&self, run: &str) -> usize {
-        let folder = self.bucket.scratch.path("state");
+        let folder = self.bucket.scratch.path("commits");
         let _ = std::fs::remove_dir_all(&folder);
-        self.bucket.copy("tree", &folder, "s3://index/run/_vidindex/");
-        let shards = std::fs::read_dir(folder.join("runs").join(run).join("shards"));
-        shards.map_or(0, Iterator::count)
+        self.bucket.copy("tree", &folder, &format!("s3://index/run/_vidindex/runs/{run}/shards/"));
+        std::fs::read_dir(folder).map_or(0, Iterator::count)
     }
 
     fn assert_rows(&self, index: &Path) {
@@ -76,9 +76,18 @@ impl Archive {
     }
 
     fn logs(&self, run: &str) -> String {
+        self.log_of_each(run).concat()
+    }
+
+    fn log_of_each(&self, run: &str) -> Vec<String> {
         let folder = self.bucket.scratch.path("slurm logs").join(run);
         let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
         files.map(|file| format!("{}\n{}", file.display(), std::fs::read_to_string(&file).unwrap())).collect()
+    }
+
+    /// Whether a task has begun with its videos: one that Slurm has just started says nothing when it is stopped.
+    fn is_at_work(&self, run: &str) -> bool {
+        self.log_of_each(run).iter().any(|log| log.contains("models opened") && !log.contains("shard committed"))
     }
 }
 
@@ -123,6 +132,7 @@ fn what_a_cancelled_run_committed_is_not_done_again() {
     let Some(archive) = Archive::new() else { return };
     let run = archive.submit(&cluster, &[]);
     wait_until("two committed shards", || archive.commits(&run) >= 2);
+    wait_until("a task at work", || archive.is_at_work(&run));
     cluster.ask("scancel", &["--user=root"]);
     cluster.drain(60);
     let logs = archive.logs(&run);
