@@ -10,7 +10,7 @@ CARGO_TARGET_DIR ?= target
 export CARGO_TARGET_DIR
 VIDINDEX := $(CARGO_TARGET_DIR)/release/vidindex
 
-.PHONY: help setup setup-test build demo test test-terraform lint bench clean
+.PHONY: help setup setup-test setup-heavy build demo test test-heavy test-terraform lint bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ setup: ## Install what is missing: Debian packages (as root), ONNX Runtime in .o
 
 setup-test: ## The same, and what the tests need: DuckDB, PyArrow, an S3 server in .venv/, Slurm (as root)
 	@.ci/setup.sh test
+
+setup-heavy: ## The same, and Ceph for the tests that take long (as root)
+	@.ci/setup.sh heavy
 
 build: setup ## Build target/release/vidindex
 	cargo build --release --locked
@@ -36,6 +39,10 @@ demo: ## Index six drawn clips with untrained models and query the tables: all s
 
 test: setup-test ## Run all tests, in release; a test that cannot run here fails
 	VIDINDEX_TEST_REQUIRE=1 cargo test --release --locked
+
+test-heavy: setup-heavy ## Run what takes too long for every change: Ceph losing storage, 100 rounds of racing workers
+	VIDINDEX_TEST_REQUIRE=1 cargo test --release --locked --test ceph -- --ignored --nocapture
+	VIDINDEX_TEST_REQUIRE=1 VIDINDEX_TEST_ROUNDS=100 cargo test --release --locked --test recovery two_workers -- --nocapture
 
 test-terraform: ## Check the AWS stack without AWS: terraform test, and apply to an emulator; skips what is not installed
 	@terraform/check.sh

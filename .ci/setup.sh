@@ -3,6 +3,7 @@
 #   setup.sh run     Debian packages, a check of Rust, ONNX Runtime in .onnxruntime/
 #   setup.sh demo    the same, and DuckDB in .venv/
 #   setup.sh test    the same, and all of tests/requirements.txt in .venv/
+#   setup.sh heavy   the same, and Ceph
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export DEBIAN_FRONTEND=noninteractive PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -14,6 +15,8 @@ packages=(build-essential pkg-config clang libclang-dev libavcodec-dev libavform
 
 # A Slurm cluster for the tests; none of its services starts without a configuration.
 test_packages=(slurmctld slurmd slurm-client munge)
+# A Ceph cluster, for those that take long.
+heavy_packages=(ceph-mon ceph-osd radosgw)
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() { printf 'setup: error: %s\n' "$*" >&2; exit 1; }
@@ -108,13 +111,14 @@ install_python() {
     printf '%s\n' "$requirements" >".venv/$stamp"
 }
 
-[[ ${1:-} =~ ^(run|demo|test)$ ]] || fail "usage: setup.sh run|demo|test"
-[[ $1 != test ]] || packages+=("${test_packages[@]}")
+[[ ${1:-} =~ ^(run|demo|test|heavy)$ ]] || fail "usage: setup.sh run|demo|test|heavy"
+[[ ! $1 =~ test|heavy ]] || packages+=("${test_packages[@]}")
+[[ $1 != heavy ]] || packages+=("${heavy_packages[@]}")
 install_packages
 check_rust
 install_onnxruntime
 case $1 in
 demo) install_python demo "$(grep '^duckdb==' tests/requirements.txt)" ;;
-test) install_python test "$(<tests/requirements.txt)" ;;
+test | heavy) install_python test "$(<tests/requirements.txt)" ;;
 esac
 say "ready"

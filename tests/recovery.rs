@@ -183,6 +183,54 @@ fn three_workers_at_once_on_the_same_shards_leave_the_rows_once() {
     archive.assert_rows(&archive.undisturbed());
 }
 
+/// Two workers on the same shards, killed at random moments and begun anew until both have ended. Ten rounds;
+/// `VIDINDEX_TEST_ROUNDS` says how many else.
+#[test]
+fn two_workers_that_race_and_are_killed_at_random_leave_every_row_once() {
+    let archive = Archive::new();
+    let undisturbed = archive.undisturbed();
+    let rounds = std::env::var("VIDINDEX_TEST_ROUNDS").map_or(10, |rounds| rounds.parse().unwrap());
+    let mut random = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let mut seconds = |most: f64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        most * ((random >> 33) % 1000) as f64 / 1000.0
+    };
+    let (mut kills, mut doubled) = (0, 0);
+    for round in 0..rounds {
+        let _ = std::fs::remove_dir_all(archive.scratch.index());
+        let run = archive.plan(&["--set", "run.shard_bytes=1"]);
+        let start = || archive.command("work", &run, &[]).stderr(Stdio::null()).spawn().unwrap();
+        let mut workers = [Some(start()), Some(start())];
+        let mut left = 4;
+        while workers.iter().any(Option::is_some) {
+            if left > 0 {
+                std::thread::park_timeout(Duration::from_secs_f64(seconds(undisturbed.seconds)));
+            }
+            for worker in &mut workers {
+                let Some(process) = worker else { continue };
+                let ended = if left > 0 { process.try_wait().unwrap() } else { Some(process.wait().unwrap()) };
+                if let Some(status) = ended {
+                    assert!(status.success(), "round {round}: {status}");
+                    *worker = None;
+                } else if seconds(1.0) < 0.5 {
+                    process.kill().unwrap();
+                    process.wait().unwrap();
+                    (kills, left) = (kills + 1, left - 1);
+                    *worker = Some(start());
+                }
+            }
+        }
+        let parts = archive.attempts(&run).len();
+        archive.expect("seal", &run, &[], 0);
+        archive.assert_rows(&undisturbed);
+        tables::assert_counts(&archive.scratch.index());
+        assert_eq!(archive.attempts(&run), Vec::<PathBuf>::new(), "round {round}");
+        // Each video has a file of its own in each table: more are those of attempts that lost.
+        doubled += usize::from(parts > 3 * 8);
+    }
+    eprintln!("{rounds} rounds, {kills} kills, {doubled} rounds with files of attempts that lost");
+}
+
 #[test]
 fn a_run_done_in_part_is_sealed_in_part_and_then_whole() {
     let archive = Archive::new();

@@ -6,38 +6,59 @@ use std::process::Command;
 use super::s3::{S3Server, environment};
 use super::{Scratch, said, tables, vidindex};
 
+/// A server that speaks S3.
+pub(crate) trait Endpoint {
+    /// `http://127.0.0.1:PORT`
+    fn endpoint(&self) -> String;
+}
+
+impl Endpoint for S3Server {
+    fn endpoint(&self) -> String {
+        S3Server::endpoint(self)
+    }
+}
+
 /// A server with a bucket of videos, and a job over it.
-pub(crate) struct Bucket {
-    pub(crate) server: S3Server,
+pub(crate) struct Bucket<S = S3Server> {
+    pub(crate) server: S,
     pub(crate) scratch: Scratch,
     pub(crate) job: PathBuf,
 }
 
 impl Bucket {
-    /// Uploads `videos/` of the scratch directory below `archive/clips/`.
+    /// [`Bucket::on`] a server of its own, where one can be started.
     pub(crate) fn with_videos(scratch: Scratch) -> Option<Self> {
-        let server = S3Server::start()?;
-        ["archive", "index"].iter().for_each(|name| server.create_bucket(name));
+        Some(Self::on(S3Server::start()?, scratch))
+    }
+}
+
+impl<S: Endpoint> Bucket<S> {
+    /// Uploads `videos/` of the scratch directory below `archive/clips/`.
+    pub(crate) fn on(server: S, scratch: Scratch) -> Self {
         let models = scratch.small_models();
         let job = scratch.path("s3.toml");
         let text = format!(
             "[input]\nuri = \"s3://archive/clips/\"\n[output]\nuri = \"s3://index/run/\"\n{models}[run]\ndevice = \"cpu\"\n{}",
-            server.job_section()
+            format_args!("[store]\nendpoint = \"{}\"\nregion = \"us-east-1\"\n", server.endpoint())
         );
         std::fs::write(&job, text).unwrap();
         let bucket = Self { server, scratch, job };
+        ["s3://archive/", "s3://index/"].iter().for_each(|uri| bucket.copy("make", Path::new(""), uri));
         bucket.copy("file", &bucket.scratch.videos(), "s3://archive/clips/");
-        Some(bucket)
+        bucket
     }
 
-    /// Runs a small Python script of boto3, an S3 client that is not ours: `file` uploads a folder, `tree` downloads.
+    /// Runs a small Python script of boto3, an S3 client that is not ours: `make` makes a bucket, `file` uploads
+    /// a folder, `tree` downloads.
     pub(crate) fn copy(&self, what: &str, folder: &Path, uri: &str) {
         let script = "
 import boto3, os, pathlib, sys
 what, folder, uri, endpoint = sys.argv[1:]
 bucket, prefix = uri.removeprefix('s3://').split('/', 1)
 s3 = boto3.client('s3', endpoint_url=endpoint, region_name='us-east-1')
-if what == 'file':
+if what == 'make':
+    s3.create_bucket(Bucket=bucket)
+elif what == 'file':
     for path in pathlib.Path(folder).iterdir():
         s3.upload_file(str(path), bucket, prefix + path.name)
 else:

@@ -5,6 +5,7 @@
 #![expect(dead_code, reason = "each test uses a part")]
 
 pub(crate) mod bucket;
+pub(crate) mod ceph;
 pub(crate) mod line;
 pub(crate) mod s3;
 pub(crate) mod site;
