@@ -161,7 +161,7 @@ fn floor(models: &[PathBuf; 2], device: &str, clips: u64, images: u64, rounds: u
     let runtime = Runtime::load(None, device.parse().unwrap(), Precision::Auto).unwrap();
     let [action_info, person_info] = models.each_ref().map(|model| ModelInfo::read(model).unwrap());
     let Descriptor::SlowFast(descriptor) = Descriptor::for_model(&action_info).unwrap() else { panic!("no SlowFast") };
-    let mut slowfast = SlowFast::open(&runtime, &action_info, &descriptor).unwrap();
+    let mut slowfast = SlowFast::open(&runtime, &action_info, &descriptor, false).unwrap();
     let shape = ClipShape::new(&descriptor);
     let clip: Vec<f32> = (0..3 * descriptor.frames * descriptor.crop * descriptor.crop)
         .map(|i| ((i % 1021) as f32 / 510.0) - 1.0)

@@ -6,7 +6,8 @@
 --
 -- A video that was indexed more than once has rows of each run. `current_*` shows, of each video, the rows of its latest
 -- good indexing: a later one that failed does not hide an earlier one that did not. What an indexing without a model
--- leaves out is taken from the latest with one.
+-- leaves out is taken from the latest with one. A video that a later run found gone from the input has no current rows;
+-- `videos` tells of it by a row of the status `deleted`.
 
 CREATE OR REPLACE VIEW videos AS
 FROM read_parquet(getvariable('index') || '/videos/**/*.parquet', hive_partitioning = true, union_by_name = true);
@@ -20,15 +21,15 @@ FROM read_parquet(getvariable('index') || '/persons/**/*.parquet', hive_partitio
 CREATE OR REPLACE VIEW current_videos AS
 FROM videos
 WHERE status <> 'failed'
-QUALIFY row_number() OVER (PARTITION BY video_id ORDER BY indexed_at DESC) = 1;
+QUALIFY row_number() OVER (PARTITION BY video_id ORDER BY indexed_at DESC) = 1 AND status <> 'deleted';
 
 CREATE OR REPLACE VIEW current_actions AS
 FROM actions
 SEMI JOIN (
     SELECT video_id, run_id
     FROM videos
-    WHERE status <> 'failed' AND actions_model IS NOT NULL
-    QUALIFY row_number() OVER (PARTITION BY video_id ORDER BY indexed_at DESC) = 1
+    WHERE status = 'deleted' OR (status <> 'failed' AND actions_model IS NOT NULL)
+    QUALIFY row_number() OVER (PARTITION BY video_id ORDER BY indexed_at DESC) = 1 AND status <> 'deleted'
 ) AS latest USING (video_id, run_id);
 
 CREATE OR REPLACE VIEW current_persons AS
@@ -36,6 +37,6 @@ FROM persons
 SEMI JOIN (
     SELECT video_id, run_id
     FROM videos
-    WHERE status <> 'failed' AND persons_model IS NOT NULL
-    QUALIFY row_number() OVER (PARTITION BY video_id ORDER BY indexed_at DESC) = 1
+    WHERE status = 'deleted' OR (status <> 'failed' AND persons_model IS NOT NULL)
+    QUALIFY row_number() OVER (PARTITION BY video_id ORDER BY indexed_at DESC) = 1 AND status <> 'deleted'
 ) AS latest USING (video_id, run_id);

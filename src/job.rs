@@ -251,6 +251,11 @@ fn glob(text: &str) -> Result<Glob, String> {
 }
 
 impl Input {
+    /// (name, value) of each partition column of an object, whose key is relative to `uri`.
+    pub fn partition_of(&self, key: &str) -> Vec<(String, String)> {
+        self.partition.as_ref().map(|partition| partition.columns(key)).unwrap_or_default()
+    }
+
     fn read(section: &Section) -> Result<Self> {
         let inventory = section.get("inventory", "the address of a `manifest.json`", |entry| {
             entry.filled_text().filter(|uri| uri.ends_with(".json"))
@@ -284,9 +289,6 @@ fn inventoried_bucket(inventory: &str) -> Option<String> {
 impl Actions {
     fn read(section: &Section) -> Result<Self> {
         let seconds = |key| section.get(key, "a number of seconds above 0", above_zero);
-        if section.get("embedding", "true or false", Entry::boolean)? == Some(true) {
-            return Err(section.complain("embedding", "= true is not supported yet").with_hint("leave it out"));
-        }
         let scores = section.get("scores", r#""top-k" or "full""#, |entry| match entry.text()?.as_str() {
             "top-k" => Some(Scores::TopK),
             "full" => Some(Scores::Full),
@@ -302,7 +304,7 @@ impl Actions {
                     usize::try_from(entry.count()?).ok().filter(|count| *count >= 1)
                 })?
                 .unwrap_or(10),
-            embedding: false,
+            embedding: section.get("embedding", "true or false", Entry::boolean)?.unwrap_or(false),
         })
     }
 }
@@ -636,12 +638,6 @@ model = \"models/yolov5s.onnx\"
         assert!(
             with("s3://reports/", &[]).unwrap_err().to_string().contains("must be the address of a `manifest.json`")
         );
-    }
-
-    #[test]
-    fn what_is_not_built_yet_is_refused_by_name() {
-        let text = refused("[actions]\nmodel = 'x'\nembedding = true");
-        assert!(text.starts_with("jobs/demo.toml:11: `embedding` in [actions] = true is not supported yet"), "{text}");
     }
 
     #[test]

@@ -32,6 +32,7 @@ use crate::tables::escape_into;
 pub use crate::tables::shard_id;
 use crate::zoo::inspect::hex;
 use indexed::{Earlier, Indexed};
+use list::ListedObject;
 pub use manifest::RunRecord;
 use shard::{Cut, Load};
 use sort::Sorter;
@@ -52,6 +53,8 @@ pub struct VideoObject {
     pub last_modified: DateTime<Utc>,
     /// (name, value) of each partition column, in the job's order; the values as they stand in the key.
     pub partition: Vec<(String, String)>,
+    /// Indexed before, and not in the input any more: gets a row that says so. The rest is as it was.
+    pub deleted: bool,
 }
 
 impl VideoObject {
@@ -61,9 +64,9 @@ impl VideoObject {
         hex(&Sha256::digest(&self.uri)[..16])
     }
 
-    /// The first 64 bits of `video_id`.
-    fn short_id(&self) -> Option<u64> {
-        Sha256::digest(&self.uri).first_chunk().copied().map(u64::from_be_bytes)
+    /// What a worker will read of it.
+    pub fn bytes_to_read(&self) -> u64 {
+        if self.deleted { 0 } else { self.size_bytes }
     }
 
     /// The directory of its rows within a table, e.g. `camera=cam-1/dt=2026-11-01`: the partition columns, their values
@@ -96,9 +99,9 @@ impl Shard {
         shard_id(self.index)
     }
 
-    /// Sum of the videos' sizes.
+    /// What a worker will read of the videos.
     pub fn size_bytes(&self) -> u64 {
-        self.videos.iter().map(|video| video.size_bytes).sum()
+        self.videos.iter().map(VideoObject::bytes_to_read).sum()
     }
 }
 
@@ -246,6 +249,8 @@ pub struct Plan {
     pub run: RunRecord,
     /// What is left out.
     pub skipped: Skipped,
+    /// Videos that are in no listing any more, and in `run` to be marked.
+    pub deleted: Group,
     /// Objects listed below the input, of whatever kind.
     pub objects_seen: u64,
     videos: Arranged,
@@ -264,15 +269,23 @@ pub async fn plan(
 ) -> Result<Plan> {
     let fingerprint = job.fingerprint(&models.hashes());
 
-    let indexed = if options.reindex { Indexed::default() } else { Indexed::read(output, &fingerprint).await? };
+    let mut indexed =
+        if options.reindex { Indexed::default() } else { Indexed::read(input, output, &fingerprint).await? };
     let mut draft = Draft::new(job.run.shard_bytes)?;
-    let objects = match &job.input.inventory {
+    let (objects, as_of) = match &job.input.inventory {
         Some(uri) => inventory::list(uri, &job.store, input, draft.scratch.path()).await?,
-        None => input.list_unordered("").map_err(Error::from).boxed(),
+        None => (input.list_unordered("").map_err(Error::from).boxed(), DateTime::<Utc>::MAX_UTC),
     };
-    let take = |video: VideoObject, skipped: &mut Skipped| {
+    let take = |object: ListedObject<'_>, skipped: &mut Skipped| {
+        let video = match object {
+            ListedObject::Video(video) => video,
+            ListedObject::LeftOut { key } => {
+                indexed.see(&input.uri(key));
+                return Ok(());
+            }
+        };
         let group = match indexed.earlier(&video) {
-            None => return draft.add(&video),
+            None | Some(Earlier::Deleted) => return draft.add(&video),
             Some(Earlier::Failed) if options.retry_failed => return draft.add(&video),
             Some(Earlier::Failed) => &mut skipped.failed_before,
             Some(Earlier::Done) => &mut skipped.already_indexed,
@@ -281,7 +294,15 @@ pub async fn plan(
         Ok(())
     };
     let listing = list::list(&job.input, objects, input, output, take).await?;
-    drop(indexed);
+    let mut deleted = Group::default();
+    // Nothing at all is rather a disk that is not mounted than an archive that was emptied.
+    if listing.objects_seen > 0 {
+        let mark = |video: VideoObject| {
+            deleted.add(&video.key, video.size_bytes);
+            draft.add(&video)
+        };
+        indexed.deleted(&job.input, output, as_of, mark).await?;
+    }
 
     let (count, bytes) = (draft.videos, draft.bytes);
     let videos = draft.arrange(input)?;
@@ -298,7 +319,7 @@ pub async fn plan(
         bytes,
         job: job.clone(),
     };
-    Ok(Plan { run, skipped: listing.skipped, objects_seen: listing.objects_seen, videos })
+    Ok(Plan { run, skipped: listing.skipped, deleted, objects_seen: listing.objects_seen, videos })
 }
 
 /// Videos as they are listed, on their way to shards.
@@ -331,9 +352,9 @@ impl Draft {
     }
 
     fn add(&mut self, video: &VideoObject) -> Result<()> {
-        self.load.add(video.size_bytes, self.shard_bytes);
+        self.load.add(video.bytes_to_read(), self.shard_bytes);
         self.videos += 1;
-        self.bytes += video.size_bytes;
+        self.bytes += video.bytes_to_read();
         self.sorter.push(video)
     }
 
@@ -349,7 +370,7 @@ impl Draft {
             let at = video.last_modified;
             modified = modified.map(|(first, last)| (first.min(at), last.max(at))).or(Some((at, at)));
             // The table counts them in 32 bits with a sign.
-            let shard = i32::try_from(cut.place(video.size_bytes)).map_err(too_many)?;
+            let shard = i32::try_from(cut.place(video.bytes_to_read())).map_err(too_many)?;
             table.push(shard.unsigned_abs(), video)?;
         }
         Ok(Arranged {
@@ -404,25 +425,27 @@ impl fmt::Display for Plan {
             write!(f, "{}", self.nothing_matched_message())?;
         } else {
             let shards = counted(u64::from(self.run.shards), "shard");
-            write!(f, "{}, {} to index, in {shards}", counted(*videos, "video"), human(*bytes))?;
+            let to_index = counted(*videos - self.deleted.count, "video");
+            write!(f, "{to_index}, {} to index, in {shards}", human(*bytes))?;
             if let Some((first, last)) = self.videos.modified {
                 let (largest, goal) = (human(self.videos.largest_shard_bytes), human(job.run.shard_bytes));
                 write!(f, " (the largest {largest}; run.shard_bytes is {goal})")?;
                 write!(f, "\nlast modified {} to {}", first.date_naive(), last.date_naive())?;
             }
         }
-        let skipped = &self.skipped;
+        let Skipped { already_indexed, failed_before, not_included, excluded, own_output } = &self.skipped;
         let groups = [
-            (&skipped.already_indexed, "already indexed (--reindex takes them again)"),
-            (&skipped.failed_before, "failed before and unchanged (--retry-failed takes them again)"),
-            (&skipped.not_included, "not matched by input.include"),
-            (&skipped.excluded, "matched by input.exclude"),
-            (&skipped.own_output, "written by vidindex"),
+            (&self.deleted, "deleted", "gone from the input: their rows are current no more"),
+            (already_indexed, "skipped", "already indexed (--reindex takes them again)"),
+            (failed_before, "skipped", "failed before and unchanged (--retry-failed takes them again)"),
+            (not_included, "skipped", "not matched by input.include"),
+            (excluded, "skipped", "matched by input.exclude"),
+            (own_output, "skipped", "written by vidindex"),
         ];
-        for (group, reason) in groups {
+        for (group, what, reason) in groups {
             if group.count > 0 {
                 let more = if group.count > group.examples.len() as u64 { ", ..." } else { "" };
-                write!(f, "\nskipped {}, {}: {reason}", counted(group.count, "object"), human(group.bytes))?;
+                write!(f, "\n{what} {}, {}: {reason}", counted(group.count, "object"), human(group.bytes))?;
                 write!(f, "\n    {}{more}", group.examples.join(", "))?;
             }
         }
@@ -527,6 +550,52 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn videos_that_are_gone_are_marked_once_and_indexed_again_when_they_return() {
+        let (input, output) = stores(&[("here.mp4", 1), ("left-out.txt", 1)]);
+        let put = async |name: &str, rows: &[VideoRow]| {
+            output.put(&format!("videos/{name}.parquet"), videos_table(rows)).await.unwrap();
+        };
+        let other_job = |row: VideoRow| VideoRow { fingerprint: "another".to_owned(), ..row };
+        let mut elsewhere = row("elsewhere.mp4", 1, "ok");
+        elsewhere.video.uri = "s3://other/elsewhere.mp4".to_owned();
+        let rows = [
+            row("here.mp4", 1, "ok"),
+            row("gone.mp4", 7, "ok"),
+            row("failed.mp4", 2, "failed"),
+            row("left-out.txt", 1, "ok"),
+            other_job(row("of-another-job.mp4", 1, "ok")),
+            elsewhere,
+        ];
+        put("0", &rows).await;
+        let plan = planned(&input, &output, PlanOptions::default()).await;
+        assert_eq!(keys(&plan).await, ["failed.mp4", "gone.mp4", "of-another-job.mp4"]);
+        assert!(shards(&plan).await.iter().all(|shard| shard.videos.iter().all(|video| video.deleted)));
+        assert_eq!((plan.run.videos, plan.run.bytes, plan.deleted.count), (3, 0, 3));
+        assert!(plan.to_string().contains("\ndeleted 3 objects, 10 B: gone from the input"), "{plan}");
+        assert!(plan.to_string().starts_with("0 videos, 0 B to index, in 1 shard"), "{plan}");
+
+        let marks = ["gone.mp4", "failed.mp4", "of-another-job.mp4"].map(|key| row(key, 1, "deleted"));
+        put("1", &marks.map(|row| VideoRow { indexed_at: 2, ..other_job(row) })).await;
+        assert_eq!(planned(&input, &output, PlanOptions::default()).await.run.videos, 0, "each is marked once");
+        input.add("gone.mp4", 7);
+        let plan = planned(&input, &output, PlanOptions::default()).await;
+        assert_eq!(keys(&plan).await, ["gone.mp4"]);
+        assert_eq!(plan.deleted.count, 0);
+        let late = VideoRow { indexed_at: 3, ..other_job(row("gone.mp4", 7, "ok")) };
+        put("2", &[late]).await;
+        let plan = planned(&input, &output, PlanOptions::default()).await;
+        assert_eq!(keys(&plan).await, ["gone.mp4"], "what another job did since is not this job's");
+    }
+
+    #[tokio::test]
+    async fn an_input_that_shows_nothing_at_all_marks_nothing() {
+        let (input, output) = stores(&[]);
+        output.put("videos/0.parquet", videos_table(&[row("a.mp4", 1, "ok")])).await.unwrap();
+        let plan = planned(&input, &output, PlanOptions::default()).await;
+        assert!(plan.run.videos == 0 && plan.nothing_matched());
+    }
+
+    #[tokio::test]
     async fn the_latest_row_of_this_fingerprint_decides() {
         let (input, output) = stores(&[("a.mp4", 1), ("b.mp4", 1), ("c.mp4", 1), ("d.mp4", 1)]);
         let at = |row: VideoRow, indexed_at: i64, run: &str| VideoRow { indexed_at, run_id: run.to_owned(), ..row };
@@ -618,7 +687,6 @@ mod tests {
     fn a_video_keeps_its_id_and_a_change_of_content_does_not_alter_it() {
         assert_eq!(video("a.mp4", 1).video_id(), video("a.mp4", 2).video_id());
         assert_eq!(video("a.mp4", 1).video_id(), "9b26e03df35ab4c2eb10d9aac585361a");
-        assert_eq!(video("a.mp4", 1).short_id(), Some(0x9b26_e03d_f35a_b4c2));
     }
 
     #[test]
@@ -658,7 +726,7 @@ mod tests {
                 let (count, bytes) = (draft.videos, draft.bytes);
                 let videos = draft.arrange(&input).unwrap();
                 let run = manifest::testing::record(videos.shards, count, bytes);
-                runtime.block_on(shards(&Plan { run, skipped: Skipped::default(), objects_seen: count, videos }))
+                runtime.block_on(shards(&Plan { run, skipped: Skipped::default(), deleted: Group::default(), objects_seen: count, videos }))
             };
             let cut_once = cut(&videos);
             prop_assert_eq!(&cut_once, &cut(&shuffled));

@@ -1,8 +1,9 @@
 //! Pruning: what no `current_*` view of the tables uses, and what is left of runs that have nothing in them any more.
 //!
 //! A view goes by the rows of `videos` (`schemas/duckdb.sql`): of each video the latest row that did not fail, the latest
-//! such with actions, and the latest such with persons. A file goes when no row of it is one of these. Runs that are not
-//! sealed whole, or were within a day, are left alone; files that vidindex did not name are too.
+//! such with actions, and the latest such with persons; a row that says that the video was deleted ends all three. A file
+//! goes when no row of it is one of these. Runs that are not sealed whole, or were within a day, are left alone; files
+//! that vidindex did not name are too.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -17,8 +18,8 @@ use crate::plan::manifest::{self, RUNS_PREFIX};
 use crate::plan::{RunId, counted};
 use crate::seal;
 use crate::store::{ObjectMeta, Store};
-use crate::tables::Table;
 use crate::tables::read::{read_videos, text_column, time_column, value};
+use crate::tables::{Table, VideoStatus};
 
 /// Runs that were sealed since may be at work in ways that the store does not show.
 const LEFT_ALONE: TimeDelta = TimeDelta::days(1);
@@ -184,9 +185,11 @@ struct Row {
     indexed_at: i64,
     /// Position in `files`.
     file: u32,
+    /// Did not fail.
     good: bool,
     actions: bool,
     persons: bool,
+    deleted: bool,
 }
 
 impl Rows {
@@ -200,14 +203,16 @@ impl Rows {
         let (actions, persons) = (text_column(batch, "actions_model")?, text_column(batch, "persons_model")?);
         for row in 0..batch.num_rows() {
             let id = value(&ids, row);
-            let good = value(&statuses, row) != "failed";
+            let status = value(&statuses, row);
+            let (good, deleted) = (status != VideoStatus::Failed.as_str(), status == VideoStatus::Deleted.as_str());
             self.rows.push(Row {
                 video_id: u128::from_str_radix(id, 16).map_err(|error| format!("the video id {id:?}: {error}"))?,
                 indexed_at: if times.is_null(row) { i64::MIN } else { times.value(row) },
                 file,
                 good,
-                actions: good && actions.is_valid(row),
-                persons: good && persons.is_valid(row),
+                actions: good && (deleted || actions.is_valid(row)),
+                persons: good && (deleted || persons.is_valid(row)),
+                deleted,
             });
         }
         Ok(())
@@ -224,6 +229,13 @@ impl Rows {
             for row in video {
                 let at = Some(row.indexed_at);
                 let used = &mut files[row.file as usize].1;
+                if row.deleted {
+                    // It outlives what it hides, which goes first.
+                    if [good, actions, persons].contains(&at) && video.len() > 1 {
+                        used.insert(Table::Videos);
+                    }
+                    continue;
+                }
                 // A later failure counts too: by it a plan knows not to try again.
                 if if row.good { at == good } else { at >= good } {
                     used.insert(Table::Videos);
@@ -330,7 +342,12 @@ mod tests {
         let before = output.keys();
         let prunable = block_on(find(output, NOW.parse().unwrap())).unwrap();
         block_on(prunable.remove(output)).unwrap();
-        assert!(block_on(find(output, NOW.parse().unwrap())).unwrap().is_empty(), "one prune is enough");
+        let left = block_on(find(output, NOW.parse().unwrap())).unwrap();
+        let marks = block_on(output.list("videos/").try_collect::<Vec<_>>()).unwrap();
+        assert!(
+            left.files.iter().all(|(_, file)| marks.contains(file)),
+            "one prune is enough but for marks of deletion"
+        );
         let after = output.keys();
         before.into_iter().filter(|key| !after.contains(key)).collect()
     }
@@ -359,6 +376,19 @@ mod tests {
         assert_eq!(gone, [format!("actions/model=m/dt=2026-10-01/part-{}-000000.parquet", run_id(0))]);
         write_run(&output, 2, &[Indexing { status: "failed", actions: false, persons: false, video: 0 }], true);
         assert_eq!(prune(&output), [""; 0], "a failure hides nothing");
+    }
+
+    #[test]
+    fn a_mark_of_deletion_goes_after_what_it_hides() {
+        let output = MemoryStore::new("s3://index/");
+        let deleted = Indexing { status: "deleted", actions: false, persons: false, video: 0 };
+        write_run(&output, 0, &[row(0), row(1)], true);
+        write_run(&output, 1, &[deleted], true);
+        assert_eq!(prune(&output), [""; 0], "video 1 is current, and lies beside video 0");
+        write_run(&output, 2, &[row(1)], true);
+        assert_eq!(prune(&output).iter().filter(|key| key.contains(&run_id(0))).count(), 5);
+        let gone = prune(&output);
+        assert!(gone.len() == 3 && gone.iter().all(|key| key.contains(&run_id(1))), "{gone:?}");
     }
 
     #[test]
@@ -396,9 +426,11 @@ mod tests {
             ] {
                 let rows = runs.iter().enumerate().flat_map(|(n, rows)| rows.iter().map(move |row| (n, row)));
                 let mut good = rows.filter(|(n, row)| {
-                    row.video == video && row.status != "failed" && has(row) && there(Table::Videos, row, *n)
+                    let wanted = row.status == "deleted" || (row.status != "failed" && has(row));
+                    row.video == video && wanted && there(Table::Videos, row, *n)
                 });
                 if let Some((n, row)) = good.next_back()
+                    && row.status != "deleted"
                     && there(table, row, n)
                 {
                     shown.insert((table, video, n));
@@ -412,22 +444,31 @@ mod tests {
         #[test]
         fn the_views_show_the_same_after_a_prune(
             runs in prop::collection::vec(
-                (prop::collection::btree_set(0_u32..6, 0..6), any::<bool>(), any::<bool>(), any::<u8>(), any::<bool>()),
+                (
+                    prop::collection::btree_set(0_u32..6, 0..6), any::<bool>(), any::<bool>(), any::<u8>(), any::<u8>(),
+                    any::<bool>(),
+                ),
                 0..6,
             ),
         ) {
             let output = MemoryStore::new("s3://index/");
             let mut all = Vec::new();
-            for (n, (videos, actions, persons, failed, whole)) in runs.into_iter().enumerate() {
-                let status = |video: u32| if failed >> video & 1 == 1 { "failed" } else { "ok" };
-                let rows: Vec<_> =
-                    videos.into_iter().map(|video| Indexing { video, status: status(video), actions, persons }).collect();
+            for (n, (videos, actions, persons, failed, deleted, whole)) in runs.into_iter().enumerate() {
+                let row = |video: u32| {
+                    let deleted = deleted >> video & 1 == 1;
+                    let failed = failed >> video & 1 == 1;
+                    let status = if deleted { "deleted" } else if failed { "failed" } else { "ok" };
+                    Indexing { video, status, actions: actions && !deleted, persons: persons && !deleted }
+                };
+                let rows: Vec<_> = videos.into_iter().map(row).collect();
                 write_run(&output, n, &rows, whole);
                 all.push(rows);
             }
             let before = views(&output, &all);
-            prune(&output);
-            prop_assert_eq!(views(&output, &all), before);
+            for _ in 0..3 {
+                prune(&output);
+                prop_assert_eq!(&views(&output, &all), &before);
+            }
         }
     }
 }

@@ -83,7 +83,7 @@ impl RunSummary {
 
     /// Whether there is nothing left to wish for: complete, and no video failed or ended early.
     pub fn is_flawless(&self) -> bool {
-        self.is_complete() && self.totals.videos_ok == self.totals.videos()
+        self.is_complete() && self.totals.videos_partial + self.totals.videos_failed == 0
     }
 }
 

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::plan::{RunId, manifest};
 use crate::seal;
 use crate::store::{Store, StoreErrorKind};
+use crate::telemetry::counts;
 use crate::work::attempt::{AttemptRecord, HEARTBEAT, is_record};
 use crate::work::commit::{ShardTotals, attempted_shard, commits_prefix, committed_shard, parts_prefix, read_commit};
 
@@ -238,11 +239,9 @@ impl RunStatus {
 
     /// One line of a list of runs.
     pub fn line(&self) -> String {
-        let ShardTotals { videos_ok, videos_partial, videos_failed, .. } = self.totals;
-        format!(
-            "{}  {:<9}  {:>5} of {:<5} shards  {videos_ok} ok, {videos_partial} partial, {videos_failed} failed of {} videos",
-            self.run_id, self.state, self.shards_committed, self.shards, self.videos
-        )
+        let (run, done, shards) = (&self.run_id, self.shards_committed, self.shards);
+        let counts = counts(self.totals.by_status());
+        format!("{run}  {:<9}  {done:>5} of {shards:<5} shards  {counts} of {} videos", self.state, self.videos)
     }
 }
 
@@ -267,8 +266,7 @@ impl fmt::Display for RunStatus {
         write!(f, "shards   {} of {} committed, {at_work} at work", self.shards_committed, self.shards)?;
         writeln!(f, ", {} silent, {} failed", count(AttemptKind::Silent), count(AttemptKind::Failed))?;
         let totals = &self.totals;
-        let (ok, partial, failed) = (totals.videos_ok, totals.videos_partial, totals.videos_failed);
-        write!(f, "videos   {} of {} done: {ok} ok, {partial} partial, {failed} failed", totals.videos(), self.videos)?;
+        write!(f, "videos   {} of {} done: {}", totals.videos(), self.videos, counts(totals.by_status()))?;
         if let Some(rate) = self.videos_per_second {
             write!(f, "\nspeed    {:.1} videos a minute", rate * 60.0)?;
         }

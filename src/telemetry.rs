@@ -100,8 +100,8 @@ pub struct Progress {
 /// What videos that are done add up to.
 #[derive(Debug, Clone, Default)]
 pub struct Ended {
-    /// Videos by status: ok, partial, failed.
-    pub videos: [u64; 3],
+    /// Videos by status: ok, partial, failed, deleted.
+    pub videos: [u64; 4],
     /// Seconds of video.
     pub video_seconds: f64,
     /// Frames decoded.
@@ -161,6 +161,7 @@ impl Progress {
             VideoStatus::Ok => 0,
             VideoStatus::Partial => 1,
             VideoStatus::Failed => 2,
+            VideoStatus::Deleted => 3,
         };
         ended.videos[status] += 1;
         ended.video_seconds += totals.end_seconds;
@@ -283,7 +284,7 @@ impl Closing {
     /// The same as one log event, for machines.
     pub fn log(&self) {
         let ended = &self.ended;
-        let [ok, partial, failed] = ended.videos;
+        let [ok, partial, failed, deleted] = ended.videos;
         for (model, usage) in &self.models {
             let Usage { busy_seconds, batches, inputs } = *usage;
             tracing::info!(model, busy_seconds, batches, inputs, "inference done");
@@ -292,6 +293,7 @@ impl Closing {
             videos_ok = ok,
             videos_partial = partial,
             videos_failed = failed,
+            videos_deleted = deleted,
             video_seconds = ended.video_seconds,
             frames = ended.frames,
             wall_seconds = self.wall_seconds,
@@ -306,12 +308,17 @@ impl Closing {
     }
 }
 
+/// `6 ok, 0 partial, 0 failed`, and how many are deleted where any is.
+pub(crate) fn counts([ok, partial, failed, deleted]: [u64; 4]) -> String {
+    let deleted = if deleted > 0 { format!(", {deleted} deleted") } else { String::new() };
+    format!("{ok} ok, {partial} partial, {failed} failed{deleted}")
+}
+
 impl std::fmt::Display for Closing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let ended = &self.ended;
         let wall = self.wall_seconds.max(1e-9);
-        let [ok, partial, failed] = ended.videos;
-        writeln!(f, "videos     {ok} ok, {partial} partial, {failed} failed")?;
+        writeln!(f, "videos     {}", counts(ended.videos))?;
         writeln!(
             f,
             "speed      {:.1} s of video in {:.1} s: {:.1} times real time",

@@ -42,8 +42,6 @@ pub struct BuildOptions {
     pub labels: Option<Labels>,
     /// Another height and width of the input.
     pub side: Option<usize>,
-    /// SlowFast: the pooled features become a second output, `embedding`.
-    pub embedding: bool,
     /// SlowFast: what its convolutions are rewritten to.
     pub lowering: Lowering,
     /// SlowFast: what the descriptor says that its logits are turned into scores by, in place of what is usual.
@@ -142,12 +140,8 @@ impl Network {
             Self::SlowFast(config, _) => {
                 config.classes = options.labels.as_ref().map_or(config.classes, Labels::len);
                 config.crop = options.side.unwrap_or(config.crop);
-                config.embedding = options.embedding;
             }
             Self::Yolov5(config) => {
-                if options.embedding {
-                    return Err(Error::usage("a YOLOv5 has no embedding: only a SlowFast puts one out"));
-                }
                 if options.activation.is_some() {
                     return Err(Error::usage("a YOLOv5 puts out scores: only a SlowFast has an activation"));
                 }
@@ -287,7 +281,12 @@ mod tests {
         let shapes: Vec<String> = info.inputs.iter().chain(&info.outputs).map(ToString::to_string).collect();
         assert_eq!(
             shapes,
-            ["slow float32[batch, 3, 8, 64, 64]", "fast float32[batch, 3, 32, 64, 64]", "logits float32[batch, 400]"]
+            [
+                "slow float32[batch, 3, 8, 64, 64]",
+                "fast float32[batch, 3, 32, 64, 64]",
+                "logits float32[batch, 400]",
+                "embedding float32[batch, 288]"
+            ]
         );
         assert_eq!(Descriptor::for_model(&info).unwrap(), built.descriptor);
         std::fs::remove_file(&built.toml).unwrap();
@@ -296,13 +295,12 @@ mod tests {
     }
 
     #[test]
-    fn labels_side_and_embedding_change_the_network() {
+    fn labels_and_side_change_the_network() {
         let directory = tempfile::tempdir().unwrap();
         let options = BuildOptions {
             out: directory.path().join("mine.onnx"),
             labels: Some(Labels::List(vec!["walk".into(), "run".into()])),
             side: Some(96),
-            embedding: true,
             ..BuildOptions::default()
         };
         let built = build("slowfast-tiny", &options).unwrap();

@@ -111,6 +111,58 @@ fn the_actions_of_persons_are_unnested_and_join_their_segments() {
 }
 
 #[test]
+fn segments_are_found_by_the_likeness_of_their_embeddings() {
+    let Some(python) = support::python() else { return };
+    let scratch = Scratch::new();
+    test_video(&scratch.videos().join("a.mp4"), "160x120", "25", 5.0, &["-pix_fmt", "yuv420p"]);
+    std::fs::copy(scratch.videos().join("a.mp4"), scratch.videos().join("twin.mp4")).unwrap();
+    let other = scratch.videos().join("other.mp4");
+    support::ffmpeg(&["-f", "lavfi", "-i", "mandelbrot=size=160x120:rate=25", "-t", "5", other.to_str().unwrap()]);
+    run(&scratch.job(&scratch.small_models()), &["--set", "actions.embedding=true"], 0);
+    // The small model's last stage has 288 features.
+    let nearest = "WITH wanted AS (SELECT embedding FROM current_actions WHERE uri LIKE '%/a.mp4' AND segment = 1) \
+        SELECT string_split(uri, '/')[-1], segment, round(array_cosine_similarity(a.embedding::FLOAT[288], \
+        wanted.embedding::FLOAT[288]), 3) AS likeness FROM current_actions AS a, wanted ORDER BY likeness DESC, uri LIMIT 2";
+    let answers = ask(&python, &scratch.index(), &[nearest, "SELECT DISTINCT len(embedding) FROM actions"]);
+    assert_eq!(answers, [json!([["a.mp4", "1", "1.0"], ["twin.mp4", "1", "1.0"]]), json!([["288"]])]);
+}
+
+#[test]
+fn a_video_that_is_gone_from_the_folder_is_current_no_more_until_it_returns() {
+    let Some(python) = support::python() else { return };
+    let scratch = Scratch::new();
+    for name in ["a.mp4", "b.mp4"] {
+        test_video(&scratch.videos().join(name), "160x120", "25", 3.0, &["-pix_fmt", "yuv420p"]);
+    }
+    let job = scratch.job(&scratch.small_models());
+    let current = || {
+        let count =
+            |table: &str| format!("SELECT count(DISTINCT uri), count(*) > 2 FROM {table} WHERE uri LIKE '%b.mp4'");
+        let [videos, actions, persons] = ["videos", "actions", "persons"].map(|t| count(&format!("current_{t}")));
+        let history = "SELECT string_agg(status, ' ' ORDER BY indexed_at) FROM videos WHERE uri LIKE '%b.mp4'";
+        ask(&python, &scratch.index(), &[&videos, &actions, &persons, history, "SELECT count(*) FROM current_videos"])
+    };
+    run(&job, &[], 0);
+    let indexed = current();
+    assert_eq!(indexed[3..], [json!([["ok"]]), json!([["2"]])]);
+
+    let away = scratch.path("away.mp4");
+    std::fs::rename(scratch.videos().join("b.mp4"), &away).unwrap();
+    let said = said(&run(&job, &[], 0));
+    assert!(said.contains("0 ok, 0 partial, 0 failed, 1 deleted"), "{said}");
+    let none = json!([["0", "False"]]);
+    let gone = [none.clone(), none.clone(), none, json!([["ok deleted"]]), json!([["1"]])];
+    assert_eq!(current(), gone);
+    run(&job, &[], 0);
+    assert_eq!(current(), gone, "it is marked once");
+
+    std::fs::rename(&away, scratch.videos().join("b.mp4")).unwrap();
+    run(&job, &[], 0);
+    assert_eq!(current()[..3], indexed[..3]);
+    assert_eq!(current()[3..], [json!([["ok deleted ok"]]), json!([["2"]])]);
+}
+
+#[test]
 fn partitions_that_cannot_match_are_not_opened() {
     let Some(python) = support::python() else { return };
     let scratch = Scratch::new();

@@ -20,30 +20,34 @@ fn noise(length: usize) -> Vec<f32> {
     (0..length).map(|i| ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
 }
 
-/// Runs a model on inputs of these shapes; gives its first output.
-fn output(model: &ModelProto, inputs: &[(&str, Vec<i64>)]) -> (Vec<i64>, Vec<f32>) {
+/// Runs a model on inputs of these shapes; gives each output's shape and values.
+fn outputs(model: &ModelProto, inputs: &[(&str, Vec<i64>)]) -> Vec<(Vec<i64>, Vec<f32>)> {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     let runtime =
         RUNTIME.get_or_init(|| Runtime::load(None, DeviceChoice::Named(Device::Cpu), Precision::Fp32).unwrap());
     let file = tempfile::Builder::new().suffix(".onnx").tempfile().unwrap();
     std::fs::write(file.path(), model.encode_to_vec()).unwrap();
     let mut session = runtime.open(file.path(), &[]).unwrap();
-    let name = &model.graph.as_ref().unwrap().output[0].name;
+    let names: Vec<&str> = model.graph.as_ref().unwrap().output.iter().map(|output| output.name.as_str()).collect();
     let data: Vec<Vec<f32>> = inputs.iter().map(|(_, shape)| noise(shape.iter().product::<i64>() as usize)).collect();
     let inputs: Vec<_> =
         inputs.iter().zip(&data).map(|((name, shape), data)| (*name, shape.clone(), &data[..])).collect();
-    session.run(&inputs, name, &mut 0.0, |shape, data| Ok((shape.to_vec(), data.to_vec()))).unwrap()
+    let owned = |(shape, data): &(&[i64], &[f32])| (shape.to_vec(), data.to_vec());
+    session.run_for(&inputs, &names, &mut 0.0, |outputs| Ok(outputs.iter().map(owned).collect())).unwrap()
 }
 
 /// Both lowerings against the plain model.
 fn compare(what: &str, plain: &ModelProto, inputs: &[(&str, Vec<i64>)]) {
-    let (shape, wanted) = output(plain, inputs);
-    let largest = wanted.iter().fold(1e-3f32, |largest, value| largest.max(value.abs()));
+    let wanted = outputs(plain, inputs);
     for lowering in [Lowering::Packed, Lowering::Folded] {
-        let (found_shape, found) = output(&lower(plain.clone(), lowering), inputs);
-        assert_eq!(found_shape, shape, "{what}, {lowering}");
-        let worst = wanted.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(worst <= 1e-5 * largest, "{what}, {lowering}: off by {worst} of {largest}");
+        let found = outputs(&lower(plain.clone(), lowering), inputs);
+        assert_eq!(found.len(), wanted.len());
+        for ((shape, wanted), (found_shape, found)) in wanted.iter().zip(found) {
+            let largest = wanted.iter().fold(1e-3f32, |largest, value| largest.max(value.abs()));
+            assert_eq!(found_shape, *shape, "{what}, {lowering}");
+            let worst = wanted.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst <= 1e-5 * largest, "{what}, {lowering}: off by {worst} of {largest}");
+        }
     }
 }
 

@@ -140,6 +140,9 @@ pub struct Model {
 /// A model's input: its name, shape and elements, row major.
 pub type Input<'a> = (&'a str, Vec<i64>, &'a [f32]);
 
+/// What a model put out: shape and elements, row major.
+pub type Output<'a> = (&'a [i64], &'a [f32]);
+
 impl Model {
     /// Runs the model, and hands its output of this name to `read`: shape and elements. `seconds` is increased by the time
     /// that the run alone took, without the wait for its turn.
@@ -153,6 +156,23 @@ impl Model {
         seconds: &mut f64,
         read: impl FnOnce(&[i64], &[f32]) -> Result<T>,
     ) -> Result<T> {
+        self.run_for(inputs, &[output], seconds, |outputs| match outputs {
+            [(shape, data)] => read(shape, data),
+            _ => Err(Error::failed("a model that ran without an output")),
+        })
+    }
+
+    /// The same for several outputs of one run, in the order of their names.
+    ///
+    /// # Errors
+    /// As [`Model::run`].
+    pub fn run_for<T>(
+        &mut self,
+        inputs: &[Input<'_>],
+        names: &[&str],
+        seconds: &mut f64,
+        read: impl FnOnce(&[Output<'_>]) -> Result<T>,
+    ) -> Result<T> {
         let failed = |error: ort::Error| Error::failed(format!("failed to run {}: {error}", self.path.display()));
         let turn = self.turn.clone();
         let guard = turn.as_ref().map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
@@ -164,8 +184,12 @@ impl Model {
         let outputs = self.session.run(values).map_err(failed)?;
         *seconds += started.elapsed().as_secs_f64();
         drop(guard);
-        let (shape, data) = outputs[output].try_extract_tensor::<f32>().map_err(failed)?;
-        read(shape, data)
+        let mut found = Vec::with_capacity(names.len());
+        for name in names {
+            let (shape, data) = outputs[*name].try_extract_tensor::<f32>().map_err(failed)?;
+            found.push((&shape[..], data));
+        }
+        read(&found)
     }
 }
 

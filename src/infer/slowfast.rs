@@ -1,11 +1,21 @@
 //! SlowFast (Feichtenhofer et al., arXiv 1812.03982): clips in, one score per class out.
 
 use super::Device;
-use super::session::{Model, Runtime};
+use super::session::{Model, Output, Runtime};
 use crate::decode::sample::linspace_index;
 use crate::error::{Error, Result};
 use crate::zoo::descriptor::{self, Activation, slowfast_tensors};
 use crate::zoo::inspect::{Dim, ModelInfo, TensorInfo};
+use crate::zoo::slowfast::EMBEDDING;
+
+/// What is known of a clip.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClipScores {
+    /// In label order, after the activation.
+    pub scores: Vec<f32>,
+    /// The pooled features before the classifier, where they were asked for.
+    pub embedding: Option<Vec<f32>>,
+}
 
 /// Clips that a GPU takes at once.
 const GPU_BATCH: usize = 8;
@@ -71,6 +81,8 @@ pub struct SlowFast {
     slow: Option<String>,
     /// Names of the Fast (or only) input, and of the output.
     tensors: [String; 2],
+    /// Name of the output of pooled features, where they are asked for.
+    embedding: Option<String>,
     activation: Activation,
     /// The batch that the graph insists on.
     fixed_batch: Option<usize>,
@@ -78,20 +90,26 @@ pub struct SlowFast {
 }
 
 impl SlowFast {
-    /// Opens the model that `info` and `descriptor` describe.
+    /// Opens the model that `info` and `descriptor` describe. `embedding` asks for its pooled features too.
     ///
     /// # Errors
-    /// As [`Runtime::open`].
-    pub fn open(runtime: &Runtime, info: &ModelInfo, descriptor: &descriptor::SlowFast) -> Result<Self> {
+    /// As [`Runtime::open`], and where it has no features to put out.
+    pub fn open(
+        runtime: &Runtime,
+        info: &ModelInfo,
+        descriptor: &descriptor::SlowFast,
+        embedding: bool,
+    ) -> Result<Self> {
         let batch_max = batch_max(runtime.device(), GPU_BATCH);
         let tensors = slowfast_tensors(info)?;
         let (fixed_batch, fixed) = batch_dimension(tensors.fast, batch_max);
         let model = runtime.open(&info.path, &fixed)?;
+        let embedding = embedding.then(|| embedding_output(info)).transpose()?;
         let slow = tensors.slow.map(|slow| slow.name.clone());
         let tensors = [tensors.fast, tensors.scores].map(|tensor| tensor.name.clone());
         let batch_max = fixed_batch.unwrap_or(batch_max);
         let (shape, activation) = (ClipShape::new(descriptor), descriptor.activation);
-        Ok(Self { model, shape, slow, tensors, activation, fixed_batch, batch_max })
+        Ok(Self { model, shape, slow, tensors, embedding, activation, fixed_batch, batch_max })
     }
 
     /// Clips worth putting into one batch.
@@ -99,11 +117,11 @@ impl SlowFast {
         self.batch_max
     }
 
-    /// Scores of each clip, in label order, after the activation.
+    /// Scores of each clip.
     ///
     /// # Errors
     /// As [`Model::run`].
-    pub fn run(&mut self, batch: &mut ClipBatch, seconds: &mut f64) -> Result<Vec<Vec<f32>>> {
+    pub fn run(&mut self, batch: &mut ClipBatch, seconds: &mut f64) -> Result<Vec<ClipScores>> {
         let clips = batch.clips;
         let rows = self.fixed_batch.unwrap_or(clips);
         let (frames, crop) = (self.shape.frames, self.shape.crop);
@@ -115,12 +133,37 @@ impl SlowFast {
         let mut inputs = vec![(fast.as_str(), dims(frames), batch.fast.as_slice())];
         inputs.extend(self.slow.as_ref().map(|slow| (slow.as_str(), dims(slow_frames), batch.slow.as_slice())));
         let activation = self.activation;
-        self.model.run(&inputs, scores, seconds, |shape, logits| match shape {
-            [outputs, classes] if *outputs as usize == rows => {
-                Ok(logits.chunks_exact(*classes as usize).take(clips).map(|row| activated(activation, row)).collect())
-            }
-            _ => Err(Error::failed(format!("the action model gave {shape:?} where [{rows}, classes] was expected"))),
+        let names: Vec<&str> = [scores].into_iter().chain(&self.embedding).map(String::as_str).collect();
+        self.model.run_for(&inputs, &names, seconds, |outputs| {
+            let mut outputs = outputs.iter().map(|output| rows_of(*output, rows));
+            let logits = outputs.next().transpose()?.unwrap_or_default();
+            let mut features = outputs.next().transpose()?.unwrap_or_default().into_iter();
+            let scored = |logits| ClipScores {
+                scores: activated(activation, logits),
+                embedding: features.next().map(<[f32]>::to_vec),
+            };
+            Ok(logits.into_iter().take(clips).map(scored).collect())
         })
+    }
+}
+
+/// The output of a graph's pooled features.
+///
+/// # Errors
+/// [`Error::Usage`] where it has none.
+pub fn embedding_output(info: &ModelInfo) -> Result<String> {
+    let output = info.outputs.iter().find(|output| output.name == EMBEDDING && output.shape.len() == 2);
+    output.map(|output| output.name.clone()).ok_or_else(|| {
+        Error::usage(format!("{} has no output `{EMBEDDING}`, and the job asks for embeddings", info.path.display()))
+            .with_hint("`vidindex models convert CHECKPOINT` writes a SlowFast that has one; those for detection (AVA) have none")
+    })
+}
+
+/// An output's rows: as many as the batch has.
+fn rows_of<'a>((shape, data): Output<'a>, rows: usize) -> Result<Vec<&'a [f32]>> {
+    match shape {
+        [outputs, width] if *outputs as usize == rows => Ok(data.chunks_exact(*width as usize).collect()),
+        _ => Err(Error::failed(format!("the action model gave {shape:?} where [{rows}, values] was expected"))),
     }
 }
 

@@ -13,6 +13,7 @@ use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use md5::{Digest, Md5};
@@ -24,6 +25,9 @@ use crate::store::{self, ObjectMeta, Store, StoreConfig};
 
 /// Data files read at the same time; each lies on the scratch disk meanwhile.
 const FILES_MAX: usize = 4;
+
+/// A report may lack objects that are as new as this: it is consistent in the end only.
+const LATE: TimeDelta = TimeDelta::days(2);
 
 /// Bytes of one read of a data file.
 const READ_BYTES: u64 = 8 << 20;
@@ -42,6 +46,9 @@ struct Manifest {
     file_format: String,
     #[serde(default)]
     file_schema: String,
+    /// Milliseconds of the Unix epoch.
+    #[serde(default)]
+    creation_timestamp: String,
     files: Vec<DataFile>,
 }
 
@@ -68,8 +75,8 @@ struct Source {
     scratch: PathBuf,
 }
 
-/// The objects below `input` by the report whose manifest is at `uri`, in no particular order and relative to `input`.
-/// `scratch` is a folder for data files while they are read.
+/// The objects below `input` by the report whose manifest is at `uri`, in no particular order and relative to `input`; and
+/// the time up to which the report knows what there was. `scratch` is a folder for data files while they are read.
 ///
 /// # Errors
 /// [`Error::Usage`] where the report is of another bucket, or lacks a field; a data file that is not as its manifest says.
@@ -78,9 +85,11 @@ pub(super) async fn list(
     config: &StoreConfig,
     input: &dyn Store,
     scratch: &Path,
-) -> Result<BoxStream<'static, Result<ObjectMeta>>> {
+) -> Result<(BoxStream<'static, Result<ObjectMeta>>, DateTime<Utc>)> {
     let (store, manifest) = open(uri, config).await?;
-    let Manifest { source_bucket, file_format, file_schema, files } = manifest;
+    let Manifest { source_bucket, file_format, file_schema, creation_timestamp, files } = manifest;
+    let created = creation_timestamp.parse().ok().and_then(DateTime::from_timestamp_millis);
+    let as_of = created.map_or(DateTime::<Utc>::MIN_UTC, |created| created - LATE);
     let root = input.uri("");
     let Some(prefix) = root.strip_prefix(&format!("s3://{source_bucket}/")) else {
         return Err(Error::usage(format!(
@@ -101,7 +110,7 @@ pub(super) async fn list(
     let source = Arc::new(source);
     let objects = stream::iter(files).map(move |file| Box::pin(objects_of(source.clone(), file)));
     let batches = objects.flatten_unordered(FILES_MAX);
-    Ok(batches.map_ok(|batch| stream::iter(batch).map(Ok)).try_flatten().boxed())
+    Ok((batches.map_ok(|batch| stream::iter(batch).map(Ok)).try_flatten().boxed(), as_of))
 }
 
 /// The manifest, and the store that its keys are relative to: its bucket. A report that was copied into a directory lies

@@ -17,14 +17,25 @@ pub(super) struct Listing {
     pub(super) objects_seen: u64,
 }
 
-/// Sifts the objects below `input`; gives each video to `take`. An empty object is a video too: its row will say what is
+/// An object below the input that is not our own.
+pub(super) enum ListedObject<'a> {
+    /// One that the job wants.
+    Video(VideoObject),
+    /// One that its globs leave out.
+    LeftOut {
+        /// Relative to the input.
+        key: &'a str,
+    },
+}
+
+/// Sifts the objects below `input`; gives each to `take`. An empty object is a video too: its row will say what is
 /// wrong with it.
 pub(super) async fn list(
     job: &Input,
     mut objects: BoxStream<'static, Result<ObjectMeta>>,
     input: &dyn Store,
     output: &dyn Store,
-    mut take: impl FnMut(VideoObject, &mut Skipped) -> Result<()>,
+    mut take: impl FnMut(ListedObject<'_>, &mut Skipped) -> Result<()>,
 ) -> Result<Listing> {
     let include = glob_set(&job.include)?;
     let exclude = glob_set(&job.exclude)?;
@@ -41,18 +52,21 @@ pub(super) async fn list(
             skipped.own_output.add(&key, size_bytes);
         } else if !include.is_match(&key) {
             skipped.not_included.add(&key, size_bytes);
+            take(ListedObject::LeftOut { key: &key }, skipped)?;
         } else if exclude.is_match(&key) {
             skipped.excluded.add(&key, size_bytes);
+            take(ListedObject::LeftOut { key: &key }, skipped)?;
         } else {
             let video = VideoObject {
                 uri: input.uri(&key),
-                partition: job.partition.as_ref().map(|partition| partition.columns(&key)).unwrap_or_default(),
+                partition: job.partition_of(&key),
                 key,
                 size_bytes,
                 etag,
                 last_modified: last_modified.trunc_subsecs(6),
+                deleted: false,
             };
-            take(video, skipped)?;
+            take(ListedObject::Video(video), skipped)?;
         }
     }
     tracing::debug!(objects = listing.objects_seen, "listed the input");
@@ -124,8 +138,10 @@ mod tests {
     async fn list_all(job: &Input, input: &MemoryStore, output: &MemoryStore) -> Listed {
         let objects = input.list("").map_err(Error::from).boxed();
         let mut videos = Vec::new();
-        let take = |video, _: &mut Skipped| {
-            videos.push(video);
+        let take = |listed: ListedObject<'_>, _: &mut Skipped| {
+            if let ListedObject::Video(video) = listed {
+                videos.push(video);
+            }
             Ok(())
         };
         let listing = list(job, objects, input, output, take).await.unwrap();

@@ -60,6 +60,7 @@ impl Sorter {
         records.put_u8(0);
         records.put_slice(video.key.as_bytes());
         let key = records.len() - start;
+        records.put_u8(u8::from(video.deleted));
         records.put_u64(video.size_bytes);
         records.put_i64(video.last_modified.timestamp_micros());
         let partition = video.partition.iter().flat_map(|(name, value)| [name, value]);
@@ -161,6 +162,7 @@ impl Run {
         let path_end = self.key.iter().position(|byte| *byte == 0)?;
         let key = String::from_utf8(self.key[path_end + 1..].to_vec()).ok()?;
         let mut rest = self.rest.as_slice();
+        let deleted = rest.try_get_u8().ok()? == 1;
         let (size_bytes, micros) = (rest.try_get_u64().ok()?, rest.try_get_i64().ok()?);
         let etag = text(&mut rest)?;
         let mut partition = Vec::new();
@@ -168,7 +170,7 @@ impl Run {
             partition.push((text(&mut rest)?, text(&mut rest)?));
         }
         let last_modified = DateTime::from_timestamp_micros(micros)?;
-        Some(VideoObject { uri: input.uri(&key), key, size_bytes, etag, last_modified, partition })
+        Some(VideoObject { uri: input.uri(&key), key, size_bytes, etag, last_modified, partition, deleted })
     }
 }
 

@@ -5,8 +5,8 @@ use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, Int32Array, Int64Array, MapArray, MapBuilder, MapFieldNames, RecordBatch, StringArray};
-use arrow::array::{StringBuilder, TimestampMicrosecondArray};
+use arrow::array::{Array, AsArray, BooleanArray, Int32Array, Int64Array, MapArray, MapBuilder, MapFieldNames};
+use arrow::array::{RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use bytes::{Buf, Bytes};
 use chrono::DateTime;
@@ -241,6 +241,7 @@ fn schema(partition: &DataType) -> SchemaRef {
         field("size_bytes", DataType::Int64),
         field("last_modified", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))),
         field("partition", partition.clone()),
+        field("deleted", DataType::Boolean),
     ]))
 }
 
@@ -267,6 +268,7 @@ fn to_batch(rows: &[PlanRow]) -> Result<RecordBatch, String> {
         Arc::new(sizes.map_err(|error| error.to_string())?),
         Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC")),
         Arc::new(partitions),
+        Arc::new(BooleanArray::from_iter(rows.iter().map(|(_, video)| Some(video.deleted)))),
     ];
     RecordBatch::try_new(schema, columns).map_err(|error| error.to_string())
 }
@@ -280,6 +282,8 @@ fn from_batch(batch: &RecordBatch, videos: &mut Vec<PlanRow>) -> Result<(), Stri
         .column_by_name("partition")
         .and_then(|column| column.as_any().downcast_ref::<MapArray>())
         .ok_or("it has no map `partition`")?;
+    let deleted = batch.column_by_name("deleted").and_then(|column| column.as_boolean_opt());
+    let deleted = deleted.ok_or("it has no truth values `deleted`")?;
     for row in 0..batch.num_rows() {
         let shard = u32::try_from(shards.value(row)).map_err(|error| error.to_string())?;
         let time = times.value(row);
@@ -290,6 +294,7 @@ fn from_batch(batch: &RecordBatch, videos: &mut Vec<PlanRow>) -> Result<(), Stri
             etag: etags.value(row).to_owned(),
             last_modified: DateTime::from_timestamp_micros(time).ok_or_else(|| format!("no such time: {time}"))?,
             partition: partition_of(partitions, row)?,
+            deleted: deleted.value(row),
         };
         videos.push((shard, video));
     }

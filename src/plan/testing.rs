@@ -114,6 +114,7 @@ pub(super) fn video(key: &str, size_bytes: u64) -> VideoObject {
         etag: format!("{key}-{size_bytes}"),
         last_modified: "2026-11-01T12:00:00.123456Z".parse::<DateTime<Utc>>().unwrap(),
         partition: Vec::new(),
+        deleted: false,
     }
 }
 
@@ -124,6 +125,7 @@ pub(super) fn archive() -> impl Strategy<Value = Vec<VideoObject>> {
         let one = |(n, (size_bytes, camera, day)): (usize, (u64, u32, u32))| VideoObject {
             last_modified: DateTime::UNIX_EPOCH + chrono::Duration::days(i64::from(day)),
             partition: vec![("camera".to_owned(), camera.to_string())],
+            deleted: day == 0 && n % 3 == 0,
             ..video(&format!("{camera}/{n}.mp4"), size_bytes)
         };
         videos.into_iter().enumerate().map(one).collect()

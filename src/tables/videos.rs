@@ -21,6 +21,8 @@ pub enum VideoStatus {
     Partial,
     /// Not indexed: whatever rows it has in the other tables do not count.
     Failed,
+    /// Gone from the input since it was indexed: the rows that it has do not count any more.
+    Deleted,
 }
 
 impl VideoStatus {
@@ -30,6 +32,7 @@ impl VideoStatus {
             Self::Ok => "ok",
             Self::Partial => "partial",
             Self::Failed => "failed",
+            Self::Deleted => "deleted",
         }
     }
 }
@@ -47,11 +50,11 @@ pub struct VideoRow {
     pub size_bytes: i64,
     /// As listed, to the microsecond.
     pub last_modified: DateTime<Utc>,
-    /// `ok`, `partial` or `failed`.
+    /// `ok`, `partial`, `failed` or `deleted`.
     pub status: VideoStatus,
-    /// What went wrong, of the closed list; null where the status is `ok`.
+    /// What went wrong, of the closed list; null where the status is `ok` or `deleted`.
     pub error_kind: Option<VideoErrorKind>,
-    /// The same for a person; null where the status is `ok`.
+    /// The same for a person; null where `error_kind` is.
     pub error_message: Option<String>,
     /// FFmpeg's name of the container format; null where none was recognised.
     pub container: Option<String>,

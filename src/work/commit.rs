@@ -113,6 +113,9 @@ pub struct ShardTotals {
     pub videos_partial: u64,
     /// Videos not indexed.
     pub videos_failed: u64,
+    /// Videos that were found gone from the input.
+    #[serde(default)]
+    pub videos_deleted: u64,
     /// What went wrong with the partial and failed ones.
     pub failures: BTreeMap<VideoErrorKind, Failures>,
     /// Rows of the actions table.
@@ -156,6 +159,7 @@ impl ShardTotals {
             VideoStatus::Ok => self.videos_ok += 1,
             VideoStatus::Partial => self.videos_partial += 1,
             VideoStatus::Failed => self.videos_failed += 1,
+            VideoStatus::Deleted => self.videos_deleted += 1,
         }
         if let Some(kind) = video.error_kind {
             let message = video.error_message.clone().unwrap_or_default();
@@ -175,6 +179,7 @@ impl ShardTotals {
         self.videos_ok += other.videos_ok;
         self.videos_partial += other.videos_partial;
         self.videos_failed += other.videos_failed;
+        self.videos_deleted += other.videos_deleted;
         for (kind, failures) in &other.failures {
             self.failures.entry(*kind).or_default().add(failures.videos, failures.examples.iter().cloned());
         }
@@ -187,9 +192,14 @@ impl ShardTotals {
         self.wall_seconds += other.wall_seconds;
     }
 
+    /// Videos by status: ok, partial, failed, deleted.
+    pub fn by_status(&self) -> [u64; 4] {
+        [self.videos_ok, self.videos_partial, self.videos_failed, self.videos_deleted]
+    }
+
     /// Videos of every status.
     pub fn videos(&self) -> u64 {
-        self.videos_ok + self.videos_partial + self.videos_failed
+        self.by_status().iter().sum()
     }
 }
 

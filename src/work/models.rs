@@ -10,7 +10,7 @@ use crate::decode::{Clip, ClipSpec, Image, ImageSpec};
 use crate::error::{Error, Result};
 use crate::infer::person_actions::{PersonActions, PersonClip};
 use crate::infer::session::Runtime;
-use crate::infer::slowfast::{ClipBatch, ClipShape, SlowFast};
+use crate::infer::slowfast::{ClipBatch, ClipScores, ClipShape, SlowFast, embedding_output};
 use crate::infer::yolov5::{Detection, ImageBatch, Thresholds, YoloV5};
 use crate::job::{self, Job};
 use crate::plan::{ModelRef, PlanModels};
@@ -120,6 +120,9 @@ impl Actions {
             clip_seconds,
             stride_seconds: settings.stride_seconds.unwrap_or(clip_seconds),
         };
+        if settings.embedding {
+            embedding_output(&info)?;
+        }
         Ok(Self { info, descriptor, clips, settings: settings.clone() })
     }
 
@@ -130,18 +133,19 @@ impl Actions {
     }
 }
 
-type ActionBatcher = Batcher<ActionInput, Vec<Vec<f32>>>;
+type ActionBatcher = Batcher<ActionInput, ActionScores>;
 
 impl Actions {
     fn score_clips(&self, runtime: &Runtime) -> Result<ActionBatcher> {
-        let mut model = SlowFast::open(runtime, &self.info, &self.descriptor)?;
+        let mut model = SlowFast::open(runtime, &self.info, &self.descriptor, self.settings.embedding)?;
         let (shape, batch_max) = (ClipShape::new(&self.descriptor), model.batch_max());
         let fill = move |batch: &mut ClipBatch, inputs: Vec<ActionInput>| {
             batch.clear();
             inputs.into_iter().for_each(|input| batch.push(&shape, input.clip.slot.floats()));
         };
         let run = move |batch: &mut ClipBatch, seconds: &mut f64| {
-            Ok(model.run(batch, seconds)?.into_iter().map(|scores| vec![scores]).collect())
+            let scored = |ClipScores { scores, embedding }| ActionScores { scores: vec![scores], embedding };
+            Ok(model.run(batch, seconds)?.into_iter().map(scored).collect())
         };
         Batcher::start("actions", batch_max, fill, run)
     }
@@ -154,7 +158,9 @@ impl Actions {
                 filled.fill(&slow, clip.slot.floats(), (clip.width, clip.height), &boxes);
             }
         };
-        let run = move |clip: &mut PersonClip, seconds: &mut f64| Ok(vec![model.run(clip, seconds)?]);
+        let run = move |clip: &mut PersonClip, seconds: &mut f64| {
+            Ok(vec![ActionScores { scores: model.run(clip, seconds)?, embedding: None }])
+        };
         Batcher::start("actions", 1, fill, run)
     }
 }
@@ -232,11 +238,20 @@ pub struct ActionInput {
     pub boxes: Vec<[f32; 4]>,
 }
 
+/// What it says of it.
+#[derive(Debug, Default)]
+pub struct ActionScores {
+    /// In label order: of the clip, or of each of its boxes.
+    pub scores: Vec<Vec<f32>>,
+    /// Of the clip, where the job asks for it.
+    pub embedding: Option<Vec<f32>>,
+}
+
 /// The action model at work.
 #[derive(Debug, Clone)]
 pub struct OpenActions {
-    /// Takes clips, gives scores in label order: of the clip, or of each of its boxes.
-    pub batcher: Batcher<ActionInput, Vec<Vec<f32>>>,
+    /// Takes clips.
+    pub batcher: Batcher<ActionInput, ActionScores>,
     /// Names of the classes.
     pub labels: Arc<[Arc<str>]>,
     /// Which clips the decoder makes.

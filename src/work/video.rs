@@ -10,7 +10,7 @@ use chrono::{SubsecRound, Utc};
 use super::batch::{Batcher, Pending, answered};
 use super::fetch::Fetch;
 use super::key_frames::KeyFrames;
-use super::models::{ActionInput, OpenModels};
+use super::models::{ActionInput, ActionScores, OpenModels};
 use crate::decode::sample::segment_at;
 use crate::decode::{Clip, Decoding, Request, SampledFrame, StreamInfo, Totals};
 use crate::error::{Failure, VideoError, VideoErrorKind};
@@ -63,6 +63,12 @@ impl Indexer {
     /// Only what is not the video's fault: the store is away, a model fails.
     pub async fn index(&self, object: &VideoObject, shard: u32) -> Result<VideoRows, Failure> {
         let mut state = State::new(self, object);
+        if object.deleted {
+            let mut rows = state.into_rows(None, shard);
+            let (status, actions_model, persons_model) = (VideoStatus::Deleted, None, None);
+            rows.video = VideoRow { status, actions_model, persons_model, ..rows.video };
+            return Ok(rows);
+        }
         let result = self.decode(object, &mut state).await;
         state.reach(f64::INFINITY);
         let error = match result {
@@ -110,7 +116,7 @@ struct State<'a> {
     run_id: Arc<str>,
     info: Option<StreamInfo>,
     totals: Totals,
-    clips: VecDeque<(ClipAt, Pending<Vec<Vec<f32>>>)>,
+    clips: VecDeque<(ClipAt, Pending<ActionScores>)>,
     images: VecDeque<(ImageAt, Pending<Vec<Detection>>)>,
     /// Where a model that scores persons finds them.
     key_frames: KeyFrames,
@@ -186,7 +192,7 @@ impl<'a> State<'a> {
                     (boxes, at.persons) = self.persons_of(&clip, model.clips.stride_seconds).await?;
                 }
                 let pending = match model.scores_persons() && boxes.is_empty() {
-                    true => answered(Vec::new()),
+                    true => answered(ActionScores::default()),
                     false => model.batcher.submit(ActionInput { clip, boxes }).await?,
                 };
                 self.clips.push_back((at, pending));
@@ -233,7 +239,8 @@ impl<'a> State<'a> {
     async fn collect_clip(&mut self, wait: bool) -> Result<bool, Failure> {
         let indexer = self.indexer;
         if let Some(model) = &indexer.models.actions
-            && let Some((at, scores, seconds)) = next(&mut self.clips, &model.batcher, wait).await?
+            && let Some((at, ActionScores { scores, embedding }, seconds)) =
+                next(&mut self.clips, &model.batcher, wait).await?
         {
             self.inference_seconds += seconds;
             indexer.progress.segment();
@@ -255,7 +262,7 @@ impl<'a> State<'a> {
                 top_score: top.first().map(|best| best.score),
                 top,
                 scores: scores.filter(|_| model.settings.scores == Scores::Full),
-                embedding: None,
+                embedding,
                 run_id: self.run_id.clone(),
             });
             return Ok(true);

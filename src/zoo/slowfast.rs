@@ -27,7 +27,7 @@ pub const FAST_INPUT: &str = "fast";
 pub const BOXES_INPUT: &str = "boxes";
 /// Name of the output, `[batch, classes]` or `[boxes, classes]`: scores before softmax or sigmoid.
 pub const LOGITS: &str = "logits";
-/// Name of the optional second output, `[batch, features]` or `[boxes, features]`: pooled features before the classifier.
+/// Name of the second output, `[batch, features]`: pooled features before the classifier. Those for detection have none.
 pub const EMBEDDING: &str = "embedding";
 
 /// The network halves height and width five times.
@@ -67,8 +67,6 @@ pub struct Config {
     pub head_pool: usize,
     /// How many classes.
     pub classes: usize,
-    /// Whether the pooled features become a second output, `embedding`.
-    pub embedding: bool,
     /// Whether it takes boxes and scores each (AVA), in frames of any height and width: `crop` and `head_pool` mean nothing
     /// then. The last stage keeps its height and width, and sees as far by a dilation of 2.
     pub boxes: bool,
@@ -130,7 +128,6 @@ impl Default for Config {
             crop: 256,
             head_pool: 7,
             classes: 400,
-            embedding: false,
             boxes: false,
         }
     }

@@ -20,7 +20,7 @@ pub(super) fn build(graph: &mut GraphBuilder<'_>, config: &Config, values: &[Val
     };
     let logits = graph.linear(name, &features, config.classes)?;
     graph.output(&logits, LOGITS);
-    if config.embedding {
+    if !config.boxes {
         graph.output(&features, EMBEDDING);
     }
     Ok(())

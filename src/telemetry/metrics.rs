@@ -1,0 +1,152 @@
+//! Counters for Prometheus: what a worker has done, in a text file that a collector picks up (node_exporter's
+//! `textfile`, or a push gateway).
+
+use std::borrow::Cow;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use super::Progress;
+use crate::error::{Error, Result};
+
+/// How often the file is replaced. Collectors look every 15 seconds or less often.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// A metrics file that is kept up to date until [`MetricsFile::finish`].
+pub struct MetricsFile {
+    writer: Arc<Writer>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+struct Writer {
+    path: PathBuf,
+    registry: Registry,
+}
+
+impl MetricsFile {
+    /// Writes the file for the first time, and then again and again.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn start(path: &Path, run_id: &str, progress: Arc<Progress>) -> Result<Self> {
+        let labels = [(Cow::Borrowed("run_id"), Cow::Owned(run_id.to_owned()))];
+        let mut registry = Registry::with_prefix_and_labels("vidindex", labels.into_iter());
+        registry.register_collector(Box::new(Counters(progress)));
+        let writer = Arc::new(Writer { path: path.to_owned(), registry });
+        writer.write()?;
+        let again = writer.clone();
+        let task = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(EVERY).await;
+                if let Err(error) = again.write() {
+                    tracing::warn!(%error, "the metrics are out of date");
+                }
+            }
+        });
+        Ok(Self { writer, task })
+    }
+
+    /// Writes the last state.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn finish(self) -> Result<()> {
+        self.task.abort();
+        self.writer.write()
+    }
+}
+
+impl Drop for MetricsFile {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Writer {
+    /// Replaces the file at once: a collector never sees half of it.
+    fn write(&self) -> Result<()> {
+        let failed = |problem: &dyn fmt::Display| {
+            Error::failed(format!("failed to write the metrics to {}: {problem}", self.path.display()))
+                .with_hint("--metrics names a file in a folder that exists and can be written to")
+        };
+        let mut text = String::new();
+        encode(&mut text, &self.registry).map_err(|error| failed(&error))?;
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut file = tempfile::Builder::new().prefix(".vidindex").tempfile_in(folder).map_err(|e| failed(&e))?;
+        std::io::Write::write_all(&mut file, text.as_bytes()).map_err(|error| failed(&error))?;
+        // A temporary file is its owner's alone; the collector is somebody else.
+        let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        file.as_file().set_permissions(everybody).map_err(|error| failed(&error))?;
+        file.persist(&self.path).map_err(|error| failed(&error.error))?;
+        Ok(())
+    }
+}
+
+/// Asks the progress whenever the file is written.
+struct Counters(Arc<Progress>);
+
+impl fmt::Debug for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Counters")
+    }
+}
+
+impl Collector for Counters {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let progress = &self.0;
+        let ended = progress.ended();
+        let counts = progress.counts();
+        let [ok, partial, failed, deleted] = ended.videos;
+
+        let mut gauge = |name: &str, help: &str, value: u64| {
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(value as f64).encode(metric)
+        };
+        gauge("videos_expected", "Videos of the shards that this worker has or had to do", counts.videos_expected)?;
+        gauge("bytes_expected", "Bytes of these videos", counts.bytes_expected)?;
+
+        let mut counter = |name: &str, help: &str, value: f64| {
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            ConstCounter::new(value).encode(metric)
+        };
+        counter("bytes", "Bytes of video done", counts.bytes as f64)?;
+        counter("segments", "Segments with scores: rows of the actions table", counts.segments as f64)?;
+        counter("boxes", "Boxes found: rows of the persons table", counts.boxes as f64)?;
+        counter("frames", "Frames that came out of decoders", ended.frames as f64)?;
+        counter("video_seconds", "Playing time of the videos done", ended.video_seconds)?;
+
+        let mut family = |name: &str, help: &str, label: &str, values: &mut dyn Iterator<Item = (&str, f64)>| {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (value, count) in values {
+                let labels = [(label, value)];
+                ConstCounter::new(count).encode(metric.encode_family(&labels)?)?;
+            }
+            Ok::<_, fmt::Error>(())
+        };
+        let statuses = [("ok", ok), ("partial", partial), ("failed", failed), ("deleted", deleted)];
+        let mut statuses = statuses.into_iter().map(|(status, count)| (status, count as f64));
+        family("videos", "Videos done, by the status of their row", "status", &mut statuses)?;
+        let mut kinds = ended.failures.iter().map(|(kind, count)| (kind.as_str(), *count as f64));
+        family("video_errors", "Videos failed or partial, by error_kind", "kind", &mut kinds)?;
+        let models = progress.models();
+        let stages = [("decode", ended.decode_seconds), ("write", counts.write_seconds)];
+        let infer = models.iter().map(|(model, usage)| match *model {
+            "actions" => ("infer_actions", usage.busy_seconds),
+            _ => ("infer_persons", usage.busy_seconds),
+        });
+        let help = "Seconds that a stage worked, summed over what runs side by side";
+        family("stage_busy_seconds", help, "stage", &mut stages.into_iter().chain(infer))?;
+        let blocked = [("fetch", ended.fetch_seconds), ("decode", ended.blocked_seconds)];
+        let help = "Seconds that a stage waited: fetch for bytes of the store, decode for inference";
+        family("stage_blocked_seconds", help, "stage", &mut blocked.into_iter())
+    }
+}
