@@ -18,7 +18,7 @@ use crate::plan::manifest;
 use crate::plan::{Plan, PlanOptions, RunId};
 use crate::store::{self, Store};
 use crate::tables::Table;
-use crate::telemetry::{LogFormat, Progress, Shown};
+use crate::telemetry::{LogFormat, MetricsFile, Progress, Shown};
 use crate::work::models::JobModels;
 use crate::work::{Done, Task, Worker};
 use crate::{decode, doctor, plan, prune, seal, status, telemetry};
@@ -64,6 +64,8 @@ enum Command {
         #[command(flatten)]
         plan: PlanArgs,
         #[command(flatten)]
+        metrics: MetricsArg,
+        #[command(flatten)]
         json: JsonArg,
     },
     /// List the input, skip what is indexed, write the shards of a new run; prints its id.
@@ -89,6 +91,8 @@ Without --task the task comes from the engine: SLURM_ARRAY_TASK_ID, AWS_BATCH_JO
         /// Task I of N takes the shards I, I+N, I+2N...
         #[arg(long, value_name = "I/N", env = "VIDINDEX_TASK")]
         task: Option<String>,
+        #[command(flatten)]
+        metrics: MetricsArg,
     },
     /// Publish a run's committed shards where readers look, and write its summary.
     #[command(after_help = "Example:\n  vidindex seal jobs/s3.toml --run $run")]
@@ -169,6 +173,13 @@ day ago are left alone.")]
         #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
         set: Vec<String>,
     },
+}
+
+#[derive(Debug, Args)]
+struct MetricsArg {
+    /// Keep counters for Prometheus in this file, as node_exporter's textfile collector takes them.
+    #[arg(long, value_name = "FILE", env = "VIDINDEX_METRICS")]
+    metrics: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -280,10 +291,18 @@ fn failed(error: &Error, format: LogFormat) -> ExitCode {
 const SOME_FAILED: u8 = 3;
 
 async fn run(cli: Cli) -> Result<u8> {
-    let context =
-        Context { format: cli.log_format, quiet: cli.quiet, onnxruntime: cli.onnxruntime, runtime: OnceLock::new() };
+    let mut context = Context {
+        format: cli.log_format,
+        quiet: cli.quiet,
+        onnxruntime: cli.onnxruntime,
+        runtime: OnceLock::new(),
+        metrics: None,
+    };
     match cli.command {
-        Command::Run { job, plan, json } => context.run(&job.load()?, plan.options(), json.json).await,
+        Command::Run { job, plan, metrics, json } => {
+            context.metrics = metrics.metrics;
+            context.run(&job.load()?, plan.options(), json.json).await
+        }
         Command::Plan { job, plan, dry_run } => {
             let job = job.load()?;
             let (_, planned, output) = context.plan(&job, plan.options(), dry_run).await?;
@@ -295,7 +314,8 @@ async fn run(cli: Cli) -> Result<u8> {
             }
             Ok(0)
         }
-        Command::Work { job, run, task } => {
+        Command::Work { job, run, task, metrics } => {
+            context.metrics = metrics.metrics;
             let task = crate::engine::task(task.as_deref(), |name| std::env::var(name).ok())?;
             let done = context.work(&job.load()?, &run.run.parse()?, task).await?;
             context.show(&done);
@@ -375,6 +395,7 @@ struct Context {
     quiet: bool,
     onnxruntime: Option<PathBuf>,
     runtime: OnceLock<Arc<Runtime>>,
+    metrics: Option<PathBuf>,
 }
 
 impl Context {
@@ -451,8 +472,12 @@ impl Context {
             video_timeout: Duration::from_secs(job.run.video_timeout_seconds),
             progress: progress.clone(),
         };
+        let metrics = self.metrics.as_ref().map(|path| MetricsFile::start(path, run_id.as_str(), progress.clone()));
+        let metrics = metrics.transpose()?;
         let _shown = Shown::start(progress, self.format, self.quiet);
-        worker.work(&plan, task, &|| self.runtime(job)).await
+        let done = worker.work(&plan, task, &|| self.runtime(job)).await;
+        metrics.map_or(Ok(()), MetricsFile::finish)?;
+        done
     }
 
     async fn submit(

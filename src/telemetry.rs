@@ -1,12 +1,13 @@
 //! What a person or a log is told: tracing's lines, progress while it runs, and the table at the end.
 
+mod metrics;
 mod transfer;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -16,7 +17,8 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::decode::Totals;
 use crate::error::VideoErrorKind;
 use crate::tables::{VideoRow, VideoStatus};
-use crate::work::batch::Usage;
+use crate::work::batch::{Usage, UsageCounter};
+pub use metrics::MetricsFile;
 pub use transfer::Transfer;
 
 /// Failures that the closing table shows by name.
@@ -94,6 +96,8 @@ pub struct Progress {
     bytes_done: AtomicU64,
     segments: AtomicU64,
     boxes: AtomicU64,
+    write_us: AtomicU64,
+    models: OnceLock<Vec<(&'static str, UsageCounter)>>,
     ended: Mutex<Ended>,
 }
 
@@ -127,6 +131,8 @@ impl Default for Progress {
             bytes_done: AtomicU64::new(0),
             segments: AtomicU64::new(0),
             boxes: AtomicU64::new(0),
+            write_us: AtomicU64::new(0),
+            models: OnceLock::new(),
             ended: Mutex::default(),
         }
     }
@@ -152,6 +158,27 @@ impl Progress {
     /// An image has its boxes.
     pub fn boxes(&self, boxes: usize) {
         self.boxes.fetch_add(boxes as u64, Ordering::Relaxed);
+    }
+
+    /// So long it took to write and upload.
+    pub fn wrote(&self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.write_us.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    /// These models are at work from now on. Said once.
+    pub fn watch(&self, models: Vec<(&'static str, UsageCounter)>) {
+        let _ = self.models.set(models);
+    }
+
+    /// Each model's name and use so far; none before they are open.
+    pub fn models(&self) -> Vec<(&'static str, Usage)> {
+        self.models.get().into_iter().flatten().map(|(name, counter)| (*name, counter.usage())).collect()
+    }
+
+    /// Writing and uploading so far.
+    pub fn write_seconds(&self) -> f64 {
+        self.write_us.load(Ordering::Relaxed) as f64 / 1e6
     }
 
     /// A video has its row.

@@ -100,7 +100,7 @@ impl Worker {
     ) -> Result<Done> {
         let started = Instant::now();
         let mut opened = None;
-        let (mut shards, mut committed_before, mut write_seconds) = (0, 0, 0.0);
+        let (mut shards, mut committed_before) = (0, 0);
         let mine = || (task.index..plan.shard_count()).step_by(task.count.max(1) as usize);
         let mut to_do = Vec::new();
         for index in mine() {
@@ -118,16 +118,15 @@ impl Worker {
                 Some(opened) => opened,
                 None => opened.insert(self.open(runtime)?),
             };
-            write_seconds += self.shard(&shard, opened).await?;
+            self.shard(&shard, opened).await?;
             shards += 1;
         }
-        let models = opened.as_ref().map(|opened| usage(&opened.models)).unwrap_or_default();
         let closing = Closing {
             ended: self.progress.ended(),
             wall_seconds: started.elapsed().as_secs_f64(),
             open_seconds: opened.as_ref().map_or(0.0, |opened| opened.seconds),
-            write_seconds,
-            models,
+            write_seconds: self.progress.write_seconds(),
+            models: self.progress.models(),
             device: opened.map(|opened| opened.device),
         };
         Ok(Done { shards, committed_before, closing })
@@ -139,12 +138,13 @@ impl Worker {
         tokio::task::block_in_place(|| {
             let runtime = runtime()?;
             let models = self.models.open(&runtime)?;
+            self.progress.watch(counters(&models));
             Ok(Opened { models, device: runtime.device().to_string(), seconds: started.elapsed().as_secs_f64() })
         })
     }
 
-    /// Works on a shard until it is committed; gives back the seconds spent on writing.
-    async fn shard(&self, shard: &Shard, opened: &Opened) -> Result<f64> {
+    /// Works on a shard until it is committed.
+    async fn shard(&self, shard: &Shard, opened: &Opened) -> Result<()> {
         let span = tracing::info_span!("shard", shard = shard.index);
         let mut attempt = 1;
         loop {
@@ -156,7 +156,7 @@ impl Worker {
                 Err(failure) => told.fail(&failure.to_string()).await,
             }
             match result {
-                Ok(seconds) => return Ok(seconds),
+                Ok(()) => return Ok(()),
                 Err(Failure::Shard(error)) if attempt < ATTEMPTS_MAX => {
                     let wait = Duration::from_secs(1 << (2 * attempt));
                     let (shard, wait_seconds) = (shard.index, wait.as_secs());
@@ -171,7 +171,7 @@ impl Worker {
         }
     }
 
-    async fn attempt(&self, shard: &Shard, told: &Attempt, opened: &Opened) -> Result<f64, Failure> {
+    async fn attempt(&self, shard: &Shard, told: &Attempt, opened: &Opened) -> Result<(), Failure> {
         let started = Instant::now();
         let scratch = Scratch::new()?;
         let provenance = Provenance {
@@ -183,17 +183,17 @@ impl Worker {
         };
         let mut encoder = ShardEncoder::new(scratch.path(), provenance);
         let mut totals = ShardTotals::default();
-        let mut write_seconds = self.videos(shard, told, &opened.models, &mut encoder, &mut totals).await?;
+        self.videos(shard, told, &opened.models, &mut encoder, &mut totals).await?;
         let writing = Instant::now();
         let parts = tokio::task::block_in_place(|| encoder.finish())?;
         totals.wall_seconds = started.elapsed().as_secs_f64();
         let run_id = self.run.run_id.as_str();
         let committed = commit::commit(&*self.output, run_id, shard.index, &told.id, &parts, totals).await?;
-        write_seconds += writing.elapsed().as_secs_f64();
+        self.progress.wrote(writing.elapsed());
         let ours = committed == Committed::Ours;
         let seconds = telemetry::rounded(started.elapsed());
         tracing::info!(ours, videos = shard.videos.len(), seconds, "shard committed");
-        Ok(write_seconds)
+        Ok(())
     }
 
     /// Indexes the shard's videos, some at a time, and writes their rows in order.
@@ -204,7 +204,7 @@ impl Worker {
         models: &OpenModels,
         encoder: &mut ShardEncoder,
         totals: &mut ShardTotals,
-    ) -> Result<f64, Failure> {
+    ) -> Result<(), Failure> {
         let cores = std::thread::available_parallelism().map_or(2, usize::from).max(2);
         let in_flight = cores.min(shard.videos.len());
         let indexer = Arc::new(Indexer {
@@ -218,7 +218,7 @@ impl Worker {
         });
         let mut running = JoinSet::new();
         let mut waiting: BTreeMap<usize, VideoRows> = BTreeMap::new();
-        let (mut started, mut written, mut write_seconds) = (0, 0, 0.0);
+        let (mut started, mut written) = (0, 0);
         while written < shard.videos.len() {
             while running.len() < in_flight && started < shard.videos.len() && waiting.len() < WAITING_MAX {
                 let (indexer, object, index) = (indexer.clone(), shard.videos[started].clone(), shard.index);
@@ -239,12 +239,12 @@ impl Worker {
                 let writing = Instant::now();
                 let path = shard.videos[written].partition_path();
                 tokio::task::block_in_place(|| encoder.push(&path, rows.video, rows.actions, rows.persons))?;
-                write_seconds += writing.elapsed().as_secs_f64();
+                self.progress.wrote(writing.elapsed());
                 written += 1;
                 told.done(written);
             }
         }
-        Ok(write_seconds)
+        Ok(())
     }
 
     fn note(&self, rows: &VideoRows, totals: &mut ShardTotals) {
@@ -261,8 +261,8 @@ impl Worker {
     }
 }
 
-fn usage(models: &OpenModels) -> Vec<(&'static str, batch::Usage)> {
-    let actions = models.actions.as_ref().map(|model| ("actions", model.batcher.usage()));
-    let persons = models.persons.as_ref().map(|model| ("persons", model.batcher.usage()));
+fn counters(models: &OpenModels) -> Vec<(&'static str, batch::UsageCounter)> {
+    let actions = models.actions.as_ref().map(|model| ("actions", model.batcher.counter()));
+    let persons = models.persons.as_ref().map(|model| ("persons", model.batcher.counter()));
     actions.into_iter().chain(persons).collect()
 }

@@ -6,7 +6,7 @@ mod support;
 use std::process::{Output, Stdio};
 
 use serde_json::Value;
-use support::{Scratch, run, said, stdout, test_video, vidindex};
+use support::{Scratch, run, said, stderr, stdout, tables, test_video, vidindex};
 
 /// Four videos, a shard for each.
 fn archive() -> (Scratch, std::path::PathBuf) {
@@ -78,4 +78,57 @@ fn a_worker_is_seen_at_work_and_its_absence_too() {
     assert_eq!(of(path, &id)["state"], "sealed");
     let parts = scratch.index().join("_vidindex/runs").join(&id).join("parts");
     assert!(!parts.exists(), "{parts:?}");
+}
+
+/// The samples of a metrics file by Prometheus' own reader, and the types of its families; the queries of the dashboard.
+const READ_METRICS: &str = "
+import json, re, sys
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+families = list(text_string_to_metric_families(open(sys.argv[1]).read()))
+samples = {s.name + ''.join(sorted('|' + v for k, v in s.labels.items() if k != 'run_id')): s.value
+           for f in families for s in f.samples}
+dashboard = open(sys.argv[2]).read()
+print(json.dumps([samples, sorted(set(re.findall(r'vidindex_[a-z_]+', dashboard))),
+                  sorted({s.labels['run_id'] for f in families for s in f.samples})]))
+";
+
+#[test]
+fn the_counters_of_a_run_are_those_of_its_tables_and_the_dashboard_knows_them() {
+    let Some(python) = support::python() else { return };
+    let scratch = Scratch::new();
+    for name in ["a.mp4", "b.mp4"] {
+        test_video(&scratch.videos().join(name), "160x120", "25", 5.0, &["-pix_fmt", "yuv420p"]);
+    }
+    std::fs::write(scratch.videos().join("bad.mp4"), "no video").unwrap();
+    let metrics = scratch.path("vidindex.prom");
+    let job = scratch.job(&scratch.small_models());
+    let run_id = stdout(&run(&job, &["--metrics", metrics.to_str().unwrap()], 3));
+    let dashboard = concat!(env!("CARGO_MANIFEST_DIR"), "/jobs/grafana.json");
+    let mut command = std::process::Command::new(python);
+    let output = command.args(["-c", READ_METRICS, metrics.to_str().unwrap(), dashboard]).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let [samples, asked, runs]: [Value; 3] = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(runs, serde_json::json!([run_id]));
+    let rows = |table: &str| tables::rows(&scratch.index(), table).len() as f64;
+    for (sample, expected) in [
+        ("vidindex_videos_total|ok", 2.0),
+        ("vidindex_videos_total|failed", 1.0),
+        ("vidindex_videos_expected", 3.0),
+        ("vidindex_video_errors_total|not_a_video", 1.0),
+        ("vidindex_segments_total", rows("actions")),
+        ("vidindex_boxes_total", rows("persons")),
+        ("vidindex_frames_total", 250.0),
+        ("vidindex_video_seconds_total", 10.0),
+    ] {
+        assert_eq!(samples[sample], expected, "{sample}: {samples}");
+    }
+    for stage in ["decode", "infer_actions", "infer_persons", "write"] {
+        assert!(samples[format!("vidindex_stage_busy_seconds_total|{stage}")].as_f64().unwrap() > 0.0, "{stage}");
+    }
+    let known = |name: &str| samples.as_object().unwrap().keys().any(|key| key.split('|').next() == Some(name));
+    let strange: Vec<_> = asked.as_array().unwrap().iter().filter(|name| !known(name.as_str().unwrap())).collect();
+    assert!(strange.is_empty(), "the dashboard asks for {strange:?}");
+
+    let nowhere = run(&job, &["--reindex", "--metrics", "/nowhere/x.prom"], 1);
+    assert!(stderr(&nowhere).contains("failed to write the metrics to /nowhere/x.prom"), "{}", stderr(&nowhere));
 }

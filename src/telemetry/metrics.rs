@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
@@ -104,23 +105,26 @@ impl Collector for Counters {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let progress = &self.0;
         let ended = progress.ended();
-        let counts = progress.counts();
         let [ok, partial, failed, deleted] = ended.videos;
 
         let mut gauge = |name: &str, help: &str, value: u64| {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(value as f64).encode(metric)
         };
-        gauge("videos_expected", "Videos of the shards that this worker has or had to do", counts.videos_expected)?;
-        gauge("bytes_expected", "Bytes of these videos", counts.bytes_expected)?;
+        gauge(
+            "videos_expected",
+            "Videos of the shards that this worker has or had to do",
+            progress.videos_total.load(Relaxed),
+        )?;
+        gauge("bytes_expected", "Bytes of these videos", progress.bytes_total.load(Relaxed))?;
 
         let mut counter = |name: &str, help: &str, value: f64| {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             ConstCounter::new(value).encode(metric)
         };
-        counter("bytes", "Bytes of video done", counts.bytes as f64)?;
-        counter("segments", "Segments with scores: rows of the actions table", counts.segments as f64)?;
-        counter("boxes", "Boxes found: rows of the persons table", counts.boxes as f64)?;
+        counter("bytes", "Bytes of video done", progress.bytes_done.load(Relaxed) as f64)?;
+        counter("segments", "Segments with scores: rows of the actions table", progress.segments.load(Relaxed) as f64)?;
+        counter("boxes", "Boxes found: rows of the persons table", progress.boxes.load(Relaxed) as f64)?;
         counter("frames", "Frames that came out of decoders", ended.frames as f64)?;
         counter("video_seconds", "Playing time of the videos done", ended.video_seconds)?;
 
@@ -138,7 +142,7 @@ impl Collector for Counters {
         let mut kinds = ended.failures.iter().map(|(kind, count)| (kind.as_str(), *count as f64));
         family("video_errors", "Videos failed or partial, by error_kind", "kind", &mut kinds)?;
         let models = progress.models();
-        let stages = [("decode", ended.decode_seconds), ("write", counts.write_seconds)];
+        let stages = [("decode", ended.decode_seconds), ("write", progress.write_seconds())];
         let infer = models.iter().map(|(model, usage)| match *model {
             "actions" => ("infer_actions", usage.busy_seconds),
             _ => ("infer_persons", usage.busy_seconds),

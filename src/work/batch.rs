@@ -51,6 +51,22 @@ struct Request<I, O> {
     reply: oneshot::Sender<Answer<O>>,
 }
 
+/// What a model has done so far, for whoever wants to know while it works.
+#[derive(Debug, Clone, Default)]
+pub struct UsageCounter(Arc<Shared>);
+
+impl UsageCounter {
+    /// Now.
+    pub fn usage(&self) -> Usage {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Usage {
+            busy_seconds: load(&self.0.busy_us) as f64 / 1e6,
+            batches: load(&self.0.batches),
+            inputs: load(&self.0.inputs),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Shared {
     busy_us: AtomicU64,
@@ -159,14 +175,9 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
         Error::failed(self.shared.failure.get().map_or("the model's thread has ended", String::as_str))
     }
 
-    /// What the model has done so far.
-    pub fn usage(&self) -> Usage {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Usage {
-            busy_seconds: load(&self.shared.busy_us) as f64 / 1e6,
-            batches: load(&self.shared.batches),
-            inputs: load(&self.shared.inputs),
-        }
+    /// Counts what the model does.
+    pub fn counter(&self) -> UsageCounter {
+        UsageCounter(self.shared.clone())
     }
 }
 
@@ -197,7 +208,7 @@ mod tests {
             let (input, output) = task.await.unwrap();
             assert_eq!(output, input * 2);
         }
-        assert_eq!(batcher.usage().inputs, 100);
+        assert_eq!(batcher.counter().usage().inputs, 100);
     }
 
     #[tokio::test]

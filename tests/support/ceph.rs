@@ -46,6 +46,12 @@ impl Ceph {
         ceph.tool("monmaptool", ["--create", "--addv", "a", &address, "--fsid", &fsid, "monmap"]);
         ceph.tool("ceph-mon", ["--mkfs", "-i", "a", "--monmap", "monmap", "--keyring", "keyring"]);
         ceph.daemon("ceph-mon", &["-i", "a"]);
+        // A client that comes before the monitor listens may wait for its whole five minutes.
+        let answers = || ceph.command("ceph").args(["--connect-timeout", "3", "mon", "stat"]).output().unwrap().status;
+        let begun = Instant::now();
+        while !answers().success() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "the monitor does not start: {}", root.display());
+        }
         for number in ["0", "1", "2"] {
             let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap();
             let id = ceph.tool("ceph", ["osd", "new", uuid.trim()]);
