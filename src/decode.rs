@@ -9,6 +9,7 @@ mod protocol;
 pub mod sample;
 mod sandbox;
 pub mod scale;
+mod stop;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;

@@ -2,6 +2,7 @@
 
 mod metrics;
 mod transfer;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,9 +18,9 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::decode::Totals;
 use crate::error::VideoErrorKind;
 use crate::tables::{VideoRow, VideoStatus};
-use crate::work::batch::{Usage, UsageCounter};
 pub use metrics::MetricsFile;
 pub use transfer::Transfer;
+pub use usage::{Usage, UsageCounter};
 
 /// Failures that the closing table shows by name.
 const FAILURES_SHOWN: usize = 10;

@@ -23,7 +23,7 @@ use crate::plan::{RunRecord, Shard};
 use crate::scratch::Scratch;
 use crate::store::Store;
 use crate::tables::Provenance;
-use crate::telemetry::{self, Closing, Progress};
+use crate::telemetry::{self, Closing, Progress, UsageCounter};
 use attempt::Attempt;
 use commit::{Committed, ShardTotals};
 use encode::ShardEncoder;
@@ -261,7 +261,7 @@ impl Worker {
     }
 }
 
-fn counters(models: &OpenModels) -> Vec<(&'static str, batch::UsageCounter)> {
+fn counters(models: &OpenModels) -> Vec<(&'static str, UsageCounter)> {
     let actions = models.actions.as_ref().map(|model| ("actions", model.batcher.counter()));
     let persons = models.persons.as_ref().map(|model| ("persons", model.batcher.counter()));
     actions.into_iter().chain(persons).collect()

@@ -20,10 +20,8 @@ use super::output::{Output, receive};
 use super::present::Presenter;
 use super::protocol::{BYTES_FD, CONTROL_FD, FRAMES_FD, Layout, Message, Order, Request, SlotKind, StreamInfo, Totals};
 use super::sandbox;
+use super::stop::{PIXELS_MAX, Stop, av, too_large};
 use crate::error::{VideoError, VideoErrorKind};
-
-/// Larger pictures are not decoded: 16384 x 8192 is well beyond 8K.
-pub(super) const PIXELS_MAX: u64 = 16384 * 8192;
 
 /// Broken packets in a row after which the rest of a file is given up.
 const DAMAGED_IN_A_ROW_MAX: u32 = 1000;
@@ -90,35 +88,6 @@ fn escapes() -> Vec<String> {
     found
 }
 
-/// Why decoding ends early.
-pub(super) enum Stop {
-    Video(VideoError),
-    Parent(io::Error),
-}
-
-impl From<VideoError> for Stop {
-    fn from(error: VideoError) -> Self {
-        Self::Video(error)
-    }
-}
-
-impl From<io::Error> for Stop {
-    fn from(error: io::Error) -> Self {
-        Self::Parent(error)
-    }
-}
-
-pub(super) fn av(doing: &str, error: AvError) -> VideoError {
-    let kind = match error {
-        AvError::Other { errno: ffmpeg_next::error::ENOMEM } => VideoErrorKind::OutOfMemory,
-        AvError::DecoderNotFound | AvError::PatchWelcome | AvError::Other { errno: ffmpeg_next::error::ENOSYS } => {
-            VideoErrorKind::Unsupported
-        }
-        _ => VideoErrorKind::Corrupt,
-    };
-    VideoError::new(kind, format!("failed to {doing}: {error}"))
-}
-
 fn index(request: &Request, source: RemoteBytes, output: &mut Output, totals: &mut Totals) -> Result<(), Stop> {
     ffmpeg_next::init().map_err(|e| av("initialise FFmpeg", e))?;
     ffmpeg_next::log::set_level(ffmpeg_next::log::Level::Error);
@@ -178,10 +147,6 @@ fn index(request: &Request, source: RemoteBytes, output: &mut Output, totals: &m
         return Err(VideoError::new(VideoErrorKind::Corrupt, message).into());
     }
     Ok(())
-}
-
-pub(super) fn too_large(message: String) -> VideoError {
-    VideoError::new(VideoErrorKind::TooLarge, message)
 }
 
 /// Opens the container. Formats that name other files or addresses cannot follow them.

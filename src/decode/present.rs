@@ -4,11 +4,11 @@ use ffmpeg_next::codec::decoder;
 use ffmpeg_next::frame::Video as Frame;
 use ffmpeg_next::{Error as AvError, Packet, Rational};
 
-use super::child::{PIXELS_MAX, Stop, av, too_large};
 use super::output::Output;
 use super::protocol::{ClipSpec, Message, Request, SlotKind, Totals, WHOLE_ASPECT_MAX};
 use super::sample::{DetectionSampler, Presented, Reorder, Segment, SegmentSampler, linspace_index};
 use super::scale::{Converter, Rgb, clip_frame, letterboxed};
+use super::stop::{PIXELS_MAX, Stop, av, too_large};
 use crate::error::{VideoError, VideoErrorKind};
 
 /// Frames held back so that a decoder's timestamps may be out of order by as many (B-frames packed in AVI).

@@ -3,7 +3,6 @@
 //! Two threads per model: one fills the next batch while the other runs the last. Each queue is bounded: decoders that
 //! are ahead wait in [`Batcher::submit`].
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc as std_mpsc;
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -11,6 +10,7 @@ use std::thread;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Error, Result};
+use crate::telemetry::UsageCounter;
 
 /// A model at work. Clones share it; its threads end with the last one.
 #[derive(Debug)]
@@ -51,39 +51,10 @@ struct Request<I, O> {
     reply: oneshot::Sender<Answer<O>>,
 }
 
-/// What a model has done so far, for whoever wants to know while it works.
-#[derive(Debug, Clone, Default)]
-pub struct UsageCounter(Arc<Shared>);
-
-impl UsageCounter {
-    /// Now.
-    pub fn usage(&self) -> Usage {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Usage {
-            busy_seconds: load(&self.0.busy_us) as f64 / 1e6,
-            batches: load(&self.0.batches),
-            inputs: load(&self.0.inputs),
-        }
-    }
-}
-
 #[derive(Debug, Default)]
 struct Shared {
-    busy_us: AtomicU64,
-    batches: AtomicU64,
-    inputs: AtomicU64,
+    used: UsageCounter,
     failure: OnceLock<String>,
-}
-
-/// How much a model has done.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Usage {
-    /// Seconds that it ran.
-    pub busy_seconds: f64,
-    /// Batches run.
-    pub batches: u64,
-    /// Inputs in them.
-    pub inputs: u64,
 }
 
 impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
@@ -129,16 +100,14 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
                 }
             }),
         )?;
-        let usage = shared.clone();
+        let told = shared.clone();
         spawn(
             "run",
             Box::new(move || {
                 while let Ok((mut batch, replies)) = to_run.recv() {
                     let mut seconds = 0.0;
                     let result = run(&mut batch, &mut seconds);
-                    usage.busy_us.fetch_add((seconds * 1e6) as u64, Ordering::Relaxed);
-                    usage.batches.fetch_add(1, Ordering::Relaxed);
-                    usage.inputs.fetch_add(replies.len() as u64, Ordering::Relaxed);
+                    told.used.add(replies.len(), seconds);
                     let share = seconds / replies.len().max(1) as f64;
                     match result {
                         // A video that was given up meanwhile waits for nothing.
@@ -147,7 +116,7 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
                         }),
                         Err(error) => {
                             // Ends both threads: whoever waits sees its reply dropped, and finds the reason here.
-                            let _ = usage.failure.set(error.to_string());
+                            let _ = told.failure.set(error.to_string());
                             return;
                         }
                     }
@@ -177,7 +146,7 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
 
     /// Counts what the model does.
     pub fn counter(&self) -> UsageCounter {
-        UsageCounter(self.shared.clone())
+        self.shared.used.clone()
     }
 }
 

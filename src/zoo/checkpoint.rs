@@ -162,7 +162,7 @@ impl Checkpoint {
         let detect = if is_p6 { "model.33" } else { "model.24" };
         let official = yolov5::Config::of_size('l').map(|large| if is_p6 { large.p6() } else { large });
         let base = base.or(official).ok_or_else(|| Error::failed("the zoo has no yolov5l"))?;
-        let is_v5 = self.left.contains_key(yolov5::FOCUS);
+        let is_v5 = self.left.contains_key(yolov5::parameters::FOCUS);
         let generation = if is_v5 { yolov5::Generation::V5 } else { yolov5::Generation::V6 };
         // Large enough for the rounding of channels to eights to say nothing.
         let width_multiple = match is_p6 {

@@ -180,7 +180,7 @@ impl Descriptor {
         }
         let Self::SlowFast(model) = self else {
             let side = self.side();
-            let fits = side > 0 && side.is_multiple_of(yolov5::STRIDES[2]);
+            let fits = side > 0 && side.is_multiple_of(yolov5::parameters::STRIDES[2]);
             return if fits { Ok(()) } else { fail(format!("`side` must be a multiple of 32, and is {side}")) };
         };
         let SlowFast { frames, alpha, side, crop, .. } = *model;

@@ -10,7 +10,7 @@ use rand_distr::{Distribution, StandardNormal};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::zoo::yolov5;
+use crate::zoo::yolov5::parameters;
 
 /// A source of parameters, by the names that PyTorchVideo's and YOLOv5's own checkpoints use
 /// (`blocks.0.multipathway_blocks.0.conv.weight`, `model.24.m.0.bias`).
@@ -75,7 +75,7 @@ impl RandomWeights {
     fn filters(&self, name: &str, shape: &[usize]) -> Vec<f32> {
         let count = shape.iter().product();
         let fan_in: usize = shape.iter().skip(1).product();
-        let reads_picture = shape.get(1) == Some(&3) || name == yolov5::FOCUS;
+        let reads_picture = shape.get(1) == Some(&3) || name == parameters::FOCUS;
         let sees_time = shape.len() == 5;
         let input = match (reads_picture, sees_time) {
             (true, true) => 1.0,
@@ -100,7 +100,7 @@ impl Weights for RandomWeights {
         Ok(match leaf {
             "running_mean" => vec![0.0; count],
             "running_var" => vec![1.0; count],
-            "anchors" => yolov5::official_anchors(shape)?,
+            "anchors" => parameters::official_anchors(shape)?,
             "weight" if shape.len() == 1 => vec![if ends_branch(path) { BRANCH_GAIN } else { 1.0 }; count],
             "weight" if path.ends_with("proj") => {
                 let mut values = self.filters(name, shape);
@@ -108,8 +108,8 @@ impl Weights for RandomWeights {
                 values
             }
             "weight" => self.filters(name, shape),
-            "bias" => match yolov5::detect_level(path) {
-                Some(level) => yolov5::initial_detect_bias(level, count),
+            "bias" => match parameters::detect_level(path) {
+                Some(level) => parameters::initial_detect_bias(level, count),
                 None if path.ends_with("proj") => vec![0.0; count],
                 None => self.normal(name, count, SHIFT),
             },
@@ -120,7 +120,7 @@ impl Weights for RandomWeights {
 
 /// Whether this batch norm ends a residual branch: `branch2.norm_c` of SlowFast, `m.N.cv2.bn` of YOLOv5's backbone.
 fn ends_branch(path: &str) -> bool {
-    path.ends_with("branch2.norm_c") || yolov5::ends_shortcut(path)
+    path.ends_with("branch2.norm_c") || parameters::ends_shortcut(path)
 }
 
 /// A `.safetensors` file: float tensors (32, 16 bit, bfloat16) under the official names.

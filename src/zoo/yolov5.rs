@@ -5,13 +5,13 @@
 //! anchors in every cell of three or four grids: where, how large, whether there is something, and what.
 //! Reference: github.com/ultralytics/yolov5, `models/yolov5*.yaml` and `models/hub/yolov5*6.yaml` of its releases.
 
-mod untrained;
+pub(crate) mod parameters;
 
 use crate::error::{Error, Result};
 use crate::zoo::graph::{BatchNorm, GraphBuilder, Value, Window};
 use crate::zoo::onnx::ModelProto;
 use crate::zoo::weights::Weights;
-pub(crate) use untrained::{detect_level, ends_shortcut, initial_detect_bias, official_anchors};
+use parameters::{DETECT, FOCUS, STRIDES};
 
 /// Name of the input, `[batch, 3, height, width]`, RGB in 0..1.
 pub const INPUT: &str = "images";
@@ -20,15 +20,9 @@ pub const INPUT: &str = "images";
 pub const OUTPUT: &str = "output0";
 /// What the names of the raw outputs begin with: `raw0` is the finest grid's.
 pub const RAW_OUTPUT: &str = "raw";
-/// Pixels to a cell of the grids; only a P6 has the last.
-pub const STRIDES: [usize; 4] = [8, 16, 32, 64];
 
 /// YOLOv5's batch norms add this to the variance.
 const EPSILON: f32 = 1e-3;
-/// Names of the detection layer, with three and four grids.
-const DETECT: [&str; 2] = ["model.24", "model.33"];
-/// Name of the Focus stem's weight.
-pub(crate) const FOCUS: &str = "model.0.conv.conv.weight";
 
 /// Which YOLOv5.
 #[derive(Debug, Clone, PartialEq)]

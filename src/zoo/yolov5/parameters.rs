@@ -1,7 +1,13 @@
-//! What the parameters of a YOLOv5 are before its training, by their official names.
+//! The parameters of a YOLOv5: what the official ones are called, and what they are before its training.
 
-use super::{DETECT, STRIDES};
 use crate::error::{Error, Result};
+
+/// Pixels to a cell of the grids; only a P6 has the last.
+pub(crate) const STRIDES: [usize; 4] = [8, 16, 32, 64];
+/// Names of the detection layer, with three and four grids.
+pub(super) const DETECT: [&str; 2] = ["model.24", "model.33"];
+/// Name of the Focus stem's weight.
+pub(crate) const FOCUS: &str = "model.0.conv.conv.weight";
 
 /// The official anchors of three grids, in pixels: three (width, height) to a grid.
 const ANCHORS_P5: [[f32; 6]; 3] = [

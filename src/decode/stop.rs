@@ -1,0 +1,43 @@
+//! Why decoding ends early, and FFmpeg's errors as a video's.
+
+use std::io;
+
+use ffmpeg_next::Error as AvError;
+
+use crate::error::{VideoError, VideoErrorKind};
+
+/// Larger pictures are not decoded: 16384 x 8192 is well beyond 8K.
+pub(super) const PIXELS_MAX: u64 = 16384 * 8192;
+
+/// Why decoding ends early.
+pub(super) enum Stop {
+    Video(VideoError),
+    Parent(io::Error),
+}
+
+impl From<VideoError> for Stop {
+    fn from(error: VideoError) -> Self {
+        Self::Video(error)
+    }
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Self::Parent(error)
+    }
+}
+
+pub(super) fn av(doing: &str, error: AvError) -> VideoError {
+    let kind = match error {
+        AvError::Other { errno: ffmpeg_next::error::ENOMEM } => VideoErrorKind::OutOfMemory,
+        AvError::DecoderNotFound | AvError::PatchWelcome | AvError::Other { errno: ffmpeg_next::error::ENOSYS } => {
+            VideoErrorKind::Unsupported
+        }
+        _ => VideoErrorKind::Corrupt,
+    };
+    VideoError::new(kind, format!("failed to {doing}: {error}"))
+}
+
+pub(super) fn too_large(message: String) -> VideoError {
+    VideoError::new(VideoErrorKind::TooLarge, message)
+}
