@@ -18,7 +18,7 @@ help: ## List the targets
 setup: ## Install what is missing: Debian packages (as root), ONNX Runtime in .onnxruntime/
 	@.ci/setup.sh run
 
-setup-test: ## The same, and what the tests need: DuckDB, PyArrow, an S3 server in .venv/, Slurm (as root)
+setup-test: ## The same, and what the tests need: DuckDB, PyArrow, an S3 server in .venv/, Slurm, Chromium (as root)
 	@.ci/setup.sh test
 
 setup-heavy: ## The same, and Ceph for the tests that take long (as root)

@@ -13,8 +13,8 @@ rust_needed=1.94.1
 packages=(build-essential pkg-config clang libclang-dev libavcodec-dev libavformat-dev libavutil-dev libswscale-dev
     ffmpeg python3 python3-venv ca-certificates)
 
-# A Slurm cluster for the tests; none of its services starts without a configuration.
-test_packages=(slurmctld slurmd slurm-client munge)
+# A Slurm cluster for the tests; none of its services starts without a configuration. A browser to look at reports with.
+test_packages=(slurmctld slurmd slurm-client munge chromium chromium-driver)
 # A Ceph cluster, for those that take long.
 heavy_packages=(ceph-mon ceph-osd radosgw)
 

@@ -3,7 +3,7 @@
 mod models;
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -17,11 +17,10 @@ use crate::job::Job;
 use crate::plan::manifest;
 use crate::plan::{Plan, PlanOptions, RunId};
 use crate::store::{self, Store};
-use crate::tables::Table;
 use crate::telemetry::{LogFormat, MetricsFile, Progress, Shown};
 use crate::work::models::JobModels;
 use crate::work::{Done, Task, Worker};
-use crate::{decode, doctor, plan, prune, seal, status, telemetry};
+use crate::{decode, doctor, plan, prune, report, seal, status, telemetry};
 
 /// Turns a video archive into tables: which action happens in which segment, and where the people are.
 #[derive(Debug, Parser)]
@@ -147,6 +146,23 @@ What the engine is told of the tasks stands in the job file, e.g. [engine.slurm]
         /// As JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Write a page to look at: totals, failures, and of each video its actions and people on a timeline.
+    #[command(after_help = "Examples:
+  vidindex report jobs/local.toml                     the newest run, as report.html
+  vidindex report jobs/s3.toml --run $run -o run.html
+
+The page needs no network and no other file. With `thumbnails = true` in [report] of the job file, `work` writes pictures
+of a few moments of each video, which the page then shows with the boxes that were found in them.")]
+    Report {
+        #[command(flatten)]
+        job: JobArgs,
+        /// The run; the newest where it is left out.
+        #[arg(long, value_name = "ID", env = "VIDINDEX_RUN")]
+        run: Option<String>,
+        /// Where the page goes; what is there is replaced.
+        #[arg(short, long, value_name = "FILE", default_value = "report.html")]
+        output: PathBuf,
     },
     /// Show what no current view of the tables uses, and with --yes remove it.
     #[command(after_help = "Examples:
@@ -335,6 +351,7 @@ async fn run(cli: Cli) -> Result<u8> {
             context.submit(&job, plan.options(), engine, run.as_deref(), dry_run).await
         }
         Command::Status { job, run, watch, json } => show_status(&job.load()?, run.as_deref(), watch, json).await,
+        Command::Report { job, run, output } => write_report(&job.load()?, run.as_deref(), &output).await,
         Command::Prune { job, yes } => {
             let job = job.load()?;
             let output = store::open(&job.output.uri, &job.store).await?;
@@ -353,6 +370,22 @@ async fn run(cli: Cli) -> Result<u8> {
             Ok(if doctor::check(context.onnxruntime.as_deref(), job.as_ref()).await { 0 } else { 1 })
         }
     }
+}
+
+async fn write_report(job: &Job, run: Option<&str>, file: &Path) -> Result<u8> {
+    let output = store::open(&job.output.uri, &job.store).await?;
+    let run = match run {
+        Some(run) => run.parse()?,
+        None => report::newest(&*output).await?.ok_or_else(|| {
+            Error::usage(format!("there are no runs in {}", job.output.uri))
+                .with_hint("`vidindex run JOB.toml` makes one; is output.uri right?")
+        })?,
+    };
+    let page = report::page(&*output, &run).await?;
+    std::fs::write(file, &page).map_err(|error| Error::failed(format!("cannot write {}: {error}", file.display())))?;
+    tracing::info!(run_id = run.as_str(), size = %bytesize::ByteSize(page.len() as u64), "report written");
+    println!("{}", file.display());
+    Ok(0)
 }
 
 /// From one look at a run to the next.
@@ -543,8 +576,9 @@ impl Context {
             let text = serde_json::to_string_pretty(&summary);
             println!("{}", text.map_err(|error| Error::failed(format!("failed to print the summary: {error}")))?);
         } else if !self.quiet && self.format == LogFormat::Text {
-            let rows = |(table, totals): (&Table, &seal::TableTotals)| format!("{table} {} rows", totals.rows);
-            eprintln!("published  {}", summary.tables.iter().map(rows).collect::<Vec<_>>().join(", "));
+            let filled = summary.tables.iter().filter(|(_, totals)| totals.files > 0);
+            let rows = filled.map(|(table, totals)| format!("{table} {} rows", totals.rows));
+            eprintln!("published  {}", rows.collect::<Vec<_>>().join(", "));
             if !summary.is_complete() {
                 eprintln!("missing    shards {:?}: work on them, then seal again", summary.missing);
             }

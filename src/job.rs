@@ -38,6 +38,9 @@ pub struct Job {
     pub persons: Option<Persons>,
     /// How to run, without a bearing on what is found (but for `precision`).
     pub run: Run,
+    /// What is kept for `vidindex report`.
+    #[serde(default)]
+    pub report: Report,
     /// How to reach S3 or a compatible.
     pub store: StoreConfig,
     /// What engines are told.
@@ -127,6 +130,14 @@ pub struct Run {
     pub video_timeout_seconds: u64,
 }
 
+/// The job's `[report]`. No part of the fingerprint: it changes no row of the other tables, and an archive is not indexed
+/// anew for its pictures (`plan --reindex` does it).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Whether pictures of a few moments of each video are written.
+    pub thumbnails: bool,
+}
+
 /// The arithmetic that the models run in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -180,6 +191,7 @@ impl Job {
             actions: document.section("actions").map(Actions::read).transpose()?,
             persons: document.section("persons").map(Persons::read).transpose()?,
             run: Run::read(document.section("run"))?,
+            report: document.section("report").map(Report::read).transpose()?.unwrap_or_default(),
             store: document.section("store").map(read_store).transpose()?.unwrap_or_default(),
             engine: Engines::read(&document)?,
         };
@@ -371,6 +383,12 @@ impl Run {
     }
 }
 
+impl Report {
+    fn read(section: &Section) -> Result<Self> {
+        Ok(Self { thumbnails: section.get("thumbnails", "true or false", Entry::boolean)?.unwrap_or(false) })
+    }
+}
+
 fn read_store(section: &Section) -> Result<StoreConfig> {
     Ok(StoreConfig {
         endpoint: section.get("endpoint", "a URL that begins with http:// or https://", |entry| {
@@ -460,6 +478,8 @@ model = \"models/yolov5s.onnx\"
         precision = "bf16"
         shard_bytes = "512 MiB"
         video_timeout_seconds = 60
+        [report]
+        thumbnails = true
         [store]
         endpoint = "http://localhost:9000"
         region = "eu-central-1"
@@ -673,6 +693,7 @@ model = \"models/yolov5s.onnx\"
             "run.device=cpu",
             "run.shard_bytes=1",
             "run.video_timeout_seconds=1",
+            "report.thumbnails=false",
             "input.uri=elsewhere",
             "output.uri=elsewhere",
             "store.region=x",

@@ -2,8 +2,8 @@
 //!
 //! A view goes by the rows of `videos` (`schemas/duckdb.sql`): of each video the latest row that did not fail, the latest
 //! such with actions, and the latest such with persons; a row that says that the video was deleted ends all three. A file
-//! goes when no row of it is one of these. Runs that are not sealed whole, or were within a day, are left alone; files
-//! that vidindex did not name are too.
+//! goes when no row of it is one of these (of thumbnails, when it is beside no row of the first kind). Runs that are not
+//! sealed whole, or were within a day, are left alone; files that vidindex did not name are too.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -57,7 +57,7 @@ pub async fn find(output: &dyn Store, now: DateTime<Utc>) -> Result<Prunable> {
     // A file of another table holds the rows of the videos whose own lie in the file of the same place.
     let mut beside: HashMap<String, Vec<(Table, ObjectMeta)>> = HashMap::new();
     let mut files_of_run: BTreeMap<RunId, u64> = BTreeMap::new();
-    for table in [Table::Actions, Table::Persons] {
+    for table in [Table::Actions, Table::Persons, Table::Thumbnails] {
         let mut objects = output.list(&format!("{table}/"));
         while let Some(object) = objects.try_next().await? {
             if let Some((place, run)) = place(table, &object.key) {
@@ -164,7 +164,7 @@ async fn settled_runs(output: &dyn Store, now: DateTime<Utc>) -> Result<BTreeSet
 /// and its run. None for what vidindex did not name.
 fn place(table: Table, key: &str) -> Option<(&str, RunId)> {
     let place = key.strip_prefix(table.directory())?.strip_prefix('/')?;
-    let place = if table == Table::Videos { place } else { place.strip_prefix("model=")?.split_once('/')?.1 };
+    let place = if table.has_model() { place.strip_prefix("model=")?.split_once('/')?.1 } else { place };
     let name = place.rsplit('/').next()?.strip_prefix("part-")?.strip_suffix(".parquet")?;
     let (run, shard) = name.rsplit_once('-')?;
     shard.parse::<u32>().ok()?;
@@ -239,6 +239,9 @@ impl Rows {
                 // A later failure counts too: by it a plan knows not to try again.
                 if if row.good { at == good } else { at >= good } {
                     used.insert(Table::Videos);
+                }
+                if row.good && at == good {
+                    used.insert(Table::Thumbnails);
                 }
                 if row.actions && at == actions {
                     used.extend([Table::Videos, Table::Actions]);
@@ -389,6 +392,21 @@ mod tests {
         assert_eq!(prune(&output).iter().filter(|key| key.contains(&run_id(0))).count(), 5);
         let gone = prune(&output);
         assert!(gone.len() == 3 && gone.iter().all(|key| key.contains(&run_id(1))), "{gone:?}");
+    }
+
+    #[test]
+    fn thumbnails_go_when_the_row_of_their_video_is_not_the_latest_good_one() {
+        let output = MemoryStore::new("s3://index/");
+        let thumbnails = |n| part_key(Table::Thumbnails, None, "dt=2026-10-01", &run_id(n), 0);
+        write_run(&output, 0, &[row(0), row(1)], true);
+        write_run(&output, 1, &[Indexing { persons: false, ..row(0) }], true);
+        write_run(&output, 2, &[Indexing { status: "failed", ..row(1) }], true);
+        (0..2).for_each(|n| output.add(&thumbnails(n), 1));
+        assert_eq!(prune(&output), [""; 0]);
+        write_run(&output, 3, &[Indexing { persons: false, ..row(1) }], true);
+        let gone = prune(&output);
+        assert!(gone.contains(&thumbnails(0)) && !gone.contains(&thumbnails(1)), "{gone:?}");
+        assert!(!gone.iter().any(|key| key.starts_with("persons/")), "no newer run has persons: {gone:?}");
     }
 
     #[test]

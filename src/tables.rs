@@ -9,6 +9,7 @@ mod label_scores;
 mod layout;
 mod persons;
 pub(crate) mod read;
+mod thumbnails;
 mod videos;
 
 use std::fmt;
@@ -24,6 +25,7 @@ pub use actions::ActionRow;
 pub use label_scores::LabelScore;
 pub use layout::{Provenance, writer_properties};
 pub use persons::PersonRow;
+pub use thumbnails::ThumbnailRow;
 pub use videos::{VideoRow, VideoStatus};
 
 /// Counts up whenever a column changes its name, type or meaning; in every file's metadata.
@@ -39,11 +41,13 @@ pub enum Table {
     Actions,
     /// One row per box.
     Persons,
+    /// One row per small picture, where the job asks for them.
+    Thumbnails,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 3] = [Self::Videos, Self::Actions, Self::Persons];
+    pub const ALL: [Self; 4] = [Self::Videos, Self::Actions, Self::Persons, Self::Thumbnails];
 
     /// The table's directory in the output, which is its name too.
     pub fn directory(self) -> &'static str {
@@ -51,6 +55,7 @@ impl Table {
             Self::Videos => "videos",
             Self::Actions => "actions",
             Self::Persons => "persons",
+            Self::Thumbnails => "thumbnails",
         }
     }
 
@@ -60,6 +65,7 @@ impl Table {
             Self::Videos => videos::schema(),
             Self::Actions => actions::schema(),
             Self::Persons => persons::schema(),
+            Self::Thumbnails => thumbnails::schema(),
         }
     }
 
@@ -68,8 +74,13 @@ impl Table {
         match self {
             Self::Videos => &["uri"],
             Self::Actions => &["uri", "start_seconds"],
-            Self::Persons => &["uri", "time_seconds"],
+            Self::Persons | Self::Thumbnails => &["uri", "time_seconds"],
         }
+    }
+
+    /// Whether its rows are a model's, whose id is then in their path.
+    pub fn has_model(self) -> bool {
+        matches!(self, Self::Actions | Self::Persons)
     }
 }
 
@@ -95,7 +106,7 @@ pub trait Row: Sized {
 /// `actions/model=<id>/dt=2026-11-01/part-<run>-<shard>.parquet`.
 ///
 /// `partition_path` is `dt=…` with the job's own columns, escaped already; `model` is escaped here. Without a model
-/// (the videos table) there is no such part.
+/// (see [`Table::has_model`]) there is no such part.
 pub fn part_key(table: Table, model: Option<&str>, partition_path: &str, run_id: &str, shard: u32) -> String {
     let mut key = format!("{table}/");
     if let Some(model) = model {
@@ -203,6 +214,11 @@ mod tests {
             "video_id Utf8\nuri Utf8\nsegment Int64?\ntime_seconds Float64\nframe Int64\nbox Int32\nlabel Utf8\n\
              x1 Float32\ny1 Float32\nx2 Float32\ny2 Float32\nconfidence Float32\n\
              actions list of {label_id Int32, label Utf8, score Float32}?\nrun_id Utf8"
+        );
+        assert_eq!(
+            columns(Table::Thumbnails),
+            "video_id Utf8\nuri Utf8\nsegment Int64?\ntime_seconds Float64\nframe Int64\nwidth Int32\nheight Int32\n\
+             jpeg Binary\nrun_id Utf8"
         );
     }
 

@@ -7,6 +7,7 @@ pub mod encode;
 pub mod fetch;
 pub mod key_frames;
 pub mod models;
+pub mod thumbnails;
 pub mod video;
 
 use std::collections::BTreeMap;
@@ -238,7 +239,10 @@ impl Worker {
                 self.note(&rows, totals);
                 let writing = Instant::now();
                 let path = shard.videos[written].partition_path();
-                tokio::task::block_in_place(|| encoder.push(&path, rows.video, rows.actions, rows.persons))?;
+                tokio::task::block_in_place(|| {
+                    encoder.push_thumbnails(&path, &rows.video.uri, &rows.thumbnails)?;
+                    encoder.push(&path, rows.video, rows.actions, rows.persons)
+                })?;
                 self.progress.wrote(writing.elapsed());
                 written += 1;
                 told.done(written);

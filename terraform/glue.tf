@@ -15,7 +15,7 @@ locals {
   # The columns of the path, in its order.
   partition_columns = {
     for table in keys(local.columns) : table => concat(
-      table == "videos" ? [] : [{ name = "model", values = { actions = var.action_models, persons = var.person_models }[table] }],
+      contains(["videos", "thumbnails"], table) ? [] : [{ name = "model", values = { actions = var.action_models, persons = var.person_models }[table] }],
       var.partition_columns,
       [{ name = "dt", values = [] }],
     )

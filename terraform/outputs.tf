@@ -36,6 +36,6 @@ output "alarm_topic_arn" {
 }
 
 output "glue_database" {
-  description = "The database of the tables videos, actions and persons."
+  description = "The database of the tables videos, actions, persons and thumbnails."
   value       = aws_glue_catalog_database.this.name
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use support::{Scratch, run, said, stderr, stdout, tables, test_video, vidindex};
 
-const TABLES: [&str; 3] = ["videos", "actions", "persons"];
+const TABLES: [&str; 4] = ["videos", "actions", "persons", "thumbnails"];
 
 /// Short videos in four shards.
 struct Archive {
@@ -41,7 +41,8 @@ impl Archive {
         let bytes: u64 =
             std::fs::read_dir(scratch.videos()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
         let text = std::fs::read_to_string(&job).unwrap();
-        let run_section = format!("[run]\ndevice = \"cpu\"\nshard_bytes = {}\n", bytes / 4 + 1);
+        let run_section =
+            format!("[report]\nthumbnails = true\n[run]\ndevice = \"cpu\"\nshard_bytes = {}\n", bytes / 4 + 1);
         std::fs::write(&job, text + &run_section).unwrap();
         Self { scratch, job }
     }

@@ -15,6 +15,7 @@ fn terraform() -> &'static Path {
 fn glue_type(data_type: &DataType) -> String {
     match data_type {
         DataType::Utf8 => "string".to_owned(),
+        DataType::Binary => "binary".to_owned(),
         DataType::Int32 => "int".to_owned(),
         DataType::Int64 => "bigint".to_owned(),
         DataType::Float32 => "float".to_owned(),

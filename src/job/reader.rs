@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 use crate::error::{Error, Result};
 
 /// Every section and its keys, in alphabetical order: what an unknown one is compared with.
-const SECTIONS: [(&str, &[&str]); 9] = [
+const SECTIONS: [(&str, &[&str]); 10] = [
     ("actions", &["clip_seconds", "embedding", "model", "scores", "stride_seconds", "top_k"]),
     (
         "engine.aws-batch",
@@ -51,6 +51,7 @@ const SECTIONS: [(&str, &[&str]); 9] = [
     ("input", &["exclude", "include", "inventory", "partition", "uri"]),
     ("output", &["uri"]),
     ("persons", &["classes", "confidence", "frames_per_second", "iou", "model"]),
+    ("report", &["thumbnails"]),
     ("run", &["device", "precision", "shard_bytes", "video_timeout_seconds"]),
     ("store", &["endpoint", "path_style", "region"]),
 ];

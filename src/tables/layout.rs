@@ -37,10 +37,10 @@ pub struct Provenance {
 }
 
 impl Provenance {
-    /// The model whose rows the table holds: the `model=` in its path. Videos have none.
+    /// The model whose rows the table holds: the `model=` in its path. Videos and thumbnails have none.
     pub fn model(&self, table: Table) -> Option<&str> {
         match table {
-            Table::Videos => None,
+            Table::Videos | Table::Thumbnails => None,
             Table::Actions => self.actions_model.as_deref(),
             Table::Persons => self.persons_model.as_deref(),
         }
@@ -71,7 +71,7 @@ impl Provenance {
 /// # Errors
 /// None in practice: the table's columns are Parquet's.
 pub fn writer_properties(table: Table, provenance: &Provenance) -> Result<WriterProperties, ParquetError> {
-    Ok(WriterProperties::builder()
+    let layout = WriterProperties::builder()
         .set_created_by(concat!("vidindex version ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_key_value_metadata(Some(provenance.key_values()))
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
@@ -82,8 +82,16 @@ pub fn writer_properties(table: Table, provenance: &Provenance) -> Result<Writer
         .set_max_row_group_bytes(Some(ROW_GROUP_BYTES_MAX))
         .set_column_bloom_filter_enabled(ColumnPath::from("video_id"), true)
         .set_column_bloom_filter_fpp(ColumnPath::from("video_id"), BLOOM_FALSE_POSITIVES)
-        .set_sorting_columns(Some(sorting_columns(table)?))
-        .build())
+        .set_sorting_columns(Some(sorting_columns(table)?));
+    Ok(match table {
+        // Pictures are compressed already, no two are the same, and nobody looks for one between two others.
+        Table::Thumbnails => layout
+            .set_column_compression(ColumnPath::from("jpeg"), Compression::UNCOMPRESSED)
+            .set_column_dictionary_enabled(ColumnPath::from("jpeg"), false)
+            .set_column_statistics_enabled(ColumnPath::from("jpeg"), EnabledStatistics::None),
+        _ => layout,
+    }
+    .build())
 }
 
 /// The sort columns by the index of their leaf, of which nested columns have several.

@@ -1,6 +1,6 @@
-//! Reads the videos table back, as plans and prunes do: chosen columns of every file, in whatever encoding.
+//! Reads the tables back, as plans, prunes and reports do: chosen columns, in whatever encoding.
 
-use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimeUnit};
 use bytes::Bytes;
@@ -49,7 +49,8 @@ pub(crate) async fn read_videos<const N: usize>(
     Ok(())
 }
 
-fn read_file<const N: usize>(
+/// Gives `each` the chosen columns of a Parquet file, batch by batch.
+pub(crate) fn read_file<const N: usize>(
     file: Bytes,
     columns: [&str; N],
     mut each: impl FnMut(&RecordBatch) -> Result<(), String>,
@@ -84,6 +85,11 @@ pub(crate) fn time_column(batch: &RecordBatch, name: &str) -> Result<TimestampMi
 pub(crate) fn whole_number_column(batch: &RecordBatch, name: &str) -> Result<Int64Array, String> {
     let column = column(batch, name, &DataType::Int64)?;
     column.as_any().downcast_ref::<Int64Array>().cloned().ok_or_else(|| format!("column `{name}` is no number"))
+}
+
+pub(crate) fn number_column(batch: &RecordBatch, name: &str) -> Result<Float64Array, String> {
+    let column = column(batch, name, &DataType::Float64)?;
+    column.as_any().downcast_ref::<Float64Array>().cloned().ok_or_else(|| format!("column `{name}` is no number"))
 }
 
 /// The column as `to`, whichever way it is encoded: what compacted the table may have chosen another.

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use parquet::arrow::ArrowWriter;
 
 use crate::error::{Error, Result};
-use crate::tables::{ActionRow, PersonRow, Provenance, Row, Table, VideoRow, part_key, writer_properties};
+use crate::tables::{
+    ActionRow, PersonRow, Provenance, Row, Table, ThumbnailRow, VideoRow, part_key, writer_properties,
+};
 
 /// Rows turned into columns at a time: bounds the copy, and the elements of its lists.
 const BATCH_ROWS_MAX: usize = 8192;
@@ -97,6 +99,16 @@ impl ShardEncoder {
 
         partition.write(&self.scratch_dir, &self.provenance, self.parts.len(), &actions)?;
         partition.write(&self.scratch_dir, &self.provenance, self.parts.len(), &persons)
+    }
+
+    /// Writes all of a video's thumbnails, by time. [`Self::push`] of the same video follows.
+    ///
+    /// # Errors
+    /// As [`Self::push`].
+    pub fn push_thumbnails(&mut self, partition_path: &str, uri: &Arc<str>, thumbnails: &[ThumbnailRow]) -> Result<()> {
+        self.turn_to(partition_path, uri)?;
+        let Some(partition) = &mut self.open else { return Ok(()) };
+        partition.write(&self.scratch_dir, &self.provenance, self.parts.len(), thumbnails)
     }
 
     /// Closes the last files and names all, in the order of (partition path, table). Empty for a shard without videos.
@@ -189,11 +201,7 @@ impl Partition {
         if rows.is_empty() && R::TABLE != Table::Videos && provenance.model(R::TABLE).is_none() {
             return Ok(());
         }
-        let slot = match R::TABLE {
-            Table::Videos => &mut self.writers[0],
-            Table::Actions => &mut self.writers[1],
-            Table::Persons => &mut self.writers[2],
-        };
+        let slot = &mut self.writers[R::TABLE as usize];
         let writer = match slot {
             Some(writer) => writer,
             None => {
@@ -217,7 +225,7 @@ struct TableWriter {
 impl TableWriter {
     fn create(table: Table, path: PathBuf, partition_path: &str, provenance: &Provenance) -> Result<Self> {
         let model = provenance.model(table);
-        if model.is_none() && table != Table::Videos {
+        if model.is_none() && table.has_model() {
             return Err(Error::failed(format!("there are rows for the {table} table, but the job has no such model")));
         }
         let key = part_key(table, model, partition_path, &provenance.run_id, provenance.shard);

@@ -11,15 +11,16 @@ use super::batch::{Batcher, Pending, answered};
 use super::fetch::Fetch;
 use super::key_frames::KeyFrames;
 use super::models::{ActionInput, ActionScores, OpenModels};
+use super::thumbnails::{Thumbnail, Thumbnails, WITHOUT_DETECTOR};
 use crate::decode::sample::segment_at;
-use crate::decode::{Clip, Decoding, Request, SampledFrame, StreamInfo, Totals};
+use crate::decode::{Clip, Decoding, ImageSpec, Request, SampledFrame, StreamInfo, Totals};
 use crate::error::{Failure, VideoError, VideoErrorKind};
 use crate::infer::person_actions::scaled_box;
 use crate::infer::yolov5::Detection;
 use crate::job::Scores;
 use crate::plan::{RunRecord, VideoObject};
 use crate::store::Store;
-use crate::tables::{ActionRow, LabelScore, PersonRow, VideoRow, VideoStatus};
+use crate::tables::{ActionRow, LabelScore, PersonRow, ThumbnailRow, VideoRow, VideoStatus};
 use crate::telemetry::Progress;
 
 /// Memory that one decoder process may have: 8K HEVC with its reference frames fits.
@@ -52,6 +53,8 @@ pub struct VideoRows {
     pub actions: Vec<ActionRow>,
     /// A row per box, by time.
     pub persons: Vec<PersonRow>,
+    /// A row per thumbnail, by time; none where the job asks for none.
+    pub thumbnails: Vec<ThumbnailRow>,
     /// What its decoder did.
     pub totals: Totals,
 }
@@ -64,7 +67,7 @@ impl Indexer {
     pub async fn index(&self, object: &VideoObject, shard: u32) -> Result<VideoRows, Failure> {
         let mut state = State::new(self, object);
         if object.deleted {
-            let mut rows = state.into_rows(None, shard);
+            let mut rows = state.into_rows(None, shard)?;
             let (status, actions_model, persons_model) = (VideoStatus::Deleted, None, None);
             rows.video = VideoRow { status, actions_model, persons_model, ..rows.video };
             return Ok(rows);
@@ -76,14 +79,14 @@ impl Indexer {
             Err(Failure::Video(error)) => Some(error),
             Err(failure) => return Err(failure),
         };
-        Ok(state.into_rows(error, shard))
+        state.into_rows(error, shard)
     }
 
     async fn decode(&self, object: &VideoObject, state: &mut State<'_>) -> Result<(), Failure> {
         let request = Request {
             size_bytes: object.size_bytes,
             clips: self.models.actions.as_ref().map(|model| model.clips.clone()),
-            images: self.models.persons.as_ref().map(|model| model.images.clone()),
+            images: self.images(),
             threads: self.decoder_threads,
             memory_bytes: DECODER_MEMORY_BYTES,
             probe_sandbox: false,
@@ -105,6 +108,27 @@ impl Indexer {
         state.collect(true).await?;
         ended
     }
+
+    /// Which images the decoder makes: the detector's, else those that thumbnails are made of.
+    fn images(&self) -> Option<ImageSpec> {
+        let detector = self.models.persons.as_ref().map(|model| model.images.clone());
+        detector.or_else(|| self.run.job.report.thumbnails.then_some(WITHOUT_DETECTOR))
+    }
+
+    /// Looks for a video's thumbnails: at the middle of each segment, or without segments in each image.
+    fn thumbnails(&self) -> Option<Thumbnails> {
+        let images = self.images().filter(|_| self.run.job.report.thumbnails)?;
+        Some(match &self.models.actions {
+            Some(model) => Thumbnails::new(images.side, model.clips.clip_seconds / 2.0, model.clips.stride_seconds),
+            None => Thumbnails::new(images.side, 0.0, 1.0 / images.frames_per_second),
+        })
+    }
+
+    /// The segment that a moment lies in.
+    fn segment_at(&self, time_seconds: f64) -> Option<i64> {
+        let clips = &self.models.actions.as_ref()?.clips;
+        segment_at(time_seconds, clips.clip_seconds, clips.stride_seconds)
+    }
 }
 
 /// What is known of a video so far.
@@ -122,6 +146,7 @@ struct State<'a> {
     key_frames: KeyFrames,
     actions: Vec<ActionRow>,
     persons: Vec<PersonRow>,
+    thumbnails: Option<Thumbnails>,
     inference_seconds: f64,
     /// Bytes that progress has been told of.
     reached_bytes: u64,
@@ -156,6 +181,7 @@ impl<'a> State<'a> {
             key_frames: KeyFrames::default(),
             actions: Vec::new(),
             persons: Vec::new(),
+            thumbnails: indexer.thumbnails(),
             inference_seconds: 0.0,
             reached_bytes: 0,
         }
@@ -198,6 +224,9 @@ impl<'a> State<'a> {
                 self.clips.push_back((at, pending));
             }
             SampledFrame::Image(image) => {
+                if let Some(thumbnails) = &mut self.thumbnails {
+                    tokio::task::block_in_place(|| thumbnails.push(&image))?;
+                }
                 let Some(model) = &models.persons else { return Ok(()) };
                 let at = ImageAt { frame: image.frame, time_seconds: image.time_seconds };
                 if models.actions.as_ref().is_some_and(|actions| actions.scores_persons()) {
@@ -277,8 +306,7 @@ impl<'a> State<'a> {
             && let Some((at, boxes, seconds)) = next(&mut self.images, &model.batcher, wait).await?
         {
             self.inference_seconds += seconds;
-            let clips = models.actions.as_ref().map(|actions| &actions.clips);
-            let segment = clips.and_then(|spec| segment_at(at.time_seconds, spec.clip_seconds, spec.stride_seconds));
+            let segment = self.indexer.segment_at(at.time_seconds);
             self.indexer.progress.boxes(boxes.len());
             if models.actions.is_none() {
                 self.reach(at.time_seconds);
@@ -312,7 +340,7 @@ impl<'a> State<'a> {
         Ok(false)
     }
 
-    fn into_rows(mut self, error: Option<VideoError>, shard: u32) -> VideoRows {
+    fn into_rows(mut self, error: Option<VideoError>, shard: u32) -> Result<VideoRows, Failure> {
         // Rows of another version than the one listed would be wrong, not partial.
         let is_whole_version = |kind| {
             !matches!(kind, VideoErrorKind::ChangedDuringRead | VideoErrorKind::NotFound | VideoErrorKind::AccessDenied)
@@ -323,9 +351,11 @@ impl<'a> State<'a> {
             Some(error) if has_rows && is_whole_version(error.kind) => VideoStatus::Partial,
             Some(_) => VideoStatus::Failed,
         };
+        let mut thumbnails = self.thumbnail_rows()?;
         if status == VideoStatus::Failed {
             self.actions.clear();
             self.persons.clear();
+            thumbnails.clear();
         }
         let (run, info, totals) = (&self.indexer.run, self.info.as_ref(), self.totals);
         let video = VideoRow {
@@ -357,7 +387,23 @@ impl<'a> State<'a> {
             decode_seconds: totals.decode_seconds,
             inference_seconds: self.inference_seconds,
         };
-        VideoRows { video, actions: self.actions, persons: self.persons, totals }
+        Ok(VideoRows { video, actions: self.actions, persons: self.persons, thumbnails, totals })
+    }
+
+    fn thumbnail_rows(&mut self) -> Result<Vec<ThumbnailRow>, Failure> {
+        let thumbnails = self.thumbnails.take().map(Thumbnails::finish).transpose()?.unwrap_or_default();
+        let row = |thumbnail: Thumbnail| ThumbnailRow {
+            video_id: self.video_id.clone(),
+            uri: self.uri.clone(),
+            segment: self.indexer.segment_at(thumbnail.time_seconds),
+            time_seconds: thumbnail.time_seconds,
+            frame: thumbnail.frame,
+            width: thumbnail.width as i32,
+            height: thumbnail.height as i32,
+            jpeg: thumbnail.jpeg,
+            run_id: self.run_id.clone(),
+        };
+        Ok(thumbnails.into_iter().map(row).collect())
     }
 }
 

@@ -115,5 +115,5 @@ scheduled = json.loads(target["Input"])
 batch.submit_job(jobName=scheduled["JobName"], jobQueue=scheduled["JobQueue"], jobDefinition=scheduled["JobDefinition"])
 
 tables = {table["Name"]: table for table in client("glue").get_tables(DatabaseName=outputs["glue_database"])["TableList"]}
-assert sorted(tables) == ["actions", "persons", "videos"], tables
+assert sorted(tables) == ["actions", "persons", "thumbnails", "videos"], tables
 print(f"{len(requests) * len(policies)} decisions about rights, the chain of jobs, {len(tables)} tables: as meant")

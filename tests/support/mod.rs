@@ -4,6 +4,7 @@
 // Each test file is a crate of its own and uses its part of this.
 #![expect(dead_code, reason = "each test uses a part")]
 
+pub(crate) mod browser;
 pub(crate) mod bucket;
 pub(crate) mod ceph;
 pub(crate) mod line;

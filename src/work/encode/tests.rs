@@ -117,6 +117,20 @@ fn person(uri: &str, frame: i64, r#box: i32) -> PersonRow {
     }
 }
 
+fn thumbnail(uri: &str, frame: i64) -> ThumbnailRow {
+    ThumbnailRow {
+        video_id: format!("id of {uri}").into(),
+        uri: uri.into(),
+        segment: (frame > 1).then_some(frame / 2),
+        time_seconds: frame as f64 / 25.0,
+        frame,
+        width: 320,
+        height: 180,
+        jpeg: vec![0xff, 0xd8, frame as u8],
+        run_id: "r".into(),
+    }
+}
+
 fn reader(part: &PartFile) -> ParquetRecordBatchReaderBuilder<File> {
     let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
     ParquetRecordBatchReaderBuilder::try_new_with_options(File::open(&part.path).unwrap(), options).unwrap()
@@ -138,9 +152,12 @@ fn rows_come_back_with_their_nulls_and_lists() {
     let actions: Vec<_> = (0..9).map(|segment| action("b", segment)).collect();
     let persons: Vec<_> = (0..6).flat_map(|frame| (0..2).map(move |i| person("b", frame, i))).collect();
     encoder.push("dt=2026-11-01", failed_video("a"), vec![], vec![]).unwrap();
+    let thumbnails: Vec<_> = (0..3).map(|frame| thumbnail("b", frame)).collect();
+    encoder.push_thumbnails("dt=2026-11-01", &"b".into(), &thumbnails).unwrap();
     encoder.push("dt=2026-11-01", video("b"), actions.clone(), persons.clone()).unwrap();
     let parts = encoder.finish().unwrap();
 
+    assert_eq!(read(&parts[3]), columns(&thumbnails));
     assert_eq!(parts.iter().map(|part| part.table).collect::<Vec<_>>(), Table::ALL);
     assert_eq!(parts.iter().map(|part| part.rows).collect::<Vec<_>>(), [2, 9, 12]);
     assert_eq!(read(&parts[0]), columns(&[failed_video("a"), video("b")]));

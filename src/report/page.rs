@@ -1,0 +1,126 @@
+//! The page itself: its script, its style and the run's data, in one file.
+
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::Committed;
+use super::pack::{Columns, Names, base64, packed};
+use super::read::{Contents, PersonBox, Picture, Scored, Segment, TOP, Video};
+use crate::error::{Error, Result};
+use crate::plan::manifest::RunRecord;
+
+const HTML: &str = include_str!("page/page.html");
+const STYLE: &str = include_str!("page/page.css");
+const SCRIPT: &str = concat!(
+    include_str!("page/data.js"),
+    include_str!("page/overview.js"),
+    include_str!("page/videos.js"),
+    include_str!("page/timeline.js"),
+    include_str!("page/start.js")
+);
+
+pub(super) fn render(run: &RunRecord, committed: &Committed, contents: &Contents) -> Result<String> {
+    let (index, columns) = columns(contents).finish()?;
+    let facts = facts(run, committed, contents, index);
+    let facts =
+        serde_json::to_vec(&facts).map_err(|error| Error::failed(format!("cannot write the report: {error}")))?;
+    let pictures: String = pictures(contents).map(|picture| base64(&picture.jpeg)).collect();
+    // No part holds what another part's place is called: letters of base64, and our own files.
+    let fill = [
+        ("{run}", run.run_id.to_string()),
+        ("{style-hash}", hash(STYLE)),
+        ("{script-hash}", hash(SCRIPT)),
+        ("{style}", STYLE.to_owned()),
+        ("{facts}", packed(&facts)?),
+        ("{columns}", columns),
+        ("{pictures}", pictures),
+        ("{script}", SCRIPT.to_owned()),
+    ];
+    Ok(fill.iter().fold(HTML.to_owned(), |page, (place, text)| page.replace(place, text)))
+}
+
+/// As a content security policy names what it allows.
+fn hash(text: &str) -> String {
+    format!("'sha256-{}'", base64(&Sha256::digest(text)))
+}
+
+fn facts(run: &RunRecord, committed: &Committed, contents: &Contents, columns: serde_json::Value) -> serde_json::Value {
+    let videos = &contents.videos;
+    let model = |model: &Option<crate::plan::ModelRef>| model.as_ref().map(|model| model.id.clone());
+    let seconds = |value: f64| (value * 1e3).round() / 1e3;
+    json!({
+        "run": run.run_id,
+        "version": run.version,
+        "input": run.job.input.uri,
+        "output": run.job.output.uri,
+        "actions_model": model(&run.actions_model),
+        "persons_model": model(&run.persons_model),
+        "classes": run.job.persons.as_ref().map(|persons| &persons.classes),
+        "planned_at": run.created_at,
+        "finished_at": committed.finished_at,
+        "shards": run.shards,
+        "shards_committed": committed.shards,
+        "hosts": committed.hosts.len(),
+        "lost_parts": contents.lost_parts,
+        "videos_planned": run.videos,
+        "totals": committed.totals,
+        "labels": contents.labels.all(),
+        "top": TOP,
+        "group": contents.group,
+        "thumbnails": contents.pictures,
+        "videos": {
+            "id": videos.iter().map(|video| &video.id).collect::<Vec<_>>(),
+            "uri": videos.iter().map(|video| &video.uri).collect::<Vec<_>>(),
+            "status": videos.iter().map(|video| &video.status).collect::<Vec<_>>(),
+            "error_kind": videos.iter().map(|video| &video.error_kind).collect::<Vec<_>>(),
+            "error_message": videos.iter().map(|video| &video.error_message).collect::<Vec<_>>(),
+            "codec": videos.iter().map(|video| &video.codec).collect::<Vec<_>>(),
+            "width": videos.iter().map(|video| video.width).collect::<Vec<_>>(),
+            "height": videos.iter().map(|video| video.height).collect::<Vec<_>>(),
+            "fps": videos.iter().map(|video| seconds(video.frames_per_second)).collect::<Vec<_>>(),
+            "seconds": videos.iter().map(|video| seconds(video.seconds)).collect::<Vec<_>>(),
+            "segment_rows": videos.iter().map(|video| video.segment_rows).collect::<Vec<_>>(),
+            "box_rows": videos.iter().map(|video| video.box_rows).collect::<Vec<_>>(),
+            "segments": videos.iter().map(|video| video.segments.len()).collect::<Vec<_>>(),
+            "bins": videos.iter().map(|video| video.crowd.len()).collect::<Vec<_>>(),
+            "bin_seconds": videos.iter().map(|video| seconds(video.bin_seconds)).collect::<Vec<_>>(),
+            "pictures": videos.iter().map(|video| video.pictures.len()).collect::<Vec<_>>(),
+        },
+        "columns": columns,
+    })
+}
+
+/// The many small numbers. Times are told by how much later they are than the ones before: that compresses to little.
+fn columns(contents: &Contents) -> Columns {
+    let mut columns = Columns::default();
+    let segments = || contents.videos.iter().flat_map(|video| &video.segments);
+    columns.push_u32("segment_start", contents.videos.iter().flat_map(|video| steps(&video.segments)));
+    columns.push_u32("segment_length", segments().map(|segment| segment.end_ms.saturating_sub(segment.start_ms)));
+    columns.push_u32("picture_time", pictures(contents).map(|picture| picture.time_ms));
+    columns.push_u32("picture_letters", pictures(contents).map(|picture| picture.jpeg.len().div_ceil(3) as u32 * 4));
+    // One rank after the other: what is alike stands together.
+    let rank = |rank: usize| segments().map(move |segment| segment.top.get(rank).copied().unwrap_or((Names::NONE, 0)));
+    columns.push_u16("segment_label", (0..TOP).flat_map(rank).map(|(label, _)| label));
+    columns.push_u16("segment_score", (0..TOP).flat_map(rank).map(|(_, score)| score));
+    columns.push_u16("picture_width", pictures(contents).map(|picture| picture.width));
+    columns.push_u16("picture_height", pictures(contents).map(|picture| picture.height));
+    let boxes = || pictures(contents).flat_map(|picture| &picture.boxes);
+    let action = |found: &PersonBox| -> Scored { found.action.unwrap_or((Names::NONE, 0)) };
+    columns.push_u16("box_corners", boxes().flat_map(|found| found.corners));
+    columns.push_u16("box_label", boxes().map(|found| found.label.0));
+    columns.push_u16("box_score", boxes().map(|found| found.label.1));
+    columns.push_u16("box_action", boxes().map(|found| action(found).0));
+    columns.push_u16("box_action_score", boxes().map(|found| action(found).1));
+    columns.push_u8("picture_boxes", pictures(contents).map(|picture| picture.boxes.len() as u8));
+    columns.push_u8("crowd", contents.videos.iter().flat_map(|video: &Video| video.crowd.iter().copied()));
+    columns
+}
+
+fn pictures(contents: &Contents) -> impl Iterator<Item = &Picture> + Clone {
+    contents.videos.iter().flat_map(|video| &video.pictures)
+}
+
+fn steps(segments: &[Segment]) -> impl Iterator<Item = u32> {
+    let mut last = 0;
+    segments.iter().map(move |segment| segment.start_ms.saturating_sub(std::mem::replace(&mut last, segment.start_ms)))
+}

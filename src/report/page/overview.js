@@ -1,0 +1,122 @@
+// The run as a whole: where it came from, its totals, its failures, its labels.
+
+const STATUS = {
+  ok: { mark: "✓", text: "indexed whole" },
+  partial: { mark: "◐", text: "indexed in part" },
+  failed: { mark: "✕", text: "not indexed" },
+};
+
+const KINDS = {
+  not_found: "listed, but gone when read",
+  changed_during_read: "changed while it was read",
+  access_denied: "the store refused to give it",
+  not_a_video: "no known container format",
+  no_video_stream: "no moving pictures inside",
+  corrupt: "damaged",
+  unsupported: "no decoder for it",
+  too_large: "frames too large",
+  timeout: "took too long",
+  decoder_crashed: "the decoder died",
+  out_of_memory: "the decoder ran out of memory",
+};
+
+function showOverview(data, filters) {
+  const { facts } = data;
+  const models = [facts.actions_model, facts.persons_model].filter(Boolean).join(" and ");
+  $("origin").textContent = `${facts.input} · ${moment(facts.planned_at)} · ${models} · vidindex ${facts.version}`;
+  showRunState(facts);
+  showNotes(data);
+  showTotals(data);
+  showFailures(data, filters);
+  showLabels(data, filters);
+}
+
+function showRunState(facts) {
+  const missing = facts.shards - facts.shards_committed;
+  const state = $("state-of-run");
+  state.textContent = missing ? `${facts.shards_committed} of ${counted(facts.shards, "shard")} done` : "complete";
+  state.classList.add(missing ? "partial" : "ok");
+}
+
+function showNotes({ facts, videos, picture_time }) {
+  const notes = [];
+  const total = videosIn(facts.totals);
+  if (videos.length < total) notes.push(`The list holds ${number(videos.length)} of ${number(total)} videos; the totals are of all.`);
+  if (facts.group > 1) notes.push(`In the timelines, ${facts.group} segments are one: of each label the highest score.`);
+  if (picture_time.length < facts.thumbnails) {
+    notes.push(`The page holds ${number(picture_time.length)} of ${number(facts.thumbnails)} pictures; all are in the table thumbnails.`);
+  }
+  if (facts.lost_parts) notes.push(`${counted(facts.lost_parts, "file")} of this run's tables are gone: their rows are missing here.`);
+  $("notes").hidden = !notes.length;
+  $("notes").textContent = notes.join(" ");
+}
+
+const videosIn = (totals) => totals.videos_ok + totals.videos_partial + totals.videos_failed;
+
+function showTotals({ facts }) {
+  const { totals } = facts;
+  const elapsed = facts.finished_at ? (new Date(facts.finished_at) - new Date(facts.planned_at)) / 1000 : 0;
+  const tile = (title, value, ...details) =>
+    make("div", { class: "tile" }, make("h3", {}, title), make("p", { class: "value" }, value), ...details);
+  const quiet = (text) => make("p", { class: "quiet" }, text);
+  const all = videosIn(totals);
+  const bar = make("div", { class: "statuses", "aria-hidden": "true" });
+  const parts = [["ok", totals.videos_ok], ["partial", totals.videos_partial], ["failed", totals.videos_failed]];
+  for (const [status, count] of parts) {
+    if (!count) continue;
+    const part = make("span", { class: status });
+    part.style.flexGrow = String(count / all);
+    bar.append(part);
+  }
+  const told = parts.filter(([, count]) => count).map(([status, count]) => `${number(count)} ${status}`).join(", ");
+  const speed = elapsed > 0 ? totals.video_seconds / elapsed : 0;
+  const machines = facts.hosts > 1 ? `, ${facts.hosts} machines` : "";
+  $("totals").append(
+    tile("Videos", number(all), bar, quiet(told || `of ${number(facts.videos_planned)} planned`)),
+    tile("Playing time", span(totals.video_seconds), quiet(`${number(totals.frames_decoded)} frames decoded`)),
+    tile("Segments", number(totals.segments), quiet(facts.actions_model ?? "no actions model")),
+    tile("Boxes", number(totals.boxes), quiet(facts.persons_model ?? "no persons model")),
+    tile("Speed", speed ? `${number(Math.round(speed * 10) / 10)}×` : "–", quiet(`real time: ${span(elapsed)} from plan to last commit${machines}`)),
+    tile("Work", span(totals.wall_seconds), quiet(`decoding ${span(totals.decode_seconds)}, models ${span(totals.inference_seconds)}`)),
+  );
+}
+
+function showFailures({ facts }, filters) {
+  const kinds = Object.entries(facts.totals.failures).sort((a, b) => b[1].videos - a[1].videos);
+  if (!kinds.length) {
+    $("failures").append(make("p", { class: "well" }, make("span", { class: "mark ok", "aria-hidden": "true" }, "✓"), " Nothing: every video was indexed whole."));
+    return;
+  }
+  for (const [kind, { videos, examples }] of kinds) {
+    const list = make("ul", { class: "examples" });
+    for (const { uri, message } of examples) {
+      list.append(make("li", {}, make("span", { class: "uri" }, uri), make("span", { class: "message" }, message)));
+    }
+    if (videos > examples.length) list.append(make("li", { class: "quiet" }, `and ${number(videos - examples.length)} more`));
+    $("failures").append(make("details", { class: "failure" },
+      make("summary", {}, make("span", { class: "kind" }, kind), make("span", { class: "quiet" }, KINDS[kind] ?? ""), make("b", {}, number(videos))),
+      list,
+      make("button", { type: "button", class: "link", onclick: () => filters.set({ state: `kind:${kind}` }) }, "Show these videos")));
+  }
+}
+
+const LABELS_SHOWN = 10;
+
+function showLabels(data, filters) {
+  const counts = new Map();
+  for (let k = 0; k < data.segments; k++) {
+    const label = data.segment_label[k];
+    if (label !== NO_LABEL) counts.set(label, (counts.get(label) ?? 0) + 1);
+  }
+  $("labels-card").hidden = !counts.size;
+  const most = [...counts].sort((a, b) => b[1] - a[1]).slice(0, LABELS_SHOWN);
+  for (const [label, count] of most) {
+    const bar = make("span", { class: "bar", "aria-hidden": "true" });
+    bar.style.width = `${(100 * count) / most[0][1]}%`;
+    $("labels").append(make("li", {},
+      make("button", { type: "button", title: "Filter by this action", onclick: () => filters.set({ label }) },
+        make("span", { class: "name" }, data.labels[label]),
+        make("span", { class: "track" }, bar),
+        make("span", { class: "count" }, number(count)), make("span", { class: "unseen" }, " segments"))));
+  }
+}

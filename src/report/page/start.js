@@ -1,0 +1,40 @@
+// Puts the page together, and keeps in its address which video is shown.
+
+function remember(video, segment) {
+  history.replaceState(null, "", `#${video.id}${segment >= 0 ? `/${segment}` : ""}`);
+}
+
+function remembered(data) {
+  const [id, segment] = location.hash.slice(1).split("/");
+  const video = data.videos.find((video) => video.id === id);
+  const k = video && segment ? video.from + Number(segment) : -1;
+  return { video, segment: video && k >= video.from && k < video.to ? k : -1 };
+}
+
+async function start() {
+  if (!("DecompressionStream" in window)) throw new Error("this browser is older than 2023");
+  const data = await load();
+  const filters = new Filters(data);
+  showOverview(data, filters);
+  const view = new VideoView(data, filters);
+  const list = new VideoList(data, filters, (video) => view.show(video));
+  const { video, segment } = remembered(data);
+  if (video) {
+    list.chosen = video;
+    view.show(video, segment);
+  }
+  filters.set({});
+  addEventListener("keydown", (event) => {
+    if (event.key !== "/" || event.ctrlKey || event.metaKey || event.target.matches("input, select")) return;
+    event.preventDefault();
+    $("search").focus();
+    $("search").select();
+  });
+  document.documentElement.dataset.ready = "true";
+}
+
+start().catch((error) => {
+  $("notes").hidden = false;
+  $("notes").textContent = `The page could not be drawn: ${error.message}`;
+  throw error;
+});

@@ -1,0 +1,414 @@
+//! What a page shows of a run, read from the files that its commit records name, one after the other.
+
+use std::collections::HashMap;
+
+use arrow::array::{Array, AsArray, BinaryArray, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float32Type};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+
+use super::Limits;
+use super::pack::Names;
+use crate::error::{Error, Result};
+use crate::plan::manifest::RunRecord;
+use crate::store::{Store, StoreErrorKind};
+use crate::tables::Table;
+use crate::tables::read::{number_column, read_file, text_column, value, whole_number_column};
+use crate::work::commit::CommittedPart;
+
+/// Labels of a segment.
+pub(super) const TOP: usize = 5;
+
+/// Of the picture of how many people are where in a video.
+const BINS_MAX: f64 = 240.0;
+
+/// Boxes in a picture: more would hide it.
+const BOXES_MAX: usize = 40;
+
+/// Files fetched ahead of the one that is read.
+const READS_AHEAD: usize = 3;
+
+/// A label and its score in thousandths.
+pub(super) type Scored = (u16, u16);
+
+/// A run's videos.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    pub(super) videos: Vec<Video>,
+    /// Of segments and persons.
+    pub(super) labels: Names,
+    /// Segments that each entry stands for.
+    pub(super) group: u64,
+    /// Pictures that there are; the page holds a part of them.
+    pub(super) pictures: u64,
+    /// Files that are not where they should be.
+    pub(super) lost_parts: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Video {
+    pub(super) id: String,
+    pub(super) uri: String,
+    pub(super) status: String,
+    pub(super) error_kind: String,
+    pub(super) error_message: String,
+    pub(super) codec: String,
+    pub(super) width: i64,
+    pub(super) height: i64,
+    pub(super) frames_per_second: f64,
+    pub(super) seconds: f64,
+    pub(super) segment_rows: u64,
+    pub(super) box_rows: u64,
+    pub(super) segments: Vec<Segment>,
+    /// Rows of segments so far.
+    seen: u64,
+    /// Most boxes in one frame, for each `bin_seconds`.
+    pub(super) crowd: Vec<u8>,
+    pub(super) bin_seconds: f64,
+    /// The frame at hand, and its boxes so far.
+    frame: Option<(i64, u8)>,
+    pub(super) pictures: Vec<Picture>,
+}
+
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) start_ms: u32,
+    pub(super) end_ms: u32,
+    /// Best first.
+    pub(super) top: Vec<Scored>,
+}
+
+#[derive(Debug)]
+pub(super) struct Picture {
+    frame: i64,
+    pub(super) time_ms: u32,
+    pub(super) width: u16,
+    pub(super) height: u16,
+    pub(super) jpeg: Vec<u8>,
+    pub(super) boxes: Vec<PersonBox>,
+}
+
+#[derive(Debug)]
+pub(super) struct PersonBox {
+    /// Left, top, right, bottom in ten-thousandths of the picture.
+    pub(super) corners: [u16; 4],
+    /// What it is.
+    pub(super) label: Scored,
+    /// What the person does.
+    pub(super) action: Option<Scored>,
+}
+
+impl Contents {
+    /// Reads the parts.
+    pub(super) async fn read(
+        output: &dyn Store,
+        run: &RunRecord,
+        parts: &[CommittedPart],
+        limits: Limits,
+    ) -> Result<Self> {
+        let mut contents = Self { group: 1, ..Self::default() };
+        let bins = run.job.persons.as_ref().map(|persons| 1.0 / persons.frames_per_second);
+        contents
+            .each(output, parts, Table::Videos, VIDEO_COLUMNS, |to, batch| to.add_videos(batch, bins, limits))
+            .await?;
+        let numbers: HashMap<String, usize> =
+            contents.videos.iter().enumerate().map(|(number, video)| (video.id.clone(), number)).collect();
+
+        contents.choose_group(limits.segments);
+        contents
+            .each(output, parts, Table::Actions, ACTION_COLUMNS, |to, batch| to.add_actions(batch, &numbers))
+            .await?;
+
+        let of_thumbnails = parts.iter().filter(|part| part.table == Table::Thumbnails);
+        let bytes: u64 = of_thumbnails.map(|part| part.size_bytes).sum();
+        let share = (limits.picture_bytes as f64 / bytes as f64).min(1.0);
+        contents
+            .each(output, parts, Table::Thumbnails, THUMBNAIL_COLUMNS, |to, batch| {
+                to.add_pictures(batch, &numbers, share)
+            })
+            .await?;
+        contents
+            .each(output, parts, Table::Persons, PERSON_COLUMNS, |to, batch| to.add_persons(batch, &numbers))
+            .await?;
+        Ok(contents)
+    }
+
+    /// Gives `add` every batch of a table's parts, in their order. Those of a run that is not sealed lie with their attempt.
+    async fn each<const N: usize>(
+        &mut self,
+        output: &dyn Store,
+        parts: &[CommittedPart],
+        table: Table,
+        columns: [&str; N],
+        mut add: impl FnMut(&mut Self, &RecordBatch) -> Result<(), String>,
+    ) -> Result<()> {
+        let parts = parts.iter().filter(|part| part.table == table && part.rows > 0);
+        let mut files = futures::stream::iter(parts).map(|part| fetch(output, part)).buffered(READS_AHEAD);
+        while let Some((part, file)) = files.try_next().await? {
+            let Some(file) = file else {
+                self.lost_parts += 1;
+                continue;
+            };
+            let read = tokio::task::block_in_place(|| read_file(file, columns, |batch| add(self, batch)));
+            read.map_err(|problem| Error::failed(format!("cannot read {}: {problem}", output.uri(&part.to))))?;
+        }
+        Ok(())
+    }
+
+    fn add_videos(&mut self, batch: &RecordBatch, bin_seconds: Option<f64>, limits: Limits) -> Result<(), String> {
+        let text = |name| text_column(batch, name);
+        let (ids, uris, statuses) = (text("video_id")?, text("uri")?, text("status")?);
+        let (kinds, messages, codecs) = (text("error_kind")?, text("error_message")?, text("codec")?);
+        let whole = |name| whole_number_column(batch, name);
+        let (widths, heights) = (whole("width")?, whole("height")?);
+        let (segments, boxes) = (whole("segments")?, whole("boxes")?);
+        let (rates, durations) =
+            (number_column(batch, "frames_per_second")?, number_column(batch, "duration_seconds")?);
+        for row in 0..batch.num_rows().min(limits.videos.saturating_sub(self.videos.len())) {
+            let seconds = number(&durations, row);
+            let bin_seconds = bin_seconds.map_or(0.0, |least| least.max(seconds / BINS_MAX));
+            let bins = if bin_seconds > 0.0 { (seconds / bin_seconds).ceil() as usize } else { 0 };
+            self.videos.push(Video {
+                id: value(&ids, row).to_owned(),
+                uri: value(&uris, row).to_owned(),
+                status: value(&statuses, row).to_owned(),
+                error_kind: value(&kinds, row).to_owned(),
+                error_message: value(&messages, row).to_owned(),
+                codec: value(&codecs, row).to_owned(),
+                width: whole_number(&widths, row),
+                height: whole_number(&heights, row),
+                frames_per_second: number(&rates, row),
+                seconds,
+                segment_rows: whole_number(&segments, row).max(0).cast_unsigned(),
+                box_rows: whole_number(&boxes, row).max(0).cast_unsigned(),
+                crowd: vec![0; bins.min(BINS_MAX as usize)],
+                bin_seconds,
+                ..Video::default()
+            });
+        }
+        Ok(())
+    }
+
+    /// The fewest segments in one with which all of them are few enough.
+    fn choose_group(&mut self, segments_max: u64) {
+        let entries = |group: u64| self.videos.iter().map(|video| video.segment_rows.div_ceil(group)).sum::<u64>();
+        let mut group = 1;
+        // As many as there are videos stay in any case.
+        while entries(group) > segments_max.max(self.videos.len() as u64) {
+            group += 1;
+        }
+        self.group = group;
+    }
+
+    fn add_actions(&mut self, batch: &RecordBatch, numbers: &HashMap<String, usize>) -> Result<(), String> {
+        let ids = text_column(batch, "video_id")?;
+        let (starts, ends) = (number_column(batch, "start_seconds")?, number_column(batch, "end_seconds")?);
+        let tops = LabelLists::of(batch, "top")?;
+        let mut video = Finder::new(numbers);
+        for row in 0..batch.num_rows() {
+            let Some(number_of_video) = video.find(value(&ids, row)) else { continue };
+            let top = tops.best(row, &mut self.labels);
+            let video = &mut self.videos[number_of_video];
+            let (start_ms, end_ms) = (milliseconds(number(&starts, row)), milliseconds(number(&ends, row)));
+            let begins = video.seen.is_multiple_of(self.group);
+            video.seen += 1;
+            match video.segments.last_mut().filter(|_| !begins) {
+                Some(segment) => segment.take_in(end_ms, &top),
+                None => video.segments.push(Segment { start_ms, end_ms, top }),
+            }
+        }
+        Ok(())
+    }
+
+    fn add_pictures(
+        &mut self,
+        batch: &RecordBatch,
+        numbers: &HashMap<String, usize>,
+        share: f64,
+    ) -> Result<(), String> {
+        let ids = text_column(batch, "video_id")?;
+        let times = number_column(batch, "time_seconds")?;
+        let whole = |name| whole_number_column(batch, name);
+        let (frames, widths, heights) = (whole("frame")?, whole("width")?, whole("height")?);
+        let jpegs = batch.column_by_name("jpeg").ok_or("it has no column `jpeg`")?;
+        let jpegs = cast(jpegs, &DataType::Binary).map_err(|error| format!("column `jpeg`: {error}"))?;
+        let jpegs: &BinaryArray = jpegs.as_binary_opt().ok_or("column `jpeg` is not binary")?;
+        let mut video = Finder::new(numbers);
+        for row in 0..batch.num_rows() {
+            let Some(number_of_video) = video.find(value(&ids, row)) else { continue };
+            // Every n-th of the run's, so that they are spread over the videos and over each.
+            let before = (self.pictures as f64 * share).floor();
+            self.pictures += 1;
+            if (self.pictures as f64 * share).floor() > before && !jpegs.is_null(row) {
+                self.videos[number_of_video].pictures.push(Picture {
+                    frame: whole_number(&frames, row),
+                    time_ms: milliseconds(number(&times, row)),
+                    width: whole_number(&widths, row) as u16,
+                    height: whole_number(&heights, row) as u16,
+                    jpeg: jpegs.value(row).to_vec(),
+                    boxes: Vec::new(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn add_persons(&mut self, batch: &RecordBatch, numbers: &HashMap<String, usize>) -> Result<(), String> {
+        let (ids, names) = (text_column(batch, "video_id")?, text_column(batch, "label")?);
+        let frames = whole_number_column(batch, "frame")?;
+        let column = |name| number_column(batch, name);
+        let (times, confidences) = (column("time_seconds")?, column("confidence")?);
+        let corners = [column("x1")?, column("y1")?, column("x2")?, column("y2")?];
+        let actions = LabelLists::of(batch, "actions")?;
+        let mut video = Finder::new(numbers);
+        for row in 0..batch.num_rows() {
+            let Some(number_of_video) = video.find(value(&ids, row)) else { continue };
+            let video = &mut self.videos[number_of_video];
+            let (frame, time_seconds) = (whole_number(&frames, row), number(&times, row));
+            video.count_box(frame, time_seconds);
+            let (width, height) = (video.width as f64, video.height as f64);
+            let in_picture = video.pictures.binary_search_by_key(&frame, |picture| picture.frame).ok();
+            let Some(picture) = in_picture.map(|at| &mut video.pictures[at]) else { continue };
+            if picture.boxes.len() < BOXES_MAX {
+                let share = |corner: usize, of: f64| (number(&corners[corner], row) / of * 1e4).round() as u16;
+                picture.boxes.push(PersonBox {
+                    corners: [share(0, width), share(1, height), share(2, width), share(3, height)],
+                    label: (self.labels.number(value(&names, row)), thousandths(number(&confidences, row))),
+                    action: actions.best(row, &mut self.labels).first().copied(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+const VIDEO_COLUMNS: [&str; 12] = [
+    "video_id",
+    "uri",
+    "status",
+    "error_kind",
+    "error_message",
+    "codec",
+    "width",
+    "height",
+    "frames_per_second",
+    "duration_seconds",
+    "segments",
+    "boxes",
+];
+const ACTION_COLUMNS: [&str; 4] = ["video_id", "start_seconds", "end_seconds", "top"];
+const THUMBNAIL_COLUMNS: [&str; 6] = ["video_id", "time_seconds", "frame", "width", "height", "jpeg"];
+const PERSON_COLUMNS: [&str; 10] =
+    ["video_id", "time_seconds", "frame", "label", "x1", "y1", "x2", "y2", "confidence", "actions"];
+
+impl Video {
+    fn count_box(&mut self, frame: i64, time_seconds: f64) {
+        let count = match self.frame {
+            Some((known, count)) if known == frame => count.saturating_add(1),
+            _ => 1,
+        };
+        self.frame = Some((frame, count));
+        let last = self.crowd.len().saturating_sub(1);
+        if let Some(bin) = self.crowd.get_mut(((time_seconds / self.bin_seconds) as usize).min(last)) {
+            *bin = count.max(*bin);
+        }
+    }
+}
+
+impl Segment {
+    /// Adds the next segment: of each label the higher score.
+    fn take_in(&mut self, end_ms: u32, top: &[Scored]) {
+        self.end_ms = self.end_ms.max(end_ms);
+        for (label, score) in top {
+            match self.top.iter_mut().find(|(known, _)| known == label) {
+                Some((_, known)) => *known = (*known).max(*score),
+                None => self.top.push((*label, *score)),
+            }
+        }
+        self.top.sort_by_key(|(_, score)| std::cmp::Reverse(*score));
+        self.top.truncate(TOP);
+    }
+}
+
+/// A column of labels with their scores.
+struct LabelLists {
+    lists: arrow::array::ListArray,
+    labels: StringArray,
+    scores: arrow::array::Float32Array,
+}
+
+impl LabelLists {
+    fn of(batch: &RecordBatch, name: &str) -> Result<Self, String> {
+        let column = batch.column_by_name(name).ok_or_else(|| format!("it has no column `{name}`"))?;
+        let wrong = || format!("column `{name}` is no list of labels and scores");
+        let lists = column.as_list_opt::<i32>().ok_or_else(wrong)?.clone();
+        let element = lists.values().as_struct_opt().ok_or_else(wrong)?;
+        let field = |name| element.column_by_name(name).ok_or_else(wrong);
+        let labels = cast(field("label")?, &DataType::Utf8).map_err(|error| error.to_string())?;
+        let scores = cast(field("score")?, &DataType::Float32).map_err(|error| error.to_string())?;
+        let labels = labels.as_string_opt::<i32>().ok_or_else(wrong)?.clone();
+        let scores = scores.as_primitive_opt::<Float32Type>().ok_or_else(wrong)?.clone();
+        Ok(Self { lists, labels, scores })
+    }
+
+    /// The row's best, none where it is null.
+    fn best(&self, row: usize, names: &mut Names) -> Vec<Scored> {
+        if self.lists.is_null(row) {
+            return Vec::new();
+        }
+        let offsets = self.lists.value_offsets();
+        let range = offsets[row] as usize..offsets[row + 1] as usize;
+        let scored = |at: usize| (names.number(self.labels.value(at)), thousandths(f64::from(self.scores.value(at))));
+        range.take(TOP).map(scored).collect()
+    }
+}
+
+/// Finds videos whose rows come one behind the other.
+struct Finder<'a> {
+    numbers: &'a HashMap<String, usize>,
+    last: Option<(String, Option<usize>)>,
+}
+
+impl<'a> Finder<'a> {
+    fn new(numbers: &'a HashMap<String, usize>) -> Self {
+        Self { numbers, last: None }
+    }
+
+    /// None where the page does not hold the video.
+    fn find(&mut self, id: &str) -> Option<usize> {
+        if self.last.as_ref().is_none_or(|(last, _)| last != id) {
+            self.last = Some((id.to_owned(), self.numbers.get(id).copied()));
+        }
+        self.last.as_ref()?.1
+    }
+}
+
+/// The part, and its file: where readers look, else where its attempt left it; none where it is gone.
+async fn fetch<'a>(output: &dyn Store, part: &'a CommittedPart) -> Result<(&'a CommittedPart, Option<Bytes>)> {
+    for key in [&part.to, &part.from] {
+        match output.get(key).await {
+            Ok(file) => return Ok((part, Some(file))),
+            Err(error) if error.kind == StoreErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok((part, None))
+}
+
+/// A null is 0.
+fn number(column: &Float64Array, row: usize) -> f64 {
+    if column.is_null(row) { 0.0 } else { column.value(row) }
+}
+
+fn whole_number(column: &Int64Array, row: usize) -> i64 {
+    if column.is_null(row) { 0 } else { column.value(row) }
+}
+
+fn milliseconds(seconds: f64) -> u32 {
+    (seconds * 1e3).round() as u32
+}
+
+fn thousandths(score: f64) -> u16 {
+    (score * 1e3).round() as u16
+}

@@ -1,0 +1,76 @@
+//! The thumbnails table: small pictures of a few moments of each video, where the job asks for them.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{ArrayRef, BinaryArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
+
+use super::{Row, Table};
+
+/// A row of the thumbnails table; its fields are the columns. An `Option` is a nullable column, nothing else is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ThumbnailRow {
+    /// As in the videos table.
+    pub video_id: Arc<str>,
+    /// As in the videos table.
+    pub uri: Arc<str>,
+    /// The segment that the frame lies in, of several the last; null without an actions model, and between segments.
+    pub segment: Option<i64>,
+    /// When the frame is presented, from the first frame presented.
+    pub time_seconds: f64,
+    /// In presentation order, from 0: with `video_id` it names the boxes of the persons table that are in the picture.
+    pub frame: i64,
+    /// Pixels of the picture.
+    pub width: i32,
+    /// Likewise.
+    pub height: i32,
+    /// The picture, as a JPEG file.
+    pub jpeg: Vec<u8>,
+    /// The run that made the row.
+    pub run_id: Arc<str>,
+}
+
+static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+    Arc::new(Schema::new(vec![
+        Field::new("video_id", DataType::Utf8, false),
+        Field::new("uri", DataType::Utf8, false),
+        Field::new("segment", DataType::Int64, true),
+        Field::new("time_seconds", DataType::Float64, false),
+        Field::new("frame", DataType::Int64, false),
+        Field::new("width", DataType::Int32, false),
+        Field::new("height", DataType::Int32, false),
+        Field::new("jpeg", DataType::Binary, false),
+        Field::new("run_id", DataType::Utf8, false),
+    ]))
+});
+
+pub(super) fn schema() -> SchemaRef {
+    Arc::clone(&SCHEMA)
+}
+
+impl Row for ThumbnailRow {
+    const TABLE: Table = Table::Thumbnails;
+
+    fn to_batch(rows: &[Self]) -> Result<RecordBatch, ArrowError> {
+        let text = |column: fn(&Self) -> &str| -> ArrayRef {
+            Arc::new(StringArray::from_iter_values(rows.iter().map(column)))
+        };
+        let int =
+            |column: fn(&Self) -> i32| -> ArrayRef { Arc::new(Int32Array::from_iter_values(rows.iter().map(column))) };
+        RecordBatch::try_new(
+            schema(),
+            vec![
+                text(|row| &row.video_id),
+                text(|row| &row.uri),
+                Arc::new(rows.iter().map(|row| row.segment).collect::<Int64Array>()),
+                Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.time_seconds))),
+                Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.frame))),
+                int(|row| row.width),
+                int(|row| row.height),
+                Arc::new(BinaryArray::from_iter_values(rows.iter().map(|row| &row.jpeg))),
+                text(|row| &row.run_id),
+            ],
+        )
+    }
+}

@@ -1,0 +1,207 @@
+//! A real Chromium without a window, told what to do over the WebDriver protocol.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Keys that are no letters, as WebDriver names them.
+pub(crate) mod key {
+    pub(crate) const TAB: char = '\u{e004}';
+    pub(crate) const ESCAPE: char = '\u{e00c}';
+    pub(crate) const END: char = '\u{e010}';
+    pub(crate) const RIGHT: char = '\u{e014}';
+    pub(crate) const DOWN: char = '\u{e015}';
+}
+
+/// One page in a browser of its own; both end when it is dropped.
+pub(crate) struct Browser {
+    driver: Child,
+    port: u16,
+    session: String,
+    _profile: TempDir,
+}
+
+impl Browser {
+    /// None after saying that there is no Chromium here.
+    pub(crate) fn start() -> Option<Self> {
+        let (Some(chromium), Some(chromedriver)) = (program("chromium"), program("chromedriver")) else {
+            assert!(
+                std::env::var_os("VIDINDEX_TEST_REQUIRE").is_none(),
+                "chromium or chromedriver is missing: run make setup-test"
+            );
+            eprintln!("skipped: chromium or chromedriver is missing; run make setup-test");
+            return None;
+        };
+        let mut driver = Command::new(chromedriver).arg("--port=0").stdout(Stdio::piped()).spawn().unwrap();
+        let mut port = None;
+        let mut output = BufReader::new(driver.stdout.take().unwrap());
+        while port.is_none() {
+            let mut line = String::new();
+            assert!(output.read_line(&mut line).unwrap() > 0, "chromedriver ended before it told its port");
+            port = line
+                .split_once("successfully on port ")
+                .and_then(|(_, port)| port.trim().trim_end_matches('.').parse().ok());
+        }
+        let profile = TempDir::new().unwrap();
+        let arguments = [
+            "--headless=new".to_owned(),
+            // Tests run as root in containers, where Chromium's own sandbox cannot be made.
+            "--no-sandbox".to_owned(),
+            "--disable-dev-shm-usage".to_owned(),
+            "--disable-gpu".to_owned(),
+            "--force-device-scale-factor=1".to_owned(),
+            format!("--user-data-dir={}", profile.path().display()),
+        ];
+        let mut browser = Self { driver, port: port.unwrap(), session: String::new(), _profile: profile };
+        let capabilities = json!({ "capabilities": { "alwaysMatch": {
+            "browserName": "chrome",
+            "goog:chromeOptions": { "binary": chromium, "args": arguments },
+            "goog:loggingPrefs": { "browser": "ALL" },
+        } } });
+        let session = browser.call("POST", "/session", &capabilities);
+        browser.session = format!("/session/{}", session["sessionId"].as_str().unwrap());
+        browser.size(1440, 900);
+        Some(browser)
+    }
+
+    /// Opens a file and waits until its page has drawn itself.
+    pub(crate) fn open(&self, file: &Path) {
+        self.post("/url", json!({ "url": format!("file://{}", file.display()) }));
+        self.wait("return document.documentElement.dataset.ready === 'true'");
+    }
+
+    /// What a script's function body gives back.
+    pub(crate) fn script(&self, body: &str) -> Value {
+        self.post("/execute/sync", json!({ "script": body, "args": [] }))
+    }
+
+    /// The text that is seen of the element that a selector finds first.
+    pub(crate) fn text(&self, selector: &str) -> String {
+        self.script(&format!("return document.querySelector({}).innerText", json!(selector)))
+            .as_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    /// How many elements a selector finds.
+    pub(crate) fn count(&self, selector: &str) -> u64 {
+        self.script(&format!("return document.querySelectorAll({}).length", json!(selector))).as_u64().unwrap()
+    }
+
+    /// Waits until a script's function body gives `true`.
+    pub(crate) fn wait(&self, body: &str) {
+        let started = Instant::now();
+        while self.script(body) != true {
+            assert!(started.elapsed() < Duration::from_secs(30), "not within 30 s: {body}; {:?}", self.complaints());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Clicks in the middle of the element that a selector finds first, as a mouse does: what covers it gets the click.
+    pub(crate) fn click(&self, selector: &str) {
+        let element = self.post("/element", json!({ "using": "css selector", "value": selector }));
+        let id = element.as_object().unwrap().values().next().unwrap().as_str().unwrap().to_owned();
+        self.post(&format!("/element/{id}/click"), json!({}));
+    }
+
+    /// Moves the mouse over the middle of an element.
+    pub(crate) fn hover(&self, selector: &str) {
+        let element = self.post("/element", json!({ "using": "css selector", "value": selector }));
+        let steps = json!([{ "type": "pointerMove", "duration": 0, "origin": element, "x": 0, "y": 0 }]);
+        self.post("/actions", json!({ "actions": [{ "type": "pointer", "id": "mouse", "actions": steps }] }));
+    }
+
+    /// Types, wherever the focus is.
+    pub(crate) fn keys(&self, keys: impl IntoIterator<Item = char>) {
+        let steps: Vec<Value> = keys
+            .into_iter()
+            .flat_map(|key| ["keyDown", "keyUp"].map(|what| json!({ "type": what, "value": key.to_string() })))
+            .collect();
+        self.post("/actions", json!({ "actions": [{ "type": "key", "id": "keyboard", "actions": steps }] }));
+    }
+
+    /// The window's size.
+    pub(crate) fn size(&self, width: u32, height: u32) {
+        let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        self.devtools("Emulation.setDeviceMetricsOverride", size);
+    }
+
+    /// `light` or `dark`, as the person's system has it.
+    pub(crate) fn colours(&self, scheme: &str) {
+        let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
+        self.devtools("Emulation.setEmulatedMedia", json!({ "features": features }));
+    }
+
+    /// What a screen reader is told: the role, name and value of everything that has a role of its own.
+    pub(crate) fn told(&self) -> Vec<String> {
+        let tree = self.devtools("Accessibility.getFullAXTree", json!({}));
+        let text = |node: &Value, part: &str| node[part]["value"].as_str().unwrap_or_default().to_owned();
+        let nodes = tree["nodes"].as_array().unwrap().iter().filter(|node| node["ignored"] == false);
+        nodes.map(|node| format!("{} {}: {}", text(node, "role"), text(node, "name"), node["value"]["value"])).collect()
+    }
+
+    /// Puts what is seen now below the target directory.
+    pub(crate) fn screenshot(&self, name: &str) {
+        let picture = self.call("GET", &format!("{}/screenshot", self.session), &Value::Null);
+        let bytes = base64::engine::general_purpose::STANDARD.decode(picture.as_str().unwrap()).unwrap();
+        std::fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("report-{name}.png")), bytes).unwrap();
+    }
+
+    /// Errors of the page's script, and what its security policy stopped.
+    pub(crate) fn complaints(&self) -> Vec<String> {
+        let log = self.post("/se/log", json!({ "type": "browser" }));
+        log.as_array().unwrap().iter().map(|entry| entry["message"].to_string()).collect()
+    }
+
+    fn devtools(&self, command: &str, parameters: Value) -> Value {
+        self.post("/goog/cdp/execute", json!({ "cmd": command, "params": parameters }))
+    }
+
+    fn post(&self, path: &str, body: Value) -> Value {
+        self.call("POST", &format!("{}{path}", self.session), &body)
+    }
+
+    fn call(&self, method: &str, path: &str, body: &Value) -> Value {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let mut line = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {}\r\n\r\n", body.len());
+        line.write_all(format!("{head}{body}").as_bytes()).unwrap();
+        let mut answer = BufReader::new(line);
+        let mut length = 0;
+        loop {
+            let mut header = String::new();
+            answer.read_line(&mut header).unwrap();
+            if header.trim().is_empty() {
+                break;
+            }
+            if let Some(value) = header.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+        }
+        let mut text = vec![0; length];
+        answer.read_exact(&mut text).unwrap();
+        let answer: Value = serde_json::from_slice(&text).unwrap();
+        assert!(answer["value"]["error"].is_null(), "{method} {path} {body}: {}", answer["value"]);
+        answer["value"].clone()
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.call("DELETE", &self.session, &Value::Null);
+        }
+        let _ = self.driver.kill();
+        let _ = self.driver.wait();
+    }
+}
+
+fn program(name: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(name)).find(|path| path.is_file())
+}
