@@ -400,7 +400,7 @@ mod tests {
         let thumbnails = |n| part_key(Table::Thumbnails, None, "dt=2026-10-01", &run_id(n), 0);
         write_run(&output, 0, &[row(0), row(1)], true);
         write_run(&output, 1, &[Indexing { persons: false, ..row(0) }], true);
-        write_run(&output, 2, &[Indexing { status: "failed", ..row(1) }], true);
+        write_run(&output, 2, &[Indexing { video: 1, status: "failed", actions: false, persons: false }], true);
         (0..2).for_each(|n| output.add(&thumbnails(n), 1));
         assert_eq!(prune(&output), [""; 0]);
         write_run(&output, 3, &[Indexing { persons: false, ..row(1) }], true);

@@ -7,6 +7,7 @@ use super::Committed;
 use super::pack::{Columns, Names, base64, packed};
 use super::read::{Contents, PersonBox, Picture, Scored, Segment, TOP, Video};
 use crate::error::{Error, Result};
+use crate::plan::ModelRef;
 use crate::plan::manifest::RunRecord;
 
 const HTML: &str = include_str!("page/page.html");
@@ -46,7 +47,7 @@ fn hash(text: &str) -> String {
 
 fn facts(run: &RunRecord, committed: &Committed, contents: &Contents, columns: serde_json::Value) -> serde_json::Value {
     let videos = &contents.videos;
-    let model = |model: &Option<crate::plan::ModelRef>| model.as_ref().map(|model| model.id.clone());
+    let model = |model: &Option<ModelRef>| model.as_ref().map(|model| model.id.clone());
     let seconds = |value: f64| (value * 1e3).round() / 1e3;
     json!({
         "run": run.run_id,

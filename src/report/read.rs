@@ -412,3 +412,43 @@ fn milliseconds(seconds: f64) -> u32 {
 fn thousandths(score: f64) -> u16 {
     (score * 1e3).round() as u16
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contents(segment_rows: &[u64]) -> Contents {
+        let video = |rows: &u64| Video { segment_rows: *rows, ..Video::default() };
+        Contents { videos: segment_rows.iter().map(video).collect(), ..Contents::default() }
+    }
+
+    #[test]
+    fn as_few_segments_become_one_as_make_them_fit() {
+        for (rows, most, group) in
+            [(&[10, 10][..], 20, 1), (&[10, 10], 19, 2), (&[10, 1], 6, 2), (&[100, 100], 1, 100), (&[], 0, 1)]
+        {
+            let mut contents = contents(rows);
+            contents.choose_group(most);
+            assert_eq!(contents.group, group, "{rows:?} in {most}");
+        }
+    }
+
+    #[test]
+    fn segments_that_become_one_keep_the_highest_scores_of_both() {
+        let mut segment = Segment { start_ms: 0, end_ms: 2000, top: vec![(1, 500), (2, 400), (3, 30)] };
+        segment.take_in(4000, &[(2, 900), (4, 60), (5, 20), (6, 10)]);
+        assert_eq!((segment.start_ms, segment.end_ms), (0, 4000));
+        assert_eq!(segment.top, [(2, 900), (1, 500), (4, 60), (3, 30), (5, 20)]);
+    }
+
+    #[test]
+    fn a_bin_has_the_fullest_of_its_frames() {
+        let mut video = Video { crowd: vec![0; 3], bin_seconds: 2.0, ..Video::default() };
+        // Three boxes in the first frame, one in the second; the last ends with the video, behind the last bin.
+        [(0, 0.0), (0, 0.0), (0, 0.0), (30, 1.0), (60, 2.0), (180, 6.1)].map(|(frame, at)| video.count_box(frame, at));
+        assert_eq!(video.crowd, [3, 1, 1]);
+        let mut unknown = Video::default();
+        unknown.count_box(0, 0.0);
+        assert!(unknown.crowd.is_empty());
+    }
+}

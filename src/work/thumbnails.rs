@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn the_frame_nearest_to_each_segments_middle_is_taken() {
-        assert_eq!(times((0..7).map(f64::from)), [1.0, 3.0, 5.0]);
+        assert_eq!(times((0..7).map(f64::from)), [1.0, 3.0, 5.0, 6.0], "the last one has begun");
         assert_eq!(times([0.0, 0.7, 1.4, 2.1, 2.8, 3.5]), [0.7, 2.8]);
         assert_eq!(times([0.0]), [0.0], "a video shorter than half a segment");
         assert_eq!(times([]), [0.0; 0]);

@@ -155,9 +155,8 @@ function time(seconds, decimals = 0) {
 
 // 3.2 h, 12 min, 48 s
 function span(seconds) {
-  if (seconds >= 5400) return `${number(Math.round(seconds / 360) / 10)} h`;
-  if (seconds >= 120) return `${number(Math.round(seconds / 6) / 10)} min`;
-  return `${number(Math.round(seconds * 10) / 10)} s`;
+  const [size, unit] = seconds >= 5400 ? [3600, "h"] : seconds >= 120 ? [60, "min"] : [1, "s"];
+  return `${number(Math.round((seconds / size) * 10) / 10)}\u00a0${unit}`;
 }
 
 const moment = (iso) => new Date(iso).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short", timeZone: "UTC" }) + " UTC";

@@ -57,7 +57,7 @@ function showTotals({ facts }) {
   const { totals } = facts;
   const elapsed = facts.finished_at ? (new Date(facts.finished_at) - new Date(facts.planned_at)) / 1000 : 0;
   const tile = (title, value, ...details) =>
-    make("div", { class: "tile" }, make("h3", {}, title), make("p", { class: "value" }, value), ...details);
+    make("div", { class: "tile" }, make("p", { class: "quiet" }, title), make("p", { class: "value" }, value), ...details);
   const quiet = (text) => make("p", { class: "quiet" }, text);
   const all = videosIn(totals);
   const bar = make("div", { class: "statuses", "aria-hidden": "true" });
@@ -76,7 +76,7 @@ function showTotals({ facts }) {
     tile("Playing time", span(totals.video_seconds), quiet(`${number(totals.frames_decoded)} frames decoded`)),
     tile("Segments", number(totals.segments), quiet(facts.actions_model ?? "no actions model")),
     tile("Boxes", number(totals.boxes), quiet(facts.persons_model ?? "no persons model")),
-    tile("Speed", speed ? `${number(Math.round(speed * 10) / 10)}×` : "–", quiet(`real time: ${span(elapsed)} from plan to last commit${machines}`)),
+    tile("Speed", speed ? `${number(Math.round(speed * 10) / 10)}×` : "–", quiet(`real time, in ${span(elapsed)} from plan to last commit${machines}`)),
     tile("Work", span(totals.wall_seconds), quiet(`decoding ${span(totals.decode_seconds)}, models ${span(totals.inference_seconds)}`)),
   );
 }
@@ -87,13 +87,13 @@ function showFailures({ facts }, filters) {
     $("failures").append(make("p", { class: "well" }, make("span", { class: "mark ok", "aria-hidden": "true" }, "✓"), " Nothing: every video was indexed whole."));
     return;
   }
-  for (const [kind, { videos, examples }] of kinds) {
+  for (const [position, [kind, { videos, examples }]] of kinds.entries()) {
     const list = make("ul", { class: "examples" });
     for (const { uri, message } of examples) {
       list.append(make("li", {}, make("span", { class: "uri" }, uri), make("span", { class: "message" }, message)));
     }
     if (videos > examples.length) list.append(make("li", { class: "quiet" }, `and ${number(videos - examples.length)} more`));
-    $("failures").append(make("details", { class: "failure" },
+    $("failures").append(make("details", { class: "failure", open: position === 0 },
       make("summary", {}, make("span", { class: "kind" }, kind), make("span", { class: "quiet" }, KINDS[kind] ?? ""), make("b", {}, number(videos))),
       list,
       make("button", { type: "button", class: "link", onclick: () => filters.set({ state: `kind:${kind}` }) }, "Show these videos")));

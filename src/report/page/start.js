@@ -24,6 +24,7 @@ async function start() {
     view.show(video, segment);
   }
   filters.set({});
+  list.show();
   addEventListener("keydown", (event) => {
     if (event.key !== "/" || event.ctrlKey || event.metaKey || event.target.matches("input, select")) return;
     event.preventDefault();

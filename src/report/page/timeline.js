@@ -12,6 +12,9 @@ const TICKS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800,
 // So many pixels for a second are enough.
 const SCALE_MAX = 400;
 const MOMENTS = 8;
+// At most, of the picture of the chosen segment.
+const PICTURE_WIDTH = 440;
+const PICTURE_HEIGHT = 330;
 
 class VideoView {
   constructor(data, filters) {
@@ -44,8 +47,8 @@ class VideoView {
       video.width && `${video.width} × ${video.height}`,
       video.fps && `${Math.round(video.fps * 100) / 100} fps`,
       video.codec,
-      this.data.facts.actions_model && counted(video.segment_rows, "segment"),
-      this.data.facts.persons_model && counted(video.box_rows, "box", "boxes"),
+      video.status !== "failed" && this.data.facts.actions_model && counted(video.segment_rows, "segment"),
+      video.status !== "failed" && this.data.facts.persons_model && counted(video.box_rows, "box", "boxes"),
     ];
     const head = make("div", { class: "card-head" },
       make("div", { class: "title" },
@@ -53,7 +56,7 @@ class VideoView {
         make("p", { class: "folder" }, video.folder),
         make("p", { class: "quiet" }, facts.filter(Boolean).join(" · "))));
     const error = video.error_kind &&
-      make("p", { class: `error ${video.status}` }, make("b", {}, video.error_kind), `: ${KINDS[video.error_kind] ?? ""}`, make("span", { class: "message" }, video.error_message));
+      make("p", { class: `error ${video.status}` }, make("b", {}, video.error_kind), make("span", { class: "message" }, video.error_message));
     return [head, error].filter(Boolean);
   }
 
@@ -366,7 +369,9 @@ class VideoView {
       const shown = pictureOf(data, p);
       const inside = exists && shown.seconds >= startOf(data, k) && shown.seconds < endOf(data, k);
       const caption = `Frame at ${time(shown.seconds, 1)}${inside || !exists ? "" : ", the nearest picture"} · ${counted(shown.boxes.length, "box", "boxes")}`;
-      this.moment.append(make("figure", {}, pictured(shown, true), make("figcaption", { class: "quiet" }, caption)));
+      const figure = make("figure", {}, pictured(shown, true), make("figcaption", { class: "quiet" }, caption));
+      figure.style.maxWidth = `${Math.min(PICTURE_WIDTH, Math.round(PICTURE_HEIGHT * shown.ratio))}px`;
+      this.moment.append(figure);
     }
     if (exists) {
       const top = topOf(data, k);

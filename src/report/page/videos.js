@@ -114,9 +114,10 @@ class VideoList {
     $("rows").style.height = `${this.videos.length * ROW_HEIGHT}px`;
     this.rows.forEach((row) => row.remove());
     this.rows.clear();
+    this.list.scrollTop = 0;
     // The chosen video stays; what is not in the list any more gives way to the first that is.
     if (!this.videos.includes(this.chosen) && this.videos.length) this.select(this.videos[0]);
-    else this.show();
+    else this.draw();
   }
 
   select(video) {
@@ -132,7 +133,7 @@ class VideoList {
       const [top, height] = [position * ROW_HEIGHT, this.list.clientHeight];
       if (top < this.list.scrollTop) this.list.scrollTop = top;
       else if (top + ROW_HEIGHT > this.list.scrollTop + height) this.list.scrollTop = top + ROW_HEIGHT - height;
-    } else this.list.scrollTop = 0;
+    }
     this.draw();
   }
 

@@ -159,7 +159,7 @@ fn rows_come_back_with_their_nulls_and_lists() {
 
     assert_eq!(read(&parts[3]), columns(&thumbnails));
     assert_eq!(parts.iter().map(|part| part.table).collect::<Vec<_>>(), Table::ALL);
-    assert_eq!(parts.iter().map(|part| part.rows).collect::<Vec<_>>(), [2, 9, 12]);
+    assert_eq!(parts.iter().map(|part| part.rows).collect::<Vec<_>>(), [2, 9, 12, 3]);
     assert_eq!(read(&parts[0]), columns(&[failed_video("a"), video("b")]));
     assert_eq!(read(&parts[1]), columns(&actions));
     assert_eq!(read(&parts[2]), columns(&persons));
