@@ -381,13 +381,14 @@ fn video(uri: &str, n: usize, scenes: &[Scene], dice: &mut Dice) -> Made {
         etag: "e".to_owned(),
         last_modified: at,
         partition: Vec::new(),
+        deleted: false,
     };
     let (video_id, uri): (Arc<str>, Arc<str>) = (object.video_id().into(), uri.into());
     let run_id: Arc<str> = RUN.into();
     let error = match n % 97 {
         13 => Some((VideoErrorKind::Corrupt, "failed to read the file: Invalid data found when processing input")),
         29 => Some((VideoErrorKind::NotAVideo, "no known container format")),
-        31 if n % 2 == 0 => Some((VideoErrorKind::Timeout, "not decoded after 3600 s")),
+        31 if n.is_multiple_of(2) => Some((VideoErrorKind::Timeout, "not decoded after 3600 s")),
         _ => None,
     };
     let status = match error {

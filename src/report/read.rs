@@ -445,7 +445,9 @@ mod tests {
     fn a_bin_has_the_fullest_of_its_frames() {
         let mut video = Video { crowd: vec![0; 3], bin_seconds: 2.0, ..Video::default() };
         // Three boxes in the first frame, one in the second; the last ends with the video, behind the last bin.
-        [(0, 0.0), (0, 0.0), (0, 0.0), (30, 1.0), (60, 2.0), (180, 6.1)].map(|(frame, at)| video.count_box(frame, at));
+        for (frame, at) in [(0, 0.0), (0, 0.0), (0, 0.0), (30, 1.0), (60, 2.0), (180, 6.1)] {
+            video.count_box(frame, at);
+        }
         assert_eq!(video.crowd, [3, 1, 1]);
         let mut unknown = Video::default();
         unknown.count_box(0, 0.0);
