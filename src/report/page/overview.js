@@ -87,14 +87,15 @@ function showFailures({ facts }, filters) {
     $("failures").append(make("p", { class: "well" }, make("span", { class: "mark ok", "aria-hidden": "true" }, "✓"), " Nothing: every video was indexed whole."));
     return;
   }
-  for (const [position, [kind, { videos, examples }]] of kinds.entries()) {
+  for (const [kind, { videos, examples }] of kinds) {
+    const told = [KINDS[kind], examples[0]?.message].filter(Boolean).join(": ");
     const list = make("ul", { class: "examples" });
     for (const { uri, message } of examples) {
       list.append(make("li", {}, make("span", { class: "uri" }, uri), make("span", { class: "message" }, message)));
     }
     if (videos > examples.length) list.append(make("li", { class: "quiet" }, `and ${number(videos - examples.length)} more`));
-    $("failures").append(make("details", { class: "failure", open: position === 0 },
-      make("summary", {}, make("span", { class: "kind" }, kind), make("span", { class: "quiet" }, KINDS[kind] ?? ""), make("b", {}, number(videos))),
+    $("failures").append(make("details", { class: "failure", open: kinds.length === 1 },
+      make("summary", {}, make("span", { class: "kind" }, kind), make("span", { class: "quiet" }, told), make("b", {}, number(videos))),
       list,
       make("button", { type: "button", class: "link", onclick: () => filters.set({ state: `kind:${kind}` }) }, "Show these videos")));
   }
