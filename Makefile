@@ -10,7 +10,7 @@ CARGO_TARGET_DIR ?= target
 export CARGO_TARGET_DIR
 VIDINDEX := $(CARGO_TARGET_DIR)/release/vidindex
 
-.PHONY: help setup setup-test setup-heavy build demo test test-heavy test-terraform lint bench clean
+.PHONY: help setup setup-test setup-heavy build demo test test-heavy test-terraform schemas lint bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,7 +18,7 @@ help: ## List the targets
 setup: ## Install what is missing: Debian packages (as root), ONNX Runtime in .onnxruntime/
 	@.ci/setup.sh run
 
-setup-test: ## The same, and what the tests need: DuckDB, PyArrow, an S3 server in .venv/, Slurm, Chromium (as root)
+setup-test: ## The same, and what the tests need: DuckDB, Spark, an S3 server in .venv/, Java, Slurm, Chromium (as root)
 	@.ci/setup.sh test
 
 setup-heavy: ## The same, and Ceph for the tests that take long (as root)
@@ -35,7 +35,7 @@ demo: ## Index six drawn clips with untrained models and query the tables: all s
 	$(VIDINDEX) models build slowfast-r50-8x8 -o demo/models
 	$(VIDINDEX) models build yolov5n -o demo/models
 	$(VIDINDEX) run jobs/demo.toml
-	@.venv/bin/python jobs/show.py jobs/demo_queries.sql
+	@$(VIDINDEX) query jobs/demo.toml --duckdb .venv/bin/duckdb --file jobs/demo_queries.sql
 
 test: setup-test ## Run all tests, in release; a test that cannot run here fails
 	VIDINDEX_TEST_REQUIRE=1 cargo test --release --locked
@@ -46,6 +46,9 @@ test-heavy: setup-heavy ## Run what takes too long for every change: Ceph losing
 
 test-terraform: ## Check the AWS stack without AWS: terraform test, and apply to an emulator; skips what is not installed
 	@terraform/check.sh
+
+schemas: ## Write the pages and SQL of schemas/ anew, from the code
+	VIDINDEX_UPDATE=1 cargo test --release --locked --test schemas pages_and_sql
 
 lint: setup ## Check formatting, clippy and the documentation
 	cargo fmt --all --check

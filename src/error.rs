@@ -97,6 +97,21 @@ pub enum VideoErrorKind {
 }
 
 impl VideoErrorKind {
+    /// The whole list.
+    pub const ALL: [Self; 11] = [
+        Self::NotFound,
+        Self::ChangedDuringRead,
+        Self::AccessDenied,
+        Self::NotAVideo,
+        Self::NoVideoStream,
+        Self::Corrupt,
+        Self::Unsupported,
+        Self::TooLarge,
+        Self::Timeout,
+        Self::DecoderCrashed,
+        Self::OutOfMemory,
+    ];
+
     /// The name as written to the tables.
     pub fn as_str(self) -> &'static str {
         match self {

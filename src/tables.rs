@@ -5,15 +5,17 @@
 //! Numbers are signed, as Spark reads unsigned ones as decimals.
 
 mod actions;
+mod column;
 mod label_scores;
 mod layout;
 mod persons;
 pub(crate) mod read;
 mod thumbnails;
 mod videos;
+mod views;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, Float32Array, ListArray, RecordBatch};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
@@ -22,6 +24,7 @@ use arrow::error::ArrowError;
 use serde::{Deserialize, Serialize};
 
 pub use actions::ActionRow;
+pub use column::{Column, Dialect};
 pub use label_scores::LabelScore;
 pub use layout::{Provenance, writer_properties};
 pub use persons::PersonRow;
@@ -59,14 +62,42 @@ impl Table {
         }
     }
 
-    /// The columns of its files, in their order, with types and nullability.
-    pub fn schema(self) -> SchemaRef {
+    /// What a row of it is.
+    pub fn description(self) -> &'static str {
         match self {
-            Self::Videos => videos::schema(),
-            Self::Actions => actions::schema(),
-            Self::Persons => persons::schema(),
-            Self::Thumbnails => thumbnails::schema(),
+            Self::Videos => "One row per video and run, failed ones too.",
+            Self::Actions => "One row per segment of a video, with the labels that its model scored highest.",
+            Self::Persons => "One row per box that the detector kept in a sampled frame.",
+            Self::Thumbnails => "One row per picture of a video that was kept for the report, where the job asks for them.",
         }
+    }
+
+    /// The columns of its files, in their order.
+    pub fn columns(self) -> &'static [Column] {
+        match self {
+            Self::Videos => &videos::COLUMNS,
+            Self::Actions => &actions::COLUMNS,
+            Self::Persons => &persons::COLUMNS,
+            Self::Thumbnails => &thumbnails::COLUMNS,
+        }
+    }
+
+    /// The columns that stand in the paths of its files alone, in their order. The job's own come before `dt`.
+    pub fn partition_columns(self) -> &'static [Column] {
+        column::partitions(self)
+    }
+
+    /// [`Self::columns`] as the files have them.
+    pub fn schema(self) -> SchemaRef {
+        static SCHEMAS: LazyLock<[SchemaRef; Table::ALL.len()]> =
+            LazyLock::new(|| Table::ALL.map(|table| column::schema(table.columns())));
+        let [videos, actions, persons, thumbnails] = &*SCHEMAS;
+        Arc::clone(match self {
+            Self::Videos => videos,
+            Self::Actions => actions,
+            Self::Persons => persons,
+            Self::Thumbnails => thumbnails,
+        })
     }
 
     /// The columns that its files are sorted by, ascending.

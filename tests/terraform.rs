@@ -4,31 +4,10 @@
 use std::path::Path;
 use std::process::Command;
 
-use arrow::datatypes::DataType;
-use vidindex::tables::Table;
+use vidindex::tables::{Dialect, Table};
 
 fn terraform() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/terraform"))
-}
-
-/// The name that Glue, Athena and Hive have for a type.
-fn glue_type(data_type: &DataType) -> String {
-    match data_type {
-        DataType::Utf8 => "string".to_owned(),
-        DataType::Binary => "binary".to_owned(),
-        DataType::Int32 => "int".to_owned(),
-        DataType::Int64 => "bigint".to_owned(),
-        DataType::Float32 => "float".to_owned(),
-        DataType::Float64 => "double".to_owned(),
-        DataType::Timestamp(..) => "timestamp".to_owned(),
-        DataType::List(element) => format!("array<{}>", glue_type(element.data_type())),
-        DataType::Struct(fields) => {
-            let fields: Vec<_> =
-                fields.iter().map(|field| format!("{}:{}", field.name(), glue_type(field.data_type()))).collect();
-            format!("struct<{}>", fields.join(","))
-        }
-        other => panic!("no name in Glue for {other}"),
-    }
 }
 
 #[test]
@@ -37,11 +16,9 @@ fn the_catalogue_has_the_columns_of_the_files() {
     let written: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(written.as_object().unwrap().len(), Table::ALL.len());
     for table in Table::ALL {
-        let schema = table.schema();
-        let columns: Vec<_> = schema
-            .fields()
-            .iter()
-            .map(|field| serde_json::json!({"name": field.name(), "type": glue_type(field.data_type())}))
+        let columns = table.columns().iter();
+        let columns: Vec<_> = columns
+            .map(|column| serde_json::json!({"name": column.name, "type": column.sql_type(Dialect::Hive)}))
             .collect();
         assert_eq!(written[table.directory()], serde_json::json!(columns), "{table} in terraform/tables.json");
     }

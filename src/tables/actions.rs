@@ -3,11 +3,11 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, Float32Array, Float64Array, Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 
 use super::label_scores::{LabelScore, label_score_lists, label_scores};
-use super::{Row, Table, element, float_lists};
+use super::{Column, Row, Table, element, float_lists};
 
 /// A row of the actions table; its fields are the columns. An `Option` is a nullable column, nothing else is.
 ///
@@ -41,27 +41,37 @@ pub struct ActionRow {
     pub run_id: Arc<str>,
 }
 
-static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
-    let floats = DataType::List(element(DataType::Float32));
-    Arc::new(Schema::new(vec![
-        Field::new("video_id", DataType::Utf8, false),
-        Field::new("uri", DataType::Utf8, false),
-        Field::new("segment", DataType::Int64, false),
-        Field::new("start_seconds", DataType::Float64, false),
-        Field::new("end_seconds", DataType::Float64, false),
-        Field::new("frames", DataType::Int64, false),
-        Field::new("top_label", DataType::Utf8, true),
-        Field::new("top_score", DataType::Float32, true),
-        Field::new("top", label_scores(), false),
-        Field::new("scores", floats.clone(), true),
-        Field::new("embedding", floats, true),
-        Field::new("run_id", DataType::Utf8, false),
-    ]))
-});
+const UNSCORED: &str = "The model scores persons, and there were none.";
 
-pub(super) fn schema() -> SchemaRef {
-    Arc::clone(&SCHEMA)
-}
+pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
+    let text = |name, description, example| Column::new(name, DataType::Utf8, description, example);
+    let long = |name, description, example| Column::new(name, DataType::Int64, description, example);
+    let double = |name, description, example| Column::new(name, DataType::Float64, description, example);
+    let floats = || DataType::List(element(DataType::Float32));
+    vec![
+        text("video_id", "As in the videos table.", "\"5f0c9b6e27d84a13b1c0de5577a81c04\""),
+        text("uri", "As in the videos table.", "\"s3://archive/2026/cam-1/0930.mp4\""),
+        long("segment", "Which segment of the video, from 0.", "3"),
+        double("start_seconds", "Where it begins, from the first frame presented.", "6.4").unit("seconds"),
+        double("end_seconds", "Where it ends, that instant not included; the last one's ends with the video.", "8.533")
+            .unit("seconds"),
+        long("frames", "Frames presented in it, of which the model saw a sample.", "64").unit("frames"),
+        text("top_label", "The label with the highest score.", "\"riding a bike\"").null(UNSCORED),
+        Column::new("top_score", DataType::Float32, "Its score.", "0.91").unit("probability, 0 to 1").null(UNSCORED),
+        Column::new(
+            "top",
+            label_scores(),
+            "The highest scores, descending; as many as the job's `top_k`. Empty where there were no persons to score.",
+            "[{\"label_id\": 268, \"label\": \"riding a bike\", \"score\": 0.91}]",
+        ),
+        Column::new("scores", floats(), "Every score, in the order of the model's labels.", "[0.91, 0.02]")
+            .unit("probability, 0 to 1")
+            .null("The job does not ask for full scores, or there were no persons to score."),
+        Column::new("embedding", floats(), "Pooled features before the classifier.", "[0.11, 0.0]")
+            .null("The job does not ask for them."),
+        text("run_id", "The run that made the row.", "\"20261123T084549578Z-8f94c0\""),
+    ]
+});
 
 impl Row for ActionRow {
     const TABLE: Table = Table::Actions;
@@ -76,7 +86,7 @@ impl Row for ActionRow {
             Arc::new(Float64Array::from_iter_values(rows.iter().map(column)))
         };
         RecordBatch::try_new(
-            schema(),
+            Self::TABLE.schema(),
             vec![
                 text(|row| &row.video_id),
                 text(|row| &row.uri),

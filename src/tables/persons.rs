@@ -3,11 +3,11 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, Float32Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 
 use super::label_scores::{LabelScore, label_score_lists, label_scores};
-use super::{Row, Table};
+use super::{Column, Row, Table};
 
 /// A row of the persons table; its fields are the columns. An `Option` is a nullable column, nothing else is.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,28 +46,38 @@ pub struct PersonRow {
     pub run_id: Arc<str>,
 }
 
-static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
-    Arc::new(Schema::new(vec![
-        Field::new("video_id", DataType::Utf8, false),
-        Field::new("uri", DataType::Utf8, false),
-        Field::new("segment", DataType::Int64, true),
-        Field::new("time_seconds", DataType::Float64, false),
-        Field::new("frame", DataType::Int64, false),
-        Field::new("box", DataType::Int32, false),
-        Field::new("label", DataType::Utf8, false),
-        Field::new("x1", DataType::Float32, false),
-        Field::new("y1", DataType::Float32, false),
-        Field::new("x2", DataType::Float32, false),
-        Field::new("y2", DataType::Float32, false),
-        Field::new("confidence", DataType::Float32, false),
-        Field::new("actions", label_scores(), true),
-        Field::new("run_id", DataType::Utf8, false),
-    ]))
+pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
+    let text = |name, description, example| Column::new(name, DataType::Utf8, description, example);
+    let pixels = |name, description, example| Column::new(name, DataType::Float32, description, example).unit("pixels");
+    vec![
+        text("video_id", "As in the videos table.", "\"5f0c9b6e27d84a13b1c0de5577a81c04\""),
+        text("uri", "As in the videos table.", "\"s3://archive/2026/cam-1/0930.mp4\""),
+        Column::new("segment", DataType::Int64, "The segment of the same run that the frame lies in.", "3")
+            .null("The job has no actions model, or the frame lies between segments."),
+        Column::new("time_seconds", DataType::Float64, "Presentation time, from the first frame presented.", "7.0")
+            .unit("seconds"),
+        Column::new("frame", DataType::Int64, "Which frame of the video in presentation order, from 0.", "210"),
+        Column::new("box", DataType::Int32, "Which box of the frame by descending confidence, from 0.", "0"),
+        text("label", "The detector's class: `person`, or another that the job names.", "\"person\""),
+        pixels("x1", "Left edge, from the left of the frame as displayed (rotation applied).", "412.5"),
+        pixels("y1", "Upper edge, from its top.", "120.25"),
+        pixels("x2", "Right edge.", "501.0"),
+        pixels("y2", "Lower edge.", "388.75"),
+        Column::new("confidence", DataType::Float32, "Objectness times the class's score.", "0.87")
+            .unit("probability, 0 to 1"),
+        Column::new(
+            "actions",
+            label_scores(),
+            "What the person does: the highest scores, descending, as many as the job's `top_k`.",
+            "[{\"label_id\": 11, \"label\": \"stand\", \"score\": 0.97}]",
+        )
+        .null(
+            "The person was not scored: the actions model scores whole clips, or the frame is not the one nearest to \
+               the middle of a segment.",
+        ),
+        text("run_id", "The run that made the row.", "\"20261123T084549578Z-8f94c0\""),
+    ]
 });
-
-pub(super) fn schema() -> SchemaRef {
-    Arc::clone(&SCHEMA)
-}
 
 impl Row for PersonRow {
     const TABLE: Table = Table::Persons;
@@ -80,7 +90,7 @@ impl Row for PersonRow {
             Arc::new(Float32Array::from_iter_values(rows.iter().map(column)))
         };
         RecordBatch::try_new(
-            schema(),
+            Self::TABLE.schema(),
             vec![
                 text(|row| &row.video_id),
                 text(|row| &row.uri),

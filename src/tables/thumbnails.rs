@@ -3,10 +3,10 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, BinaryArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 
-use super::{Row, Table};
+use super::{Column, Row, Table};
 
 /// A row of the thumbnails table; its fields are the columns. An `Option` is a nullable column, nothing else is.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,23 +31,28 @@ pub struct ThumbnailRow {
     pub run_id: Arc<str>,
 }
 
-static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
-    Arc::new(Schema::new(vec![
-        Field::new("video_id", DataType::Utf8, false),
-        Field::new("uri", DataType::Utf8, false),
-        Field::new("segment", DataType::Int64, true),
-        Field::new("time_seconds", DataType::Float64, false),
-        Field::new("frame", DataType::Int64, false),
-        Field::new("width", DataType::Int32, false),
-        Field::new("height", DataType::Int32, false),
-        Field::new("jpeg", DataType::Binary, false),
-        Field::new("run_id", DataType::Utf8, false),
-    ]))
+pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
+    let text = |name, description, example| Column::new(name, DataType::Utf8, description, example);
+    let pixels = |name, description, example| Column::new(name, DataType::Int32, description, example).unit("pixels");
+    vec![
+        text("video_id", "The video, as in `videos`.", "\"9b26e03df35ab4c2eb10d9aac585361a\""),
+        text("uri", "Its full address, as in `videos`.", "\"s3://archive/2026/cam-1/a.mp4\""),
+        Column::new("segment", DataType::Int64, "The segment that the frame lies in, of several the last.", "4")
+            .null("The job has no actions model, or the frame lies between segments."),
+        Column::new("time_seconds", DataType::Float64, "When the frame is presented, from the first frame presented.", "9.6")
+            .unit("seconds"),
+        Column::new(
+            "frame",
+            DataType::Int64,
+            "Number of the frame in presentation order, from 0: with `video_id` it names the boxes in the picture.",
+            "288",
+        ),
+        pixels("width", "Width of the picture.", "320"),
+        pixels("height", "Its height.", "180"),
+        Column::new("jpeg", DataType::Binary, "The picture, as a JPEG file.", "\"\""),
+        text("run_id", "The run that made the row.", "\"20261123T084549578Z-8f94c0\""),
+    ]
 });
-
-pub(super) fn schema() -> SchemaRef {
-    Arc::clone(&SCHEMA)
-}
 
 impl Row for ThumbnailRow {
     const TABLE: Table = Table::Thumbnails;
@@ -59,7 +64,7 @@ impl Row for ThumbnailRow {
         let int =
             |column: fn(&Self) -> i32| -> ArrayRef { Arc::new(Int32Array::from_iter_values(rows.iter().map(column))) };
         RecordBatch::try_new(
-            schema(),
+            Self::TABLE.schema(),
             vec![
                 text(|row| &row.video_id),
                 text(|row| &row.uri),

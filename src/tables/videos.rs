@@ -3,12 +3,12 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, TimeUnit};
 use arrow::error::ArrowError;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Row, Table};
+use super::{Column, Row, Table};
 use crate::error::VideoErrorKind;
 
 /// How a video fared, as the `status` column says.
@@ -96,42 +96,79 @@ pub struct VideoRow {
     pub inference_seconds: f64,
 }
 
-static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
-    let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
-    Arc::new(Schema::new(vec![
-        Field::new("video_id", DataType::Utf8, false),
-        Field::new("uri", DataType::Utf8, false),
-        Field::new("etag", DataType::Utf8, false),
-        Field::new("size_bytes", DataType::Int64, false),
-        Field::new("last_modified", time.clone(), false),
-        Field::new("status", DataType::Utf8, false),
-        Field::new("error_kind", DataType::Utf8, true),
-        Field::new("error_message", DataType::Utf8, true),
-        Field::new("container", DataType::Utf8, true),
-        Field::new("codec", DataType::Utf8, true),
-        Field::new("width", DataType::Int32, true),
-        Field::new("height", DataType::Int32, true),
-        Field::new("rotation", DataType::Int32, true),
-        Field::new("frames_per_second", DataType::Float64, true),
-        Field::new("start_seconds", DataType::Float64, true),
-        Field::new("duration_seconds", DataType::Float64, true),
-        Field::new("frames_decoded", DataType::Int64, false),
-        Field::new("segments", DataType::Int64, false),
-        Field::new("boxes", DataType::Int64, false),
-        Field::new("actions_model", DataType::Utf8, true),
-        Field::new("persons_model", DataType::Utf8, true),
-        Field::new("fingerprint", DataType::Utf8, false),
-        Field::new("run_id", DataType::Utf8, false),
-        Field::new("shard", DataType::Int64, false),
-        Field::new("indexed_at", time, false),
-        Field::new("decode_seconds", DataType::Float64, false),
-        Field::new("inference_seconds", DataType::Float64, false),
-    ]))
-});
+const NO_FRAME: &str = "No frame was seen.";
 
-pub(super) fn schema() -> SchemaRef {
-    Arc::clone(&SCHEMA)
-}
+pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
+    let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let text = |name, description, example| Column::new(name, DataType::Utf8, description, example);
+    let int = |name, description, example| Column::new(name, DataType::Int32, description, example);
+    let long = |name, description, example| Column::new(name, DataType::Int64, description, example);
+    let double = |name, description, example| Column::new(name, DataType::Float64, description, example);
+    vec![
+        text(
+            "video_id",
+            "Names the video in every table: a stable hash of its `uri`.",
+            "\"5f0c9b6e27d84a13b1c0de5577a81c04\"",
+        ),
+        text("uri", "The video's full address.", "\"s3://archive/2026/cam-1/0930.mp4\""),
+        text("etag", "Of the version that was listed, without quotes.", "\"9b2cf535f27731c974343645a3985328\""),
+        long("size_bytes", "As listed.", "48230112").unit("bytes"),
+        Column::new("last_modified", time.clone(), "As listed.", "\"2026-11-01T09:30:12.5Z\"").unit("UTC"),
+        text(
+            "status",
+            "`ok`: indexed from beginning to end. `partial`: as far as it could be read. `failed`: not indexed; the other \
+             tables may hold rows of it, which do not count. `deleted`: gone from the source since it was indexed.",
+            "\"ok\"",
+        ),
+        text(
+            "error_kind",
+            "What stopped a `partial` or `failed` video: `not_found`, `changed_during_read`, `access_denied`, \
+             `not_a_video`, `no_video_stream`, `corrupt`, `unsupported`, `too_large`, `timeout`, `decoder_crashed` or \
+             `out_of_memory`.",
+            "\"corrupt\"",
+        )
+        .null("Nothing did."),
+        text("error_message", "The same for a person.", "\"the stream ends in the middle of a frame\"")
+            .null("As `error_kind`."),
+        text("container", "FFmpeg's name of the container format.", "\"mov,mp4,m4a,3gp,3g2,mj2\"")
+            .null("None was recognised."),
+        text("codec", "FFmpeg's name of the video stream's codec.", "\"h264\"").null("There is no video stream."),
+        int("width", "Of the frame as displayed, rotation applied.", "1920").unit("pixels").null(NO_FRAME),
+        int("height", "Likewise.", "1080").unit("pixels").null(NO_FRAME),
+        int("rotation", "How far a player turns the stored frame: 0, 90, 180 or 270.", "90")
+            .unit("degrees clockwise")
+            .null(NO_FRAME),
+        double("frames_per_second", "The stream's average.", "29.97")
+            .unit("frames per second")
+            .null("It does not say."),
+        double("start_seconds", "Presentation time of the first frame on the container's clock.", "0.0")
+            .unit("seconds")
+            .null(NO_FRAME),
+        double("duration_seconds", "From the first frame's presentation to the end of the last.", "61.3")
+            .unit("seconds")
+            .null(NO_FRAME),
+        long("frames_decoded", "Frames that came out of the decoder.", "1838").unit("frames"),
+        long("segments", "Rows in the actions table; 0 without an actions model.", "29").unit("rows"),
+        long("boxes", "Rows in the persons table; 0 without a persons model.", "240").unit("rows"),
+        text(
+            "actions_model",
+            "The actions model's id, as in the path of the actions table.",
+            "\"slowfast-r50-8x8-1f3c9a2e\"",
+        )
+        .null("The job has none."),
+        text("persons_model", "Likewise of the persons table.", "\"yolov5s-77ab03d1\"").null("The job has none."),
+        text(
+            "fingerprint",
+            "Hash of the models and of everything in the job that changes rows.",
+            "\"c0ffee12ab34cd56\"",
+        ),
+        text("run_id", "The run that made the row. Run ids sort by time.", "\"20261123T084549578Z-8f94c0\""),
+        long("shard", "The run's shard, from 0.", "7"),
+        Column::new("indexed_at", time, "When the row was made.", "\"2026-11-23T08:46:03.114201Z\"").unit("UTC"),
+        double("decode_seconds", "What the decoder process took.", "1.94").unit("seconds"),
+        double("inference_seconds", "The video's share of what its batches took on the device.", "3.2").unit("seconds"),
+    ]
+});
 
 impl Row for VideoRow {
     const TABLE: Table = Table::Videos;
@@ -160,7 +197,7 @@ impl Row for VideoRow {
             Arc::new(TimestampMicrosecondArray::from_iter_values(micros).with_timezone("UTC"))
         };
         RecordBatch::try_new(
-            schema(),
+            Self::TABLE.schema(),
             vec![
                 text(|row| &row.video_id),
                 text(|row| &row.uri),

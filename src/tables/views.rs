@@ -1,0 +1,45 @@
+//! The views over an index: in SQL that DuckDB, Spark and Athena understand alike, but for where the files are.
+
+use super::{Dialect, Table};
+
+impl Table {
+    /// Of each video the rows of its latest good indexing, as a query over the tables: the view `current_<table>`.
+    ///
+    /// A later indexing that failed hides nothing; what an indexing without a model leaves out is taken from the latest
+    /// with one; a video that has gone from the source has no rows. The join on a grouped column, in place of a window,
+    /// lets engines hand a filter on `video_id` down to the files.
+    pub fn current_rows(self) -> String {
+        let (counts, hidden) = match self {
+            Self::Videos => ("status <> 'failed'", "\nWHERE videos.status NOT IN ('failed', 'deleted')"),
+            Self::Thumbnails => ("status <> 'failed'", ""),
+            // The run that found a video gone has no rows of it in these.
+            Self::Actions => ("status = 'deleted' OR (status <> 'failed' AND actions_model IS NOT NULL)", ""),
+            Self::Persons => ("status = 'deleted' OR (status <> 'failed' AND persons_model IS NOT NULL)", ""),
+        };
+        format!(
+            "SELECT {self}.*\n\
+             FROM {self}\n\
+             JOIN (\n    \
+                 SELECT video_id, max_by(run_id, indexed_at) AS run_id\n    \
+                 FROM videos\n    \
+                 WHERE {counts}\n    \
+                 GROUP BY video_id\n\
+             ) AS latest ON {self}.video_id = latest.video_id AND {self}.run_id = latest.run_id{hidden}"
+        )
+    }
+
+    /// The table's files as DuckDB reads them, below its variable `index`.
+    pub fn duckdb_files(self) -> String {
+        format!(
+            "FROM read_parquet(getvariable('index') || '/{self}/**/*.parquet', hive_partitioning = true, union_by_name = true)"
+        )
+    }
+
+    /// A table without files, for DuckDB, which knows no columns where it finds none.
+    pub(crate) fn duckdb_nothing(self) -> String {
+        let columns = self.columns().iter().chain(self.partition_columns());
+        let columns =
+            columns.map(|column| format!("NULL::{} AS \"{}\"", column.sql_type(Dialect::DuckDb), column.name));
+        format!("SELECT {} WHERE false", columns.collect::<Vec<_>>().join(", "))
+    }
+}
