@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building, running and testing need, and nothing that is already there:
 #   setup.sh run     Debian packages, a check of Rust, ONNX Runtime in .onnxruntime/
-#   setup.sh demo    the same, and DuckDB in .venv/
+#   setup.sh demo    the same, and DuckDB's command line in .venv/
 #   setup.sh test    the same, and all of tests/requirements.txt in .venv/
 #   setup.sh heavy   the same, and Ceph
 set -euo pipefail
@@ -13,8 +13,9 @@ rust_needed=1.94.1
 packages=(build-essential pkg-config clang libclang-dev libavcodec-dev libavformat-dev libavutil-dev libswscale-dev
     ffmpeg python3 python3-venv ca-certificates)
 
-# A Slurm cluster for the tests; none of its services starts without a configuration. A browser to look at reports with.
-test_packages=(slurmctld slurmd slurm-client munge chromium chromium-driver)
+# A Slurm cluster for the tests, none of whose services starts without a configuration; Java for Spark; a browser to look
+# at reports with.
+test_packages=(slurmctld slurmd slurm-client munge openjdk-17-jre-headless chromium chromium-driver)
 # A Ceph cluster, for those that take long.
 heavy_packages=(ceph-mon ceph-osd radosgw)
 
@@ -118,7 +119,7 @@ install_packages
 check_rust
 install_onnxruntime
 case $1 in
-demo) install_python demo "$(grep '^duckdb==' tests/requirements.txt)" ;;
+demo) install_python demo "$(grep '^duckdb-cli==' tests/requirements.txt)" ;;
 test | heavy) install_python test "$(<tests/requirements.txt)" ;;
 esac
 say "ready"

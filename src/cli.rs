@@ -20,7 +20,7 @@ use crate::store::{self, Store};
 use crate::telemetry::{LogFormat, MetricsFile, Progress, Shown};
 use crate::work::models::JobModels;
 use crate::work::{Done, Task, Worker};
-use crate::{decode, doctor, plan, prune, report, seal, status, telemetry};
+use crate::{decode, doctor, plan, prune, query, report, seal, status, telemetry};
 
 /// Turns a video archive into tables: which action happens in which segment, and where the people are.
 #[derive(Debug, Parser)]
@@ -163,6 +163,34 @@ of a few moments of each video, which the page then shows with the boxes that we
         /// Where the page goes; what is there is replaced.
         #[arg(short, long, value_name = "FILE", default_value = "report.html")]
         output: PathBuf,
+    },
+    /// Ask the tables of an index in SQL, which DuckDB answers.
+    #[command(after_help = "Examples:
+  vidindex query jobs/s3.toml \"SELECT top_label, count(*) FROM current_actions GROUP BY ALL\"
+  vidindex query /data/index -f schemas/queries/coverage.sql --format csv
+  vidindex query s3://index/                          DuckDB's shell, with the views in place
+
+Views: videos, actions and persons have the rows of every run, current_videos, current_actions and current_persons those of
+each video's latest good one. Times are in UTC.")]
+    Query {
+        /// A job file (NAME.toml), whose output is asked, or an index: a directory or s3://bucket/prefix/.
+        #[arg(value_name = "JOB|INDEX")]
+        place: String,
+        /// What to ask. Without it, SQL is read from standard input; on a terminal, that is DuckDB's shell.
+        #[arg(conflicts_with = "file")]
+        sql: Option<String>,
+        /// Read the SQL from a file.
+        #[arg(short, long, value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// How results are printed.
+        #[arg(long, value_enum, default_value = "table", env = "VIDINDEX_FORMAT")]
+        format: query::Format,
+        /// Changes a value of the job file; may be given again.
+        #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+        set: Vec<String>,
+        /// DuckDB's command line, where it is not `duckdb` on the PATH.
+        #[arg(long, value_name = "PROGRAM", env = "VIDINDEX_DUCKDB")]
+        duckdb: Option<PathBuf>,
     },
     /// Show what no current view of the tables uses, and with --yes remove it.
     #[command(after_help = "Examples:
@@ -363,6 +391,10 @@ async fn run(cli: Cli) -> Result<u8> {
                 (true, _) => {}
             }
             Ok(0)
+        }
+        Command::Query { place, sql, file, format, set, duckdb } => {
+            let index = query::Index::named(&place, &set)?;
+            query::run(&index, &query::Query { sql, file, format }, duckdb.as_deref()).await
         }
         Command::Models(command) => command.run(&context).await,
         Command::Doctor { job, set } => {

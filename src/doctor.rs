@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::infer::DeviceChoice;
 use crate::infer::session::Runtime;
 use crate::job::{Job, Precision};
+use crate::query::DuckDb;
 use crate::store;
 use crate::work::models::JobModels;
 
@@ -31,6 +32,7 @@ pub(crate) async fn check(onnxruntime: Option<&Path>, job: Option<&Job>) -> bool
         }
         Err(error) => report.fail("ONNX Runtime", error),
     }
+    report.wish("DuckDB", DuckDb::find(None).map(|found| found.to_string()), "`vidindex query` alone needs it");
     if let Some(job) = job {
         self::job(&mut report, job, runtime.as_ref().ok()).await;
     }
@@ -83,6 +85,19 @@ impl Report {
         match found {
             Ok(found) => println!("ok    {what}: {found}"),
             Err(error) => self.fail(what, &error),
+        }
+    }
+
+    /// What a job does without.
+    fn wish(&mut self, what: &str, found: Result<String>, needed: &str) {
+        match found {
+            Ok(found) => println!("ok    {what}: {found}"),
+            Err(error) => {
+                println!("none  {what}: {error} ({needed})");
+                if let Some(hint) = error.hint() {
+                    println!("      {hint}");
+                }
+            }
         }
     }
 

@@ -36,6 +36,7 @@ pub mod infer;
 pub mod job;
 pub mod plan;
 pub mod prune;
+mod query;
 pub mod report;
 mod scratch;
 pub mod seal;

@@ -129,6 +129,11 @@ pub trait Store: std::fmt::Debug + Send + Sync {
     /// Removes objects; absent ones are not an error. Directories left empty go too.
     async fn delete(&self, keys: &[String]) -> StoreResult<()>;
 
+    /// What another program needs to read here. None where files are simply opened.
+    async fn access(&self) -> StoreResult<Option<Access>> {
+        Ok(None)
+    }
+
     /// Removes what a writer that died left unfinished below `prefix` (a folder's key ending in `/`), which no listing
     /// shows. To be called where nobody's writing counts any more.
     async fn clear_unfinished(&self, prefix: &str) -> StoreResult<()> {
@@ -148,6 +153,35 @@ pub struct StoreConfig {
     pub region: Option<String>,
     /// `http://endpoint/bucket/key` and not `http://bucket.endpoint/key`; absent means true where an endpoint is set.
     pub path_style: Option<bool>,
+}
+
+/// What another program needs to read a bucket: the settings that we found, and the credentials of this moment.
+#[derive(Clone)]
+pub struct Access {
+    /// URL of an S3 compatible; absent means AWS.
+    pub endpoint: Option<String>,
+    /// The bucket's.
+    pub region: Option<String>,
+    /// As in [`StoreConfig`].
+    pub path_style: bool,
+    /// Who asks.
+    pub access_key_id: String,
+    /// Proves it.
+    pub secret_access_key: String,
+    /// Comes with credentials that last for a time.
+    pub session_token: Option<String>,
+}
+
+/// Without what nobody may see.
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { endpoint, region, access_key_id, .. } = self;
+        f.debug_struct("Access")
+            .field("endpoint", endpoint)
+            .field("region", region)
+            .field("key", access_key_id)
+            .finish()
+    }
 }
 
 /// Opens `s3://bucket/prefix/` or a directory (`file:///…` or a path).

@@ -68,7 +68,9 @@ impl Table {
             Self::Videos => "One row per video and run, failed ones too.",
             Self::Actions => "One row per segment of a video, with the labels that its model scored highest.",
             Self::Persons => "One row per box that the detector kept in a sampled frame.",
-            Self::Thumbnails => "One row per picture of a video that was kept for the report, where the job asks for them.",
+            Self::Thumbnails => {
+                "One row per picture of a video that was kept for the report, where the job asks for them."
+            }
         }
     }
 

@@ -8,6 +8,7 @@ mod upload;
 use std::path::Path;
 use std::time::Duration;
 
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
@@ -21,7 +22,7 @@ use futures::{StreamExt, TryStreamExt};
 
 pub(crate) use self::connect::sdk_config;
 use self::failure::{Action, Place};
-use super::{ObjectMeta, PutNew, RangeRead, Store, StoreConfig, StoreError, StoreErrorKind, StoreResult};
+use super::{Access, ObjectMeta, PutNew, RangeRead, Store, StoreConfig, StoreError, StoreErrorKind, StoreResult};
 
 /// Bodies that may break off before a read is given up.
 const BODY_RETRIES_MAX: u32 = 3;
@@ -52,6 +53,8 @@ pub(super) struct S3Store {
     prefix: String,
     /// As configured, for messages; AWS where it is absent.
     endpoint: Option<String>,
+    path_style: bool,
+    credentials: Option<SharedCredentialsProvider>,
 }
 
 impl S3Store {
@@ -176,6 +179,20 @@ impl S3Store {
 impl Store for S3Store {
     fn uri(&self, key: &str) -> String {
         format!("s3://{}/{}{key}", self.bucket, self.prefix)
+    }
+
+    async fn access(&self) -> StoreResult<Option<Access>> {
+        let place = self.place("");
+        let provider = self.credentials.as_ref().ok_or_else(|| place.told("there are no credentials"))?;
+        let credentials = provider.provide_credentials().await.map_err(|error| place.told(&error.to_string()))?;
+        Ok(Some(Access {
+            endpoint: self.endpoint.clone(),
+            region: self.quick.config().region().map(ToString::to_string),
+            path_style: self.path_style,
+            access_key_id: credentials.access_key_id().to_owned(),
+            secret_access_key: credentials.secret_access_key().to_owned(),
+            session_token: credentials.session_token().map(ToOwned::to_owned),
+        }))
     }
 
     fn list(&self, prefix: &str) -> BoxStream<'static, StoreResult<ObjectMeta>> {

@@ -39,8 +39,13 @@ pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
         text("uri", "Its full address, as in `videos`.", "\"s3://archive/2026/cam-1/a.mp4\""),
         Column::new("segment", DataType::Int64, "The segment that the frame lies in, of several the last.", "4")
             .null("The job has no actions model, or the frame lies between segments."),
-        Column::new("time_seconds", DataType::Float64, "When the frame is presented, from the first frame presented.", "9.6")
-            .unit("seconds"),
+        Column::new(
+            "time_seconds",
+            DataType::Float64,
+            "When the frame is presented, from the first frame presented.",
+            "9.6",
+        )
+        .unit("seconds"),
         Column::new(
             "frame",
             DataType::Int64,

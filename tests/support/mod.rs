@@ -7,6 +7,7 @@
 pub(crate) mod browser;
 pub(crate) mod bucket;
 pub(crate) mod ceph;
+pub(crate) mod index;
 pub(crate) mod line;
 pub(crate) mod s3;
 pub(crate) mod site;
@@ -128,6 +129,15 @@ pub(crate) fn run(job: &Path, args: &[&str], code: i32) -> Output {
     let output = vidindex(["run".as_ref(), job.as_os_str()]).args(["--device", "cpu"]).args(args).output().unwrap();
     assert_eq!(output.status.code(), Some(code), "{}", said(&output));
     output
+}
+
+/// The answer of `vidindex query INDEX ARGS...`, by the DuckDB of `make setup-test`.
+pub(crate) fn query(index: &Path, args: &[&str]) -> String {
+    let duckdb = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/duckdb");
+    let mut command = vidindex(["query".as_ref(), index.as_os_str()]);
+    let output = command.args(args).env("VIDINDEX_DUCKDB", duckdb).output().unwrap();
+    assert!(output.status.success(), "{args:?} {}", said(&output));
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// Both outputs, for a failed assertion.

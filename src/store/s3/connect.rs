@@ -95,9 +95,10 @@ async fn first_question(store: &S3Store, sdk: &SdkConfig) -> StoreResult<Option<
 
 fn connect(sdk: &SdkConfig, config: &StoreConfig, bucket: &str, prefix: &str) -> S3Store {
     let endpoint = config.endpoint.clone().or_else(|| environment_endpoint(sdk));
+    let path_style = config.path_style.unwrap_or(endpoint.is_some());
     let client = |answer_timeout, tries| {
         let settings = aws_sdk_s3::config::Builder::from(sdk)
-            .force_path_style(config.path_style.unwrap_or(endpoint.is_some()))
+            .force_path_style(path_style)
             .timeout_config(
                 TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(answer_timeout).build(),
             )
@@ -114,6 +115,8 @@ fn connect(sdk: &SdkConfig, config: &StoreConfig, bucket: &str, prefix: &str) ->
         bucket: bucket.to_owned(),
         prefix: prefix.to_owned(),
         endpoint,
+        path_style,
+        credentials: sdk.credentials_provider(),
     }
 }
 

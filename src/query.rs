@@ -1,0 +1,287 @@
+//! `vidindex query`: hands an index to DuckDB's command line with the views in place. The engine, the formats of results
+//! and the shell are DuckDB's; from us it gets where the files are and how to reach them.
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clap::ValueEnum;
+
+use crate::error::{Error, Result};
+use crate::job::Job;
+use crate::store::{self, Access, StoreConfig};
+use crate::tables::Table;
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Drawn with lines; on a terminal shortened to what it shows.
+    Table,
+    /// With a line of names; null is empty.
+    Csv,
+    /// A list of objects.
+    Json,
+    /// The values alone, a tab between them.
+    Lines,
+}
+
+/// What to ask, and how to answer.
+#[derive(Debug)]
+pub(crate) struct Query {
+    /// SQL. Without it (and a file), it comes from standard input; from a terminal that is DuckDB's shell.
+    pub(crate) sql: Option<String>,
+    /// A file of SQL in its place.
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) format: Format,
+}
+
+/// An index, and the settings to reach it.
+#[derive(Debug)]
+pub(crate) struct Index {
+    uri: String,
+    store: StoreConfig,
+}
+
+impl Index {
+    /// `place` is a job file (`….toml`), whose output is meant, or the address of an index itself.
+    ///
+    /// # Errors
+    /// The job file's.
+    pub(crate) fn named(place: &str, set: &[String]) -> Result<Self> {
+        if !place.contains("://") && Path::new(place).extension().is_some_and(|extension| extension == "toml") {
+            let job = Job::load(Path::new(place), set)?;
+            return Ok(Self { uri: job.output.uri, store: job.store });
+        }
+        if !set.is_empty() {
+            return Err(Error::usage(format!("--set changes a job file, and {place} is none"))
+                .with_hint("name a job file, whose [output] and [store] are taken"));
+        }
+        Ok(Self { uri: place.to_owned(), store: StoreConfig::default() })
+    }
+}
+
+/// Becomes DuckDB. Comes back only with what kept it from that.
+///
+/// # Errors
+/// No DuckDB, no index there, or the store refused.
+pub(crate) async fn run(index: &Index, query: &Query, duckdb: Option<&Path>) -> Result<u8> {
+    let duckdb = DuckDb::find(duckdb)?;
+    let store = store::open(&index.uri, &index.store).await?;
+    let folders = store.folders("").await?;
+    if !folders.iter().any(|folder| folder == Table::Videos.directory()) {
+        return Err(Error::failed(format!("{} is no index: it has no videos/", index.uri))
+            .with_hint("name a job file, or the directory or s3:// address that its [output] uri names"));
+    }
+    let access = store.access().await?;
+    let mut command = Command::new(&duckdb.program);
+    if query.sql.is_some() || query.file.is_some() || !std::io::stdin().is_terminal() {
+        // What the user has set up for the shell would show in results.
+        command.args(["-no-init", "-batch"]);
+    }
+    command.arg("-bail").args(query.format.options());
+    if let Some(access) = &access {
+        let secret = access.secret();
+        let extension = duckdb.httpfs()?;
+        // Creating a secret prints a result.
+        command.args(["-cmd", &extension, "-cmd", ".output /dev/null", "-cmd", &secret, "-cmd", ".output"]);
+        command.envs(access.environment());
+    }
+    let is_there = |table: Table| folders.iter().any(|folder| folder == table.directory());
+    command.args(["-cmd", &set_up(store.uri("").trim_end_matches('/'), is_there)]);
+    if let Some(sql) = &query.sql {
+        command.args(["-c", sql]);
+    } else if let Some(file) = &query.file {
+        command.arg("-f").arg(file);
+    }
+    let error = command.exec();
+    Err(Error::failed(format!("{} cannot be run: {error}", duckdb.program.display())).with_hint(HINT))
+}
+
+/// The variable and the views. A table without files is there, and empty.
+fn set_up(root: &str, is_there: impl Fn(Table) -> bool) -> String {
+    let mut sql = format!("SET TimeZone = 'UTC'; SET VARIABLE index = {};", quoted(&literal_glob(root)));
+    for table in Table::ALL {
+        let rows = if is_there(table) { table.duckdb_files() } else { table.duckdb_nothing() };
+        sql.push_str(&format!(" CREATE VIEW {table} AS {rows};"));
+    }
+    for table in Table::ALL {
+        sql.push_str(&format!(" CREATE VIEW current_{table} AS {};", table.current_rows()));
+    }
+    sql
+}
+
+impl Format {
+    fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::Table if std::io::stdout().is_terminal() => &[],
+            Self::Table => &["-box"],
+            Self::Csv => &["-csv", "-nullvalue", ""],
+            Self::Json => &["-json"],
+            Self::Lines => &["-list", "-noheader", "-separator", "\t", "-nullvalue", ""],
+        }
+    }
+}
+
+impl Access {
+    /// Has the names of variables where the credentials themselves would be: command lines can be seen by others.
+    fn secret(&self) -> String {
+        let mut options = vec!["TYPE s3".to_owned(), "KEY_ID getenv('AWS_ACCESS_KEY_ID')".to_owned()];
+        options.push("SECRET getenv('AWS_SECRET_ACCESS_KEY')".to_owned());
+        if self.session_token.is_some() {
+            options.push("SESSION_TOKEN getenv('AWS_SESSION_TOKEN')".to_owned());
+        }
+        if let Some(region) = &self.region {
+            options.push(format!("REGION {}", quoted(region)));
+        }
+        if let Some(endpoint) = &self.endpoint {
+            let (scheme, address) = endpoint.split_once("://").unwrap_or(("https", endpoint));
+            options.push(format!("ENDPOINT {}", quoted(address.trim_end_matches('/'))));
+            options.push(format!("USE_SSL {}", scheme != "http"));
+        }
+        options.push(format!("URL_STYLE {}", if self.path_style { "'path'" } else { "'vhost'" }));
+        format!("CREATE SECRET vidindex ({});", options.join(", "))
+    }
+
+    fn environment(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let keys = [("AWS_ACCESS_KEY_ID", &*self.access_key_id), ("AWS_SECRET_ACCESS_KEY", &*self.secret_access_key)];
+        keys.into_iter().chain(self.session_token.as_deref().map(|token| ("AWS_SESSION_TOKEN", token)))
+    }
+}
+
+/// An SQL string.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// A path that a glob takes at its word.
+fn literal_glob(path: &str) -> String {
+    let escape = |c: char| if "*?[".contains(c) { format!("[{c}]") } else { c.to_string() };
+    path.chars().map(escape).collect()
+}
+
+const HINT: &str = "pip install duckdb-cli (or another of duckdb.org's ways), and have `duckdb` on the PATH";
+
+/// DuckDB's command line.
+#[derive(Debug)]
+pub(crate) struct DuckDb {
+    program: PathBuf,
+    /// Such as `v1.5.5`.
+    version: String,
+}
+
+impl DuckDb {
+    /// The program that is named, else `duckdb` on the path.
+    ///
+    /// # Errors
+    /// None, or one that does not run.
+    pub(crate) fn find(named: Option<&Path>) -> Result<Self> {
+        let program = match named {
+            Some(program) => program.to_owned(),
+            None => {
+                let path: OsString = std::env::var_os("PATH").unwrap_or_default();
+                std::env::split_paths(&path)
+                    .map(|folder| folder.join("duckdb"))
+                    .find(|program| program.is_file())
+                    .ok_or_else(|| {
+                        Error::failed("DuckDB was not found: there is no `duckdb` on the PATH").with_hint(HINT)
+                    })?
+            }
+        };
+        let failed =
+            |problem: String| Error::failed(format!("{} cannot be run: {problem}", program.display())).with_hint(HINT);
+        let output = Command::new(&program).args(["-no-init", "-version"]).output();
+        let output = output.map_err(|error| failed(error.to_string()))?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        match said.split_whitespace().next() {
+            Some(version) if output.status.success() && version.starts_with('v') => {
+                Ok(Self { version: version.to_owned(), program })
+            }
+            _ => Err(failed(format!(
+                "it says {:?}",
+                format!("{said}{}", String::from_utf8_lossy(&output.stderr)).trim()
+            ))),
+        }
+    }
+
+    /// SQL that loads the extension for S3: from the Python package beside the program, so that nothing is downloaded,
+    /// else as DuckDB itself finds it.
+    ///
+    /// # Errors
+    /// There is none, and DuckDB could not install it.
+    pub(crate) fn httpfs(&self) -> Result<String> {
+        if let Some(file) = self.packaged_httpfs() {
+            return Ok(format!("LOAD {};", quoted(&file.to_string_lossy())));
+        }
+        let sql = "INSTALL httpfs; LOAD httpfs;";
+        let output = Command::new(&self.program).args(["-no-init", "-batch", "-bail", "-c", sql]).output();
+        let output = output.map_err(|error| Error::failed(error.to_string()))?;
+        if output.status.success() {
+            return Ok("LOAD httpfs;".to_owned());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = said.lines().next().unwrap_or_default();
+        Err(Error::failed(format!("DuckDB {} cannot read S3: {said}", self.version)).with_hint(format!(
+            "pip install duckdb-extension-httpfs=={} beside duckdb-cli, or `duckdb -c 'INSTALL httpfs'` where there is a network",
+            self.version.trim_start_matches('v')
+        )))
+    }
+
+    fn packaged_httpfs(&self) -> Option<PathBuf> {
+        let lib = self.program.canonicalize().ok()?.parent()?.parent()?.join("lib");
+        let packages = std::fs::read_dir(lib).ok()?.flatten().map(|python| python.path().join("site-packages"));
+        let file = format!("duckdb_extension_httpfs/extensions/{}/httpfs.duckdb_extension", self.version);
+        packages.map(|packages| packages.join(&file)).find(|file| file.is_file())
+    }
+}
+
+/// For a person: where it is and which.
+impl std::fmt::Display for DuckDb {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.program.display(), self.version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn a_secret_names_no_credentials() {
+        let access = Access {
+            endpoint: Some("http://127.0.0.1:9000/".to_owned()),
+            region: Some("eu-central-1".to_owned()),
+            path_style: true,
+            access_key_id: "AK".to_owned(),
+            secret_access_key: "hush".to_owned(),
+            session_token: None,
+        };
+        assert_eq!(
+            access.secret(),
+            "CREATE SECRET vidindex (TYPE s3, KEY_ID getenv('AWS_ACCESS_KEY_ID'), SECRET \
+             getenv('AWS_SECRET_ACCESS_KEY'), REGION 'eu-central-1', ENDPOINT '127.0.0.1:9000', USE_SSL false, \
+             URL_STYLE 'path');"
+        );
+        assert_eq!(access.environment().count(), 2);
+        let aws = Access { endpoint: None, path_style: false, session_token: Some("t".to_owned()), ..access };
+        assert!(aws.secret().contains("SESSION_TOKEN getenv") && aws.secret().ends_with("URL_STYLE 'vhost');"));
+        assert!(!aws.secret().contains("USE_SSL") && aws.environment().count() == 3);
+    }
+
+    #[test]
+    fn an_index_is_a_job_files_or_named_itself() {
+        let index = Index::named("jobs/demo.toml", &["output.uri=elsewhere".to_owned()]).unwrap();
+        assert_eq!(index.uri, "elsewhere");
+        assert_eq!(Index::named("s3://bucket/odd.toml", &[]).unwrap().uri, "s3://bucket/odd.toml");
+        assert_eq!(Index::named("index", &[]).unwrap().uri, "index");
+        assert_eq!(Index::named("index", &["a.b=1".to_owned()]).unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn paths_are_no_patterns() {
+        assert_eq!(quoted(&literal_glob("/it's [a]/b*?")), "'/it''s [[]a]/b[*][?]'");
+    }
+}

@@ -1,0 +1,332 @@
+//! An index of made-up rows, written as workers write it: several runs, models and partitions, and one long video whose
+//! tables have several row groups.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use chrono::{DateTime, TimeDelta, Utc};
+use parquet::arrow::ArrowWriter;
+use vidindex::error::VideoErrorKind;
+use vidindex::tables::{
+    ActionRow, LabelScore, PersonRow, Provenance, Row, Table, VideoRow, VideoStatus, part_key, writer_properties,
+};
+use vidindex::work::encode::ShardEncoder;
+
+pub(crate) const LABELS: [&str; 4] = ["juggling balls", "opening door", "riding a bike", "walking the dog"];
+pub(crate) const R50: &str = "slowfast-r50-8x8-1f3c9a2e";
+pub(crate) const R101: &str = "slowfast-r101-8x8-77ab03d1";
+pub(crate) const YOLO: &str = "yolov5s-03ab77d1";
+
+/// Segments and boxes of the long video: more than one row group of each.
+pub(crate) const LONG_SEGMENTS: i64 = 150_000;
+pub(crate) const LONG_BOXES: i64 = 300_000;
+
+/// The segment of the long video with which its label changes: in the last row group.
+pub(crate) const LONG_CHANGE: i64 = 140_000;
+
+/// One video as one run indexed it.
+#[derive(Debug, Clone)]
+pub(crate) struct Indexed {
+    pub(crate) camera: &'static str,
+    pub(crate) day: &'static str,
+    pub(crate) video: VideoRow,
+    pub(crate) actions: Vec<ActionRow>,
+    pub(crate) persons: Vec<PersonRow>,
+}
+
+impl Indexed {
+    /// A video of 85.3 s in 40 segments, at a frame each second. `n` tells videos apart; `seed` runs.
+    pub(crate) fn new(run: &Provenance, camera: &'static str, day: &'static str, n: u32, seed: i64) -> Self {
+        let seconds = 64.0 / 30.0;
+        let mut indexed = Self::empty(run, camera, day, &format!("{day}-{n}.mp4"), 40.0 * seconds);
+        let seed = seed + i64::from(n) + i64::from(camera.ends_with('2')) * 2;
+        let VideoRow { video_id, uri, run_id, .. } = indexed.video.clone();
+        if run.actions_model.is_some() {
+            indexed.actions = (0..40)
+                .map(|k| {
+                    let label = (k / 3 + seed).rem_euclid(4) as usize;
+                    let score = 0.3 + ((k * 7 + seed * 3).rem_euclid(7)) as f32 / 10.0;
+                    let top = (0..3).map(|i| score_of((label + i) % 4, score / (i as f32 + 1.0)));
+                    let top: Vec<_> = top.collect();
+                    ActionRow {
+                        video_id: video_id.clone(),
+                        uri: uri.clone(),
+                        segment: k,
+                        start_seconds: k as f64 * seconds,
+                        end_seconds: (k + 1) as f64 * seconds,
+                        frames: 64,
+                        top_label: Some(top[0].label.clone()),
+                        top_score: Some(score),
+                        top,
+                        scores: None,
+                        embedding: None,
+                        run_id: run_id.clone(),
+                    }
+                })
+                .collect();
+        }
+        if run.persons_model.is_some() {
+            for t in 0..85_i64 {
+                for b in 0..(t / 10 + seed).rem_euclid(4) {
+                    let confidence = 0.3 + ((t * 5 + b * 3 + seed).rem_euclid(8)) as f32 / 12.0;
+                    let segment = run.actions_model.as_ref().map(|_| (t as f64 / seconds) as i64);
+                    indexed.persons.push(person(&indexed.video, t as f64, t * 30, b as i32, confidence, segment));
+                }
+            }
+        }
+        indexed.counted()
+    }
+
+    /// The long one, first in its files. Its rows are such that row groups differ in labels, confidence and time.
+    fn long(run: &Provenance, camera: &'static str, day: &'static str) -> Self {
+        let mut indexed = Self::empty(run, camera, day, "0-long.mp4", 30_000.0);
+        let VideoRow { video_id, uri, run_id, .. } = indexed.video.clone();
+        let action = |k: i64| {
+            let label = usize::from(k < LONG_CHANGE) * 2 + 1;
+            let top = vec![score_of(label, 0.6), score_of(0, 0.1)];
+            ActionRow {
+                video_id: video_id.clone(),
+                uri: uri.clone(),
+                segment: k,
+                start_seconds: k as f64 * 0.2,
+                end_seconds: (k + 1) as f64 * 0.2,
+                frames: 6,
+                top_label: Some(top[0].label.clone()),
+                top_score: Some(0.6),
+                top,
+                scores: None,
+                embedding: None,
+                run_id: run_id.clone(),
+            }
+        };
+        indexed.actions = (0..LONG_SEGMENTS).map(action).collect();
+        let boxed = |i: i64| {
+            let confidence = if i < LONG_BOXES - 20_000 { 0.3 } else { 0.99 };
+            let t = i / 10;
+            person(&indexed.video, t as f64, t * 30, (i % 10) as i32, confidence, Some(t * 5))
+        };
+        indexed.persons = (0..LONG_BOXES).map(boxed).collect();
+        indexed.counted()
+    }
+
+    fn failed(mut self, status: VideoStatus, kind: VideoErrorKind, message: &str) -> Self {
+        self.video.status = status;
+        self.video.error_kind = Some(kind);
+        self.video.error_message = Some(message.to_owned());
+        if status == VideoStatus::Failed {
+            (self.actions, self.persons) = (Vec::new(), Vec::new());
+            self.video.duration_seconds = None;
+            self.video.start_seconds = None;
+        }
+        self.counted()
+    }
+
+    fn counted(mut self) -> Self {
+        self.video.segments = self.actions.len() as i64;
+        self.video.boxes = self.persons.len() as i64;
+        self
+    }
+
+    fn empty(run: &Provenance, camera: &'static str, day: &'static str, name: &str, seconds: f64) -> Self {
+        let uri = format!("s3://archive/{camera}/{name}");
+        let last_modified: DateTime<Utc> = format!("{day}T23:30:00.25Z").parse().unwrap();
+        let video = VideoRow {
+            video_id: format!("{:016x}{:016x}", hash(&uri, 3), hash(&uri, 5)).into(),
+            uri: uri.into(),
+            etag: "e7a9".to_owned(),
+            size_bytes: 1_000_000,
+            last_modified,
+            status: VideoStatus::Ok,
+            error_kind: None,
+            error_message: None,
+            container: Some("mov,mp4,m4a,3gp,3g2,mj2".to_owned()),
+            codec: Some("h264".to_owned()),
+            width: Some(1920),
+            height: Some(1080),
+            rotation: Some(0),
+            frames_per_second: Some(30.0),
+            start_seconds: Some(1.5),
+            duration_seconds: Some(seconds),
+            frames_decoded: (seconds * 30.0) as i64,
+            segments: 0,
+            boxes: 0,
+            actions_model: run.actions_model.clone(),
+            persons_model: run.persons_model.clone(),
+            fingerprint: run.fingerprint.clone(),
+            run_id: run.run_id.clone().into(),
+            shard: run.shard,
+            indexed_at: "2026-11-20T00:00:00.5Z".parse::<DateTime<Utc>>().unwrap() + day_of(run),
+            decode_seconds: 1.25,
+            inference_seconds: 2.5,
+        };
+        Self { camera, day, video, actions: Vec::new(), persons: Vec::new() }
+    }
+
+    fn partition(&self) -> String {
+        format!("camera={}/dt={}", self.camera, self.day)
+    }
+}
+
+fn score_of(label: usize, score: f32) -> LabelScore {
+    LabelScore { label_id: label as i32, label: LABELS[label].into(), score }
+}
+
+fn person(video: &VideoRow, t: f64, frame: i64, r#box: i32, confidence: f32, segment: Option<i64>) -> PersonRow {
+    // No two rows alike, so that columns take bytes.
+    let place = |n: i64| ((frame * 7919 + i64::from(r#box) * 104_729) * n % 10_007) as f32 / 10.0;
+    PersonRow {
+        video_id: video.video_id.clone(),
+        uri: video.uri.clone(),
+        segment,
+        time_seconds: t,
+        frame,
+        r#box,
+        label: "person".into(),
+        x1: place(1),
+        y1: place(2),
+        x2: place(1) + 80.0,
+        y2: place(2) + 200.0,
+        confidence,
+        actions: None,
+        run_id: video.run_id.clone(),
+    }
+}
+
+fn hash(text: &str, factor: u64) -> u64 {
+    text.bytes().fold(factor, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3 + factor * 2))
+}
+
+fn day_of(run: &Provenance) -> TimeDelta {
+    TimeDelta::days(run.run_id[6..8].parse::<i64>().unwrap())
+}
+
+/// A run of the given day of November, whose models these are.
+pub(crate) fn run(day: u32, actions: Option<&str>, persons: Option<&str>) -> Provenance {
+    Provenance {
+        run_id: format!("202611{day:02}T000000000Z-{day:06x}"),
+        shard: 0,
+        fingerprint: format!("{day:016x}"),
+        actions_model: actions.map(ToOwned::to_owned),
+        persons_model: persons.map(ToOwned::to_owned),
+    }
+}
+
+/// Writes a shard of these videos and publishes it.
+pub(crate) fn write(index: &Path, run: &Provenance, videos: &[Indexed]) {
+    let scratch = tempfile::TempDir::new().unwrap();
+    let mut encoder = ShardEncoder::new(scratch.path(), run.clone());
+    let mut videos: Vec<_> = videos.iter().collect();
+    videos.sort_by_key(|video| (video.partition(), video.video.uri.clone()));
+    for video in videos {
+        let (actions, persons) = (video.actions.clone(), video.persons.clone());
+        encoder.push(&video.partition(), video.video.clone(), actions, persons).unwrap();
+    }
+    for part in encoder.finish().unwrap() {
+        let to = index.join(&part.key);
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(part.path, to).unwrap();
+    }
+}
+
+/// The row that says that a video has gone from the source, as a plan writes it.
+fn write_deleted(index: &Path, run: &Provenance, video: &Indexed) {
+    let gone = Indexed::empty(run, video.camera, video.day, video.video.uri.rsplit('/').next().unwrap(), 0.0);
+    let gone = gone.failed(VideoStatus::Failed, VideoErrorKind::NotFound, "");
+    let batch = VideoRow::to_batch(std::slice::from_ref(&gone.video)).unwrap();
+    let schema = batch.schema();
+    let column = |name: &str| match name {
+        "status" => Arc::new(StringArray::from(vec!["deleted"])) as ArrayRef,
+        "error_kind" | "error_message" => Arc::new(StringArray::from(vec![None::<&str>])),
+        name => batch.column_by_name(name).unwrap().clone(),
+    };
+    let columns = schema.fields().iter().map(|field| column(field.name())).collect();
+    let batch = RecordBatch::try_new(schema.clone(), columns).unwrap();
+    let to = index.join(part_key(Table::Videos, None, &gone.partition(), &run.run_id, 0));
+    let file = std::fs::File::create(to).unwrap();
+    let properties = writer_properties(Table::Videos, run).unwrap();
+    let mut writer = ArrowWriter::try_new(file, schema, Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+/// An index as the first version of the tables was: without the actions of persons. Written once, and kept as a fixture.
+pub(crate) fn write_first_version(index: &Path) {
+    let run = run(1, Some(R50), Some(YOLO));
+    let video = Indexed::new(&run, "cam-9", "2026-10-31", 0, 1);
+    write(index, &run, std::slice::from_ref(&video));
+    let batch = PersonRow::to_batch(&video.persons).unwrap();
+    let names = batch.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
+    let kept: Vec<usize> = (0..names.len()).filter(|i| names[*i] != "actions").collect();
+    let batch = batch.project(&kept).unwrap();
+    let path = index.join(part_key(Table::Persons, Some(YOLO), &video.partition(), &run.run_id, 0));
+    let properties = writer_properties(Table::Persons, &run).unwrap();
+    let mut writer =
+        ArrowWriter::try_new(std::fs::File::create(path).unwrap(), batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+/// The archive as it was indexed, and what of it is current.
+#[derive(Debug)]
+pub(crate) struct Archive {
+    pub(crate) index: PathBuf,
+    /// Every row that a run wrote, but for deletions.
+    pub(crate) all: Vec<Indexed>,
+    /// Of each video that is there: its latest good row, and the latest good rows of either model.
+    pub(crate) current: Vec<Indexed>,
+    /// Runs of a row that says `deleted`.
+    pub(crate) deletions: Vec<Provenance>,
+}
+
+/// Written once for all tests of a binary.
+pub(crate) fn archive() -> &'static Archive {
+    static ARCHIVE: OnceLock<Archive> = OnceLock::new();
+    ARCHIVE.get_or_init(|| {
+        let index = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("index-{}", env!("CARGO_CRATE_NAME")));
+        let _ = std::fs::remove_dir_all(&index);
+        let days = ["2026-11-01", "2026-11-02", "2026-11-03"];
+        let cameras = ["cam-1", "cam-2"];
+        let every = || cameras.iter().flat_map(|c| days.iter().flat_map(move |d| (0..2).map(move |n| (*c, *d, n))));
+
+        // Both models, on everything; one video ends early, one is no video.
+        let first = run(1, Some(R50), Some(YOLO));
+        let mut one: Vec<_> = every().map(|(camera, day, n)| Indexed::new(&first, camera, day, n, 0)).collect();
+        let partial = one[3].clone().failed(VideoStatus::Partial, VideoErrorKind::Corrupt, "ends in a frame");
+        one[3] = partial;
+        one.push(Indexed::new(&first, "cam-1", days[0], 7, 0).failed(
+            VideoStatus::Failed,
+            VideoErrorKind::NotAVideo,
+            "no container format",
+        ));
+        one.push(Indexed::long(&first, "cam-2", days[2]));
+        // Another actions model on one camera; one video fails this time, which hides nothing.
+        let second = run(2, Some(R101), Some(YOLO));
+        let mut two: Vec<_> = days.iter().map(|day| Indexed::new(&second, "cam-1", day, 0, 1)).collect();
+        two[2] = two[2].clone().failed(VideoStatus::Failed, VideoErrorKind::Timeout, "no end in 3600 s");
+        // Persons alone: the actions of that video stay those of the first run.
+        let third = run(3, None, Some(YOLO));
+        let three = vec![Indexed::new(&third, "cam-2", days[0], 0, 5)];
+        for (run, videos) in [(&first, &one), (&second, &two), (&third, &three)] {
+            write(&index, run, videos);
+        }
+        // One video goes, another goes and comes back.
+        let fourth = run(4, None, None);
+        write_deleted(&index, &fourth, &one[7]);
+        write_deleted(&index, &fourth, &one[9]);
+        let fifth = run(5, Some(R50), Some(YOLO));
+        let five = vec![Indexed::new(&fifth, "cam-2", days[1], 1, 2)];
+        assert_eq!(five[0].video.uri, one[9].video.uri);
+        write(&index, &fifth, &five);
+
+        let mut current: Vec<_> = one.iter().filter(|v| v.video.status != VideoStatus::Failed).cloned().collect();
+        current[0] = two[0].clone();
+        current[2] = two[1].clone();
+        current[6].persons.clone_from(&three[0].persons);
+        current[6].video = three[0].video.clone();
+        current[9] = five[0].clone();
+        current.remove(7);
+        let all = [one, two, three, five].concat();
+        Archive { index, all, current, deletions: vec![fourth.clone(), fourth] }
+    })
+}
