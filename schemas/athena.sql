@@ -35,3 +35,13 @@ JOIN (
     WHERE status = 'deleted' OR (status <> 'failed' AND persons_model IS NOT NULL)
     GROUP BY video_id
 ) AS latest ON persons.video_id = latest.video_id AND persons.run_id = latest.run_id;
+
+CREATE OR REPLACE VIEW current_thumbnails AS
+SELECT thumbnails.*
+FROM thumbnails
+JOIN (
+    SELECT video_id, max_by(run_id, indexed_at) AS run_id
+    FROM videos
+    WHERE status <> 'failed'
+    GROUP BY video_id
+) AS latest ON thumbnails.video_id = latest.video_id AND thumbnails.run_id = latest.run_id;
