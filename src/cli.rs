@@ -168,6 +168,7 @@ of a few moments of each video, which the page then shows with the boxes that we
     #[command(after_help = "Examples:
   vidindex query jobs/s3.toml \"SELECT top_label, count(*) FROM current_actions GROUP BY ALL\"
   vidindex query /data/index -f schemas/queries/coverage.sql --format csv
+  vidindex query jobs/s3.toml --like cam-1/a.mp4@75   segments like that of minute 1:15
   vidindex query s3://index/                          DuckDB's shell, with the views in place
 
 Views: videos, actions and persons have the rows of every run, current_videos, current_actions and current_persons those of
@@ -182,6 +183,9 @@ each video's latest good one. Times are in UTC.")]
         /// Read the SQL from a file.
         #[arg(short, long, value_name = "FILE")]
         file: Option<PathBuf>,
+        /// Find the segments that are most like the one that lies here, by their embeddings.
+        #[arg(long, value_name = "VIDEO@SECONDS", conflicts_with_all = ["sql", "file"])]
+        like: Option<query::Moment>,
         /// How results are printed.
         #[arg(long, value_enum, default_value = "table", env = "VIDINDEX_FORMAT")]
         format: query::Format,
@@ -392,8 +396,9 @@ async fn run(cli: Cli) -> Result<u8> {
             }
             Ok(0)
         }
-        Command::Query { place, sql, file, format, set, duckdb } => {
+        Command::Query { place, sql, file, like, format, set, duckdb } => {
             let index = query::Index::named(&place, &set)?;
+            let sql = sql.or(like.map(|moment| moment.likeness_sql()));
             query::run(&index, &query::Query { sql, file, format }, duckdb.as_deref()).await
         }
         Command::Models(command) => command.run(&context).await,

@@ -6,6 +6,7 @@ use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::str::FromStr;
 
 use clap::ValueEnum;
 
@@ -36,6 +37,59 @@ pub(crate) struct Query {
     pub(crate) file: Option<PathBuf>,
     pub(crate) format: Format,
 }
+
+/// A moment of a video, to find others like it: `VIDEO@SECONDS`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Moment {
+    /// Its id, its address, or what that ends with behind a `/`.
+    video: String,
+    seconds: f64,
+}
+
+impl FromStr for Moment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let moment = text.rsplit_once('@').and_then(|(video, seconds)| Some((video, seconds.parse::<f64>().ok()?)));
+        match moment {
+            Some((video, seconds)) if !video.is_empty() && seconds.is_finite() => {
+                Ok(Self { video: video.to_owned(), seconds })
+            }
+            _ => Err("a moment is VIDEO@SECONDS, such as clip-01.mp4@12.5".to_owned()),
+        }
+    }
+}
+
+impl Moment {
+    /// The segments whose embeddings are most like that of the segment that the moment lies in, itself among them.
+    pub(crate) fn likeness_sql(&self) -> String {
+        let (video, seconds) = (quoted(&self.video), self.seconds);
+        let name_end = quoted(&format!("/{}", self.video));
+        let absent = quoted(&format!(
+            "no segment with an embedding lies at {seconds} s of a video {}: [actions] embedding = true of the job writes them",
+            self.video
+        ));
+        format!(
+            "WITH asked AS (
+    SELECT model, embedding
+    FROM current_actions
+    WHERE (video_id = {video} OR uri = {video} OR ends_with(uri, {name_end}))
+        AND start_seconds <= {seconds} AND {seconds} < end_seconds AND embedding IS NOT NULL
+    ORDER BY uri, start_seconds DESC
+    LIMIT 1
+)
+SELECT uri, start_seconds, end_seconds, top_label,
+    round(list_cosine_similarity(embedding, (SELECT first(embedding) FROM asked)), 4) AS likeness
+FROM current_actions
+WHERE embedding IS NOT NULL AND model = (SELECT coalesce(first(model), error({absent})) FROM asked)
+ORDER BY likeness DESC, uri, start_seconds
+LIMIT {LIKE_ROWS};"
+        )
+    }
+}
+
+/// Segments shown that are like another.
+const LIKE_ROWS: usize = 20;
 
 /// An index, and the settings to reach it.
 #[derive(Debug)]

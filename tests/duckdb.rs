@@ -6,7 +6,7 @@ mod support;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use support::{Scratch, run, said, tables, test_video};
+use support::{Scratch, run, said, stderr, tables, test_video, vidindex};
 
 /// Answers of a list of queries over the views, each a list of rows; every value as text.
 fn ask(python: &std::path::Path, index: &std::path::Path, queries: &[&str]) -> Vec<Value> {
@@ -125,6 +125,37 @@ fn segments_are_found_by_the_likeness_of_their_embeddings() {
         wanted.embedding::FLOAT[288]), 3) AS likeness FROM current_actions AS a, wanted ORDER BY likeness DESC, uri LIMIT 2";
     let answers = ask(&python, &scratch.index(), &[nearest, "SELECT DISTINCT len(embedding) FROM actions"]);
     assert_eq!(answers, [json!([["a.mp4", "1", "1.0"], ["twin.mp4", "1", "1.0"]]), json!([["288"]])]);
+}
+
+#[test]
+fn another_model_adds_its_rows_beside_those_of_the_first_and_is_the_current_one() {
+    let Some(python) = support::python() else { return };
+    let scratch = Scratch::new();
+    test_video(&scratch.videos().join("a.mp4"), "160x120", "25", 5.0, &["-pix_fmt", "yuv420p"]);
+    let job = scratch.job(&scratch.small_models());
+    run(&job, &[], 0);
+    let read = |files: Vec<std::path::PathBuf>| {
+        files.into_iter().map(|file| (std::fs::read(&file).unwrap(), file)).collect::<Vec<_>>()
+    };
+    let first = read(tables::files(&scratch.index()));
+    let other = scratch.path("other.onnx");
+    let built = ["models", "build", "slowfast-tiny", "--seed", "7", "--out", other.to_str().unwrap()];
+    assert!(vidindex(built).output().unwrap().status.success());
+    let planned = run(&job, &["--set", &format!("actions.model={}", other.display())], 0);
+    assert!(!stderr(&planned).contains("already indexed"), "a model that has changed takes every video again");
+    let answers = ask(
+        &python,
+        &scratch.index(),
+        &[
+            "SELECT split_part(model, '-', 1), count(*) FROM actions GROUP BY model ORDER BY ALL",
+            "SELECT split_part(model, '-', 1), count(*) FROM current_actions GROUP BY model",
+            "SELECT count(*) = (SELECT count(*) / 2 FROM persons) FROM current_persons",
+        ],
+    );
+    assert_eq!(answers[0], json!([["other", "3"], ["slowfast", "3"]]));
+    assert_eq!(answers[1], json!([["other", "3"]]));
+    assert_eq!(answers[2], json!([["True"]]));
+    assert!(first.iter().all(|(bytes, file)| std::fs::read(file).unwrap() == *bytes), "the first run's files stay");
 }
 
 #[test]

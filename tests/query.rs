@@ -185,3 +185,31 @@ fn moments_are_cut_as_the_page_says() {
     let found = seconds("clips.mp4");
     assert!((found - all).abs() < 0.7 * clips.len() as f64, "{found} s of {all} s");
 }
+
+#[test]
+fn segments_like_a_moment_are_found_by_their_embeddings() {
+    let Some(duckdb) = duckdb() else { return };
+    let scratch = Scratch::new();
+    test_video(&scratch.videos().join("a.mp4"), "160x120", "25", 5.0, &["-pix_fmt", "yuv420p"]);
+    std::fs::copy(scratch.videos().join("a.mp4"), scratch.videos().join("twin.mp4")).unwrap();
+    let other = scratch.videos().join("other.mp4");
+    ffmpeg(&["-f", "lavfi", "-i", "mandelbrot=size=160x120:rate=25", "-t", "5", other.to_str().unwrap()]);
+    let job = scratch.job(&scratch.small_models());
+    support::run(&job, &["--set", "actions.embedding=true"], 0);
+    let found = query(&job, &["--like", "a.mp4@3", "--format", "lines"]);
+    let rows: Vec<Vec<&str>> = found.lines().map(|line| line.split('\t').collect()).collect();
+    assert_eq!(rows.len(), 9, "three segments of three videos: {found}");
+    for (row, name) in rows.iter().zip(["/a.mp4", "/twin.mp4"]) {
+        assert!(row[0].ends_with(name) && row[1].starts_with("2.13") && row[4] == "1.0", "{found}");
+    }
+    assert!(rows[2..].iter().all(|row| row[4].parse::<f64>().unwrap() < 1.0), "{found}");
+    let absent = ask(&job, &duckdb, &["--like", "a.mp4@30"], "");
+    assert_eq!(absent.status.code(), Some(1), "{}", said(&absent));
+    assert!(
+        stderr(&absent).contains("no segment with an embedding lies at 30 s of a video a.mp4"),
+        "{}",
+        stderr(&absent)
+    );
+    let wrong = ask(&job, &duckdb, &["--like", "a.mp4"], "");
+    assert!(wrong.status.code() == Some(2) && stderr(&wrong).contains("VIDEO@SECONDS"), "{}", stderr(&wrong));
+}
