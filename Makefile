@@ -55,7 +55,7 @@ lint: setup ## Check formatting, clippy and the documentation
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
 
-bench: setup ## Measure a run against its floor (--bench memory: peak memory; --bench plan: ten million objects)
+bench: setup ## Measure a run against its floor (--bench memory: peak memory; --bench plan, --bench query: ten million objects, boxes)
 	cargo bench --locked --bench pipeline
 
 clean: ## Delete what was built and the demo's output (not what setup installed)

@@ -1,6 +1,6 @@
 //! `vidindex doctor`: looks at everything that a job needs, and says what mends the rest.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::decode;
 use crate::error::{Error, Result};
@@ -32,7 +32,12 @@ pub(crate) async fn check(onnxruntime: Option<&Path>, job: Option<&Job>) -> bool
         }
         Err(error) => report.fail("ONNX Runtime", error),
     }
-    report.wish("DuckDB", DuckDb::find(None).map(|found| found.to_string()), "`vidindex query` alone needs it");
+    let duckdb = std::env::var_os("VIDINDEX_DUCKDB").map(PathBuf::from);
+    report.wish(
+        "DuckDB",
+        DuckDb::find(duckdb.as_deref()).map(|found| found.to_string()),
+        "`vidindex query` alone needs it",
+    );
     if let Some(job) = job {
         self::job(&mut report, job, runtime.as_ref().ok()).await;
     }

@@ -125,6 +125,17 @@ fn a_bucket_is_asked_with_the_jobs_settings() {
     assert!(told.contains("cannot read S3") && told.contains("pip install duckdb-extension-httpfs=="), "{told}");
 }
 
+#[test]
+fn the_doctor_tells_of_duckdb() {
+    let Some(duckdb) = duckdb() else { return };
+    let told = |duckdb: &Path| stdout(&vidindex(["doctor"]).env("VIDINDEX_DUCKDB", duckdb).output().unwrap());
+    assert!(told(&duckdb).contains(&format!("ok    DuckDB: {} (v", duckdb.display())));
+    let absent = told(Path::new("/nowhere/duckdb"));
+    assert!(
+        absent.contains("none  DuckDB: /nowhere/duckdb cannot be run") && absent.contains("pip install duckdb-cli")
+    );
+}
+
 /// A folder with all that is below it.
 fn upload(bucket: &Bucket, folder: &Path, uri: &str) {
     for file in support::tables::files(folder) {

@@ -41,7 +41,7 @@ fn page(table: Table) -> String {
     let mut page = format!(
         "# {table}\n\n{} Files are sorted by {sorted}. Schema version {SCHEMA_VERSION}, which stands in each file's \
          metadata as `vidindex.schema_version`.\n\n\
-         | column | type | unit | meaning | null | example |\n|---|---|---|---|---|---|\n",
+         | column | type (DuckDB) | unit | meaning | null | example |\n|---|---|---|---|---|---|\n",
         table.description()
     );
     let line = |page: &mut String, column: &Column| {
@@ -52,7 +52,7 @@ fn page(table: Table) -> String {
     };
     table.columns().iter().for_each(|column| line(&mut page, column));
     page.push_str("\nIn the path of each file, as Hive has it, with the columns of the job's `[input] partition` before `dt`:\n\n");
-    page.push_str("| column | type | unit | meaning | null | example |\n|---|---|---|---|---|---|\n");
+    page.push_str("| column | type (DuckDB) | unit | meaning | null | example |\n|---|---|---|---|---|---|\n");
     table.partition_columns().iter().for_each(|column| line(&mut page, column));
     page
 }
