@@ -2,9 +2,8 @@
 //! tables have several row groups.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use chrono::{DateTime, TimeDelta, Utc};
 use parquet::arrow::ArrowWriter;
 use vidindex::error::VideoErrorKind;
@@ -229,25 +228,11 @@ pub(crate) fn write(index: &Path, run: &Provenance, videos: &[Indexed]) {
     }
 }
 
-/// The row that says that a video has gone from the source, as a plan writes it.
-fn write_deleted(index: &Path, run: &Provenance, video: &Indexed) {
-    let gone = Indexed::empty(run, video.camera, video.day, video.video.uri.rsplit('/').next().unwrap(), 0.0);
-    let gone = gone.failed(VideoStatus::Failed, VideoErrorKind::NotFound, "");
-    let batch = VideoRow::to_batch(std::slice::from_ref(&gone.video)).unwrap();
-    let schema = batch.schema();
-    let column = |name: &str| match name {
-        "status" => Arc::new(StringArray::from(vec!["deleted"])) as ArrayRef,
-        "error_kind" | "error_message" => Arc::new(StringArray::from(vec![None::<&str>])),
-        name => batch.column_by_name(name).unwrap().clone(),
-    };
-    let columns = schema.fields().iter().map(|field| column(field.name())).collect();
-    let batch = RecordBatch::try_new(schema.clone(), columns).unwrap();
-    let to = index.join(part_key(Table::Videos, None, &gone.partition(), &run.run_id, 0));
-    let file = std::fs::File::create(to).unwrap();
-    let properties = writer_properties(Table::Videos, run).unwrap();
-    let mut writer = ArrowWriter::try_new(file, schema, Some(properties)).unwrap();
-    writer.write(&batch).unwrap();
-    writer.close().unwrap();
+/// The row that says that a video has gone from the source.
+fn deleted(run: &Provenance, video: &Indexed) -> Indexed {
+    let mut gone = Indexed::empty(run, video.camera, video.day, video.video.uri.rsplit('/').next().unwrap(), 0.0);
+    gone.video.status = VideoStatus::Deleted;
+    gone
 }
 
 /// An index as the first version of the tables was: without the actions of persons. Written once, and kept as a fixture.
@@ -312,8 +297,7 @@ pub(crate) fn archive() -> &'static Archive {
         }
         // One video goes, another goes and comes back.
         let fourth = run(4, None, None);
-        write_deleted(&index, &fourth, &one[7]);
-        write_deleted(&index, &fourth, &one[9]);
+        write(&index, &fourth, &[deleted(&fourth, &one[7]), deleted(&fourth, &one[9])]);
         let fifth = run(5, Some(R50), Some(YOLO));
         let five = vec![Indexed::new(&fifth, "cam-2", days[1], 1, 2)];
         assert_eq!(five[0].video.uri, one[9].video.uri);
