@@ -89,6 +89,13 @@ pub fn writer_properties(table: Table, provenance: &Provenance) -> Result<Writer
             .set_column_compression(ColumnPath::from("jpeg"), Compression::UNCOMPRESSED)
             .set_column_dictionary_enabled(ColumnPath::from("jpeg"), false)
             .set_column_statistics_enabled(ColumnPath::from("jpeg"), EnabledStatistics::None),
+        // Nor for a vector between two others, and hardly a number in one comes twice.
+        Table::Actions => ["scores", "embedding"].into_iter().fold(layout, |layout, name| {
+            let values = ColumnPath::new([name, "list", "element"].map(str::to_owned).to_vec());
+            layout
+                .set_column_dictionary_enabled(values.clone(), false)
+                .set_column_statistics_enabled(values, EnabledStatistics::None)
+        }),
         _ => layout,
     }
     .build())

@@ -230,8 +230,10 @@ pub(crate) fn write(index: &Path, run: &Provenance, videos: &[Indexed]) {
 
 /// The row that says that a video has gone from the source.
 fn deleted(run: &Provenance, video: &Indexed) -> Indexed {
-    let mut gone = Indexed::empty(run, video.camera, video.day, video.video.uri.rsplit('/').next().unwrap(), 0.0);
-    gone.video.status = VideoStatus::Deleted;
+    let gone = Indexed::empty(run, video.camera, video.day, video.video.uri.rsplit('/').next().unwrap(), 0.0);
+    let mut gone = gone.failed(VideoStatus::Deleted, VideoErrorKind::NotFound, "");
+    (gone.video.error_kind, gone.video.error_message) = (None, None);
+    (gone.video.start_seconds, gone.video.duration_seconds) = (None, None);
     gone
 }
 
