@@ -1,23 +1,73 @@
 //! A picture, and the one shape that everything is drawn with.
 
-/// An RGB picture.
-#[derive(Clone)]
-pub(crate) struct Canvas {
-    pub(crate) width: usize,
-    pub(crate) height: usize,
-    pub(crate) rgb: Vec<u8>,
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::Rng as _;
+
+/// An RGB picture, and whose each pixel is.
+pub(super) struct Canvas {
+    pub(super) width: usize,
+    pub(super) height: usize,
+    pub(super) rgb: Vec<u8>,
+    /// The number of the person seen there; 0 is nobody.
+    owners: Vec<u8>,
 }
 
 /// A round-ended bar from one disc to another, all that a figure is made of.
-pub(crate) struct Part {
-    pub(crate) from: [f32; 2],
-    pub(crate) to: [f32; 2],
-    pub(crate) radii: [f32; 2],
-    pub(crate) colour: [u8; 3],
+pub(super) struct Part {
+    pub(super) from: [f32; 2],
+    pub(super) to: [f32; 2],
+    pub(super) radii: [f32; 2],
+    pub(super) colour: [u8; 3],
 }
 
 impl Canvas {
-    pub(crate) fn blend(&mut self, x: usize, y: usize, colour: [u8; 3], opacity: f32) {
+    pub(super) fn new(width: usize, height: usize) -> Self {
+        Self { width, height, rgb: vec![0; width * height * 3], owners: vec![0; width * height] }
+    }
+
+    /// Part of a wider picture, from `left` on, which may lie between two pixels.
+    pub(super) fn view(&self, width: usize, left: f32) -> Self {
+        let mut view = Self::new(width, self.height);
+        let (whole, share) = (left.floor() as usize, left.fract());
+        for (row, own) in view.rgb.chunks_mut(width * 3).zip(self.rgb.chunks(self.width * 3)) {
+            let right = own[((whole + 1) * 3).min(own.len())..].iter().chain(&own[own.len() - 3..]);
+            for ((pixel, left), right) in row.iter_mut().zip(&own[whole * 3..]).zip(right) {
+                *pixel = (f32::from(*left) + share * (f32::from(*right) - f32::from(*left))).round() as u8;
+            }
+        }
+        view
+    }
+
+    /// The box around a person's pixels, and how many they are.
+    pub(super) fn owned(&self, owner: u8) -> (Option<[f32; 4]>, usize) {
+        let (mut left, mut top, mut right, mut bottom) = (usize::MAX, usize::MAX, 0, 0);
+        let mut pixels = 0;
+        for (y, row) in self.owners.chunks(self.width).enumerate() {
+            let mut own = row.iter().enumerate().filter(|(_, by)| **by == owner).map(|(x, _)| x);
+            if let Some(first) = own.next() {
+                let (mut last, mut count) = (first, 1);
+                own.for_each(|x| (last, count) = (x, count + 1));
+                (left, right) = (left.min(first), right.max(last + 1));
+                (top, bottom) = (top.min(y), y + 1);
+                pixels += count;
+            }
+        }
+        ((pixels > 0).then_some([left as f32, top as f32, right as f32, bottom as f32]), pixels)
+    }
+
+    /// What a camera makes of it: so much light, and noise that spreads so far.
+    pub(super) fn expose(&mut self, light: f32, noise: f32, rng: &mut ChaCha8Rng) {
+        /// Spread of a random byte.
+        const BYTE: f32 = 73.9;
+        let mut grain = vec![0; self.width * self.height];
+        rng.fill_bytes(&mut grain);
+        for (pixel, grain) in self.rgb.chunks_mut(3).zip(grain) {
+            let noise = (f32::from(grain) - 127.5) * noise / BYTE;
+            pixel.iter_mut().for_each(|value| *value = (f32::from(*value) * light + noise).round() as u8);
+        }
+    }
+
+    pub(super) fn blend(&mut self, x: usize, y: usize, colour: [u8; 3], opacity: f32) {
         let start = (y * self.width + x) * 3;
         for (own, new) in self.rgb[start..start + 3].iter_mut().zip(colour) {
             *own = (f32::from(*own) + opacity * (f32::from(new) - f32::from(*own))).round() as u8;
@@ -25,7 +75,7 @@ impl Canvas {
     }
 
     /// Darkens an ellipse, most in its middle.
-    pub(crate) fn darken(&mut self, centre: [f32; 2], radii: [f32; 2]) {
+    pub(super) fn darken(&mut self, centre: [f32; 2], radii: [f32; 2]) {
         for y in (centre[1] - radii[1]).max(0.0) as usize..((centre[1] + radii[1]) as usize + 1).min(self.height) {
             for x in
                 (centre[0] - radii[0]).max(0.0) as usize..((centre[0] + radii[0]).max(0.0) as usize + 1).min(self.width)
@@ -36,22 +86,24 @@ impl Canvas {
         }
     }
 
-    /// The same picture turned a quarter against the clock: what a camera held upright stores.
-    pub(crate) fn turned(&self) -> Self {
-        let mut turned = Self { width: self.height, height: self.width, rgb: vec![0; self.rgb.len()] };
-        for y in 0..turned.height {
-            for x in 0..turned.width {
-                let (to, from) = ((y * turned.width + x) * 3, (x * self.width + self.width - 1 - y) * 3);
-                turned.rgb[to..to + 3].copy_from_slice(&self.rgb[from..from + 3]);
+    /// The same picture turned by so many quarters against the clock: what a camera held that way stores.
+    pub(super) fn turned(self, quarters: usize) -> Self {
+        (0..quarters).fold(self, |canvas, _| {
+            let mut turned = Self::new(canvas.height, canvas.width);
+            for y in 0..turned.height {
+                for x in 0..turned.width {
+                    let (to, from) = ((y * turned.width + x) * 3, (x * canvas.width + canvas.width - 1 - y) * 3);
+                    turned.rgb[to..to + 3].copy_from_slice(&canvas.rgb[from..from + 3]);
+                }
             }
-        }
-        turned
+            turned
+        })
     }
 }
 
 impl Part {
-    /// Paints it with soft edges, lit from the upper left as a round thing is.
-    pub(crate) fn draw(&self, canvas: &mut Canvas) {
+    /// Paints it with soft edges, lit from the upper left as a round thing is, and makes the pixels its owner's.
+    pub(super) fn draw(&self, canvas: &mut Canvas, owner: u8) {
         let [x1, y1, x2, y2] = self.bounds();
         let axis = [self.to[0] - self.from[0], self.to[1] - self.from[1]];
         let length = (axis[0] * axis[0] + axis[1] * axis[1]).max(1e-6);
@@ -64,9 +116,20 @@ impl Part {
                 let distance = dx.hypot(dy);
                 let light = 0.95 - 0.16 * (0.5 * dx + 0.6 * dy) / radius - 0.1 * (distance / radius).powi(2);
                 let opacity = (radius - distance + 0.5).clamp(0.0, 1.0);
-                canvas.blend(x, y, shade(self.colour, light), opacity);
+                if opacity > 0.0 {
+                    canvas.blend(x, y, shade(self.colour, light), opacity);
+                }
+                if opacity >= 0.5 {
+                    canvas.owners[y * canvas.width + x] = owner;
+                }
             }
         }
+    }
+
+    /// So many pixels to the right.
+    pub(super) fn shifted(&self, pixels: f32) -> Self {
+        let aside = |[x, y]: [f32; 2]| [x + pixels, y];
+        Self { from: aside(self.from), to: aside(self.to), ..*self }
     }
 
     fn bounds(&self) -> [f32; 4] {
@@ -75,22 +138,11 @@ impl Part {
         [low(0), low(1), high(0), high(1)]
     }
 
-    pub(crate) fn bottom(&self) -> f32 {
+    pub(super) fn bottom(&self) -> f32 {
         self.bounds()[3]
     }
 }
 
-/// The box around all parts, clipped to the canvas, in hundredths of a pixel; none where nothing of it is in view.
-pub(crate) fn extent(parts: &[Part], canvas: &Canvas) -> Option<[f32; 4]> {
-    let all = parts
-        .iter()
-        .map(Part::bounds)
-        .reduce(|a, b| [a[0].min(b[0]), a[1].min(b[1]), a[2].max(b[2]), a[3].max(b[3])])?;
-    let edges = [canvas.width as f32, canvas.height as f32];
-    let clipped: [f32; 4] = std::array::from_fn(|side| (all[side].clamp(0.0, edges[side % 2]) * 100.0).round() / 100.0);
-    (clipped[0] < clipped[2] && clipped[1] < clipped[3]).then_some(clipped)
-}
-
-pub(crate) fn shade(colour: [u8; 3], light: f32) -> [u8; 3] {
+pub(super) fn shade(colour: [u8; 3], light: f32) -> [u8; 3] {
     colour.map(|channel| (f32::from(channel) * light).clamp(0.0, 255.0) as u8)
 }

@@ -1,26 +1,74 @@
 //! Encodes a scene in one of the containers and codecs that archives hold.
 
-use std::error::Error;
 use std::path::Path;
 
 use ffmpeg_next::format::Pixel;
 use ffmpeg_next::software::scaling;
 use ffmpeg_next::{Dictionary, Packet, Rational, codec, encoder, format, frame};
 
-use crate::{FrameTruth, SIZE, Scene};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::Rng as _;
+
+use super::{FrameTruth, Result, Scene};
 
 /// How a clip is stored.
-pub(crate) struct Kind {
-    pub(crate) extension: &'static str,
-    pub(crate) encoder: &'static str,
-    pub(crate) frame_rate: (i32, i32),
-    /// Stored lying on its side, with the matrix that tells a player to turn it upright.
-    pub(crate) rotated: bool,
+pub(super) struct Kind {
+    pub(super) extension: &'static str,
+    encoder: &'static str,
+    size: (usize, usize),
+    frame_rate: (i32, i32),
+    /// Quarter turns clockwise that a player has to make, as a matrix in the file says.
+    quarters: usize,
+    is_variable: bool,
+    pixels: Pixel,
 }
 
+/// Most kinds are like this one.
+const PLAIN: Kind = Kind {
+    extension: "mp4",
+    encoder: "libx264",
+    size: (480, 360),
+    frame_rate: (25, 1),
+    quarters: 0,
+    is_variable: false,
+    pixels: Pixel::YUV420P,
+};
+
+/// The ways a clip is stored; a longer archive repeats them.
+pub(super) const KINDS: [Kind; 12] = [
+    PLAIN,
+    Kind { extension: "webm", encoder: "libvpx-vp9", frame_rate: (30, 1), ..PLAIN },
+    Kind { extension: "mov", frame_rate: (30, 1), quarters: 1, ..PLAIN },
+    Kind { extension: "avi", encoder: "mpeg4", frame_rate: (30_000, 1001), ..PLAIN },
+    Kind { extension: "mkv", encoder: "libx265", size: (640, 360), ..PLAIN },
+    Kind { extension: "mkv", frame_rate: (30, 1), is_variable: true, ..PLAIN },
+    Kind { extension: "ts", encoder: "mpeg2video", frame_rate: (30_000, 1001), ..PLAIN },
+    Kind { extension: "mov", frame_rate: (30, 1), quarters: 3, ..PLAIN },
+    Kind { extension: "webm", encoder: "libvpx", frame_rate: (20, 1), ..PLAIN },
+    Kind { size: (854, 480), frame_rate: (50, 1), ..PLAIN },
+    Kind { extension: "mkv", frame_rate: (24_000, 1001), pixels: Pixel::YUV420P10LE, ..PLAIN },
+    Kind { extension: "mov", size: (640, 360), quarters: 2, ..PLAIN },
+];
+
 impl Kind {
-    pub(crate) fn displayed_size(&self) -> (usize, usize) {
-        if self.rotated { (SIZE.1, SIZE.0) } else { SIZE }
+    pub(super) fn displayed_size(&self) -> (usize, usize) {
+        if self.quarters % 2 == 1 { (self.size.1, self.size.0) } else { self.size }
+    }
+
+    /// When each frame is shown, in milliseconds or frames.
+    fn times(&self, seconds: f32, rng: &mut ChaCha8Rng) -> (Rational, Vec<i64>) {
+        let frame_rate = Rational(self.frame_rate.0, self.frame_rate.1);
+        if !self.is_variable {
+            let frames = (seconds * frame_rate.0 as f32 / frame_rate.1 as f32).round() as i64;
+            return (frame_rate.invert(), (0..frames).collect());
+        }
+        let mut times = vec![0];
+        while let Some(&last) = times.last()
+            && last < (seconds * 1000.0) as i64 - 60
+        {
+            times.push(last + [33, 33, 34, 42, 50][rng.next_u32() as usize % 5]);
+        }
+        (Rational(1, 1000), times)
     }
 
     /// One thread and no random identifiers, so that the same scene gives the same bytes.
@@ -29,11 +77,11 @@ impl Kind {
         options.set("threads", "1");
         options.set("flags", "+bitexact");
         for (name, value) in match self.encoder {
-            "libx264" => &[("preset", "veryfast"), ("crf", "23"), ("g", "50")][..],
+            "libx264" => &[("preset", "veryfast"), ("crf", "25"), ("g", "50")][..],
             "libx265" => {
                 &[("preset", "superfast"), ("crf", "24"), ("x265-params", "pools=1:frame-threads=1:log-level=error")]
             }
-            "libvpx-vp9" => &[("deadline", "realtime"), ("cpu-used", "8"), ("b", "800k")],
+            "libvpx-vp9" | "libvpx" => &[("deadline", "realtime"), ("cpu-used", "8"), ("b", "800k")],
             _ => &[("b", "1500k"), ("bf", "1")],
         } {
             options.set(name, value);
@@ -43,8 +91,9 @@ impl Kind {
 }
 
 /// Draws every frame of the scene into the file; the truth of each frame comes back.
-pub(crate) fn encode(file: &Path, kind: &Kind, scene: &Scene) -> Result<Vec<FrameTruth>, Box<dyn Error>> {
-    let (width, height) = (SIZE.0 as u32, SIZE.1 as u32);
+pub(super) fn encode(file: &Path, kind: &Kind, scene: &Scene, rng: &mut ChaCha8Rng) -> Result<Vec<FrameTruth>> {
+    let (width, height) = (kind.size.0 as u32, kind.size.1 as u32);
+    let (time_base, times) = kind.times(scene.seconds(), rng);
     let frame_rate = Rational(kind.frame_rate.0, kind.frame_rate.1);
     let chosen =
         encoder::find_by_name(kind.encoder).ok_or_else(|| format!("FFmpeg lacks the encoder {}", kind.encoder))?;
@@ -52,53 +101,55 @@ pub(crate) fn encode(file: &Path, kind: &Kind, scene: &Scene) -> Result<Vec<Fram
     let mut context = codec::context::Context::new_with_codec(chosen).encoder().video()?;
     context.set_width(width);
     context.set_height(height);
-    context.set_format(Pixel::YUV420P);
+    context.set_format(kind.pixels);
     context.set_frame_rate(Some(frame_rate));
-    context.set_time_base(frame_rate.invert());
+    context.set_time_base(time_base);
     if output.format().flags().contains(format::Flags::GLOBAL_HEADER) {
         context.set_flags(codec::Flags::GLOBAL_HEADER);
     }
     let mut encoder = context.open_with(kind.options())?;
     let mut stream = output.add_stream(chosen)?;
     stream.set_parameters(&encoder);
-    stream.set_time_base(frame_rate.invert());
+    stream.set_time_base(time_base);
     stream.set_avg_frame_rate(frame_rate);
     let mut header = Dictionary::new();
     header.set("fflags", "+bitexact");
     output.write_header_with(header)?;
 
     let mut scaler =
-        scaling::Context::get(Pixel::RGB24, width, height, Pixel::YUV420P, width, height, scaling::Flags::BILINEAR)?;
+        scaling::Context::get(Pixel::RGB24, width, height, kind.pixels, width, height, scaling::Flags::BILINEAR)?;
     let mut drawn = frame::Video::new(Pixel::RGB24, width, height);
     let mut truth = Vec::new();
-    let frames = (scene.seconds() * kind.frame_rate.0 as f32 / kind.frame_rate.1 as f32).round() as i64;
-    for number in 0..frames {
-        let time_seconds = number as f64 * f64::from(kind.frame_rate.1) / f64::from(kind.frame_rate.0);
+    for time in times {
+        let time_seconds = time as f64 * f64::from(time_base);
         let (canvas, persons) = scene.draw(time_seconds as f32);
-        let canvas = if kind.rotated { canvas.turned() } else { canvas };
+        let canvas = canvas.turned(kind.quarters);
         let stride = drawn.stride(0);
         for (row, pixels) in drawn.data_mut(0).chunks_mut(stride).zip(canvas.rgb.chunks(canvas.width * 3)) {
             row[..pixels.len()].copy_from_slice(pixels);
         }
         let mut converted = frame::Video::empty();
         scaler.run(&drawn, &mut converted)?;
-        converted.set_pts(Some(number));
+        converted.set_pts(Some(time));
         encoder.send_frame(&converted)?;
         write_packets(&mut encoder, &mut output)?;
-        truth.push(FrameTruth { time_seconds, persons });
+        truth.push(FrameTruth { time_seconds, ..persons });
     }
     encoder.send_eof()?;
     write_packets(&mut encoder, &mut output)?;
     output.write_trailer()?;
     drop(output);
-    if kind.rotated {
-        mark_rotated(file)?;
+    if kind.quarters > 0 {
+        mark_rotated(file, kind)?;
     }
     Ok(truth)
 }
 
 /// Moves what the encoder has ready into the file.
-fn write_packets(encoder: &mut encoder::Video, output: &mut format::context::Output) -> Result<(), ffmpeg_next::Error> {
+fn write_packets(
+    encoder: &mut encoder::Video,
+    output: &mut format::context::Output,
+) -> std::result::Result<(), ffmpeg_next::Error> {
     let time_base = output.stream(0).ok_or(ffmpeg_next::Error::StreamNotFound)?.time_base();
     let mut packet = Packet::empty();
     while encoder.receive_packet(&mut packet).is_ok() {
@@ -110,14 +161,20 @@ fn write_packets(encoder: &mut encoder::Video, output: &mut format::context::Out
     Ok(())
 }
 
-/// Writes "turn a quarter clockwise to display" into a QuickTime file's track header. By hand, since the muxer's
+/// Writes "turn so many quarters clockwise to display" into a QuickTime file's track header. By hand, since the muxer's
 /// interface for it has another name in each FFmpeg.
-fn mark_rotated(file: &Path) -> Result<(), Box<dyn Error>> {
+fn mark_rotated(file: &Path, kind: &Kind) -> Result<()> {
     let mut bytes = std::fs::read(file)?;
     // The track header comes after the pictures; its matrix is nine big-endian words, 40 bytes after its name.
     let matrix = bytes.windows(4).rposition(|name| name == b"tkhd").ok_or("no track header")? + 44;
     let one = 1 << 16;
-    for (index, word) in [0, one, 0, -one, 0, 0, SIZE.1 as i32 * one, 0, 1 << 30].into_iter().enumerate() {
+    let (width, height) = (kind.size.0 as i32 * one, kind.size.1 as i32 * one);
+    let words = match kind.quarters {
+        1 => [0, one, 0, -one, 0, 0, height, 0],
+        2 => [-one, 0, 0, 0, -one, 0, width, height],
+        _ => [0, -one, 0, one, 0, 0, 0, width],
+    };
+    for (index, word) in words.into_iter().chain([1 << 30]).enumerate() {
         bytes[matrix + 4 * index..][..4].copy_from_slice(&word.to_be_bytes());
     }
     std::fs::write(file, bytes)?;

@@ -1,0 +1,33 @@
+//! The example `scenes`: an archive of drawn clips, for the demo, for tests, and to train the demo's models.
+
+#[path = "../scenes.rs"]
+mod scenes;
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// Draws scenes of moving people and encodes them as video clips; `truth.json` beside them says what happens when, and
+/// where the people are.
+#[derive(Parser)]
+struct Arguments {
+    /// Another seed, other scenes.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many clips.
+    #[arg(long, default_value_t = 24)]
+    clips: usize,
+    /// The folder to write to.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+    let arguments = Arguments::parse();
+    let videos = scenes::write(&arguments.out, arguments.seed, arguments.clips)?;
+    for video in &videos {
+        println!("{video}");
+    }
+    Ok(())
+}

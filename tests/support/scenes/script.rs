@@ -1,0 +1,141 @@
+//! What happens in a scene, and when: one action after the other, each possible where the one before ends.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::Rng as _;
+use serde::Serialize;
+
+use super::between;
+
+/// What people do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Action {
+    Stand,
+    WalkLeft,
+    WalkRight,
+    Wave,
+    Clap,
+    Jump,
+    SitDown,
+    Sit,
+    StandUp,
+    Fall,
+    Lie,
+}
+
+/// What is done during `[start_seconds, end_seconds)`.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Act {
+    pub(crate) label: Action,
+    pub(crate) start_seconds: f32,
+    pub(crate) end_seconds: f32,
+}
+
+/// Shortest clip.
+const SECONDS: f32 = 8.0;
+
+impl Action {
+    /// As a model's label.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Stand => "stand",
+            Self::WalkLeft => "walk_left",
+            Self::WalkRight => "walk_right",
+            Self::Wave => "wave",
+            Self::Clap => "clap",
+            Self::Jump => "jump",
+            Self::SitDown => "sit_down",
+            Self::Sit => "sit",
+            Self::StandUp => "stand_up",
+            Self::Fall => "fall",
+            Self::Lie => "lie",
+        }
+    }
+
+    /// -1 to the left, 1 to the right, 0 on the spot.
+    pub(crate) fn heading(self) -> f32 {
+        match self {
+            Self::WalkLeft => -1.0,
+            Self::WalkRight => 1.0,
+            _ => 0.0,
+        }
+    }
+
+    /// What may come next.
+    fn followers(self) -> &'static [Self] {
+        match self {
+            Self::SitDown => &[Self::Sit],
+            Self::Sit => &[Self::StandUp],
+            Self::Fall => &[Self::Lie],
+            Self::Lie => &[],
+            _ => &UPRIGHT,
+        }
+    }
+
+    /// Shortest and longest time it takes.
+    fn seconds(self) -> (f32, f32) {
+        match self {
+            Self::SitDown | Self::StandUp | Self::Fall => (1.1, 1.5),
+            Self::WalkLeft | Self::WalkRight => (1.7, 2.5),
+            Self::Stand | Self::Sit | Self::Lie => (1.5, 2.3),
+            Self::Wave | Self::Clap | Self::Jump => (2.0, 3.0),
+        }
+    }
+}
+
+/// What can be begun by those who stand.
+const UPRIGHT: [Action; 8] = [
+    Action::WalkLeft,
+    Action::Wave,
+    Action::SitDown,
+    Action::Jump,
+    Action::WalkRight,
+    Action::Clap,
+    Action::Fall,
+    Action::Stand,
+];
+
+/// The script of the `number`th clip, and where on its way the leader starts: pixels from the middle, of which it may
+/// come no farther away than `room`. Each action but a fall comes first
+/// equally often, and every third clip ends with a fall.
+pub(super) fn script(rng: &mut ChaCha8Rng, number: usize, room: f32, speed: f32) -> (Vec<Act>, f32) {
+    // Who falls stays down: that may come second.
+    let begins: Vec<Action> = UPRIGHT.into_iter().filter(|&action| action != Action::Fall).collect();
+    let mut label = begins[number % begins.len()];
+    let start = if label.heading() == 0.0 { between(rng, -0.5, 0.5) * room } else { -label.heading() * room };
+    let (mut place, mut time) = (start, 0.0);
+    let mut acts: Vec<Act> = Vec::new();
+    loop {
+        let (shortest, longest) = label.seconds();
+        // Times in tenths of a second.
+        let mut seconds = (between(rng, shortest, longest) * 10.0).round() / 10.0;
+        if label.heading() != 0.0 {
+            let left = room - place * label.heading();
+            seconds = seconds.min((left / speed * 10.0).floor() / 10.0).max(1.3);
+            place += label.heading() * speed * seconds;
+        }
+        let end = ((time + seconds) * 10.0_f32).round() / 10.0;
+        acts.push(Act { label, start_seconds: time, end_seconds: end });
+        time = end;
+        let mut choices: Vec<Action> = label
+            .followers()
+            .iter()
+            .copied()
+            .filter(|&next| next != label && (next.heading() == 0.0 || room - place * next.heading() >= 1.3 * speed))
+            // A fall is the end: not too early.
+            .filter(|&next| next != Action::Fall || time > SECONDS - 4.0)
+            .collect();
+        if number % 3 == 0 && choices.contains(&Action::Fall) {
+            choices = vec![Action::Fall];
+        }
+        let rare = |action: &Action| acts.iter().filter(|act| act.label == *action).count();
+        let Some(fewest) = choices.iter().map(rare).min() else { break };
+        let is_posture_done = !matches!(label, Action::SitDown | Action::Fall);
+        if time >= SECONDS && is_posture_done {
+            break;
+        }
+        let choices: Vec<Action> = choices.into_iter().filter(|action| rare(action) == fewest).collect();
+        label = choices[rng.next_u32() as usize % choices.len()];
+    }
+    (acts, start)
+}
