@@ -20,7 +20,7 @@ use crate::store::{self, Store};
 use crate::telemetry::{LogFormat, MetricsFile, Progress, Shown};
 use crate::work::models::JobModels;
 use crate::work::{Done, Task, Worker};
-use crate::{decode, doctor, plan, prune, query, report, seal, status, telemetry};
+use crate::{compact, decode, doctor, plan, prune, query, report, seal, status, telemetry};
 
 /// Turns a video archive into tables: which action happens in which segment, and where the people are.
 #[derive(Debug, Parser)]
@@ -210,6 +210,20 @@ day ago are left alone.")]
         #[arg(long)]
         yes: bool,
     },
+    /// Merge the small files of finished runs into large ones.
+    #[command(after_help = "Examples:
+  vidindex compact jobs/s3.toml --dry-run             what would be merged
+  vidindex compact jobs/s3.toml
+
+The current views show the same rows before, meanwhile and after. Nothing is removed: the files that were merged are in use
+no more, and `vidindex prune` removes them. Runs that were not sealed whole a day ago are left alone.")]
+    Compact {
+        #[command(flatten)]
+        job: JobArgs,
+        /// Only print what would be merged.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// List, download, write and look at models.
     #[command(subcommand)]
     Models(models::Command),
@@ -393,6 +407,21 @@ async fn run(cli: Cli) -> Result<u8> {
                 (false, true) => prunable.remove(&*output).await?,
                 (false, false) => eprintln!("nothing is removed without --yes"),
                 (true, _) => {}
+            }
+            Ok(0)
+        }
+        Command::Compact { job, dry_run } => {
+            let job = job.load()?;
+            let output = store::open(&job.output.uri, &job.store).await?;
+            if !dry_run {
+                compact::catch_up(&*output).await?;
+            }
+            let compaction = compact::find(&*output, chrono::Utc::now(), compact::TARGET_BYTES).await?;
+            if dry_run || compaction.is_empty() {
+                println!("{compaction}");
+            } else {
+                println!("{}", compaction.run(&output, &job).await?);
+                eprintln!("nothing is removed: `vidindex prune` shows the files that are in use no more");
             }
             Ok(0)
         }

@@ -28,6 +28,8 @@
 //! 7. Only `store/` (and the engine of AWS Batch) names AWS, only `decode/` names FFmpeg, only `infer/` names ONNX Runtime.
 
 pub mod cli;
+pub mod compact;
+mod current;
 pub mod decode;
 mod doctor;
 mod engine;

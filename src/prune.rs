@@ -1,36 +1,24 @@
 //! Pruning: what no `current_*` view of the tables uses, and what is left of runs that have nothing in them any more.
 //!
-//! A view goes by the rows of `videos` (`schemas/duckdb.sql`): of each video the latest row that did not fail, the latest
-//! such with actions, and the latest such with persons; a row that says that the video was deleted ends all three. A file
-//! goes when no row of it is one of these (of thumbnails, when it is beside no row of the first kind). Runs that are not
-//! sealed whole, or were within a day, are left alone; files that vidindex did not name are too.
+//! A file goes when no row of it is in use (`current.rs`; of thumbnails, when it is beside no latest good row). Runs that
+//! are not sealed whole, or were within a day, are left alone; files that vidindex did not name are too.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 
-use arrow::array::{Array, RecordBatch};
 use bytesize::ByteSize;
-use chrono::{DateTime, TimeDelta, Utc};
-use futures::{StreamExt, TryStreamExt};
+use chrono::{DateTime, Utc};
+use futures::TryStreamExt;
 
-use crate::error::{Error, Result};
-use crate::plan::manifest::{self, RUNS_PREFIX};
+use crate::current::{self, Rows, Tables, place};
+use crate::error::Result;
+use crate::plan::manifest::RUNS_PREFIX;
 use crate::plan::{RunId, counted};
-use crate::seal;
 use crate::store::{ObjectMeta, Store};
-use crate::tables::read::{read_videos, text_column, time_column, value};
-use crate::tables::{Table, VideoStatus};
-
-/// Runs that were sealed since may be at work in ways that the store does not show.
-const LEFT_ALONE: TimeDelta = TimeDelta::days(1);
-
-/// Summaries read at the same time.
-const READS_MAX: usize = 16;
+use crate::tables::Table;
 
 /// Runs named where they are told.
 const SHOWN_MAX: usize = 10;
-
-const COLUMNS: [&str; 5] = ["video_id", "status", "indexed_at", "actions_model", "persons_model"];
 
 /// What can go. Nothing is removed before [`Prunable::remove`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,32 +36,25 @@ pub struct Prunable {
 /// # Errors
 /// The output refused, or its `videos` table cannot be read.
 pub async fn find(output: &dyn Store, now: DateTime<Utc>) -> Result<Prunable> {
-    let settled = settled_runs(output, now).await?;
-    let mut rows = Rows::default();
-    let hint = "nothing was removed: move the file away, or mend it";
-    read_videos(output, COLUMNS, hint, |file, batch| rows.add(file, batch)).await?;
-    let files = rows.used();
+    let settled = current::settled_runs(output, now).await?;
+    let rows = Rows::read(output, current::COLUMNS, "nothing was removed: move the file away, or mend it").await?;
+    let mut used = vec![Tables::default(); rows.files.len()];
+    rows.rows.iter().for_each(|row| used[row.file as usize].add(row.used));
 
-    // A file of another table holds the rows of the videos whose own lie in the file of the same place.
-    let mut beside: HashMap<String, Vec<(Table, ObjectMeta)>> = HashMap::new();
+    let mut beside = current::files_beside(output).await?;
     let mut files_of_run: BTreeMap<RunId, u64> = BTreeMap::new();
-    for table in [Table::Actions, Table::Persons, Table::Thumbnails] {
-        let mut objects = output.list(&format!("{table}/"));
-        while let Some(object) = objects.try_next().await? {
-            if let Some((place, run)) = place(table, &object.key) {
-                *files_of_run.entry(run).or_default() += 1;
-                beside.entry(place.to_owned()).or_default().push((table, object));
-            }
-        }
+    for (place, files) in &beside {
+        let Some(run) = current::run_of(place) else { continue };
+        *files_of_run.entry(run).or_default() += files.len() as u64;
     }
     let mut going = Vec::new();
-    for (object, used) in files {
+    for (object, used) in rows.files.into_iter().map(|file| file.object).zip(used) {
         let Some((place, run)) = place(Table::Videos, &object.key) else { continue };
         *files_of_run.entry(run.clone()).or_default() += 1;
         if !settled.contains(&run) {
             continue;
         }
-        let unused = |table: &Table| !used.contains(table);
+        let unused = |table: &Table| !used.contains(*table);
         let others = beside.remove(place).unwrap_or_default();
         let mut files: Vec<_> = others.into_iter().filter(|(table, _)| unused(table)).collect();
         if unused(&Table::Videos) {
@@ -149,118 +130,13 @@ impl fmt::Display for Prunable {
     }
 }
 
-/// The runs that are sealed whole, and were so a day ago.
-async fn settled_runs(output: &dyn Store, now: DateTime<Utc>) -> Result<BTreeSet<RunId>> {
-    let runs = futures::stream::iter(manifest::runs(output).await?);
-    let settled = runs.map(async |run| {
-        let summary = seal::read_summary(output, run.as_str()).await?;
-        let settled = summary.is_some_and(|summary| summary.is_complete() && now - summary.sealed_at > LEFT_ALONE);
-        Ok::<_, Error>(settled.then_some(run))
-    });
-    settled.buffered(READS_MAX).try_filter_map(async |run| Ok(run)).try_collect().await
-}
-
-/// Of a table's file, what it shares with those of the other tables that hold the same videos (partition, run and shard),
-/// and its run. None for what vidindex did not name.
-fn place(table: Table, key: &str) -> Option<(&str, RunId)> {
-    let place = key.strip_prefix(table.directory())?.strip_prefix('/')?;
-    let place = if table.has_model() { place.strip_prefix("model=")?.split_once('/')?.1 } else { place };
-    let name = place.rsplit('/').next()?.strip_prefix("part-")?.strip_suffix(".parquet")?;
-    let (run, shard) = name.rsplit_once('-')?;
-    shard.parse::<u32>().ok()?;
-    Some((place, run.parse().ok()?))
-}
-
-/// The rows of `videos`, 32 bytes each.
-#[derive(Debug, Default)]
-struct Rows {
-    rows: Vec<Row>,
-    files: Vec<ObjectMeta>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Row {
-    video_id: u128,
-    /// Microseconds of the Unix epoch.
-    indexed_at: i64,
-    /// Position in `files`.
-    file: u32,
-    /// Did not fail.
-    good: bool,
-    actions: bool,
-    persons: bool,
-    deleted: bool,
-}
-
-impl Rows {
-    fn add(&mut self, file: &ObjectMeta, batch: &RecordBatch) -> Result<(), String> {
-        if self.files.last() != Some(file) {
-            self.files.push(file.clone());
-        }
-        let file = u32::try_from(self.files.len() - 1).map_err(|error| error.to_string())?;
-        let (ids, statuses) = (text_column(batch, "video_id")?, text_column(batch, "status")?);
-        let times = time_column(batch, "indexed_at")?;
-        let (actions, persons) = (text_column(batch, "actions_model")?, text_column(batch, "persons_model")?);
-        for row in 0..batch.num_rows() {
-            let id = value(&ids, row);
-            let status = value(&statuses, row);
-            let (good, deleted) = (status != VideoStatus::Failed.as_str(), status == VideoStatus::Deleted.as_str());
-            self.rows.push(Row {
-                video_id: u128::from_str_radix(id, 16).map_err(|error| format!("the video id {id:?}: {error}"))?,
-                indexed_at: if times.is_null(row) { i64::MIN } else { times.value(row) },
-                file,
-                good,
-                actions: good && (deleted || actions.is_valid(row)),
-                persons: good && (deleted || persons.is_valid(row)),
-                deleted,
-            });
-        }
-        Ok(())
-    }
-
-    /// Each file, and the tables whose current rows are those of its videos.
-    fn used(mut self) -> Vec<(ObjectMeta, BTreeSet<Table>)> {
-        self.rows.sort_unstable_by_key(|row| row.video_id);
-        let mut files: Vec<_> = self.files.into_iter().map(|file| (file, BTreeSet::new())).collect();
-        for video in self.rows.chunk_by(|a, b| a.video_id == b.video_id) {
-            let latest = |of: fn(&Row) -> bool| video.iter().filter(|row| of(row)).map(|row| row.indexed_at).max();
-            let good = latest(|row| row.good);
-            let (actions, persons) = (latest(|row| row.actions), latest(|row| row.persons));
-            for row in video {
-                let at = Some(row.indexed_at);
-                let used = &mut files[row.file as usize].1;
-                if row.deleted {
-                    // It outlives what it hides, which goes first.
-                    if [good, actions, persons].contains(&at) && video.len() > 1 {
-                        used.insert(Table::Videos);
-                    }
-                    continue;
-                }
-                // A later failure counts too: by it a plan knows not to try again.
-                if if row.good { at == good } else { at >= good } {
-                    used.insert(Table::Videos);
-                }
-                if row.good && at == good {
-                    used.insert(Table::Thumbnails);
-                }
-                if row.actions && at == actions {
-                    used.extend([Table::Videos, Table::Actions]);
-                }
-                if row.persons && at == persons {
-                    used.extend([Table::Videos, Table::Persons]);
-                }
-            }
-        }
-        files
-    }
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::collections::BTreeSet;
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, StringArray, TimestampMicrosecondArray};
+    use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
     use futures::executor::block_on;
     use parquet::arrow::ArrowWriter;
     use proptest::prelude::*;
@@ -268,7 +144,7 @@ mod tests {
     use super::*;
     use crate::plan::manifest::job_key;
     use crate::plan::testing::MemoryStore;
-    use crate::seal::RunSummary;
+    use crate::seal::{self, RunSummary};
     use crate::tables::part_key;
 
     const NOW: &str = "2026-11-23T00:00:00Z";
@@ -308,6 +184,7 @@ mod tests {
                 ("indexed_at", Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC"))),
                 ("actions_model", Arc::new(model(|row| row.actions))),
                 ("persons_model", Arc::new(model(|row| row.persons))),
+                ("fingerprint", Arc::new(StringArray::from_iter_values(rows.iter().map(|_| "f")))),
             ])
             .unwrap();
             let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
@@ -334,7 +211,9 @@ mod tests {
             sealed_at: format!("2026-11-{:02}T00:00:00Z", n + 1).parse().unwrap(),
         };
         put(&seal::summary_key(&run), serde_json::to_vec(&summary).unwrap());
-        put(&job_key(&run.parse().unwrap()), b"{}".to_vec());
+        if whole {
+            put(&job_key(&run.parse().unwrap()), b"{}".to_vec());
+        }
     }
 
     fn row(video: u32) -> Indexing {

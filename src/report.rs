@@ -69,17 +69,20 @@ pub async fn page(output: &dyn Store, run: &RunId) -> Result<String> {
     page::render(&record, &committed, &contents)
 }
 
-/// The newest run of the output whose plan is whole; none where it has none.
+/// The newest run of the output whose plan is whole: one that indexed, where there is one. None where it has none.
 ///
 /// # Errors
 /// The output refused.
 pub async fn newest(output: &dyn Store) -> Result<Option<RunId>> {
+    let mut merging = None;
     for run in manifest::runs(output).await?.into_iter().rev() {
-        if manifest::find_record(output, &run).await?.is_some() {
-            return Ok(Some(run));
+        match manifest::find_record(output, &run).await? {
+            Some(record) if record.merges_files() => merging = merging.or(Some(run)),
+            Some(_) => return Ok(Some(run)),
+            None => {}
         }
     }
-    Ok(None)
+    Ok(merging)
 }
 
 async fn committed(output: &dyn Store, record: &RunRecord) -> Result<Committed> {

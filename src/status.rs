@@ -52,6 +52,8 @@ pub struct RunStatus {
     pub run_id: RunId,
     /// In one word.
     pub state: State,
+    /// Whether it merges files (`compact`) and indexes nothing.
+    pub merges_files: bool,
     /// When it was planned.
     pub planned_at: DateTime<Utc>,
     /// The moment.
@@ -138,6 +140,7 @@ pub async fn of_run(output: &dyn Store, run: &RunId) -> Result<RunStatus> {
     };
     let left = record.videos.saturating_sub(totals.videos()) as f64;
     Ok(RunStatus {
+        merges_files: record.merges_files(),
         run_id: record.run_id,
         state,
         planned_at: record.created_at,
@@ -241,7 +244,8 @@ impl RunStatus {
     pub fn line(&self) -> String {
         let (run, done, shards) = (&self.run_id, self.shards_committed, self.shards);
         let counts = counts(self.totals.by_status());
-        format!("{run}  {:<9}  {done:>5} of {shards:<5} shards  {counts} of {} videos", self.state, self.videos)
+        let merged = if self.merges_files { ", merged" } else { "" };
+        format!("{run}  {:<9}  {done:>5} of {shards:<5} shards  {counts} of {} videos{merged}", self.state, self.videos)
     }
 }
 
@@ -260,7 +264,8 @@ impl fmt::Display for State {
 impl fmt::Display for RunStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ago = human(seconds_between(self.planned_at, self.at));
-        writeln!(f, "run      {}: {}, planned {ago} ago", self.run_id, self.state)?;
+        let what = if self.merges_files { "merges files, " } else { "" };
+        writeln!(f, "run      {}: {what}{}, planned {ago} ago", self.run_id, self.state)?;
         let count = |kind| self.attempts.iter().filter(|attempt| attempt.kind == kind).count();
         let at_work = count(AttemptKind::AtWork) + count(AttemptKind::Long);
         write!(f, "shards   {} of {} committed, {at_work} at work", self.shards_committed, self.shards)?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use serde::{Deserialize, Serialize};
 
 pub use super::table::PlanFile;
@@ -14,6 +14,9 @@ use crate::store::{PutNew, Store, StoreErrorKind};
 
 /// Where every run's state lies in the output.
 pub const RUNS_PREFIX: &str = "_vidindex/runs/";
+
+/// In place of a job's, of runs that merge files (`compact`).
+pub(crate) const MERGES_FILES: &str = "compact";
 
 /// Runs that an error about an absent one names.
 const NEWEST_SHOWN: usize = 3;
@@ -37,7 +40,7 @@ pub struct RunRecord {
     pub created_at: DateTime<Utc>,
     /// Of vidindex, as planned it.
     pub version: String,
-    /// See [`Job::fingerprint`].
+    /// See [`Job::fingerprint`]; see [`Self::merging`] too.
     pub fingerprint: String,
     /// Of the job's `[actions]`, where it has them.
     pub actions_model: Option<ModelRef>,
@@ -51,6 +54,30 @@ pub struct RunRecord {
     pub bytes: u64,
     /// The job as resolved when it was planned: workers go by this, not by the file.
     pub job: Job,
+}
+
+impl RunRecord {
+    /// Of a run that merges the rows of these many videos, `bytes` of files, and has no plan.
+    pub(crate) fn merging(job: &Job, shards: u32, videos: u64, bytes: u64) -> Self {
+        let created_at = Utc::now().trunc_subsecs(6);
+        Self {
+            run_id: RunId::new(created_at),
+            created_at,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            fingerprint: MERGES_FILES.to_owned(),
+            actions_model: None,
+            persons_model: None,
+            shards,
+            videos,
+            bytes,
+            job: job.clone(),
+        }
+    }
+
+    /// Whether the run copies what other runs indexed.
+    pub fn merges_files(&self) -> bool {
+        self.fingerprint == MERGES_FILES
+    }
 }
 
 /// Every run of the output, oldest first, those too that are still being written. What lies in them is not listed.
@@ -93,6 +120,10 @@ pub async fn read_record(output: &dyn Store, run: &RunId) -> Result<RunRecord> {
 /// As [`read_record`].
 pub async fn read(output: &dyn Store, run: &RunId) -> Result<(RunRecord, PlanFile)> {
     let record = read_record(output, run).await?;
+    if record.merges_files() {
+        return Err(Error::usage(format!("{run} is a run of `vidindex compact`: there is nothing to index"))
+            .with_hint("`vidindex compact JOB.toml` goes on where one was cut off"));
+    }
     let file = PlanFile::open(output, plan_key(run), record.shards).await?;
     Ok((record, file))
 }
@@ -108,9 +139,6 @@ pub async fn read_shard(output: &dyn Store, run: &RunId, index: u32) -> Result<S
 /// Writes `plan.parquet` from `table`, a file of this machine's, then `job.json`: a run whose record is there has its
 /// whole plan.
 pub(super) async fn write(output: &dyn Store, record: &RunRecord, table: &Path) -> Result<()> {
-    let text = serde_json::to_vec_pretty(record)
-        .map_err(|error| Error::failed(format!("cannot encode the run's record: {error}")))?;
-    let key = job_key(&record.run_id);
     // Asked before the plan of another run is replaced; that two of one name come in the same moment, nobody sees.
     let there = match find_record(output, &record.run_id).await {
         // A directory comes into being with its first file.
@@ -119,9 +147,17 @@ pub(super) async fn write(output: &dyn Store, record: &RunRecord, table: &Path) 
     };
     match there {
         Some(there) if there == *record => return Ok(()),
-        Some(_) => return Err(taken(output, &key)),
+        Some(_) => return Err(taken(output, &job_key(&record.run_id))),
         None => output.put_file(&plan_key(&record.run_id), table).await?,
     }
+    write_record(output, record).await
+}
+
+/// Writes `job.json`, by which a run comes into being.
+pub(crate) async fn write_record(output: &dyn Store, record: &RunRecord) -> Result<()> {
+    let text = serde_json::to_vec_pretty(record)
+        .map_err(|error| Error::failed(format!("cannot encode the run's record: {error}")))?;
+    let key = job_key(&record.run_id);
     // A put whose answer was lost is made again, and then meets itself.
     match output.put_new(&key, Bytes::from(text.clone())).await? {
         PutNew::Exists if output.get(&key).await? != text => Err(taken(output, &key)),

@@ -44,8 +44,8 @@ pub(crate) fn is_record(key: &str) -> bool {
 }
 
 /// An attempt at work; says so until it is dropped.
-pub(super) struct Attempt {
-    pub(super) id: AttemptId,
+pub(crate) struct Attempt {
+    pub(crate) id: AttemptId,
     output: Arc<dyn Store>,
     key: String,
     first: AttemptRecord,
@@ -54,7 +54,7 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    pub(super) fn begin(output: Arc<dyn Store>, run_id: &str, shard: u32, videos: usize) -> Self {
+    pub(crate) fn begin(output: Arc<dyn Store>, run_id: &str, shard: u32, videos: usize) -> Self {
         let id = AttemptId::unique();
         let now = Utc::now();
         let first = AttemptRecord {
@@ -87,14 +87,14 @@ impl Attempt {
     }
 
     /// The shard is committed: by this attempt or another.
-    pub(super) async fn end(self) {
+    pub(crate) async fn end(self) {
         self.heart.abort();
         if let Err(error) = self.output.delete(std::slice::from_ref(&self.key)).await {
             tracing::debug!(key = self.key, %error, "could not clear an attempt's record");
         }
     }
 
-    pub(super) async fn fail(self, why: &str) {
+    pub(crate) async fn fail(self, why: &str) {
         self.heart.abort();
         say(&*self.output, &self.key, &self.first, &self.videos_done, Some(why)).await;
     }

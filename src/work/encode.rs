@@ -5,6 +5,7 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use parquet::arrow::ArrowWriter;
 
 use crate::error::{Error, Result};
@@ -206,15 +207,26 @@ impl Partition {
             Some(writer) => writer,
             None => {
                 let path = scratch_dir.join(format!("{}-{files_before}.parquet", R::TABLE));
-                slot.insert(TableWriter::create(R::TABLE, path, &self.path, provenance)?)
+                let model = provenance.model(R::TABLE);
+                if model.is_none() && R::TABLE.has_model() {
+                    let table = R::TABLE;
+                    let problem = format!("there are rows for the {table} table, but the job has no such model");
+                    return Err(Error::failed(problem));
+                }
+                let key = part_key(R::TABLE, model, &self.path, &provenance.run_id, provenance.shard);
+                slot.insert(TableWriter::create(R::TABLE, key, path, provenance)?)
             }
         };
-        writer.write(rows)
+        for rows in rows.chunks(BATCH_ROWS_MAX) {
+            writer.write(&R::to_batch(rows).map_err(|error| scratch_failed(&writer.path, &error))?)?;
+        }
+        Ok(())
     }
 }
 
+/// Writes one file, batch by batch.
 #[derive(Debug)]
-struct TableWriter {
+pub(crate) struct TableWriter {
     table: Table,
     key: String,
     path: PathBuf,
@@ -223,12 +235,8 @@ struct TableWriter {
 }
 
 impl TableWriter {
-    fn create(table: Table, path: PathBuf, partition_path: &str, provenance: &Provenance) -> Result<Self> {
-        let model = provenance.model(table);
-        if model.is_none() && table.has_model() {
-            return Err(Error::failed(format!("there are rows for the {table} table, but the job has no such model")));
-        }
-        let key = part_key(table, model, partition_path, &provenance.run_id, provenance.shard);
+    /// `key` is where readers will find it, and `path` where it is on the scratch disk.
+    pub(crate) fn create(table: Table, key: String, path: PathBuf, provenance: &Provenance) -> Result<Self> {
         // Created anew and not truncated: two encoders in one directory would garble each other's files.
         let file = File::create_new(&path).map_err(|error| scratch_failed(&path, &error))?;
         let properties = writer_properties(table, provenance).map_err(|error| scratch_failed(&path, &error))?;
@@ -237,16 +245,14 @@ impl TableWriter {
         Ok(Self { table, key, path, rows: 0, writer })
     }
 
-    fn write<R: Row>(&mut self, rows: &[R]) -> Result<()> {
-        for rows in rows.chunks(BATCH_ROWS_MAX) {
-            let batch = R::to_batch(rows).map_err(|error| scratch_failed(&self.path, &error))?;
-            self.writer.write(&batch).map_err(|error| scratch_failed(&self.path, &error))?;
-            self.rows += rows.len() as u64;
-        }
+    /// Rows of the table's schema, in its order.
+    pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.writer.write(batch).map_err(|error| scratch_failed(&self.path, &error))?;
+        self.rows += batch.num_rows() as u64;
         Ok(())
     }
 
-    fn close(self, partition_path: &str) -> Result<PartFile> {
+    pub(crate) fn close(self, partition_path: &str) -> Result<PartFile> {
         // Taken out and not dropped: a drop would lose the error of the last write.
         let file = self.writer.into_inner().map_err(|error| scratch_failed(&self.path, &error))?;
         let file = file.into_inner().map_err(|error| scratch_failed(&self.path, error.error()))?;

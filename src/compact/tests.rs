@@ -1,0 +1,508 @@
+//! Compactions of an output in memory, whose files are written as workers write them: what the views show and what plans
+//! go by, before and after, cut off, and side by side.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::sync::Arc;
+
+use arrow::array::AsArray;
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use chrono::TimeDelta;
+use futures::TryStreamExt;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use proptest::prelude::*;
+
+use super::*;
+use crate::plan::testing::job;
+use crate::prune;
+use crate::seal::testing::{Fault, MemoryStore};
+use crate::tables::{ActionRow, PersonRow, ThumbnailRow, VideoRow, VideoStatus};
+use crate::work::encode::ShardEncoder;
+
+/// What a run says of a video.
+#[derive(Debug, Clone, Copy)]
+struct Indexing {
+    video: u32,
+    status: VideoStatus,
+}
+
+/// A run, sealed at midnight of its day in January, its videos in two shards and two partitions.
+#[derive(Debug, Clone)]
+struct Run {
+    actions: bool,
+    persons: bool,
+    thumbnails: bool,
+    whole: bool,
+    videos: Vec<Indexing>,
+}
+
+fn ok(videos: impl IntoIterator<Item = u32>) -> Run {
+    let videos = videos.into_iter().map(|video| Indexing { video, status: VideoStatus::Ok }).collect();
+    Run { actions: true, persons: true, thumbnails: true, whole: true, videos }
+}
+
+fn partition(video: u32) -> &'static str {
+    if video < 4 { "camera=a/dt=2020-01-01" } else { "camera=b/dt=2020-01-01" }
+}
+
+fn video_row(indexing: Indexing, n: usize, run: &Run, shard: u32) -> VideoRow {
+    let good = matches!(indexing.status, VideoStatus::Ok | VideoStatus::Partial);
+    let model = |has: bool, name: &str| (good && has).then(|| format!("{name}/{}", n % 2));
+    VideoRow {
+        video_id: format!("{:032x}", indexing.video + 1).into(),
+        uri: format!("s3://archive/{}.mp4", indexing.video).into(),
+        etag: format!("etag {n}"),
+        size_bytes: 1,
+        last_modified: DateTime::UNIX_EPOCH,
+        status: indexing.status,
+        error_kind: None,
+        error_message: None,
+        container: None,
+        codec: None,
+        width: None,
+        height: None,
+        rotation: None,
+        frames_per_second: None,
+        start_seconds: None,
+        duration_seconds: Some(1.0),
+        frames_decoded: 0,
+        segments: 0,
+        boxes: 0,
+        actions_model: model(run.actions, "a"),
+        persons_model: model(run.persons, "p"),
+        fingerprint: format!("{}{}{}", run.actions, run.persons, n % 2),
+        run_id: run_id(n).into(),
+        shard,
+        indexed_at: DateTime::from_timestamp_micros(1000 * i64::try_from(n).unwrap()).unwrap(),
+        decode_seconds: 0.0,
+        inference_seconds: 0.0,
+    }
+}
+
+fn run_id(n: usize) -> String {
+    format!("202001{:02}T000000000Z-{n:06}", n + 1)
+}
+
+async fn write_run(output: &MemoryStore, n: usize, run: &Run) {
+    let run_id = run_id(n);
+    for shard in 0..2 {
+        let scratch = tempfile::tempdir().unwrap();
+        let provenance = Provenance {
+            run_id: run_id.clone(),
+            shard,
+            fingerprint: String::new(),
+            actions_model: run.actions.then(|| format!("a/{}", n % 2)),
+            persons_model: run.persons.then(|| format!("p/{}", n % 2)),
+        };
+        let mut encoder = ShardEncoder::new(scratch.path(), provenance);
+        for indexing in run.videos.iter().filter(|indexing| indexing.video % 2 == shard) {
+            let video = video_row(*indexing, n, run, shard);
+            let (video_id, uri, run_id) = (video.video_id.clone(), video.uri.clone(), video.run_id.clone());
+            // A failed video may have left rows.
+            let rows = if indexing.status == VideoStatus::Deleted { 0 } else { i64::from(indexing.video % 3) + 1 };
+            let actions = (0..rows).filter(|_| run.actions).map(|segment| ActionRow {
+                video_id: video_id.clone(),
+                uri: uri.clone(),
+                segment,
+                start_seconds: segment as f64,
+                end_seconds: segment as f64 + 1.0,
+                frames: 1,
+                top_label: Some(format!("label {n}").into()),
+                top_score: None,
+                top: Vec::new(),
+                scores: None,
+                embedding: (segment == 1).then(|| vec![0.5, n as f32]),
+                run_id: run_id.clone(),
+            });
+            let persons = (0..rows).filter(|_| run.persons).map(|frame| PersonRow {
+                video_id: video_id.clone(),
+                uri: uri.clone(),
+                segment: None,
+                time_seconds: frame as f64,
+                frame,
+                r#box: 0,
+                label: format!("label {n}").into(),
+                x1: 0.0,
+                y1: 0.0,
+                x2: 0.0,
+                y2: 0.0,
+                confidence: 0.5,
+                actions: None,
+                run_id: run_id.clone(),
+            });
+            let thumbnails = (0..rows).filter(|_| run.thumbnails).map(|frame| ThumbnailRow {
+                video_id: video_id.clone(),
+                uri: uri.clone(),
+                segment: None,
+                time_seconds: frame as f64,
+                frame,
+                width: i32::try_from(n).unwrap(),
+                height: 1,
+                jpeg: vec![1, 2, 3],
+                run_id: run_id.clone(),
+            });
+            let path = partition(indexing.video);
+            encoder.push_thumbnails(path, &uri, &thumbnails.collect::<Vec<_>>()).unwrap();
+            encoder.push(path, video, actions.collect(), persons.collect()).unwrap();
+        }
+        for part in encoder.finish().unwrap() {
+            output.put_file(&part.key, &part.path).await.unwrap();
+        }
+    }
+    let summary = RunSummary {
+        schema_version: 1,
+        run_id: run_id.clone(),
+        tool_version: String::new(),
+        shards_total: 2,
+        shards_committed: 2,
+        missing: if run.whole { vec![] } else { vec![1] },
+        lost_parts: vec![],
+        tables: BTreeMap::new(),
+        totals: ShardTotals::default(),
+        started_at: DateTime::UNIX_EPOCH,
+        finished_at: None,
+        sealed_at: format!("2020-01-{:02}T00:00:00Z", n + 1).parse().unwrap(),
+    };
+    output.put(&seal::summary_key(&run_id), serde_json::to_vec(&summary).unwrap().into()).await.unwrap();
+}
+
+/// A row of a table, but for what a copy has of its own.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Shown {
+    video_id: String,
+    run_id: String,
+    /// With the folder of its file.
+    rest: String,
+}
+
+/// Every row of a table, in the order of its files.
+async fn rows(output: &MemoryStore, table: Table) -> Vec<(Shown, RecordBatch)> {
+    let files: Vec<_> = output.list(&format!("{table}/")).try_collect().await.unwrap();
+    let mut rows = Vec::new();
+    for file in files {
+        let folder = file.key.rsplit_once('/').unwrap().0.to_owned();
+        let reader = ParquetRecordBatchReaderBuilder::try_new(output.get(&file.key).await.unwrap()).unwrap();
+        let mut last = (String::new(), i64::MIN);
+        for batch in reader.build().unwrap() {
+            let batch = batch.unwrap();
+            for at in 0..batch.num_rows() {
+                let row = batch.slice(at, 1);
+                let text = |name| value(&text_column(&row, name).unwrap(), 0).to_owned();
+                let order = ["segment", "frame"].map(|name| {
+                    let of_time = name == "frame" || table == Table::Actions;
+                    row.column_by_name(name).filter(|_| of_time).map(|c| c.as_primitive::<Int64Type>().value(0))
+                });
+                let place = (text("uri"), order[0].or(order[1]).unwrap_or(0));
+                assert!(place >= last, "{} is sorted", file.key);
+                last = place;
+                let kept: Vec<usize> = (0..row.num_columns())
+                    .filter(|c| !["run_id", "shard", "indexed_at"].contains(&row.schema().field(*c).name().as_str()))
+                    .collect();
+                let rest = format!("{folder} {:?}", row.project(&kept).unwrap().columns());
+                rows.push((Shown { video_id: text("video_id"), run_id: text("run_id"), rest }, row));
+            }
+        }
+    }
+    rows
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ties {
+    First,
+    Last,
+}
+
+/// The rows that `schemas/duckdb.sql` shows, and which of a video's current rows are of one run.
+async fn views(output: &MemoryStore, ties: Ties) -> Vec<(Table, String, Vec<bool>)> {
+    let videos = rows(output, Table::Videos).await;
+    let mut latest: BTreeMap<(String, Table), (i64, String)> = BTreeMap::new();
+    for (shown, row) in &videos {
+        let status = text_column(row, "status").unwrap();
+        let at = row.column_by_name("indexed_at").unwrap().as_primitive::<TimestampMicrosecondType>().value(0);
+        let has = |name| text_column(row, name).unwrap().is_valid(0);
+        let deleted = status.value(0) == "deleted";
+        for (table, counts) in [
+            (Table::Videos, true),
+            (Table::Thumbnails, true),
+            (Table::Actions, deleted || has("actions_model")),
+            (Table::Persons, deleted || has("persons_model")),
+        ] {
+            if status.value(0) != "failed" && counts {
+                let known = latest.entry((shown.video_id.clone(), table)).or_insert((i64::MIN, String::new()));
+                if at > known.0 || (at == known.0 && ties == Ties::Last) {
+                    *known = (at, shown.run_id.clone());
+                }
+            }
+        }
+    }
+    let mut views = Vec::new();
+    for table in Table::ALL {
+        let of = if table == Table::Videos { videos.clone() } else { rows(output, table).await };
+        for (shown, row) in of {
+            let run = |table| latest.get(&(shown.video_id.clone(), table)).map(|(_, run)| run);
+            let status = (table == Table::Videos).then(|| value(&text_column(&row, "status").unwrap(), 0).to_owned());
+            if run(table) == Some(&shown.run_id) && !status.is_some_and(|s| s == "failed" || s == "deleted") {
+                let together = Table::ALL.map(|other| run(other) == run(table)).to_vec();
+                views.push((table, shown.rest.clone(), together));
+            }
+        }
+    }
+    views.sort();
+    views
+}
+
+/// By (video, fingerprint): the row that decides what a plan does, and whether it is in use. None is indexed.
+async fn plans(output: &MemoryStore) -> BTreeMap<(String, String), (String, bool)> {
+    let mut known = Vec::new();
+    let mut good: BTreeMap<String, i64> = BTreeMap::new();
+    for (shown, row) in rows(output, Table::Videos).await {
+        let text = |name| value(&text_column(&row, name).unwrap(), 0).to_owned();
+        let at = row.column_by_name("indexed_at").unwrap().as_primitive::<TimestampMicrosecondType>().value(0);
+        if text("status") != "failed" {
+            let latest = good.entry(shown.video_id.clone()).or_insert(at);
+            *latest = at.max(*latest);
+        }
+        known.push((at, shown.video_id, text("fingerprint"), text("status"), text("etag")));
+    }
+    known.sort();
+    let fingerprints: BTreeSet<_> = known.iter().map(|row| row.2.clone()).collect();
+    let mut plans = BTreeMap::new();
+    for (at, video, fingerprint, status, etag) in known {
+        let in_use = good.get(&video).is_none_or(|good| at >= *good);
+        for of in fingerprints.iter().filter(|of| **of == fingerprint || status == "deleted") {
+            plans.insert((video.clone(), of.clone()), (format!("{status} {etag}"), in_use));
+        }
+    }
+    plans.retain(|_, (decision, _)| !decision.starts_with("deleted"));
+    plans
+}
+
+async fn find_now(output: &MemoryStore) -> Compaction {
+    find(output, Utc::now(), TARGET_BYTES).await.unwrap()
+}
+
+async fn compact(output: &MemoryStore) -> Compacted {
+    catch_up(output).await.unwrap();
+    let store: Arc<dyn Store> = Arc::new(output.clone());
+    find_now(output).await.run(&store, &job()).await.unwrap()
+}
+
+async fn prune_at(output: &MemoryStore, now: DateTime<Utc>) {
+    prune::find(output, now).await.unwrap().remove(output).await.unwrap();
+}
+
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+fn a_run() -> impl Strategy<Value = Run> {
+    let status = prop_oneof![
+        4 => Just(VideoStatus::Ok), 1 => Just(VideoStatus::Partial), 2 => Just(VideoStatus::Failed),
+        1 => Just(VideoStatus::Deleted),
+    ];
+    let videos = prop::collection::btree_map(0_u32..7, status, 0..7);
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), prop::bool::weighted(0.9));
+    (flags, videos).prop_map(|((actions, persons, thumbnails, whole), videos)| Run {
+        actions,
+        persons,
+        thumbnails,
+        whole,
+        videos: videos.into_iter().map(|(video, status)| Indexing { video, status }).collect(),
+    })
+}
+
+async fn written(runs: &[Run]) -> MemoryStore {
+    let output = MemoryStore::bucket();
+    for (n, run) in runs.iter().enumerate() {
+        write_run(&output, n, run).await;
+    }
+    output
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn views_and_plans_are_the_same_after_a_compaction_and_after_a_prune(
+        before in prop::collection::vec(a_run(), 0..6), after in a_run(),
+    ) {
+        wait(async {
+            let output = written(&before).await;
+            let (shown, planned) = (views(&output, Ties::First).await, plans(&output).await);
+            compact(&output).await;
+            assert_eq!(views(&output, Ties::First).await, shown);
+            let decisions = |plans: &BTreeMap<(String, String), (String, bool)>, all: bool| {
+                let plans = plans.iter().filter(|(_, (_, in_use))| all || *in_use);
+                plans.map(|(key, (decision, _))| (key.clone(), decision.clone())).collect::<BTreeMap<_, _>>()
+            };
+            assert_eq!(decisions(&plans(&output).await, true), decisions(&planned, true));
+            assert!(find_now(&output).await.is_empty());
+            let later = Utc::now() + TimeDelta::days(2);
+            assert!(find(&output, later, TARGET_BYTES).await.unwrap().is_empty());
+
+            for _ in 0..3 {
+                prune_at(&output, Utc::now()).await;
+                assert_eq!(views(&output, Ties::First).await, shown);
+                assert_eq!(decisions(&plans(&output).await, false), decisions(&planned, false));
+            }
+            // What comes later is merged with what was merged.
+            write_run(&output, before.len(), &after).await;
+            let shown = views(&output, Ties::First).await;
+            let store: Arc<dyn Store> = Arc::new(output.clone());
+            find(&output, later, TARGET_BYTES).await.unwrap().run(&store, &job()).await.unwrap();
+            prune_at(&output, later).await;
+            assert_eq!(views(&output, Ties::First).await, shown);
+        });
+    }
+}
+
+/// Two partitions of several files; actions of another run than persons; a failure, a deletion.
+fn several() -> [Run; 5] {
+    let status = |video, status| Indexing { video, status };
+    [
+        ok(0..7),
+        Run { persons: false, thumbnails: false, ..ok([0, 1, 4]) },
+        Run { actions: false, ..ok([1, 2]) },
+        Run { videos: vec![status(2, VideoStatus::Failed), status(3, VideoStatus::Deleted)], ..ok([]) },
+        ok([6]),
+    ]
+}
+
+fn files(output: &MemoryStore, table: &str) -> Vec<String> {
+    output.contents().into_keys().filter(|key| key.starts_with(&format!("{table}/"))).collect()
+}
+
+#[test]
+fn the_files_of_a_partition_become_one_of_each_table_and_model_and_run() {
+    wait(async {
+        let output = written(&several()).await;
+        let shown = views(&output, Ties::First).await;
+        let text = find_now(&output).await.to_string();
+        assert!(text.starts_with("videos: 10 files, ") && text.contains(", into 3\nactions: "), "{text}");
+        assert_eq!(output.contents().len(), written(&several()).await.contents().len(), "a look writes nothing");
+        let text = compact(&output).await.to_string();
+        assert!(text.starts_with("videos: 10 files, ") && text.contains(", into 3 files, "), "{text}");
+        prune_at(&output, Utc::now()).await;
+        assert_eq!(views(&output, Ties::First).await, shown);
+        // One run has the latest rows of two partitions, and one those of which only actions or persons are current; but
+        // in the second partition these lie in one file, half of whose rows they are.
+        let left = format!("videos/camera=b/dt=2020-01-01/part-{}-000000.parquet", run_id(0));
+        let after = files(&output, "videos");
+        assert!(after.len() == 4 && after.contains(&left), "{after:?}");
+        let runs = manifest::runs(&output).await.unwrap();
+        assert_eq!(runs.len(), 3, "{runs:?}");
+        for run in &runs[1..] {
+            let record = manifest::read_record(&output, run).await.unwrap();
+            assert!(record.merges_files());
+            let summary = seal::read_summary(&output, run.as_str()).await.unwrap().unwrap();
+            assert!(summary.is_complete() && summary.totals.videos() == record.videos, "{summary:?}");
+            let status = crate::status::of_run(&output, run).await.unwrap();
+            assert!(status.line().ends_with("videos, merged"), "{}", status.line());
+            assert!(manifest::read(&output, run).await.unwrap_err().to_string().contains("nothing to index"));
+        }
+        assert!(output.contents().keys().all(|key| !key.contains("/parts/")), "{:?}", output.contents().keys());
+    });
+}
+
+#[test]
+fn a_compaction_that_is_cut_off_anywhere_is_mended_by_the_next() {
+    wait(async {
+        let whole = written(&several()).await;
+        let shown = views(&whole, Ties::First).await;
+        for writes in 0.. {
+            let fault = [Fault::Before, Fault::After][writes % 2];
+            let output = written(&several()).await;
+            let mut faults = vec![Fault::None; writes];
+            faults.extend([fault; 200]);
+            let failing: Arc<dyn Store> = Arc::new(output.failing(faults));
+            let done = find_now(&output).await.run(&failing, &job()).await.is_ok();
+            assert_eq!(views(&output, Ties::First).await, shown, "after {writes} writes and {fault:?}");
+            if done {
+                assert!(writes > 40, "{writes}");
+                return;
+            }
+            compact(&output).await;
+            assert_eq!(views(&output, Ties::First).await, shown, "after {writes} writes and {fault:?}");
+            assert!(find_now(&output).await.is_empty());
+            // A day later nothing is left of it.
+            prune_at(&output, Utc::now() + TimeDelta::days(2)).await;
+            assert_eq!(views(&output, Ties::Last).await, shown);
+            assert_eq!(files(&output, "videos").len(), 4, "after {writes} writes and {fault:?}");
+            assert_eq!(manifest::runs(&output).await.unwrap().len(), output_runs(&output).len());
+        }
+    });
+}
+
+/// Runs that the tables hold rows of.
+fn output_runs(output: &MemoryStore) -> BTreeSet<String> {
+    let names = files(output, "videos").into_iter().map(|key| key.rsplit_once("part-").unwrap().1.to_owned());
+    names.map(|name| name.rsplit_once('-').unwrap().0.to_owned()).collect()
+}
+
+#[test]
+fn two_at_once_change_nothing_that_is_shown_and_a_day_later_are_made_one() {
+    wait(async {
+        let output = written(&several()).await;
+        let shown = views(&output, Ties::First).await;
+        let store: Arc<dyn Store> = Arc::new(output.clone());
+        let (one, other) = (find_now(&output).await, find_now(&output).await);
+        let job = job();
+        let (one, other) = futures::join!(one.run(&store, &job), other.run(&store, &job));
+        assert!(one.is_ok() && other.is_ok());
+        for ties in [Ties::First, Ties::Last] {
+            assert_eq!(views(&output, ties).await, shown);
+        }
+        prune_at(&output, Utc::now()).await;
+        assert_eq!(files(&output, "videos").len(), 7);
+        let later = Utc::now() + TimeDelta::days(2);
+        find(&output, later, TARGET_BYTES).await.unwrap().run(&store, &job).await.unwrap();
+        prune_at(&output, later).await;
+        for ties in [Ties::First, Ties::Last] {
+            assert_eq!(views(&output, ties).await, shown);
+        }
+        assert_eq!(files(&output, "videos").len(), 4);
+    });
+}
+
+#[test]
+fn large_files_lone_files_and_young_runs_are_left_alone() {
+    wait(async {
+        let output = written(&[ok([0, 1])]).await;
+        let largest = {
+            let all: Vec<_> = output.list("").try_collect().await.unwrap();
+            all.into_iter().map(|file| file.size_bytes).max().unwrap()
+        };
+        let is_empty = async |target| find(&output, Utc::now(), target).await.unwrap().is_empty();
+        assert!(is_empty(largest / 2).await, "each is large");
+        assert!(!is_empty(largest * 4).await);
+        let at_once = "2020-01-01T12:00:00Z".parse().unwrap();
+        assert!(find(&output, at_once, TARGET_BYTES).await.unwrap().is_empty(), "sealed half a day ago");
+
+        let alone = written(&[ok([0, 2])]).await;
+        assert!(find_now(&alone).await.is_empty(), "one shard, one partition");
+        write_run(&alone, 1, &ok([0])).await;
+        compact(&alone).await;
+        prune_at(&alone, Utc::now()).await;
+        assert_eq!(files(&alone, "videos").len(), 1);
+
+        // Three rows of four are old, and their newer ones in a partition of their own.
+        let output = written(&[ok([0, 2])]).await;
+        let newer = Run { whole: false, ..ok([0, 2]) };
+        write_run(&output, 1, &newer).await;
+        assert!(find_now(&output).await.is_empty(), "none is in use");
+    });
+}
+
+#[test]
+fn groups_are_filled_one_after_the_other() {
+    let source = |bytes, anew| Source { file: 0, files: Vec::new(), videos: 1, bytes, anew };
+    let groups = |sources: &[(u64, bool)]| {
+        let new = || Group { layer: 0, partition: String::new(), sources: Vec::new(), videos: 0, bytes: 0 };
+        let sources = sources.iter().map(|(bytes, anew)| source(*bytes, *anew)).collect();
+        group(sources, 100, new).map(|group| (group.sources.len(), group.bytes)).collect::<Vec<_>>()
+    };
+    assert_eq!(groups(&[]), []);
+    assert_eq!(groups(&[(40, false), (40, false), (40, false)]), [(2, 80)], "the last stays as it is");
+    assert_eq!(groups(&[(40, false), (40, false), (40, true)]), [(2, 80), (1, 40)], "but for what is mostly old");
+    assert_eq!(groups(&[(10, false); 25]), [(10, 100), (10, 100), (5, 50)]);
+}
