@@ -34,7 +34,7 @@ fn shown(index: &Path) -> Vec<String> {
         format!("SELECT * {all}"),
         "SELECT * EXCLUDE run_id FROM current_actions ORDER BY ALL".to_owned(),
         "SELECT * EXCLUDE run_id FROM current_persons ORDER BY ALL".to_owned(),
-        "SELECT uri, count(*) FROM current_actions JOIN current_persons USING (video_id, run_id, segment) \
+        "SELECT current_actions.uri, count(*) FROM current_actions JOIN current_persons USING (video_id, run_id, segment) \
          GROUP BY ALL ORDER BY ALL"
             .to_owned(),
     ];
@@ -82,7 +82,7 @@ fn small_files_become_few_and_the_views_show_the_same() {
     assert_eq!(tables::files(&index), first, "a look writes nothing");
 
     let said = call("compact", &job, &[]);
-    assert!(said.starts_with("videos: 6 files, ") && said.contains(", into 1 file, "), "{said}");
+    assert!(said.starts_with("videos: 5 files, ") && said.contains(", into 1 file, "), "{said}");
     assert_eq!(shown(&index), before);
     assert!(first.iter().all(|file| file.exists()), "nothing is removed");
     assert!(call("compact", &job, &[]).starts_with("nothing to compact"));
@@ -97,7 +97,9 @@ fn small_files_become_few_and_the_views_show_the_same() {
     call("prune", &job, &["--yes"]);
     assert_eq!(shown(&index), before);
     assert!(tables::files(&index).len() < first.len() / 2, "{:?}", tables::files(&index));
-    assert!(stderr(&run(&job, &[], 0)).contains("failed before"));
+    // The first job's rows of `a` are those of an older model, as any prune has it.
+    let planned = call("plan", &job, &["--dry-run"]);
+    assert!(planned.contains("1 video,") && planned.contains("failed before"), "{planned}");
     let newest = call("status", &job, &[]).lines().find(|line| line.ends_with("merged")).unwrap().to_owned();
     report(newest.split_whitespace().next().unwrap());
 

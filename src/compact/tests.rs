@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use arrow::array::AsArray;
-use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Int64Type, Schema, TimestampMicrosecondType};
 use chrono::TimeDelta;
 use futures::TryStreamExt;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -490,6 +490,45 @@ fn large_files_lone_files_and_young_runs_are_left_alone() {
         let newer = Run { whole: false, ..ok([0, 2]) };
         write_run(&output, 1, &newer).await;
         assert!(find_now(&output).await.is_empty(), "none is in use");
+    });
+}
+
+/// The persons of the first file as another vidindex wrote them.
+async fn rewrite(output: &MemoryStore, change: impl Fn(RecordBatch) -> RecordBatch) {
+    let key = files(output, "persons").remove(0);
+    let reader = ParquetRecordBatchReaderBuilder::try_new(output.get(&key).await.unwrap()).unwrap().build().unwrap();
+    let batches: Vec<_> = reader.map(|batch| change(batch.unwrap())).collect();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(Vec::new(), batches[0].schema(), None).unwrap();
+    batches.iter().for_each(|batch| writer.write(batch).unwrap());
+    output.put(&key, writer.into_inner().unwrap().into()).await.unwrap();
+}
+
+#[test]
+fn what_an_older_vidindex_did_not_write_is_null_and_what_a_newer_one_wrote_is_not_lost() {
+    wait(async {
+        let output = written(&several()).await;
+        let shown = views(&output, Ties::First).await;
+        let without = |mut batch: RecordBatch| {
+            batch.remove_column(batch.schema().index_of("actions").unwrap());
+            batch
+        };
+        rewrite(&output, without).await;
+        compact(&output).await;
+        assert_eq!(views(&output, Ties::First).await, shown);
+
+        let output = written(&several()).await;
+        let with = |batch: RecordBatch| {
+            let more = batch.columns().iter().cloned().chain([batch.column(0).clone()]);
+            let fields = batch.schema().fields().iter().map(|field| (**field).clone()).collect::<Vec<_>>();
+            let fields = fields.into_iter().chain([arrow::datatypes::Field::new("mood", DataType::Utf8, true)]);
+            RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), more.collect()).unwrap()
+        };
+        rewrite(&output, with).await;
+        let shown = views(&output, Ties::First).await;
+        let store: Arc<dyn Store> = Arc::new(output.clone());
+        let error = find_now(&output).await.run(&store, &job()).await.unwrap_err().to_string();
+        assert!(error.contains("persons/model=p%2F0/") && error.contains("a column `mood`, which"), "{error}");
+        assert_eq!(views(&output, Ties::First).await, shown);
     });
 }
 

@@ -40,7 +40,7 @@ pub struct RunRecord {
     pub created_at: DateTime<Utc>,
     /// Of vidindex, as planned it.
     pub version: String,
-    /// See [`Job::fingerprint`]; see [`Self::merging`] too.
+    /// See [`Job::fingerprint`]; of a run that merges files, `compact`.
     pub fingerprint: String,
     /// Of the job's `[actions]`, where it has them.
     pub actions_model: Option<ModelRef>,
