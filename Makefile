@@ -10,7 +10,7 @@ CARGO_TARGET_DIR ?= target
 export CARGO_TARGET_DIR
 VIDINDEX := $(CARGO_TARGET_DIR)/release/vidindex
 
-.PHONY: help setup setup-test setup-heavy build demo test test-heavy test-terraform schemas lint bench clean
+.PHONY: help setup setup-test setup-heavy build demo train test test-heavy test-terraform schemas lint bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,15 +27,19 @@ setup-heavy: ## The same, and Ceph for the tests that take long (as root)
 build: setup ## Build target/release/vidindex
 	cargo build --release --locked
 
-demo: ## Index six drawn clips with untrained models and query the tables: all steps, no network but for set-up
+demo: ## Index drawn clips with the demo's models, and show answers, a report and a picture: no network but for set-up
 	@.ci/setup.sh demo
-	cargo build --release --locked --bins --example scenes
-	rm -rf demo/clips demo/index
-	$(CARGO_TARGET_DIR)/release/examples/scenes --seed 1 --clips 6 --out demo/clips
-	$(VIDINDEX) models build slowfast-r50-8x8 -o demo/models
-	$(VIDINDEX) models build yolov5n -o demo/models
+	cargo build --release --locked --bins --examples
+	rm -rf demo
+	$(CARGO_TARGET_DIR)/release/examples/scenes --seed 1 --clips 30 --out demo/clips
 	$(VIDINDEX) run jobs/demo.toml
 	@$(VIDINDEX) query jobs/demo.toml --duckdb .venv/bin/duckdb --file jobs/demo_queries.sql
+	$(VIDINDEX) report jobs/demo.toml -o demo/report.html
+	$(CARGO_TARGET_DIR)/release/examples/contact_sheet demo/index demo/contact-sheet.png
+	@echo "look at demo/report.html and demo/contact-sheet.png"
+
+train: setup ## Train the demo's models anew, on drawn clips: an hour or so on two cores
+	models/train/train.sh
 
 test: setup-test ## Run all tests, in release; a test that cannot run here fails
 	VIDINDEX_TEST_REQUIRE=1 cargo test --release --locked
@@ -52,7 +56,7 @@ schemas: ## Write the pages and SQL of schemas/ anew, from the code
 
 lint: setup ## Check formatting, clippy and the documentation
 	cargo fmt --all --check
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --release --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
 
 bench: setup ## Measure a run against its floor (--bench memory: peak memory; --bench plan, --bench query: ten million objects, boxes)

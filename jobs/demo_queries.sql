@@ -1,30 +1,34 @@
 -- The three tables, as files on disk: no server, no import. `vidindex query jobs/demo.toml` opens them in DuckDB's shell.
 
--- Every video, failed ones too.
-SELECT camera, parse_filename(uri) AS video, status, codec, width, height, rotation,
-       round(frames_per_second, 2) AS fps, round(duration_seconds, 2) AS seconds, segments, boxes
-FROM videos
-ORDER BY uri LIMIT 8;
+-- When does anyone fall?
+WITH numbered AS (
+    SELECT *, segment - row_number() OVER (PARTITION BY video_id ORDER BY segment) AS moment
+    FROM current_actions
+    WHERE top_label = 'fall'
+)
+SELECT camera, parse_filename(uri) AS video, round(min(start_seconds), 1) AS "from", round(max(end_seconds), 1) AS "to",
+       round(max(top_score), 2) AS score
+FROM numbered
+GROUP BY camera, uri, moment
+ORDER BY camera, video, "from";
 
--- What happens in each segment, best label first.
-SELECT camera, parse_filename(uri) AS video, segment, round(start_seconds, 2) AS "from", round(end_seconds, 2) AS "to",
-       frames, top_label, round(top_score, 4) AS score
-FROM current_actions
-ORDER BY uri, start_seconds LIMIT 8;
-
--- Where the people are, in pixels of the frame as displayed.
-SELECT camera, parse_filename(uri) AS video, segment, round(time_seconds, 2) AS "time", box,
-       round(x1) AS x1, round(y1) AS y1, round(x2) AS x2, round(y2) AS y2, round(confidence, 6) AS confidence
-FROM current_persons
-ORDER BY uri, time_seconds, box LIMIT 8;
-
--- Both models together: the segments of each camera with the most people in one frame.
-WITH seen AS (
-    SELECT video_id, segment, time_seconds, count(*) AS people
-    FROM current_persons
+-- How many people per minute in camera 2? On average and at most at once, and in how much video.
+WITH frames AS (
+    SELECT v.uri, p.frame, floor(p.time_seconds / 60)::INTEGER AS minute, count(*) AS people
+    FROM current_videos v
+    JOIN current_persons p USING (video_id)
+    WHERE v.camera = 'cam-2' AND p.label = 'person' AND p.confidence >= 0.5
     GROUP BY ALL
 )
-SELECT camera, parse_filename(uri) AS video, segment, top_label, max(people) AS people
+SELECT parse_filename(uri) AS video, minute, round(avg(people), 1) AS people, max(people) AS at_most,
+       count(*) / 2 AS seconds_with_people
+FROM frames
+GROUP BY uri, minute
+ORDER BY video, minute;
+
+-- Clips with wave but nobody walking.
+SELECT camera, parse_filename(uri) AS video, string_agg(DISTINCT top_label, ', ' ORDER BY top_label) AS actions
 FROM current_actions
-JOIN seen USING (video_id, segment)
-GROUP BY ALL ORDER BY people DESC, video, segment LIMIT 8;
+GROUP BY camera, uri
+HAVING bool_or(top_label = 'wave') AND NOT bool_or(top_label LIKE 'walk%')
+ORDER BY video;

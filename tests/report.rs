@@ -142,6 +142,47 @@ fn a_run_is_looked_at_with_mouse_and_keys() {
 }
 
 #[test]
+fn a_run_without_a_detector_and_one_that_scores_persons_have_pages_of_their_own() {
+    let scratch = Scratch::new();
+    test_video(&scratch.videos().join("a.mp4"), "320x180", "30", 5.0, &["-pix_fmt", "yuv420p"]);
+    let both = scratch.small_person_models();
+    let actions_alone = scratch.small_models().split("[persons]").next().unwrap().to_owned();
+    let made = |name: &str, models: &str| {
+        let job = scratch.job(&format!("{models}[report]\nthumbnails = true\n"));
+        let index = scratch.path(name).display().to_string();
+        let output = format!("output.uri={index}");
+        run(&job, &["--set", &output], 0);
+        let page = scratch.path(&format!("{name}.html"));
+        report(&job, &page, &["--set", &output], 0);
+        (PathBuf::from(index), page)
+    };
+    let (_, alone) = made("alone", &actions_alone);
+    let (index, persons) = made("persons", &both);
+
+    let Some(browser) = Browser::start() else { return };
+    browser.open(&alone);
+    assert!(browser.text("#totals").contains("no persons model"), "{}", browser.text("#totals"));
+    assert!(browser.count(".bar[data-segment]") >= 2);
+    browser.wait("return [...document.images].every((image) => image.complete && image.naturalWidth > 0)");
+    browser.click(".strip button");
+    assert_eq!(browser.count(".moment rect"), 0);
+    assert_eq!(browser.complaints(), [""; 0]);
+
+    // What each person does stands at its box.
+    browser.open(&persons);
+    let pictures = tables::rows(&index, "thumbnails");
+    let row = tables::rows(&index, "persons")
+        .into_iter()
+        .find(|row| row["frame"] == pictures[0]["frame"] && !row["actions"].is_null())
+        .unwrap();
+    browser.wait("return document.querySelector('.strip button') !== null");
+    browser.click(".strip button");
+    let label = row["actions"][0]["label"].as_str().unwrap();
+    assert!(browser.text(".moment").contains(label), "{label} is not in {}", browser.text(".moment"));
+    assert_eq!(browser.complaints(), [""; 0]);
+}
+
+#[test]
 fn ten_thousand_videos_have_as_many_rows_in_the_page_as_can_be_seen() {
     let scratch = Scratch::new();
     let job = archive(&scratch, 10_000);

@@ -33,9 +33,14 @@ impl Bucket {
 }
 
 impl<S: Endpoint> Bucket<S> {
-    /// Uploads `videos/` of the scratch directory below `archive/clips/`.
+    /// [`Bucket::with_models`] with the small ones.
     pub(crate) fn on(server: S, scratch: Scratch) -> Self {
         let models = scratch.small_models();
+        Self::with_models(server, scratch, &models)
+    }
+
+    /// Uploads `videos/` of the scratch directory below `archive/clips/`; `models` are the job's sections of theirs.
+    pub(crate) fn with_models(server: S, scratch: Scratch, models: &str) -> Self {
         let job = scratch.path("s3.toml");
         let text = format!(
             "[input]\nuri = \"s3://archive/clips/\"\n[output]\nuri = \"s3://index/run/\"\n{models}[run]\ndevice = \"cpu\"\n{}",
@@ -59,8 +64,8 @@ s3 = boto3.client('s3', endpoint_url=endpoint, region_name='us-east-1')
 if what == 'make':
     s3.create_bucket(Bucket=bucket)
 elif what == 'file':
-    for path in pathlib.Path(folder).iterdir():
-        s3.upload_file(str(path), bucket, prefix + path.name)
+    for path in filter(pathlib.Path.is_file, pathlib.Path(folder).rglob('*')):
+        s3.upload_file(str(path), bucket, prefix + path.relative_to(folder).as_posix())
 else:
     for page in s3.get_paginator('list_objects_v2').paginate(Bucket=bucket, Prefix=prefix):
         for item in page.get('Contents', []):

@@ -10,6 +10,7 @@ pub(crate) mod ceph;
 pub(crate) mod index;
 pub(crate) mod line;
 pub(crate) mod s3;
+pub(crate) mod scenes;
 pub(crate) mod site;
 pub(crate) mod slurm;
 pub(crate) mod tables;

@@ -125,7 +125,7 @@ pub(super) fn script(rng: &mut ChaCha8Rng, number: usize, room: f32, speed: f32)
             // A fall is the end: not too early.
             .filter(|&next| next != Action::Fall || time > SECONDS - 4.0)
             .collect();
-        if number % 3 == 0 && choices.contains(&Action::Fall) {
+        if number.is_multiple_of(3) && choices.contains(&Action::Fall) {
             choices = vec![Action::Fall];
         }
         let rare = |action: &Action| acts.iter().filter(|act| act.label == *action).count();

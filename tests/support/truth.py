@@ -1,0 +1,152 @@
+"""Compares an index of drawn clips with their truth, and prints what it finds as JSON.
+
+    python truth.py TRUTH.json INDEX STRIDE_SECONDS FRAMES_PER_SECOND
+
+Average precision is COCO's, by pycocotools. For each kind of file, and for all: `ap50`; `offset_pixels`, how far on average
+the edges of the boxes found lie beside the true ones, `[left, top, right, bottom]`; `top1`, the share of segments whose top
+label is the action that fills most of them, among those of which one fills two thirds; `boundaries`, the share of the
+changes from one action to the next that are found within a stride; `late_seconds`, how much later on average.
+"""
+
+import contextlib
+import io
+import json
+import sys
+
+import duckdb
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+NEAR_SECONDS = 1e-3
+
+
+def rows(index, table):
+    sql = f"SELECT * FROM read_parquet('{index}/{table}/**/*.parquet', hive_partitioning = true)"
+    found = {}
+    cursor = duckdb.connect().execute(sql)
+    names = [column[0] for column in cursor.description]
+    for row in cursor.fetchall():
+        row = dict(zip(names, row))
+        found.setdefault("/".join(row["uri"].split("/")[-2:]), []).append(row)
+    return found
+
+
+def frames_asked(video, per_second):
+    """Of each 1/per_second the first frame at or after its start."""
+    due = 0
+    for frame in video["frames"]:
+        if frame["time_seconds"] * per_second >= due - NEAR_SECONDS:
+            yield frame
+            due = int(frame["time_seconds"] * per_second + NEAR_SECONDS) + 1
+
+
+def as_coco(box):
+    x1, y1, x2, y2 = box
+    return {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "category_id": 1}
+
+
+def persons(videos, found, per_second):
+    """AP at an IoU of 0.5, and the mean offset of the edges of boxes that were found."""
+    images, truths, findings, offsets = [], [], [], []
+    for video in videos:
+        boxes = found.get(video["path"], [])
+        times = np.array([box["time_seconds"] for box in boxes])
+        for frame in frames_asked(video, per_second):
+            images.append({"id": len(images) + 1})
+            here = {"image_id": len(images)}
+            for name, ignored in (("persons", 0), ("hidden", 1)):
+                truths += [as_coco(box) | here | {"iscrowd": ignored} for box in frame[name]]
+            at = [boxes[i] for i in np.flatnonzero(abs(times - frame["time_seconds"]) < NEAR_SECONDS)]
+            at = [([box[edge] for edge in ("x1", "y1", "x2", "y2")], box["confidence"]) for box in at]
+            findings += [as_coco(corners) | here | {"score": score} for corners, score in at]
+            for corners, _ in at:
+                away = [np.subtract(corners, own) for own in frame["persons"]]
+                nearest = min(away, key=lambda edges: abs(edges).max(), default=None)
+                # Of those that touch nobody else, so that both mean the same box.
+                if nearest is not None and abs(nearest).max() < 12 and len(at) == len(frame["persons"]):
+                    offsets.append(nearest)
+    for number, truth in enumerate(truths):
+        truth["id"] = number + 1
+    asked = COCO()
+    asked.dataset = {"images": images, "annotations": truths, "categories": [{"id": 1, "name": "person"}]}
+    with contextlib.redirect_stdout(io.StringIO()):
+        asked.createIndex()
+        evaluation = COCOeval(asked, asked.loadRes(findings), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return {
+        "persons": sum(not truth["iscrowd"] for truth in truths),
+        "ap50": float(evaluation.stats[1]),
+        "ap": float(evaluation.stats[0]),
+        "offset_pixels": [round(float(edge), 3) for edge in np.mean(offsets, 0)],
+    }
+
+
+def actions(videos, found, stride):
+    hits = clear = boundaries = near = 0
+    late = []
+    confused = {}
+    for video in videos:
+        acts = video["actions"]
+        segments = sorted(found.get(video["path"], []), key=lambda segment: segment["start_seconds"])
+        for segment in segments:
+            begin, end = segment["start_seconds"], min(segment["end_seconds"], acts[-1]["end_seconds"])
+            fill = lambda act: min(end, act["end_seconds"]) - max(begin, act["start_seconds"])
+            most = max(acts, key=fill)
+            if fill(most) >= 2 / 3 * (end - begin):
+                clear += 1
+                hits += most["label"] == segment["top_label"]
+                if most["label"] != segment["top_label"]:
+                    pair = f"{most['label']} as {segment['top_label']}"
+                    confused[pair] = confused.get(pair, 0) + 1
+        # Midway between the middles of two segments with different labels one action becomes another.
+        middles = [(segment["start_seconds"] + segment["end_seconds"]) / 2 for segment in segments]
+        changes = [
+            ((middles[i] + middles[i + 1]) / 2, segments[i + 1]["top_label"])
+            for i in range(len(segments) - 1)
+            if segments[i]["top_label"] != segments[i + 1]["top_label"]
+        ]
+        for act in acts[1:]:
+            boundaries += 1
+            away = [time - act["start_seconds"] for time, label in changes if label == act["label"]]
+            nearest = min(away, key=abs, default=np.inf)
+            if abs(nearest) <= stride:
+                near += 1
+                late.append(nearest)
+    return {
+        "segments": clear,
+        "top1": hits / clear,
+        "changes": boundaries,
+        "boundaries": near / boundaries,
+        "late_seconds": float(np.mean(late)) if late else None,
+        "confused": dict(sorted(confused.items(), key=lambda item: -item[1])[:5]),
+    }
+
+
+def main():
+    truth, index = sys.argv[1:3]
+    stride, per_second = map(float, sys.argv[3:])
+    with open(truth) as file:
+        videos = json.load(file)["videos"]
+    boxes, segments = rows(index, "persons"), rows(index, "actions")
+    kinds = {}
+    for row in (row for of_video in rows(index, "videos").values() for row in of_video):
+        path = "/".join(row["uri"].split("/")[-2:])
+        video = next(video for video in videos if video["path"] == path)
+        times = [frame["time_seconds"] for frame in video["frames"]]
+        pace = "variable" if len(set(np.diff(times).round(3))) > 2 else "steady"
+        container = path.rsplit(".", 1)[-1]
+        kind = f"{container} {row['codec']} turned {row['rotation']} {pace} {row['width']}x{row['height']}"
+        kinds.setdefault(kind, []).append(video)
+    report = {
+        kind: persons(of_kind, boxes, per_second) | actions(of_kind, segments, stride)
+        for kind, of_kind in sorted(kinds.items())
+    }
+    report["all"] = persons(videos, boxes, per_second) | actions(videos, segments, stride)
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()
