@@ -4,7 +4,7 @@
 WITH numbered AS (
     SELECT *, segment - row_number() OVER (PARTITION BY video_id ORDER BY segment) AS moment
     FROM current_actions
-    WHERE top_label = 'fall'
+    WHERE top_label = 'fall' AND top_score >= 0.5
 )
 SELECT camera, parse_filename(uri) AS video, round(min(start_seconds), 1) AS "from", round(max(end_seconds), 1) AS "to",
        round(max(top_score), 2) AS score
@@ -29,6 +29,7 @@ ORDER BY video, minute;
 -- Clips with wave but nobody walking.
 SELECT camera, parse_filename(uri) AS video, string_agg(DISTINCT top_label, ', ' ORDER BY top_label) AS actions
 FROM current_actions
+WHERE top_score >= 0.5
 GROUP BY camera, uri
 HAVING bool_or(top_label = 'wave') AND NOT bool_or(top_label LIKE 'walk%')
 ORDER BY video;
