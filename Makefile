@@ -57,7 +57,7 @@ schemas: ## Write the pages and SQL of schemas/ anew, from the code
 lint: setup ## Check formatting, clippy and the documentation
 	cargo fmt --all --check
 	cargo clippy --release --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
+	RUSTDOCFLAGS=-Dwarnings cargo doc --release --locked --no-deps
 
 bench: setup ## Measure a run against its floor (--bench memory: peak memory; --bench plan, --bench query: ten million objects, boxes)
 	cargo bench --locked --bench pipeline
