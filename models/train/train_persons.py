@@ -15,7 +15,7 @@ import torch
 import yolov5
 from clips import frames, read_all, scaled
 
-SIDE, GREY = 320, 114
+SIDE, SMALL_SIDE, GREY = 320, 192, 114
 EVERY_SECONDS = 0.4
 
 
@@ -141,6 +141,10 @@ def main():
         for group in optimizer.param_groups:
             group["lr"] = max(rate, 1e-6)
         images, boxes = draw(arguments.batch)
+        if done < 0.5:
+            # The rough is learnt faster from fewer pixels (arXiv 1912.00998).
+            images = torch.nn.functional.interpolate(images, (SMALL_SIDE, SMALL_SIDE), mode="bilinear", antialias=True)
+            boxes[:, 1:] *= SMALL_SIDE / SIDE
         with torch.autocast("cpu", torch.bfloat16):
             raw = model(images)
         loss = yolov5.loss(raw, boxes, model.model[24].anchors)
