@@ -74,7 +74,7 @@ CREATE OR REPLACE TEMPORARY VIEW current_videos AS
 SELECT videos.*
 FROM videos
 JOIN (
-    SELECT video_id, max_by(run_id, indexed_at) AS run_id
+    SELECT video_id, max_by(run_id, (indexed_at, run_id)) AS run_id
     FROM videos
     WHERE status <> 'failed'
     GROUP BY video_id
@@ -85,7 +85,7 @@ CREATE OR REPLACE TEMPORARY VIEW current_actions AS
 SELECT actions.*
 FROM actions
 JOIN (
-    SELECT video_id, max_by(run_id, indexed_at) AS run_id
+    SELECT video_id, max_by(run_id, (indexed_at, run_id)) AS run_id
     FROM videos
     WHERE status = 'deleted' OR (status <> 'failed' AND actions_model IS NOT NULL)
     GROUP BY video_id
@@ -95,7 +95,7 @@ CREATE OR REPLACE TEMPORARY VIEW current_persons AS
 SELECT persons.*
 FROM persons
 JOIN (
-    SELECT video_id, max_by(run_id, indexed_at) AS run_id
+    SELECT video_id, max_by(run_id, (indexed_at, run_id)) AS run_id
     FROM videos
     WHERE status = 'deleted' OR (status <> 'failed' AND persons_model IS NOT NULL)
     GROUP BY video_id

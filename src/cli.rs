@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand};
 
 use crate::engine::{self, Engine, Submission};
@@ -215,8 +216,9 @@ day ago are left alone.")]
   vidindex compact jobs/s3.toml --dry-run             what would be merged
   vidindex compact jobs/s3.toml
 
-The current views show the same rows before, meanwhile and after. Nothing is removed: the files that were merged are in use
-no more, and `vidindex prune` removes them. Runs that were not sealed whole a day ago are left alone.")]
+The current views show the same rows before and after. Nothing is removed: the files that were merged are in use no more,
+and `vidindex prune` removes them; until then the tables hold their rows twice. Runs that were not sealed whole a day ago
+are left alone.")]
     Compact {
         #[command(flatten)]
         job: JobArgs,
@@ -401,7 +403,7 @@ async fn run(cli: Cli) -> Result<u8> {
         Command::Prune { job, yes } => {
             let job = job.load()?;
             let output = store::open(&job.output.uri, &job.store).await?;
-            let prunable = prune::find(&*output, chrono::Utc::now()).await?;
+            let prunable = prune::find(&*output, Utc::now()).await?;
             println!("{prunable}");
             match (prunable.is_empty(), yes) {
                 (false, true) => prunable.remove(&*output).await?,
@@ -414,9 +416,9 @@ async fn run(cli: Cli) -> Result<u8> {
             let job = job.load()?;
             let output = store::open(&job.output.uri, &job.store).await?;
             if !dry_run {
-                compact::catch_up(&*output).await?;
+                compact::catch_up(&*output, Utc::now()).await?;
             }
-            let compaction = compact::find(&*output, chrono::Utc::now(), compact::TARGET_BYTES).await?;
+            let compaction = compact::find(&*output, Utc::now(), compact::TARGET_BYTES).await?;
             if dry_run || compaction.is_empty() {
                 println!("{compaction}");
             } else {
@@ -533,7 +535,7 @@ impl Context {
         let output = store::open(&job.output.uri, &job.store).await?;
         let refs = models.refs();
         if !dry_run {
-            seal::catch_up(&*output, &job.fingerprint(&refs.hashes())).await?;
+            seal::catch_up(&*output, &job.fingerprint(&refs.hashes()), DateTime::UNIX_EPOCH).await?;
         }
         let planned = plan::plan(job, &refs, &*input, &*output, options).await?;
         Ok((models, planned, output))

@@ -13,9 +13,9 @@
 //! failures are copied with it: a plan skips and tries again what it did before.
 //!
 //! Runs that are young or not sealed whole are left alone, as are files that are large for what they hold of rows in use,
-//! and a partition's only small file unless most of it is old rows. Any number of compactions may run at once, and be cut
+//! those whose rows of the other tables lie elsewhere, and a partition's only small file unless most of it is old rows. Any number of compactions may run at once, and be cut
 //! off: the next publishes what was committed, and copies the rest. Where two copied the same rows, the copies are equal
-//! and equally old: views go by one of the two, and the next compaction a day later makes them one again.
+//! and equally old: views go by those of the later run, and the next compaction a day later makes them one again.
 
 mod merge;
 
@@ -27,10 +27,10 @@ use std::time::Instant;
 
 use arrow::array::{Array, RecordBatch};
 use bytesize::ByteSize;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use percent_encoding::percent_decode_str;
 
-use crate::current::{self, Kind, Row, Rows, VideoId, place};
+use crate::current::{self, Kind, Row, Rows, Tables, VideoId, place};
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::plan::counted;
@@ -47,6 +47,9 @@ use merge::{Input, merge, restamp};
 
 /// What the largest table's file of a shard is to be at most. Files of less than half are small.
 pub const TARGET_BYTES: u64 = 256 << 20;
+
+/// How old a compaction may be for the next to publish what it left: far less than what `prune` leaves alone.
+const CAUGHT_UP: TimeDelta = TimeDelta::hours(12);
 
 /// Good rows of a video that can be in use: the latest, the latest with actions, the latest with persons.
 const LAYERS: usize = 3;
@@ -100,12 +103,13 @@ pub struct Compacted {
     after: BTreeMap<Table, TableTotals>,
 }
 
-/// Publishes what earlier compactions committed and did not live to publish.
+/// Publishes what the compactions of the last hours committed by `now` and did not live to publish. An older one's copies
+/// may have lost their originals, and what hid these.
 ///
 /// # Errors
 /// As [`seal::seal`].
-pub async fn catch_up(output: &dyn Store) -> Result<()> {
-    seal::catch_up(output, MERGES_FILES).await
+pub async fn catch_up(output: &dyn Store, now: DateTime<Utc>) -> Result<()> {
+    seal::catch_up(output, MERGES_FILES, now - CAUGHT_UP).await
 }
 
 /// Looks at what the output holds at `now`, for files of `target_bytes` at most.
@@ -116,12 +120,13 @@ pub async fn find(output: &dyn Store, now: DateTime<Utc>, target_bytes: u64) -> 
     let settled = current::settled_runs(output, now).await?;
     let rows = Rows::read(output, COLUMNS, "nothing was merged: move the file away, or mend it").await?;
     let (layers, twice) = layers(&rows);
-    let mut counts = vec![([0_u64; LAYERS], 0_u64); rows.files.len()];
+    let mut counts = vec![([(0_u64, Tables::default()); LAYERS], 0_u64); rows.files.len()];
     for (row, layer) in rows.rows.iter().zip(&layers) {
         let (of_layer, all) = &mut counts[row.file as usize];
         *all += 1;
-        if let Some(count) = of_layer.get_mut(usize::from(*layer)) {
+        if let Some((count, used)) = of_layer.get_mut(usize::from(*layer)) {
             *count += 1;
+            used.add(row.used);
         }
     }
 
@@ -130,7 +135,7 @@ pub async fn find(output: &dyn Store, now: DateTime<Utc>, target_bytes: u64) -> 
     for (layer, groups) in (0..).zip(&mut runs) {
         let mut partitions: BTreeMap<&str, Vec<Source>> = BTreeMap::new();
         for (file, (videos, (of_layer, all))) in (0..).zip(rows.files.iter().zip(&counts)) {
-            let count = of_layer[usize::from(layer)];
+            let (count, used) = of_layer[usize::from(layer)];
             let Some((place, run)) = place(Table::Videos, &videos.object.key) else { continue };
             let Some((partition, _)) = place.rsplit_once('/') else { continue };
             if count == 0 || !settled.contains(&run) {
@@ -138,6 +143,11 @@ pub async fn find(output: &dyn Store, now: DateTime<Utc>, target_bytes: u64) -> 
             }
             let mut files = vec![(Table::Videos, videos.object.clone())];
             files.extend(beside.get(place).into_iter().flatten().cloned());
+            // Rows that somebody put into other files are found there by their run: a copy would hide them.
+            let has = |table: &Table| files.iter().any(|(of, _)| of == table);
+            if [Table::Actions, Table::Persons].iter().any(|table| used.contains(*table) && !has(table)) {
+                continue;
+            }
             let largest = files.iter().map(|(_, file)| file.size_bytes).max().unwrap_or_default();
             let bytes = u64::try_from(u128::from(largest) * u128::from(count) / u128::from(*all)).unwrap_or(u64::MAX);
             let twice = twice.contains(&file);
@@ -229,6 +239,13 @@ impl Compaction {
                 self.shard(output, &record, shard, group).await?;
             }
             let summary = seal::seal(&**output, record.run_id.as_str(), record.shards, record.created_at).await?;
+            if !summary.is_complete() {
+                let run_id = &record.run_id;
+                return Err(Error::failed(format!(
+                    "files of the merging run {run_id} were removed before they were published"
+                ))
+                .with_hint("the views show what they did: compact again"));
+            }
             compacted.add(&summary);
         }
         Ok(compacted)

@@ -13,7 +13,7 @@ use futures::{StreamExt, TryStreamExt};
 
 use crate::error::{Error, Result};
 use crate::plan::RunId;
-use crate::plan::manifest;
+use crate::plan::manifest::{self, RUNS_PREFIX};
 use crate::seal;
 use crate::store::{ObjectMeta, Store};
 use crate::tables::read::{read_videos, text_column, time_column, value};
@@ -214,8 +214,8 @@ pub(crate) fn run_of(place: &str) -> Option<RunId> {
     run.parse().ok()
 }
 
-/// The runs that were sealed whole a day ago, and those that merged files and were cut off a day ago: nobody goes on with
-/// these, as what they left undone is merged by another.
+/// The runs that were sealed whole a day ago, and those that merged files and were cut off a day ago, by their last sign of
+/// life: nobody goes on with these, as what they left undone is merged by another.
 ///
 /// # Errors
 /// The output refused.
@@ -226,10 +226,19 @@ pub(crate) async fn settled_runs(output: &dyn Store, now: DateTime<Utc>) -> Resu
             Some(summary) if summary.is_complete() => Some(summary.sealed_at),
             _ => {
                 let record = manifest::find_record(output, &run).await?;
-                record.filter(|record| record.merges_files()).map(|record| record.created_at)
+                match record.filter(|record| record.merges_files() && now - record.created_at > LEFT_ALONE) {
+                    Some(record) => last_sign(output, &run).await?.max(Some(record.created_at)),
+                    None => None,
+                }
             }
         };
         Ok::<_, Error>(settled_at.is_some_and(|at| now - at > LEFT_ALONE).then_some(run))
     });
     settled.buffered(READS_MAX).try_filter_map(async |run| Ok(run)).try_collect().await
+}
+
+/// When the run's state last changed: an attempt at work says so all the while.
+async fn last_sign(output: &dyn Store, run: &RunId) -> Result<Option<DateTime<Utc>>> {
+    let objects = output.list(&format!("{RUNS_PREFIX}{run}/"));
+    Ok(objects.try_fold(None, async |last, object| Ok(last.max(Some(object.last_modified)))).await?)
 }

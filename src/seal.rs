@@ -50,7 +50,8 @@ pub struct RunSummary {
     pub shards_committed: u32,
     /// Shards that no attempt has committed, ascending.
     pub missing: Vec<u32>,
-    /// Files that a commit record names and that are neither with their attempt nor published: somebody removed them.
+    /// Files that a commit record names and that are neither with their attempt nor published: somebody removed them. And
+    /// the shard's files of `videos` then, which are not published without their rows.
     pub lost_parts: Vec<String>,
     /// What each table gained.
     pub tables: BTreeMap<Table, TableTotals>,
@@ -146,11 +147,11 @@ pub async fn seal(
 }
 
 /// Publishes what earlier runs of this fingerprint committed and no seal has published: a run that was cancelled, seal
-/// and all, is not done again but for what is left of it.
+/// and all, is not done again but for what is left of it. Runs older than `since` are left as they are.
 ///
 /// # Errors
 /// As [`seal`].
-pub async fn catch_up(output: &dyn Store, fingerprint: &str) -> Result<()> {
+pub async fn catch_up(output: &dyn Store, fingerprint: &str, since: DateTime<Utc>) -> Result<()> {
     let runs = manifest::runs(output).await?;
     // Most are complete, which their summary says; the others are few.
     let unfinished = futures::stream::iter(runs)
@@ -167,7 +168,7 @@ pub async fn catch_up(output: &dyn Store, fingerprint: &str) -> Result<()> {
         let Some(record) = manifest::find_record(output, &run).await? else { continue };
         let run_id = run.as_str();
         let committed = Sealed::new(run_id, record.shards, record.created_at).fresh(output).await?.len();
-        if record.fingerprint == fingerprint && committed > published as usize {
+        if record.fingerprint == fingerprint && record.created_at >= since && committed > published as usize {
             tracing::info!(run_id, committed, shards = record.shards, "publishing what an unfinished run committed");
             seal(output, run_id, record.shards, record.created_at).await?;
         }
@@ -321,12 +322,17 @@ impl<'a> Sealed<'a> {
 /// None where the record was deleted by hand since it was listed.
 ///
 /// The rows of the other tables come before those of the videos: whoever goes by a video's row, as a reader does that
-/// asks for a video's latest, and a plan that skips it, finds all its rows there.
+/// asks for a video's latest, and a plan that skips it, finds all its rows there. Where some of those are lost, the videos'
+/// stay away.
 async fn publish_shard(output: &dyn Store, run_id: &str, shard: u32) -> Result<Option<(ShardCommit, Vec<String>)>> {
     let Some(record) = read_commit(output, run_id, shard).await? else { return Ok(None) };
     let mut lost = Vec::new();
     let (videos, others): (Vec<_>, Vec<_>) = record.parts.iter().partition(|part| part.table == Table::Videos);
     for part in others.into_iter().chain(videos) {
+        if part.table == Table::Videos && lost.iter().any(|key: &String| !key.starts_with("videos/")) {
+            lost.push(part.to.clone());
+            continue;
+        }
         match output.publish(&part.from, &part.to).await {
             Ok(()) => {}
             Err(error) if error.kind == StoreErrorKind::NotFound => {

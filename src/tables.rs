@@ -34,6 +34,9 @@ pub use videos::{VideoRow, VideoStatus};
 /// Counts up whenever a column changes its name, type or meaning; in every file's metadata.
 pub const SCHEMA_VERSION: u32 = 1;
 
+/// Under which a file's metadata has it.
+pub(crate) const SCHEMA_VERSION_KEY: &str = "vidindex.schema_version";
+
 /// One of the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

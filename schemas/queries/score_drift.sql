@@ -1,6 +1,6 @@
 -- Two models on the same segments: of each label of the first, how often the second agrees, and how sure both are.
 WITH latest AS (
-    SELECT video_id, actions_model, max_by(run_id, indexed_at) AS run_id
+    SELECT video_id, actions_model, max_by(run_id, (indexed_at, run_id)) AS run_id
     FROM videos
     WHERE status IN ('ok', 'partial') AND actions_model IS NOT NULL
     GROUP BY video_id, actions_model

@@ -13,12 +13,13 @@ use arrow::error::ArrowError;
 use bytes::Bytes;
 use futures::StreamExt;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::file::metadata::ParquetMetaData;
 
 use crate::current::{VideoId, parse_id};
 use crate::error::{Error, Result};
 use crate::store::{Store, StoreErrorKind};
-use crate::tables::Table;
 use crate::tables::read::{text_column, time_column, value};
+use crate::tables::{SCHEMA_VERSION, SCHEMA_VERSION_KEY, Table};
 
 /// Rows of one file that are in memory at a time.
 const READ_ROWS: usize = 512;
@@ -28,6 +29,8 @@ const WRITE_ROWS: usize = 2048;
 
 /// Files fetched ahead of the one that is opened.
 const READS_AHEAD: usize = 4;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// A file to merge.
 pub(super) struct Input<'a> {
@@ -44,7 +47,7 @@ pub(super) struct Input<'a> {
 /// those that the current uri lies in: those of one run follow each other.
 ///
 /// # Errors
-/// The output refused, a file is gone or cannot be read, or is of columns that this vidindex does not know.
+/// The output refused, a file is gone or cannot be read, or is of columns or of a schema that this vidindex does not know.
 pub(super) async fn merge(
     output: &dyn Store,
     table: Table,
@@ -137,6 +140,9 @@ impl Cursor {
     /// None of a file without rows.
     fn open(bytes: Bytes, table: Table, file: u32) -> Result<Option<Self>, String> {
         let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| error.to_string())?;
+        if let Some(version) = newer_schema(builder.metadata()) {
+            return Err(format!("it is of schema version {version}, and vidindex {VERSION} knows {SCHEMA_VERSION}"));
+        }
         let reader = builder.with_batch_size(READ_ROWS).build().map_err(|error| error.to_string())?;
         let schema = table.schema();
         let none = StringArray::new_null(0);
@@ -182,12 +188,18 @@ impl Cursor {
     }
 }
 
+/// The version that the file says it is of, where that is not known here.
+fn newer_schema(file: &ParquetMetaData) -> Option<u32> {
+    let pairs = file.file_metadata().key_value_metadata()?;
+    let version = pairs.iter().find(|pair| pair.key == SCHEMA_VERSION_KEY)?.value.as_ref()?.parse().ok()?;
+    (version > SCHEMA_VERSION).then_some(version)
+}
+
 /// The columns of the table, those null that an older vidindex did not write.
 fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, String> {
     let read = batch.schema();
     if let Some(field) = read.fields().iter().find(|field| schema.column_with_name(field.name()).is_none()) {
-        let version = env!("CARGO_PKG_VERSION");
-        return Err(format!("it has a column `{}`, which vidindex {version} does not know", field.name()));
+        return Err(format!("it has a column `{}`, which vidindex {VERSION} does not know", field.name()));
     }
     let columns = schema.fields().iter().map(|field| match batch.column_by_name(field.name()) {
         Some(column) => cast(column, field.data_type()),

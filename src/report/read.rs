@@ -13,8 +13,8 @@ use super::pack::Names;
 use crate::error::{Error, Result};
 use crate::plan::manifest::RunRecord;
 use crate::store::{Store, StoreErrorKind};
-use crate::tables::Table;
 use crate::tables::read::{number_column, read_file, text_column, value, whole_number_column};
+use crate::tables::{Table, VideoStatus};
 use crate::work::commit::CommittedPart;
 
 /// Labels of a segment.
@@ -112,8 +112,11 @@ impl Contents {
         contents
             .each(output, parts, Table::Videos, VIDEO_COLUMNS, |to, batch| to.add_videos(batch, bins, limits))
             .await?;
+        // A run that merged files may have a video's failure beside its good row, whose the rows are.
+        let failed = |number: usize| contents.videos[number].status == VideoStatus::Failed.as_str();
+        let (bad, good): (Vec<_>, Vec<_>) = (0..contents.videos.len()).partition(|number| failed(*number));
         let numbers: HashMap<String, usize> =
-            contents.videos.iter().enumerate().map(|(number, video)| (video.id.clone(), number)).collect();
+            bad.into_iter().chain(good).map(|number| (contents.videos[number].id.clone(), number)).collect();
 
         contents.choose_group(limits.segments);
         contents

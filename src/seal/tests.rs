@@ -127,6 +127,26 @@ fn a_committed_file_that_somebody_removed_is_told_and_stops_nothing() {
 }
 
 #[test]
+fn videos_whose_rows_somebody_removed_are_not_published() {
+    let dir = tempfile::tempdir().unwrap();
+    for output in [MemoryStore::directory(), MemoryStore::bucket()] {
+        commit_now(&output, dir.path(), 0, "a");
+        commit_now(&output, dir.path(), 1, "a");
+        let actions = |key: &&String| key.contains("/parts/000000/") && key.contains("/actions/");
+        let removed = output.contents().keys().find(actions).unwrap().clone();
+        output.remove(&removed);
+        let summary = seal_now(&output, 2);
+        let lost = &summary.lost_parts;
+        assert!(
+            lost.iter().any(|key| key.starts_with("actions/")) && lost.iter().any(|key| key.starts_with("videos/"))
+        );
+        let published: Vec<_> = output.contents().into_keys().filter(|key| key.starts_with("videos/")).collect();
+        assert!(published.iter().all(|key| key.ends_with("-000001.parquet")) && !published.is_empty(), "{published:?}");
+        assert_eq!(summary.tables[&Table::Videos].files, published.len() as u64);
+    }
+}
+
+#[test]
 fn a_run_without_any_commit_seals_with_everything_missing() {
     let summary = seal_now(&MemoryStore::bucket(), 2);
     assert_eq!(summary.missing, [0, 1]);
@@ -374,14 +394,16 @@ fn a_plan_catches_up_on_what_unfinished_runs_of_its_kind_committed() {
     let text = serde_json::to_vec(&record("ours")).unwrap();
     block_on(output.put(&manifest::job_key(&RUN.parse().unwrap()), text.into())).unwrap();
     let published = || block_on(read_summary(&output, RUN)).unwrap().map(|summary| summary.shards_committed);
-    block_on(catch_up(&output, "ours")).unwrap();
+    block_on(catch_up(&output, "ours", STARTED)).unwrap();
     assert_eq!(published(), None, "nothing is committed");
     commit_now(&output, dir.path(), 0, "a");
-    block_on(catch_up(&output, "another")).unwrap();
+    block_on(catch_up(&output, "another", STARTED)).unwrap();
     assert_eq!(published(), None, "another job's run");
-    block_on(catch_up(&output, "ours")).unwrap();
+    block_on(catch_up(&output, "ours", STARTED + chrono::TimeDelta::microseconds(1))).unwrap();
+    assert_eq!(published(), None, "an older one");
+    block_on(catch_up(&output, "ours", STARTED)).unwrap();
     assert_eq!(published(), Some(1));
     commit_now(&output, dir.path(), 2, "a");
-    block_on(catch_up(&output, "ours")).unwrap();
+    block_on(catch_up(&output, "ours", STARTED)).unwrap();
     assert_eq!(published(), Some(2));
 }

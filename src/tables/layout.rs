@@ -7,7 +7,7 @@ use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
-use super::{SCHEMA_VERSION, Table};
+use super::{SCHEMA_VERSION, SCHEMA_VERSION_KEY, Table};
 
 /// DuckDB and Spark read row groups in parallel and skip them whole: many enough for the one, large enough for the other.
 const ROW_GROUP_ROWS_MAX: usize = 128 * 1024;
@@ -50,7 +50,7 @@ impl Provenance {
     fn key_values(&self) -> Vec<KeyValue> {
         let mut values = vec![
             KeyValue::new("vidindex.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-            KeyValue::new("vidindex.schema_version".to_owned(), SCHEMA_VERSION.to_string()),
+            KeyValue::new(SCHEMA_VERSION_KEY.to_owned(), SCHEMA_VERSION.to_string()),
             KeyValue::new("vidindex.run_id".to_owned(), self.run_id.clone()),
             KeyValue::new("vidindex.shard".to_owned(), self.shard.to_string()),
             KeyValue::new("vidindex.fingerprint".to_owned(), self.fingerprint.clone()),

@@ -5,6 +5,9 @@ use super::{Dialect, Table};
 impl Table {
     /// Of each video the rows of its latest good indexing, as a query over the tables: the view `current_<table>`.
     ///
+    /// Of rows as old as each other, which are copies of one, that of the later run counts, in each view: two compactions
+    /// at once make such, and in Athena, whose timestamps are of milliseconds, a row and its copy are.
+    ///
     /// A later indexing that failed hides nothing; what an indexing without a model leaves out is taken from the latest
     /// with one; a video that has gone from the source has no rows. The join on a grouped column, in place of a window,
     /// lets engines hand a filter on `video_id` down to the files.
@@ -20,7 +23,7 @@ impl Table {
             "SELECT {self}.*\n\
              FROM {self}\n\
              JOIN (\n    \
-                 SELECT video_id, max_by(run_id, indexed_at) AS run_id\n    \
+                 SELECT video_id, max_by(run_id, (indexed_at, run_id)) AS run_id\n    \
                  FROM videos\n    \
                  WHERE {counts}\n    \
                  GROUP BY video_id\n\
