@@ -76,8 +76,14 @@ pub enum VideoErrorKind {
     NotFound,
     /// Its etag or size is another than the one listed.
     ChangedDuringRead,
-    /// The store refuses to give it.
+    /// The store refuses to give this object, though its credentials are good for others.
     AccessDenied,
+    /// In an archive storage class: it must be restored before it can be read.
+    Archived,
+    /// The store answers, but cannot give this object's bytes (a customer's key, a KMS key, a bad disk block).
+    Unreadable,
+    /// Its pictures are encrypted (DRM, Common Encryption).
+    Encrypted,
     /// No container format recognises the bytes.
     NotAVideo,
     /// A container without moving pictures (audio only, cover art).
@@ -98,10 +104,13 @@ pub enum VideoErrorKind {
 
 impl VideoErrorKind {
     /// The whole list.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::NotFound,
         Self::ChangedDuringRead,
         Self::AccessDenied,
+        Self::Archived,
+        Self::Unreadable,
+        Self::Encrypted,
         Self::NotAVideo,
         Self::NoVideoStream,
         Self::Corrupt,
@@ -112,12 +121,28 @@ impl VideoErrorKind {
         Self::OutOfMemory,
     ];
 
+    /// Whether the cause may pass without the file changing: the next plan tries such a video again by itself.
+    pub fn may_pass(self) -> bool {
+        matches!(
+            self,
+            Self::AccessDenied
+                | Self::Archived
+                | Self::Unreadable
+                | Self::Timeout
+                | Self::OutOfMemory
+                | Self::ChangedDuringRead
+        )
+    }
+
     /// The name as written to the tables.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NotFound => "not_found",
             Self::ChangedDuringRead => "changed_during_read",
             Self::AccessDenied => "access_denied",
+            Self::Archived => "archived",
+            Self::Unreadable => "unreadable",
+            Self::Encrypted => "encrypted",
             Self::NotAVideo => "not_a_video",
             Self::NoVideoStream => "no_video_stream",
             Self::Corrupt => "corrupt",

@@ -123,8 +123,8 @@ pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
         text(
             "error_kind",
             "What stopped a `partial` or `failed` video: `not_found`, `changed_during_read`, `access_denied`, \
-             `not_a_video`, `no_video_stream`, `corrupt`, `unsupported`, `too_large`, `timeout`, `decoder_crashed` or \
-             `out_of_memory`.",
+             `archived`, `unreadable`, `encrypted`, `not_a_video`, `no_video_stream`, `corrupt`, `unsupported`, \
+             `too_large`, `timeout`, `decoder_crashed` or `out_of_memory`.",
             "\"corrupt\"",
         )
         .null("Nothing did."),
