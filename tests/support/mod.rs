@@ -7,6 +7,7 @@
 pub(crate) mod browser;
 pub(crate) mod bucket;
 pub(crate) mod ceph;
+pub(crate) mod faults;
 pub(crate) mod index;
 pub(crate) mod line;
 pub(crate) mod s3;
