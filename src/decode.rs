@@ -297,7 +297,7 @@ impl Decoding {
                     Some(failure) => Err(failure),
                 }
             }
-            Message::NotSandboxed { reason } => Err(not_sandboxed(&reason).into()),
+            Message::NotSandboxed { reason } => Err(Failure::Fatal(not_sandboxed(&reason))),
             Message::SandboxProbed { .. } => Err(self.crashed("an answer to no question").await),
         }
     }
@@ -414,9 +414,9 @@ pub async fn probe_sandbox(program: &Path) -> Result<(), Error> {
         Ok(Message::SandboxProbed { escapes }) => Err(not_sandboxed(&format!("the decoder {}", escapes.join(", ")))),
         Ok(Message::NotSandboxed { reason }) => Err(not_sandboxed(&reason)),
         Ok(_) => Err(not_sandboxed("the decoder answers nonsense")),
-        Err(Failure::Job(error)) => Err(error),
+        Err(Failure::Fatal(error)) => Err(error),
         Err(Failure::Video(error)) => Err(not_sandboxed(&error.message)),
-        Err(Failure::Shard(error)) => Err(error.into()),
+        Err(Failure::Transient(error)) => Err(error.into()),
     }
 }
 

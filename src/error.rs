@@ -178,40 +178,94 @@ impl VideoError {
     }
 }
 
-/// Why work on a video ended early, in the three classes: what the caller does differs.
+/// Why work on a video ended early. The three classes differ in what happens next.
+///
+/// There is no blanket conversion from other errors: the class depends on which side failed, the input or the output,
+/// so each caller names it ([`Failure::of_input`], [`Failure::of_output`]).
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// Costs this video: record it, go on.
+    /// This video's own fault: its row says so, and the shard goes on.
     #[error(transparent)]
-    Video(VideoError),
-    /// Costs the shard: try it again later.
+    Video(#[from] VideoError),
+    /// An outage that outlasted the store's own retries: the shard is tried again, then the task gives up.
     #[error(transparent)]
-    Shard(StoreError),
-    /// Ends the job.
+    Transient(StoreError),
+    /// Nothing that a retry could fix: the task ends and writes no row.
     #[error(transparent)]
-    Job(Error),
+    Fatal(Error),
 }
 
-impl From<VideoError> for Failure {
-    fn from(error: VideoError) -> Self {
-        Self::Video(error)
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Job(error)
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
+impl Failure {
+    /// What an error of the input means while a video is read.
+    pub fn of_input(error: StoreError) -> Self {
         let kind = match error.kind {
             StoreErrorKind::NotFound => VideoErrorKind::NotFound,
-            StoreErrorKind::AccessDenied => VideoErrorKind::AccessDenied,
             StoreErrorKind::Changed => VideoErrorKind::ChangedDuringRead,
-            _ => return Self::Shard(error),
+            StoreErrorKind::AccessDenied => VideoErrorKind::AccessDenied,
+            StoreErrorKind::Archived => VideoErrorKind::Archived,
+            StoreErrorKind::Unreadable => VideoErrorKind::Unreadable,
+            StoreErrorKind::Transient => return Self::Transient(error),
+            StoreErrorKind::NoRoot | StoreErrorKind::Credentials | StoreErrorKind::Refused => {
+                return Self::Fatal(error.into());
+            }
         };
-        Self::Video(VideoError::new(kind, error.to_string()))
+        let message = match &error.hint {
+            Some(hint) => format!("{} ({hint})", error.message),
+            None => error.message,
+        };
+        Self::Video(VideoError::new(kind, message))
+    }
+
+    /// What an error means while the output is read or written: no video is to blame for it.
+    pub fn of_output(error: Error) -> Self {
+        match error {
+            // A file of ours that the disk or the network does not give now is an outage.
+            Error::Store(error) if matches!(error.kind, StoreErrorKind::Transient | StoreErrorKind::Unreadable) => {
+                Self::Transient(error)
+            }
+            error => Self::Fatal(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store_error(kind: StoreErrorKind) -> StoreError {
+        StoreError { kind, message: "failed to read s3://b/k: no".to_owned(), hint: Some("look".to_owned()) }
+    }
+
+    #[test]
+    fn credentials_and_clocks_never_cost_a_video() {
+        for kind in [StoreErrorKind::Credentials, StoreErrorKind::NoRoot, StoreErrorKind::Refused] {
+            assert!(matches!(Failure::of_input(store_error(kind)), Failure::Fatal(Error::Store(_))), "{kind:?}");
+            assert!(matches!(Failure::of_output(store_error(kind).into()), Failure::Fatal(_)), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn an_object_that_cannot_be_read_costs_that_object_and_its_row_has_the_hint() {
+        let kinds = [
+            (StoreErrorKind::NotFound, VideoErrorKind::NotFound),
+            (StoreErrorKind::AccessDenied, VideoErrorKind::AccessDenied),
+            (StoreErrorKind::Archived, VideoErrorKind::Archived),
+            (StoreErrorKind::Unreadable, VideoErrorKind::Unreadable),
+            (StoreErrorKind::Changed, VideoErrorKind::ChangedDuringRead),
+        ];
+        for (kind, expected) in kinds {
+            let Failure::Video(error) = Failure::of_input(store_error(kind)) else { panic!("{kind:?} is no video's") };
+            assert_eq!((error.kind, error.message.as_str()), (expected, "failed to read s3://b/k: no (look)"));
+        }
+    }
+
+    #[test]
+    fn outages_are_retried_on_both_sides() {
+        let outage = || store_error(StoreErrorKind::Transient);
+        assert!(matches!(Failure::of_input(outage()), Failure::Transient(_)));
+        assert!(matches!(Failure::of_output(outage().into()), Failure::Transient(_)));
+        assert!(matches!(Failure::of_output(store_error(StoreErrorKind::Unreadable).into()), Failure::Transient(_)));
+        // Without the right to write, no retry helps.
+        assert!(matches!(Failure::of_output(store_error(StoreErrorKind::AccessDenied).into()), Failure::Fatal(_)));
     }
 }

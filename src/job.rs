@@ -396,6 +396,7 @@ fn read_store(section: &Section) -> Result<StoreConfig> {
         })?,
         region: section.get("region", "a region's name", Entry::filled_text)?,
         path_style: section.get("path_style", "true or false", Entry::boolean)?,
+        retry_seconds: section.get("retry_seconds", "a whole number of seconds", Entry::count)?,
     })
 }
 
@@ -484,6 +485,7 @@ model = \"models/yolov5s.onnx\"
         endpoint = "http://localhost:9000"
         region = "eu-central-1"
         path_style = true
+        retry_seconds = 600
     "#;
 
     fn parse(text: &str, overrides: &[&str]) -> Result<Job> {

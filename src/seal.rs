@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::plan::manifest::{self, RUNS_PREFIX};
 use crate::plan::{RunId, shard_id};
-use crate::store::{Store, StoreErrorKind};
+use crate::store::{Store, StoreErrorKind, get_record};
 use crate::tables::Table;
 use crate::work::commit::{ShardCommit, ShardTotals, read_commit};
 use crate::work::commit::{attempted_shard, commits_prefix, committed_shard, parts_prefix};
@@ -182,11 +182,7 @@ pub async fn catch_up(output: &dyn Store, fingerprint: &str, since: DateTime<Utc
 /// The output refused, or the summary is not this version's.
 pub async fn read_summary(output: &dyn Store, run_id: &str) -> Result<Option<RunSummary>> {
     let key = summary_key(run_id);
-    let body = match output.get(&key).await {
-        Ok(body) => body,
-        Err(error) if error.kind == StoreErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
+    let Some(body) = get_record(output, &key).await? else { return Ok(None) };
     serde_json::from_slice(&body).map(Some).map_err(|problem| {
         Error::failed(format!("cannot read the summary {}: {problem}", output.uri(&key)))
             .with_hint(format!("`vidindex seal` with --run {run_id} writes it anew"))

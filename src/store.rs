@@ -1,6 +1,7 @@
 //! Object stores: the only shared state of a job. One trait, one file per kind of store.
 
 mod local;
+mod record;
 mod s3;
 
 use std::collections::BTreeSet;
@@ -11,6 +12,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
+pub(crate) use record::get_record;
 pub(crate) use s3::sdk_config;
 
 /// One object as the store lists it.
@@ -44,21 +46,29 @@ pub enum PutNew {
     Exists,
 }
 
-/// What a caller can do about a store's error.
+/// What a store's error means to the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreErrorKind {
     /// No such object.
     NotFound,
     /// No such bucket or root directory.
     NoRoot,
-    /// Credentials missing, wrong or not allowed.
+    /// Credentials that are missing, wrong or expired, or a clock that is off: no request can succeed.
+    Credentials,
+    /// The credentials are good, but not for this object or operation.
     AccessDenied,
-    /// No answer from the endpoint.
-    Unreachable,
+    /// The object is in an archive storage class, and not restored.
+    Archived,
+    /// The store is there, but cannot give this object's bytes: encrypted with a key that it does not have, a bad disk
+    /// block.
+    Unreadable,
     /// The object is not the version that was asked for.
     Changed,
-    /// Anything else; worth another try.
-    Other,
+    /// An outage, throttling, a timeout, a cut or nonsensical answer: the same request may succeed later. The store has
+    /// retried it for as long as it does.
+    Transient,
+    /// Anything else: a retry would be refused again.
+    Refused,
 }
 
 /// A store's refusal: which object, what it said, what to check.
@@ -78,7 +88,8 @@ pub type StoreResult<T> = Result<T, StoreError>;
 
 /// A tree of objects: a bucket's prefix or a directory. Keys are relative to its root.
 ///
-/// Retries of single requests are the store's own work (the SDK's, for S3): an error that comes out is final.
+/// A store retries its own requests (S3's for minutes, see [`StoreConfig::retry_seconds`]): an error that comes out is
+/// final for this request, of whatever kind.
 #[async_trait::async_trait]
 pub trait Store: std::fmt::Debug + Send + Sync {
     /// The full address of a key, as written to the tables: `s3://bucket/prefix/key`, or an absolute path.
@@ -153,6 +164,14 @@ pub struct StoreConfig {
     pub region: Option<String>,
     /// `http://endpoint/bucket/key` and not `http://bucket.endpoint/key`; absent means true where an endpoint is set.
     pub path_style: Option<bool>,
+    /// Seconds for which a request is retried while the store is away or overloaded; absent means
+    /// [`StoreConfig::RETRY_SECONDS`].
+    pub retry_seconds: Option<u64>,
+}
+
+impl StoreConfig {
+    /// How long a request is retried unless the job says otherwise: a throttled or restarting store recovers in minutes.
+    pub const RETRY_SECONDS: u64 = 300;
 }
 
 /// What another program needs to read a bucket: the settings that we found, and the credentials of this moment.
@@ -190,7 +209,7 @@ impl std::fmt::Debug for Access {
 /// wrong name, absent credentials or a dead endpoint is told here, within seconds, and not in the middle of the work.
 ///
 /// # Errors
-/// `NoRoot`, `AccessDenied` or `Unreachable` with what to check.
+/// `NoRoot`, `Credentials`, `AccessDenied` or `Transient` with what to check.
 pub async fn open(uri: &str, config: &StoreConfig) -> StoreResult<Arc<dyn Store>> {
     if let Some(rest) = uri.strip_prefix("s3://") {
         return Ok(Arc::new(s3::S3Store::open(rest, config).await?));

@@ -158,15 +158,15 @@ impl Worker {
             }
             match result {
                 Ok(()) => return Ok(()),
-                Err(Failure::Shard(error)) if attempt < ATTEMPTS_MAX => {
+                Err(Failure::Transient(error)) if attempt < ATTEMPTS_MAX => {
                     let wait = Duration::from_secs(1 << (2 * attempt));
                     let (shard, wait_seconds) = (shard.index, wait.as_secs());
                     tracing::warn!(shard, attempt, %error, wait_seconds, "shard failed, trying again");
                     tokio::time::sleep(wait).await;
                     attempt += 1;
                 }
-                Err(Failure::Shard(error)) => return Err(error.into()),
-                Err(Failure::Job(error)) => return Err(error),
+                Err(Failure::Transient(error)) => return Err(error.into()),
+                Err(Failure::Fatal(error)) => return Err(error),
                 Err(Failure::Video(error)) => return Err(Error::failed(error.to_string())),
             }
         }
@@ -174,7 +174,7 @@ impl Worker {
 
     async fn attempt(&self, shard: &Shard, told: &Attempt, opened: &Opened) -> Result<(), Failure> {
         let started = Instant::now();
-        let scratch = Scratch::new()?;
+        let scratch = Scratch::new().map_err(Failure::Fatal)?;
         let provenance = Provenance {
             run_id: self.run.run_id.to_string(),
             shard: shard.index,
@@ -186,10 +186,11 @@ impl Worker {
         let mut totals = ShardTotals::default();
         self.videos(shard, told, &opened.models, &mut encoder, &mut totals).await?;
         let writing = Instant::now();
-        let parts = tokio::task::block_in_place(|| encoder.finish())?;
+        let parts = tokio::task::block_in_place(|| encoder.finish()).map_err(Failure::Fatal)?;
         totals.wall_seconds = started.elapsed().as_secs_f64();
         let run_id = self.run.run_id.as_str();
-        let committed = commit::commit(&*self.output, run_id, shard.index, &told.id, &parts, totals).await?;
+        let committed = commit::commit(&*self.output, run_id, shard.index, &told.id, &parts, totals).await;
+        let committed = committed.map_err(Failure::of_output)?;
         self.progress.wrote(writing.elapsed());
         let ours = committed == Committed::Ours;
         let seconds = telemetry::rounded(started.elapsed());
@@ -233,7 +234,7 @@ impl Worker {
             }
             let Some(ended) = running.join_next().await else { break };
             let (position, rows) =
-                ended.map_err(|error| Error::failed(format!("indexing a video panicked: {error}")))?;
+                ended.map_err(|error| Failure::Fatal(Error::failed(format!("indexing a video panicked: {error}"))))?;
             waiting.insert(position, rows?);
             while let Some(rows) = waiting.remove(&written) {
                 self.note(&rows, totals);
@@ -242,7 +243,8 @@ impl Worker {
                 tokio::task::block_in_place(|| {
                     encoder.push_thumbnails(&path, &rows.video.uri, &rows.thumbnails)?;
                     encoder.push(&path, rows.video, rows.actions, rows.persons)
-                })?;
+                })
+                .map_err(Failure::Fatal)?;
                 self.progress.wrote(writing.elapsed());
                 written += 1;
                 told.done(written);

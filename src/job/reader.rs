@@ -53,7 +53,7 @@ const SECTIONS: [(&str, &[&str]); 10] = [
     ("persons", &["classes", "confidence", "frames_per_second", "iou", "model"]),
     ("report", &["thumbnails"]),
     ("run", &["device", "precision", "shard_bytes", "video_timeout_seconds"]),
-    ("store", &["endpoint", "path_style", "region"]),
+    ("store", &["endpoint", "path_style", "region", "retry_seconds"]),
 ];
 
 /// The section of sections: `[engine.slurm]` is one by that name.

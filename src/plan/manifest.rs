@@ -10,7 +10,7 @@ pub use super::table::PlanFile;
 use super::{ModelRef, RunId, Shard};
 use crate::error::{Error, Result};
 use crate::job::Job;
-use crate::store::{PutNew, Store, StoreErrorKind};
+use crate::store::{PutNew, Store, StoreErrorKind, get_record};
 
 /// Where every run's state lies in the output.
 pub const RUNS_PREFIX: &str = "_vidindex/runs/";
@@ -91,11 +91,7 @@ pub async fn runs(output: &dyn Store) -> Result<Vec<RunId>> {
 /// A run's record, or none where there is no such run.
 pub async fn find_record(output: &dyn Store, run: &RunId) -> Result<Option<RunRecord>> {
     let key = job_key(run);
-    let text = match output.get(&key).await {
-        Ok(text) => text,
-        Err(error) if error.kind == StoreErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
+    let Some(text) = get_record(output, &key).await? else { return Ok(None) };
     let record = serde_json::from_slice(&text).map_err(|error| {
         Error::failed(format!("cannot read {}: {error}", output.uri(&key)))
             .with_hint("was it written by another version of vidindex? use that one, or plan again")

@@ -75,12 +75,12 @@ impl MemoryStore {
         let fault = self.fault();
         Pause::default().await;
         if fault == Fault::Before {
-            return Err(refused(StoreErrorKind::Unreachable, "no answer"));
+            return Err(refused(StoreErrorKind::Transient, "no answer"));
         }
         let done = effect(&mut self.objects());
         Pause::default().await;
         if fault == Fault::After {
-            return Err(refused(StoreErrorKind::Unreachable, "answer lost"));
+            return Err(refused(StoreErrorKind::Transient, "answer lost"));
         }
         done
     }
@@ -147,7 +147,7 @@ impl Store for MemoryStore {
         let fault = self.fault();
         Pause::default().await;
         if fault == Fault::Before {
-            return Err(refused(StoreErrorKind::Unreachable, "no answer"));
+            return Err(refused(StoreErrorKind::Transient, "no answer"));
         }
         let done = put(&mut self.objects());
         Pause::default().await;
@@ -155,7 +155,7 @@ impl Store for MemoryStore {
     }
 
     async fn put_file(&self, key: &str, file: &Path) -> StoreResult<()> {
-        let body = std::fs::read(file).map_err(|error| refused(StoreErrorKind::Other, &error.to_string()))?;
+        let body = std::fs::read(file).map_err(|error| refused(StoreErrorKind::Refused, &error.to_string()))?;
         self.put(key, body.into()).await
     }
 

@@ -51,7 +51,7 @@ impl LocalStore {
     fn path(&self, key: &str) -> StoreResult<PathBuf> {
         if key.split('/').any(|part| matches!(part, "" | "." | "..") || part.contains('\0')) {
             return Err(StoreError {
-                kind: StoreErrorKind::Other,
+                kind: StoreErrorKind::Refused,
                 message: format!("`{}` is not a key below {}", key.escape_default(), self.root.display()),
                 hint: None,
             });
@@ -370,7 +370,7 @@ fn clear_temporaries(folder: &Path) -> io::Result<()> {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> StoreResult<T> + Send + 'static) -> StoreResult<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
         Err(StoreError {
-            kind: StoreErrorKind::Other,
+            kind: StoreErrorKind::Refused,
             message: format!("a file operation stopped: {error}"),
             hint: None,
         })
@@ -435,13 +435,44 @@ fn failure(action: &str, path: &Path, error: &io::Error) -> StoreError {
             (StoreErrorKind::AccessDenied, Some("check the permissions of it and of the directories above it"))
         }
         ErrorKind::ReadOnlyFilesystem => (StoreErrorKind::AccessDenied, Some("the file system is mounted read-only")),
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => (StoreErrorKind::Other, Some("free some space there")),
-        ErrorKind::InvalidFilename => (StoreErrorKind::Other, Some("a part of the name is longer than 255 bytes")),
-        _ => (StoreErrorKind::Other, None),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => (StoreErrorKind::Refused, Some("free some space there")),
+        ErrorKind::InvalidFilename => (StoreErrorKind::Refused, Some("a part of the name is longer than 255 bytes")),
+        _ => (kind_by_errno(action, error), None),
     };
     StoreError {
         kind,
         message: format!("failed to {action} {}: {error}", path.display()),
         hint: hint.map(ToOwned::to_owned),
+    }
+}
+
+/// A file that the disk or its server does not give is this file's matter; a server that does not answer, or a machine
+/// that is short of something, is an outage.
+fn kind_by_errno(action: &str, error: &io::Error) -> StoreErrorKind {
+    use rustix::io::Errno;
+    match Errno::from_io_error(error) {
+        Some(
+            Errno::TIMEDOUT
+            | Errno::HOSTDOWN
+            | Errno::HOSTUNREACH
+            | Errno::NETDOWN
+            | Errno::NETUNREACH
+            | Errno::NOTCONN
+            | Errno::CONNRESET
+            | Errno::CONNABORTED
+            | Errno::CONNREFUSED
+            | Errno::SHUTDOWN
+            | Errno::AGAIN
+            | Errno::BUSY
+            | Errno::INTR
+            | Errno::NOLCK
+            | Errno::NOMEM
+            | Errno::NFILE
+            | Errno::MFILE,
+        ) => StoreErrorKind::Transient,
+        // Of one file that is read; while one is written, the disk or the mount is at fault, and may come back.
+        Some(_) if action == "read" => StoreErrorKind::Unreadable,
+        Some(Errno::IO | Errno::STALE) => StoreErrorKind::Transient,
+        _ => StoreErrorKind::Refused,
     }
 }

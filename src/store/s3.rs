@@ -1,18 +1,20 @@
-//! A store in an S3 bucket, or in a compatible: the prefix of the address is the root. Retries and timeouts are the
-//! SDK's; what the SDK leaves open (a body cut in the middle, a conditional put whose answer was lost) is closed here.
+//! A store in an S3 bucket, or in a compatible: the prefix of the address is the root. Timeouts are the SDK's, retries
+//! are [`retry`]'s, and what can be half done (a body cut in the middle, a conditional put whose answer was lost) is
+//! resolved here.
 
 mod connect;
 mod failure;
+mod retry;
 mod upload;
 
 use std::path::Path;
-use std::time::Duration;
 
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::primitives::{ByteStream, DateTime as SdkDateTime};
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 use bytes::{Bytes, BytesMut};
@@ -22,13 +24,8 @@ use futures::{StreamExt, TryStreamExt};
 
 pub(crate) use self::connect::sdk_config;
 use self::failure::{Action, Place};
+use self::retry::{Retry, retry};
 use super::{Access, ObjectMeta, PutNew, RangeRead, Store, StoreConfig, StoreError, StoreErrorKind, StoreResult};
-
-/// Bodies that may break off before a read is given up.
-const BODY_RETRIES_MAX: u32 = 3;
-
-/// Tries at one conditional put.
-const PUT_NEW_TRIES_MAX: u32 = 4;
 
 /// Keys in one `DeleteObjects`: S3's own limit.
 const DELETE_KEYS_MAX: usize = 1000;
@@ -46,8 +43,8 @@ pub(super) struct S3Store {
     quick: Client,
     /// For what takes as long as its bytes do: uploads and server-side copies.
     slow: Client,
-    /// `quick` without retries, for the conditional put, which must know of every try.
-    once: Client,
+    /// Of every request but the first question.
+    retry: Retry,
     bucket: String,
     /// Empty, or ends in `/`.
     prefix: String,
@@ -84,68 +81,132 @@ impl S3Store {
         asked.is_err_and(|error| failure::status(&error) == Some(404))
     }
 
-    /// Reads from `offset` on, `length` bytes or all, asking again for the rest where a body breaks off.
+    /// Reads from `offset` on, `length` bytes or all. A body that breaks off is continued where it ended.
     async fn read(&self, key: &str, offset: u64, length: Option<u64>) -> StoreResult<RangeRead> {
         let mut read = BytesMut::new();
-        let mut etag = None;
-        let mut broken = 0;
-        loop {
-            let start = offset + read.len() as u64;
-            let range = match length {
-                Some(length) => Some(format!("bytes={start}-{}", offset.saturating_add(length) - 1)),
-                None => (start > 0).then(|| format!("bytes={start}-")),
-            };
-            let ranged = range.is_some();
-            let reply =
-                self.quick.get_object().bucket(&self.bucket).key(self.full_key(key)).set_range(range).send().await;
-            let reply = match reply {
-                Ok(reply) => reply,
-                // Nothing there: an empty object, or an offset at its end or beyond.
-                Err(error) if failure::status(&error) == Some(416) && etag.is_none() => {
-                    return Ok(RangeRead { bytes: Bytes::new(), etag: self.head(key).await?.etag });
-                }
-                Err(error) => return Err(self.failure(Action::Read, key, &error)),
-            };
-            let version = unquoted(reply.e_tag());
-            if etag.get_or_insert_with(|| version.clone()) != &version {
-                return Err(self.place(&self.uri(key)).changed());
+        let mut etag: Option<String> = None;
+        match retry!(self.retry, self.read_on(key, offset, length, &mut read, &mut etag).await) {
+            // Nothing there: an empty object, or an offset at its end or beyond.
+            Ok(Part::BeyondTheEnd) => Ok(RangeRead { bytes: Bytes::new(), etag: self.head(key).await?.etag }),
+            Ok(Part::Whole) => Ok(RangeRead { bytes: read.freeze(), etag: etag.unwrap_or_default() }),
+            // Minutes of failures are this object's alone where the store answers otherwise (a lost placement group of
+            // Ceph's): a whole shard must not wait for it.
+            Err(error) if error.kind == StoreErrorKind::Transient && self.answers().await => {
+                Err(StoreError { kind: StoreErrorKind::Unreadable, ..error })
             }
-            if ranged && start > 0 && reply.content_range().is_none() {
-                return Err(self.place(&self.uri(key)).told("the endpoint ignores the range of a ranged read"));
-            }
-            match append_body(reply, &mut read, length).await {
-                Ok(()) => return Ok(RangeRead { bytes: read.freeze(), etag: version }),
-                Err(error) if broken < BODY_RETRIES_MAX => {
-                    broken += 1;
-                    tracing::warn!(
-                        uri = self.uri(key),
-                        read_bytes = read.len(),
-                        error,
-                        "a body broke off, asking for the rest"
-                    );
-                    backoff(broken).await;
-                }
-                Err(error) => return Err(self.place(&self.uri(key)).broken_off(&error)),
-            }
+            Err(error) => Err(error),
         }
+    }
+
+    /// Whether the store answers a question that has nothing to do with any object.
+    async fn answers(&self) -> bool {
+        match self.quick.head_bucket().bucket(&self.bucket).send().await {
+            Ok(_) => true,
+            Err(error) => failure::status(&error).is_some_and(|status| status < 500 && status != 429),
+        }
+    }
+
+    /// One request for what is still missing of a read.
+    async fn read_on(
+        &self,
+        key: &str,
+        offset: u64,
+        length: Option<u64>,
+        read: &mut BytesMut,
+        etag: &mut Option<String>,
+    ) -> StoreResult<Part> {
+        let start = offset + read.len() as u64;
+        let range = match length {
+            Some(length) => Some(format!("bytes={start}-{}", offset.saturating_add(length) - 1)),
+            None => (start > 0).then(|| format!("bytes={start}-")),
+        };
+        let ranged = range.is_some();
+        let reply = self.quick.get_object().bucket(&self.bucket).key(self.full_key(key)).set_range(range).send().await;
+        let reply = match reply {
+            Ok(reply) => reply,
+            Err(error) if failure::status(&error) == Some(416) && etag.is_none() => return Ok(Part::BeyondTheEnd),
+            Err(error) => return Err(self.failure(Action::Read, key, &error)),
+        };
+        let uri = self.uri(key);
+        let place = self.place(&uri);
+        let version = unquoted(reply.e_tag());
+        if etag.get_or_insert_with(|| version.clone()) != &version {
+            return Err(place.changed());
+        }
+        if ranged && start > 0 && reply.content_range().is_none() {
+            return Err(place.told("the endpoint ignores the range of a ranged read"));
+        }
+        if reply.content_length().is_none() {
+            return Err(place.nonsense("the answer does not say how long it is"));
+        }
+        append_body(reply, read, length).await.map_err(|error| place.unreachable(Action::Read, &error))?;
+        Ok(Part::Whole)
+    }
+
+    /// One page of a listing, the first without a token.
+    async fn page(&self, listed: &Listed<'_>, token: Option<&str>) -> StoreResult<ListObjectsV2Output> {
+        let prefix = Some(self.full_key(listed.prefix)).filter(|prefix| !prefix.is_empty());
+        let page = self
+            .quick
+            .list_objects_v2()
+            .bucket(&self.bucket)
+            .set_prefix(prefix)
+            .set_delimiter(listed.by_folder.then(|| "/".to_owned()))
+            .set_continuation_token(token.map(ToOwned::to_owned));
+        retry!(self.retry, page.clone().send().await.map_err(|error| self.failure(Action::List, listed.prefix, &error)))
+    }
+
+    async fn head_once(&self, key: &str) -> StoreResult<ObjectMeta> {
+        let uri = self.uri(key);
+        match self.quick.head_object().bucket(&self.bucket).key(self.full_key(key)).send().await {
+            Ok(reply) => {
+                let Some(size_bytes) = reply.content_length().and_then(|length| u64::try_from(length).ok()) else {
+                    return Err(self.place(&uri).nonsense("the answer does not say how long it is"));
+                };
+                Ok(ObjectMeta {
+                    key: key.to_owned(),
+                    size_bytes,
+                    etag: unquoted(reply.e_tag()),
+                    last_modified: time(reply.last_modified()),
+                })
+            }
+            Err(error) => Err(match failure::status(&error) {
+                Some(404) if self.bucket_is_missing().await => self.place(&uri).no_bucket(Action::Read),
+                Some(400 | 403) => {
+                    self.refused_head(key).await.unwrap_or_else(|| self.failure(Action::Read, key, &error))
+                }
+                _ => self.failure(Action::Read, key, &error),
+            }),
+        }
+    }
+
+    /// A HEAD's refusal has no body: the same question as a GET has one, which says why.
+    async fn refused_head(&self, key: &str) -> Option<StoreError> {
+        let get = self.quick.get_object().bucket(&self.bucket).key(self.full_key(key)).range("bytes=0-0");
+        get.send().await.err().map(|error| self.failure(Action::Read, key, &error))
     }
 
     async fn delete_each(&self, keys: &[String]) -> StoreResult<()> {
         stream::iter(keys.to_vec())
             .map(|key| async move {
-                match self.quick.delete_object().bucket(&self.bucket).key(self.full_key(&key)).send().await {
-                    Err(error) if failure::status(&error) != Some(404) => {
-                        Err(self.failure(Action::Delete, &key, &error))
+                let delete = self.quick.delete_object().bucket(&self.bucket).key(self.full_key(&key));
+                retry!(
+                    self.retry,
+                    match delete.clone().send().await {
+                        Err(error) if failure::status(&error) != Some(404) => {
+                            Err(self.failure(Action::Delete, &key, &error))
+                        }
+                        _ => Ok(()),
                     }
-                    _ => Ok(()),
-                }
+                )
             })
             .buffer_unordered(DELETES_AT_ONCE)
             .try_collect()
             .await
     }
 
-    async fn delete_together(&self, keys: &[String]) -> StoreResult<()> {
+    /// Whether they are gone: not where the store has no request that deletes many objects.
+    async fn delete_together(&self, keys: &[String]) -> StoreResult<bool> {
         let first = keys.first().map_or("", String::as_str);
         let objects = keys
             .iter()
@@ -161,15 +222,16 @@ impl S3Store {
                     || matches!(error.code(), Some("MissingContentMD5" | "InvalidRequest" | "NotImplemented")) =>
             {
                 tracing::debug!(code = error.code(), "no delete of many objects here, deleting one by one");
-                return self.delete_each(keys).await;
+                return Ok(false);
             }
             Err(error) => return Err(self.failure(Action::Delete, first, &error)),
         };
         match reply.errors().iter().find(|error| error.code() != Some("NoSuchKey")) {
-            None => Ok(()),
+            None => Ok(true),
             Some(error) => {
                 let uri = format!("s3://{}/{}", self.bucket, error.key().unwrap_or_default());
-                Err(self.place(&uri).refused(Action::Delete, error.code().unwrap_or("no code"), error.message()))
+                let code = error.code().unwrap_or("no code");
+                Err(self.place(&uri).refused(Action::Delete, code, None, error.message()))
             }
         }
     }
@@ -196,22 +258,15 @@ impl Store for S3Store {
     }
 
     fn list(&self, prefix: &str) -> BoxStream<'static, StoreResult<ObjectMeta>> {
-        let pages = self
-            .quick
-            .list_objects_v2()
-            .bucket(&self.bucket)
-            .set_prefix(Some(self.full_key(prefix)).filter(|prefix| !prefix.is_empty()))
-            .into_paginator()
-            .send();
-        let (store, prefix) = (self.clone(), prefix.to_owned());
-        stream::try_unfold((pages, store, prefix), async |(mut pages, store, prefix)| match pages.next().await {
-            None => Ok(None),
-            Some(Err(error)) => Err(store.failure(Action::List, &prefix, &error)),
-            Some(Ok(page)) => {
-                let objects = page.contents.unwrap_or_default();
-                let objects: Vec<_> = objects.into_iter().filter_map(|object| store.describe(object)).map(Ok).collect();
-                Ok(Some((stream::iter(objects), (pages, store, prefix))))
-            }
+        let first = Some(None);
+        stream::try_unfold((self.clone(), prefix.to_owned(), first), async |(store, prefix, token)| {
+            let Some(token) = token else { return Ok(None) };
+            let listed = Listed { prefix: &prefix, by_folder: false };
+            let page = store.page(&listed, Option::<String>::as_deref(&token)).await?;
+            let next = next_page(&page).map(Some);
+            let objects = page.contents.unwrap_or_default();
+            let objects: Vec<_> = objects.into_iter().filter_map(|object| store.describe(object)).map(Ok).collect();
+            Ok(Some((stream::iter(objects), (store, prefix, next))))
         })
         .try_flatten()
         .boxed()
@@ -247,38 +302,24 @@ impl Store for S3Store {
 
     async fn folders(&self, prefix: &str) -> StoreResult<Vec<String>> {
         let below = self.full_key(prefix);
-        let mut pages = self
-            .quick
-            .list_objects_v2()
-            .bucket(&self.bucket)
-            .set_prefix(Some(below.clone()).filter(|prefix| !prefix.is_empty()))
-            .delimiter("/")
-            .into_paginator()
-            .send();
+        let listed = Listed { prefix, by_folder: true };
         let mut names = Vec::new();
-        while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| self.failure(Action::List, prefix, &error))?;
+        let mut token = None;
+        loop {
+            let page = self.page(&listed, token.as_deref()).await?;
             let folders = page.common_prefixes().iter().filter_map(|folder| folder.prefix());
             names.extend(
                 folders.filter_map(|folder| Some(folder.strip_prefix(&below)?.trim_end_matches('/').to_owned())),
             );
+            token = next_page(&page);
+            if token.is_none() {
+                return Ok(names);
+            }
         }
-        Ok(names)
     }
 
     async fn head(&self, key: &str) -> StoreResult<ObjectMeta> {
-        match self.quick.head_object().bucket(&self.bucket).key(self.full_key(key)).send().await {
-            Ok(reply) => Ok(ObjectMeta {
-                key: key.to_owned(),
-                size_bytes: size(reply.content_length()),
-                etag: unquoted(reply.e_tag()),
-                last_modified: time(reply.last_modified()),
-            }),
-            Err(error) if failure::status(&error) == Some(404) && self.bucket_is_missing().await => {
-                Err(self.place(&self.uri(key)).no_bucket(Action::Read))
-            }
-            Err(error) => Err(self.failure(Action::Read, key, &error)),
-        }
+        retry!(self.retry, self.head_once(key).await)
     }
 
     async fn get_range(&self, key: &str, offset: u64, length: u64) -> StoreResult<RangeRead> {
@@ -293,31 +334,31 @@ impl Store for S3Store {
     }
 
     async fn put(&self, key: &str, body: Bytes) -> StoreResult<()> {
-        let put = self.slow.put_object().bucket(&self.bucket).key(self.full_key(key)).body(ByteStream::from(body));
-        put.send().await.map(drop).map_err(|error| self.failure(Action::Write, key, &error))
+        retry!(self.retry, {
+            let put = self.slow.put_object().bucket(&self.bucket).key(self.full_key(key));
+            let put = put.body(ByteStream::from(body.clone())).send().await;
+            put.map(drop).map_err(|error| self.failure(Action::Write, key, &error))
+        })
     }
 
-    /// A try whose answer was lost may have written: refused after such a one, the object is read, and it is ours if
-    /// its bytes are. (Two writers of the same bytes could then both be told `Created`; a record names its writer.)
+    /// An attempt whose answer was lost may have written: refused after such a one, the object is read, and it is ours
+    /// if its bytes are. (Two writers of the same bytes could then both be told `Created`; a record names its writer.)
     async fn put_new(&self, key: &str, body: Bytes) -> StoreResult<PutNew> {
-        let mut answer_lost = false;
-        let mut tries = 1;
-        loop {
-            let put = self.once.put_object().bucket(&self.bucket).key(self.full_key(key)).if_none_match("*");
-            let Err(error) = put.body(ByteStream::from(body.clone())).send().await else { return Ok(PutNew::Created) };
-            match failure::status(&error) {
-                Some(412) if answer_lost && self.get(key).await? == body => return Ok(PutNew::Created),
-                Some(412) => return Ok(PutNew::Exists),
-                // 409: another's conditional put of this key is under way.
-                Some(409 | 429) if tries < PUT_NEW_TRIES_MAX => {}
-                Some(500..) if error.code() != Some("NotImplemented") && tries < PUT_NEW_TRIES_MAX => {
-                    answer_lost = true
+        let mut may_be_ours = false;
+        let done = retry!(self.retry, {
+            let put = self.quick.put_object().bucket(&self.bucket).key(self.full_key(key)).if_none_match("*");
+            match put.body(ByteStream::from(body.clone())).send().await {
+                Ok(_) => Ok(PutNew::Created),
+                Err(error) if failure::status(&error) == Some(412) => Ok(PutNew::Exists),
+                Err(error) => {
+                    may_be_ours |= failure::may_have_arrived(&error);
+                    Err(self.failure(Action::WriteNew, key, &error))
                 }
-                None if failure::answer_lost(&error) && tries < PUT_NEW_TRIES_MAX => answer_lost = true,
-                _ => return Err(self.failure(Action::WriteNew, key, &error)),
             }
-            backoff(tries).await;
-            tries += 1;
+        })?;
+        match done {
+            PutNew::Exists if may_be_ours && self.get(key).await? == body => Ok(PutNew::Created),
+            done => Ok(done),
         }
     }
 
@@ -329,14 +370,21 @@ impl Store for S3Store {
     async fn publish(&self, from: &str, to: &str) -> StoreResult<()> {
         let source = format!("{}/{}", self.bucket, percent_encoded(&self.full_key(from)));
         let copy = self.slow.copy_object().bucket(&self.bucket).key(self.full_key(to)).copy_source(source);
-        let Err(error) = copy.send().await else { return Ok(()) };
-        let failure = self.failure(Action::Copy, from, &error);
-        if failure.kind == StoreErrorKind::NotFound && self.head(to).await.is_ok() { Ok(()) } else { Err(failure) }
+        let copied = retry!(
+            self.retry,
+            copy.clone().send().await.map(drop).map_err(|error| self.failure(Action::Copy, from, &error))
+        );
+        match copied {
+            Err(error) if error.kind == StoreErrorKind::NotFound && self.head(to).await.is_ok() => Ok(()),
+            copied => copied,
+        }
     }
 
     async fn delete(&self, keys: &[String]) -> StoreResult<()> {
         for keys in keys.chunks(DELETE_KEYS_MAX) {
-            self.delete_together(keys).await?;
+            if !retry!(self.retry, self.delete_together(keys).await)? {
+                self.delete_each(keys).await?;
+            }
         }
         Ok(())
     }
@@ -345,15 +393,7 @@ impl Store for S3Store {
 impl S3Store {
     /// The objects and folders directly below a folder, with their keys; none where they are more than a page holds.
     async fn level(&self, folder: &str) -> StoreResult<Option<(Vec<ObjectMeta>, Vec<String>)>> {
-        let page = self
-            .quick
-            .list_objects_v2()
-            .bucket(&self.bucket)
-            .set_prefix(Some(self.full_key(folder)).filter(|prefix| !prefix.is_empty()))
-            .delimiter("/")
-            .send()
-            .await
-            .map_err(|error| self.failure(Action::List, folder, &error))?;
+        let page = self.page(&Listed { prefix: folder, by_folder: true }, None).await?;
         if page.is_truncated() == Some(true) {
             return Ok(None);
         }
@@ -379,6 +419,25 @@ impl S3Store {
     }
 }
 
+/// What a listing is asked for.
+struct Listed<'a> {
+    /// Relative to the store's root.
+    prefix: &'a str,
+    /// Folders, and not what is in them.
+    by_folder: bool,
+}
+
+/// What one request brought of a read.
+enum Part {
+    Whole,
+    BeyondTheEnd,
+}
+
+/// The token of the page after this one, where there is one.
+fn next_page(page: &ListObjectsV2Output) -> Option<String> {
+    page.next_continuation_token().filter(|_| page.is_truncated() == Some(true)).map(ToOwned::to_owned)
+}
+
 /// Appends until `length` bytes in all were read or the body ends where it said it would.
 async fn append_body(reply: GetObjectOutput, read: &mut BytesMut, length: Option<u64>) -> Result<(), String> {
     let promised = reply.content_length().and_then(|length| usize::try_from(length).ok());
@@ -401,11 +460,6 @@ async fn append_body(reply: GetObjectOutput, read: &mut BytesMut, length: Option
         }
         _ => Ok(()),
     }
-}
-
-/// 100 ms, doubled by each further try.
-async fn backoff(tries: u32) {
-    tokio::time::sleep(Duration::from_millis(50 << tries.min(6))).await;
 }
 
 fn unquoted(etag: Option<&str>) -> String {

@@ -14,6 +14,9 @@ use crate::store::Store;
 /// From one word to the next.
 pub const HEARTBEAT: Duration = Duration::from_secs(30);
 
+/// A record of this kind is not worth waiting for a store that is away.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 const FILE: &str = "attempt.json";
 
 /// `parts/<shard>/<attempt>/attempt.json`: written when the attempt begins, every [`HEARTBEAT`], and when it fails. The
@@ -89,8 +92,11 @@ impl Attempt {
     /// The shard is committed: by this attempt or another.
     pub(crate) async fn end(self) {
         self.heart.abort();
-        if let Err(error) = self.output.delete(std::slice::from_ref(&self.key)).await {
-            tracing::debug!(key = self.key, %error, "could not clear an attempt's record");
+        let delete = self.output.delete(std::slice::from_ref(&self.key));
+        match tokio::time::timeout(PATIENCE, delete).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(key = self.key, %error, "could not clear an attempt's record"),
+            Err(_) => tracing::debug!(key = self.key, "no answer in time: an attempt's record stays until the seal"),
         }
     }
 
@@ -116,7 +122,9 @@ async fn say(output: &dyn Store, key: &str, first: &AttemptRecord, done: &Atomic
     };
     // A record of plain values always is JSON.
     let body = serde_json::to_vec(&record).unwrap_or_default();
-    if let Err(error) = output.put(key, body.into()).await {
-        tracing::debug!(key, %error, "could not say how the attempt goes");
+    match tokio::time::timeout(PATIENCE, output.put(key, body.into())).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(key, %error, "could not say how the attempt goes"),
+        Err(_) => tracing::debug!(key, "no answer in time: could not say how the attempt goes"),
     }
 }

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::encode::PartFile;
 use crate::error::{Error, Result, VideoErrorKind};
 use crate::plan::manifest::RUNS_PREFIX;
-use crate::store::{PutNew, Store, StoreErrorKind};
+use crate::store::{PutNew, Store, StoreErrorKind, get_record};
 use crate::tables::{Table, VideoRow, VideoStatus, part_name, shard_id};
 
 /// Version of the commit record.
@@ -289,11 +289,7 @@ pub async fn is_committed(output: &dyn Store, run_id: &str, shard: u32) -> Resul
 /// The output refused, or the record is not this version's or not this shard's.
 pub async fn read_commit(output: &dyn Store, run_id: &str, shard: u32) -> Result<Option<ShardCommit>> {
     let key = commit_key(run_id, shard);
-    let body = match output.get(&key).await {
-        Ok(body) => body,
-        Err(error) if error.kind == StoreErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
+    let Some(body) = get_record(output, &key).await? else { return Ok(None) };
     parse_commit(&body, run_id, shard).map(Some).map_err(|problem| {
         Error::failed(format!("cannot go by the commit record {}: {problem}", output.uri(&key)))
             .with_hint("if no newer vidindex wrote it, delete it, do the shard again, then seal")

@@ -111,7 +111,7 @@ impl ByteSource for Fetch {
                     self.store.get_range(&self.key, offset, length).await
                 }
             };
-            let bytes = self.checked(read?)?;
+            let bytes = self.checked(read.map_err(Failure::of_input)?)?;
             if bytes.is_empty() {
                 let message = format!("{} is shorter than listed", self.uri);
                 return Err(VideoError::new(VideoErrorKind::ChangedDuringRead, message).into());

@@ -95,7 +95,7 @@ impl Indexer {
             return Err(VideoError::new(VideoErrorKind::NotAVideo, "the file is empty").into());
         }
         let source = Arc::new(Fetch::new(self.input.clone(), object));
-        let mut decoding = Decoding::start(&self.program, request, source, self.timeout)?;
+        let mut decoding = Decoding::start(&self.program, request, source, self.timeout).map_err(Failure::Fatal)?;
         let ended = loop {
             match decoding.next().await {
                 Ok(Some(frame)) => state.take(frame).await?,
@@ -219,20 +219,21 @@ impl<'a> State<'a> {
                 }
                 let pending = match model.scores_persons() && boxes.is_empty() {
                     true => answered(ActionScores::default()),
-                    false => model.batcher.submit(ActionInput { clip, boxes }).await?,
+                    false => model.batcher.submit(ActionInput { clip, boxes }).await.map_err(Failure::Fatal)?,
                 };
                 self.clips.push_back((at, pending));
             }
             SampledFrame::Image(image) => {
                 if let Some(thumbnails) = &mut self.thumbnails {
-                    tokio::task::block_in_place(|| thumbnails.push(&image))?;
+                    tokio::task::block_in_place(|| thumbnails.push(&image)).map_err(Failure::Fatal)?;
                 }
                 let Some(model) = &models.persons else { return Ok(()) };
                 let at = ImageAt { frame: image.frame, time_seconds: image.time_seconds };
                 if models.actions.as_ref().is_some_and(|actions| actions.scores_persons()) {
                     self.key_frames.push(image.frame, image.time_seconds, (image.width, image.height));
                 }
-                self.images.push_back((at, model.batcher.submit(image).await?));
+                let pending = model.batcher.submit(image).await.map_err(Failure::Fatal)?;
+                self.images.push_back((at, pending));
             }
         }
         self.collect(false).await
@@ -391,7 +392,8 @@ impl<'a> State<'a> {
     }
 
     fn thumbnail_rows(&mut self) -> Result<Vec<ThumbnailRow>, Failure> {
-        let thumbnails = self.thumbnails.take().map(Thumbnails::finish).transpose()?.unwrap_or_default();
+        let thumbnails = self.thumbnails.take().map(Thumbnails::finish).transpose().map_err(Failure::Fatal)?;
+        let thumbnails = thumbnails.unwrap_or_default();
         let row = |thumbnail: Thumbnail| ThumbnailRow {
             video_id: self.video_id.clone(),
             uri: self.uri.clone(),
@@ -416,12 +418,12 @@ async fn next<A, I: Send + 'static, O: Send + 'static>(
     use tokio::sync::oneshot::error::TryRecvError;
     let Some((_, pending)) = queue.front_mut() else { return Ok(None) };
     let answer = if wait {
-        pending.await.map_err(|_| batcher.failure())?
+        pending.await.map_err(|_| Failure::Fatal(batcher.failure()))?
     } else {
         match pending.try_recv() {
             Ok(answer) => answer,
             Err(TryRecvError::Empty) => return Ok(None),
-            Err(TryRecvError::Closed) => return Err(batcher.failure().into()),
+            Err(TryRecvError::Closed) => return Err(Failure::Fatal(batcher.failure())),
         }
     };
     Ok(queue.pop_front().map(|(at, _)| (at, answer.output, answer.seconds)))

@@ -22,9 +22,10 @@ use aws_smithy_http_client::{Builder as HttpClientBuilder, Connector};
 
 use super::S3Store;
 use super::failure::{self, Action, Place};
+use super::retry::{Retry, retry};
 use crate::store::{Store, StoreConfig, StoreError, StoreErrorKind, StoreResult};
 
-/// For a connection with its TLS handshake. Three of these and the waits between them fit into `OPEN_TIMEOUT`.
+/// For a connection with its TLS handshake. Three of these fit into `OPEN_TIMEOUT`.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(2200);
 
 /// To the first byte of an answer that needs no bytes to be moved before it.
@@ -37,13 +38,15 @@ const UPLOAD_TIMEOUT: Duration = Duration::from_secs(300);
 /// For the first question altogether.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(8);
 
+/// Times that the first question is asked where there is no answer, and the pause between them.
+const OPEN_TRIES: u32 = 5;
+const OPEN_PAUSE: Duration = Duration::from_millis(300);
+
 /// For the credentials: off AWS, the end of the chain waits for an instance metadata service that is not there.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// For the region, which only the instance metadata service can make us wait for.
 const REGION_TIMEOUT: Duration = Duration::from_secs(2);
-
-const TRIES: u32 = 3;
 
 /// Where nothing names a region. Compatibles accept any; AWS tells the right one.
 const REGION: &str = "us-east-1";
@@ -76,42 +79,74 @@ pub(super) async fn open(address: &str, config: &StoreConfig) -> StoreResult<S3S
     }
 }
 
-/// Asks for the bucket. A refusal is let pass, since the rights to the objects may be there without the right to ask
-/// this. Gives the bucket's region where it is another than ours.
+/// Asks for the bucket. A refusal passes, since the rights to the objects may be there without the right to ask this;
+/// what else is wrong (a session that expired: a HEAD does not say so), the first real request tells. Returns the bucket's
+/// region where it is another than ours.
 async fn first_question(store: &S3Store, sdk: &SdkConfig) -> StoreResult<Option<String>> {
     let uri = store.uri("");
-    let place = Place { uri: &uri, bucket: &store.bucket, endpoint: store.endpoint.as_deref() };
-    let asked = tokio::time::timeout(OPEN_TIMEOUT, store.quick.head_bucket().bucket(&store.bucket).send()).await;
-    let Ok(asked) = asked else { return Err(place.unreachable(Action::Open, "no answer in time")) };
-    let Err(error) = asked else { return Ok(None) };
-    let elsewhere = failure::bucket_region(&error).filter(|region| Some(*region) != sdk.region().map(Region::as_ref));
-    match (failure::status(&error), elsewhere) {
+    let place = store.place(&uri);
+    // An overloaded store is waited for as at any later time. One that does not answer at all is more likely a mistake in
+    // the job file, so that is told within seconds.
+    retry!(
+        store.retry,
+        match tokio::time::timeout(OPEN_TIMEOUT, ask_until_answered(store, sdk, &place)).await {
+            Ok(Err(Unopened::Refused(error))) => Err(error),
+            Ok(Err(Unopened::NoAnswer(error))) => Ok(Err(error)),
+            Ok(Ok(region)) => Ok(Ok(region)),
+            Err(_) => Ok(Err(place.unreachable(Action::Open, "no answer in time"))),
+        }
+    )?
+}
+
+/// Why a bucket did not open.
+enum Unopened {
+    /// The store said so.
+    Refused(StoreError),
+    /// There was no answer.
+    NoAnswer(StoreError),
+}
+
+async fn ask_until_answered(store: &S3Store, sdk: &SdkConfig, place: &Place<'_>) -> Result<Option<String>, Unopened> {
+    for _ in 1..OPEN_TRIES {
+        match ask(store, sdk, place).await {
+            Err(Unopened::NoAnswer(error)) if error.kind == StoreErrorKind::Transient => {
+                tokio::time::sleep(OPEN_PAUSE).await;
+            }
+            asked => return asked,
+        }
+    }
+    ask(store, sdk, place).await
+}
+
+async fn ask(store: &S3Store, sdk: &SdkConfig, place: &Place<'_>) -> Result<Option<String>, Unopened> {
+    let Err(error) = store.quick.head_bucket().bucket(&store.bucket).send().await else { return Ok(None) };
+    let region = failure::bucket_region(&error).filter(|region| Some(*region) != sdk.region().map(Region::as_ref));
+    match (failure::status(&error), region) {
         (_, Some(region)) => Ok(Some(region.to_owned())),
-        (Some(403 | 405 | 501), None) => Ok(None),
-        (Some(404), None) => Err(place.no_bucket(Action::Open)),
-        _ => Err(place.failure(Action::Open, &error)),
+        (Some(400 | 403 | 405 | 501), None) => Ok(None),
+        (Some(404), None) => Err(Unopened::Refused(place.no_bucket(Action::Open))),
+        (Some(_), None) => Err(Unopened::Refused(place.failure(Action::Open, &error))),
+        (None, None) => Err(Unopened::NoAnswer(place.failure(Action::Open, &error))),
     }
 }
 
 fn connect(sdk: &SdkConfig, config: &StoreConfig, bucket: &str, prefix: &str) -> S3Store {
     let endpoint = config.endpoint.clone().or_else(|| environment_endpoint(sdk));
     let path_style = config.path_style.unwrap_or(endpoint.is_some());
-    let client = |answer_timeout, tries| {
+    let client = |answer_timeout| {
         let settings = aws_sdk_s3::config::Builder::from(sdk)
             .force_path_style(path_style)
             .timeout_config(
                 TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(answer_timeout).build(),
             )
-            .retry_config(
-                RetryConfig::standard().with_max_attempts(tries).with_initial_backoff(Duration::from_millis(400)),
-            )
+            .retry_config(RetryConfig::disabled())
             .build();
         Client::from_conf(settings)
     };
     S3Store {
-        quick: client(ANSWER_TIMEOUT, TRIES),
-        slow: client(UPLOAD_TIMEOUT, TRIES),
-        once: client(ANSWER_TIMEOUT, 1),
+        quick: client(ANSWER_TIMEOUT),
+        slow: client(UPLOAD_TIMEOUT),
+        retry: Retry::new(Duration::from_secs(config.retry_seconds.unwrap_or(StoreConfig::RETRY_SECONDS))),
         bucket: bucket.to_owned(),
         prefix: prefix.to_owned(),
         endpoint,

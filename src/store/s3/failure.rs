@@ -72,54 +72,82 @@ impl Place<'_> {
             return self.other_region(action, region);
         }
         match (status(error), error.code()) {
-            (_, Some(code)) => self.refused(action, code, error.message()),
-            (Some(404), None) => self.refused(action, "NoSuchKey", None),
-            (Some(401 | 403), None) => self.refused(action, "AccessDenied", None),
-            (Some(301), None) => self.refused(action, "PermanentRedirect", Some("the bucket is in another region")),
-            (Some(status), None) => self.refused(action, &format!("status {status}"), Some(&innermost(error))),
-            (None, None) => match credentials_failure(error) {
-                Some(said) => self.no_credentials(action, &said),
+            (_, Some(code)) => self.refused(action, code, status(error), error.message()),
+            (Some(404), None) => self.refused(action, "NoSuchKey", Some(404), None),
+            (Some(401), None) => self.refused(action, "InvalidAccessKeyId", Some(401), None),
+            (Some(403), None) => self.refused(action, "AccessDenied", Some(403), None),
+            (Some(301), None) => {
+                self.refused(action, "PermanentRedirect", Some(301), Some("the bucket is in another region"))
+            }
+            (Some(status), None) => {
+                self.refused(action, &format!("status {status}"), Some(status), Some(&innermost(error)))
+            }
+            (None, None) => match credentials_source(Some(error)) {
+                Some(error) => self.no_credentials(action, error),
                 None => self.unreachable(action, &innermost(error)),
             },
         }
     }
 
-    /// A refusal with S3's code and its own words.
-    pub(super) fn refused(&self, action: Action, code: &str, said: Option<&str>) -> StoreError {
+    /// A refusal with S3's code, its status and its own words.
+    ///
+    /// The code decides. A code that is not known here is judged by its status: a server's failure (5xx, or an error in
+    /// the body of a success) is transient; a refused read is this object's matter; any other refusal would be the same
+    /// the next time.
+    pub(super) fn refused(&self, action: Action, code: &str, status: Option<u16>, said: Option<&str>) -> StoreError {
         let words =
             said.filter(|said| !said.is_empty()).map_or_else(|| code.to_owned(), |said| format!("{code}: {said}"));
-        let denied = |hint: String| self.error(StoreErrorKind::AccessDenied, action, &words, Some(hint));
+        let error = |kind, hint: &str| {
+            let hint = (!hint.is_empty()).then(|| hint.to_owned());
+            self.error(kind, action, &words, hint)
+        };
+        let credentials = |hint| error(StoreErrorKind::Credentials, hint);
         match code {
             "NoSuchBucket" => self.no_bucket(action),
-            "NoSuchKey" | "NotFound" => self.error(StoreErrorKind::NotFound, action, "there is no such object", None),
-            "AccessDenied" | "AllAccessDisabled" | "Forbidden" | "UnauthorizedAccess" => {
-                denied(format!("the credentials in use need {}", action.permission()))
+            "NoSuchKey" | "NotFound" | "NoSuchVersion" => {
+                self.error(StoreErrorKind::NotFound, action, "there is no such object", None)
             }
-            "InvalidAccessKeyId" | "InvalidClientTokenId" => denied(
-                "check AWS_ACCESS_KEY_ID or the profile in use, and that `endpoint` in [store] is the store they belong to"
-                    .to_owned(),
+            "AccessDenied" | "AccessDeniedException" | "AllAccessDisabled" | "Forbidden" | "UnauthorizedAccess" => {
+                error(StoreErrorKind::AccessDenied, &format!("the credentials in use need {}", action.permission()))
+            }
+            "InvalidAccessKeyId"
+            | "InvalidClientTokenId"
+            | "UnrecognizedClientException"
+            | "AccountProblem"
+            | "NotSignedUp"
+            | "InvalidSecurity" => credentials(
+                "check AWS_ACCESS_KEY_ID or the profile in use, and that `endpoint` in [store] is the store they belong to",
             ),
-            "SignatureDoesNotMatch" => {
-                denied("check AWS_SECRET_ACCESS_KEY or the profile in use, and this machine's clock".to_owned())
+            "SignatureDoesNotMatch" | "IncompleteSignature" => {
+                credentials("check AWS_SECRET_ACCESS_KEY or the profile in use, and this machine's clock")
             }
             "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "InvalidToken" | "RequestExpired" => {
-                denied("renew the session's credentials (`aws sso login`, or a fresh AWS_SESSION_TOKEN)".to_owned())
+                credentials("renew the session's credentials (`aws sso login`, or a fresh AWS_SESSION_TOKEN)")
             }
-            "RequestTimeTooSkewed" => denied("set this machine's clock".to_owned()),
-            "AuthorizationHeaderMalformed" => denied("check `region` in [store]: it is not the bucket's".to_owned()),
-            "InvalidObjectState" => {
-                denied("the object is in an archive storage class: restore it, or leave it out with `exclude`".to_owned())
-            }
-            "NotImplemented" if action == Action::WriteNew => self.error(
-                StoreErrorKind::Other,
-                action,
-                &words,
-                Some("this store has no conditional puts (If-None-Match), which commits need: use another for [output]".to_owned()),
+            "RequestTimeTooSkewed" => credentials("set this machine's clock"),
+            "AuthorizationHeaderMalformed" => credentials("check `region` in [store]: it is not the bucket's"),
+            "InvalidObjectState" => error(
+                StoreErrorKind::Archived,
+                "the object is in an archive storage class: restore it, or leave it out with `exclude`",
+            ),
+            "NotImplemented" if action == Action::WriteNew => error(
+                StoreErrorKind::Refused,
+                "this store has no conditional puts (If-None-Match), which commits need: use another for [output]",
             ),
             "EntityTooLarge" | "InvalidRequest" if action == Action::Copy => {
-                self.error(StoreErrorKind::Other, action, &words, Some("S3 copies at most 5 GiB in one request".to_owned()))
+                error(StoreErrorKind::Refused, "S3 copies at most 5 GiB in one request")
             }
-            _ => self.error(StoreErrorKind::Other, action, &words, None),
+            // The text says which: a customer's key (SSE-C) that the request lacks, or has wrongly.
+            "InvalidRequest" | "InvalidArgument" if action == Action::Read => {
+                error(StoreErrorKind::Unreadable, "an object that is encrypted with a customer's key cannot be read")
+            }
+            code if is_transient(code) => error(StoreErrorKind::Transient, ""),
+            code if code.starts_with("KMS.") && action == Action::Read => error(
+                StoreErrorKind::Unreadable,
+                "check the KMS key that encrypts the object: its state, and kms:Decrypt for the credentials in use",
+            ),
+            "NotImplemented" => error(StoreErrorKind::Refused, ""),
+            _ => error(kind_by_status(action, status), ""),
         }
     }
 
@@ -157,12 +185,7 @@ impl Place<'_> {
             };
             format!("check {endpoint}, the network, and HTTP_PROXY, HTTPS_PROXY and NO_PROXY where there is a proxy")
         };
-        self.error(StoreErrorKind::Unreachable, action, &format!("no answer from the endpoint ({said})"), Some(hint))
-    }
-
-    /// A body that broke off more often than is tried.
-    pub(super) fn broken_off(&self, said: &str) -> StoreError {
-        self.unreachable(Action::Read, said)
+        self.error(StoreErrorKind::Transient, action, &format!("no answer from the endpoint ({said})"), Some(hint))
     }
 
     /// Another version than the one that the read began with.
@@ -170,22 +193,73 @@ impl Place<'_> {
         self.error(StoreErrorKind::Changed, Action::Read, "it was replaced meanwhile", None)
     }
 
-    /// Something that S3 does not say and ought not to happen.
-    pub(super) fn told(&self, said: &str) -> StoreError {
-        self.error(StoreErrorKind::Other, Action::Read, said, None)
+    /// An answer that cannot be right.
+    pub(super) fn nonsense(&self, said: &str) -> StoreError {
+        self.error(StoreErrorKind::Transient, Action::Read, said, None)
     }
 
-    fn no_credentials(&self, action: Action, said: &str) -> StoreError {
-        self.error(
-            StoreErrorKind::AccessDenied,
-            action,
-            &format!("no credentials ({said})"),
-            Some("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run where there is an instance's or a task's role".to_owned()),
-        )
+    /// Something that no retry changes.
+    pub(super) fn told(&self, said: &str) -> StoreError {
+        self.error(StoreErrorKind::Refused, Action::Read, said, None)
+    }
+
+    fn no_credentials(&self, action: Action, error: &CredentialsError) -> StoreError {
+        let said = match error {
+            CredentialsError::CredentialsNotLoaded(_) => {
+                "looked in the environment, the profile, for a web identity, and for a task's and an instance's role"
+                    .to_owned()
+            }
+            // In one line.
+            error => innermost(error).replace('\n', "; "),
+        };
+        // Once there were credentials, a provider that is slow to renew them (an instance's role) will do so later.
+        let kind = match error {
+            CredentialsError::ProviderTimedOut(_) if action != Action::Open => StoreErrorKind::Transient,
+            _ => StoreErrorKind::Credentials,
+        };
+        let hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run where there is an instance's \
+                    or a task's role";
+        self.error(kind, action, &format!("no credentials ({said})"), Some(hint.to_owned()))
     }
 
     fn error(&self, kind: StoreErrorKind, action: Action, reason: &str, hint: Option<String>) -> StoreError {
         StoreError { kind, message: format!("failed to {} {}: {reason}", action.verb(), self.uri), hint }
+    }
+}
+
+/// Codes that say: try again. Some of them come with a status of 4xx, or of 200 with the error in the body.
+fn is_transient(code: &str) -> bool {
+    const CODES: [&str; 19] = [
+        "BadDigest",
+        "BandwidthLimitExceeded",
+        "Busy",
+        "ConditionalRequestConflict",
+        "IncompleteBody",
+        "InternalError",
+        "KMS.InternalException",
+        "KMS.KMSInternalException",
+        "KMS.ThrottlingException",
+        "OperationAborted",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequests",
+        "XAmzContentSHA256Mismatch",
+    ];
+    CODES.contains(&code)
+}
+
+fn kind_by_status(action: Action, status: Option<u16>) -> StoreErrorKind {
+    match status {
+        Some(501 | 505) => StoreErrorKind::Refused,
+        // An answer of 200 is a failure where its body is not what was asked for.
+        None | Some(200..=299 | 408 | 425 | 429 | 500..) => StoreErrorKind::Transient,
+        Some(_) if action == Action::Read => StoreErrorKind::Unreadable,
+        Some(_) => StoreErrorKind::Refused,
     }
 }
 
@@ -199,14 +273,20 @@ pub(super) fn bucket_region<E>(error: &SdkError<E, HttpResponse>) -> Option<&str
     error.raw_response().and_then(|response| response.headers().get("x-amz-bucket-region"))
 }
 
-/// Whether the request may have reached the store though no answer came back.
-pub(super) fn answer_lost<E>(error: &SdkError<E, HttpResponse>) -> bool {
-    match error {
-        SdkError::TimeoutError(_) | SdkError::ResponseError(_) => true,
-        SdkError::DispatchFailure(failure) => {
-            !failure.is_user() && credentials_source(failure.as_connector_error()).is_none()
-        }
-        _ => false,
+/// Whether the store may have done what it was asked, though it did not say so.
+pub(super) fn may_have_arrived<E>(error: &SdkError<E, HttpResponse>) -> bool
+where
+    E: Error + 'static,
+{
+    match status(error) {
+        Some(status) => status >= 500 || status < 300,
+        None => match error {
+            SdkError::TimeoutError(_) | SdkError::ResponseError(_) => true,
+            SdkError::DispatchFailure(failure) => {
+                !failure.is_user() && credentials_source(failure.as_connector_error()).is_none()
+            }
+            _ => false,
+        },
     }
 }
 
@@ -217,20 +297,6 @@ pub(super) fn innermost(error: &(dyn Error + 'static)) -> String {
         innermost = source;
     }
     innermost.to_string()
-}
-
-/// In one line: the chain's own account of an empty search has one for each place.
-fn credentials_failure<E>(error: &SdkError<E, HttpResponse>) -> Option<String>
-where
-    E: Error + 'static,
-{
-    credentials_source(Some(error)).map(|error| match error {
-        CredentialsError::CredentialsNotLoaded(_) => {
-            "looked in the environment, the profile, for a web identity, and for a task's and an instance's role"
-                .to_owned()
-        }
-        error => innermost(error).replace('\n', "; "),
-    })
 }
 
 fn credentials_source<E: Error + 'static>(error: Option<&E>) -> Option<&CredentialsError> {

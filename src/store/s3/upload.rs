@@ -9,6 +9,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::S3Store;
 use super::failure::{self, Action};
+use super::retry::retry;
 use crate::store::{Store, StoreError, StoreErrorKind, StoreResult};
 
 /// The largest file that goes in one request, and the least size of a part.
@@ -27,13 +28,11 @@ impl S3Store {
         let size =
             tokio::fs::metadata(file).await.map_err(|error| self.unreadable(key, file, &error.to_string()))?.len();
         if size <= PART_BYTES {
-            let body =
-                ByteStream::from_path(file).await.map_err(|error| self.unreadable(key, file, &error.to_string()))?;
-            let put = self.slow.put_object().bucket(&self.bucket).key(self.full_key(key)).body(body);
-            return put.send().await.map(drop).map_err(|error| self.failure(Action::Write, key, &error));
+            return retry!(self.retry, self.put_small(key, file).await);
         }
-        let begun = self.quick.create_multipart_upload().bucket(&self.bucket).key(self.full_key(key)).send().await;
-        let begun = begun.map_err(|error| self.failure(Action::Write, key, &error))?;
+        let begin = self.quick.create_multipart_upload().bucket(&self.bucket).key(self.full_key(key));
+        let begun =
+            retry!(self.retry, begin.clone().send().await.map_err(|error| self.failure(Action::Write, key, &error)))?;
         let upload_id = begun.upload_id().unwrap_or_default();
         let done = match self.upload_parts(key, file, size, upload_id).await {
             Ok(parts) => self.complete(key, size, upload_id, parts).await,
@@ -49,6 +48,12 @@ impl S3Store {
         done
     }
 
+    async fn put_small(&self, key: &str, file: &Path) -> StoreResult<()> {
+        let body = ByteStream::from_path(file).await.map_err(|error| self.unreadable(key, file, &error.to_string()))?;
+        let put = self.slow.put_object().bucket(&self.bucket).key(self.full_key(key)).body(body);
+        put.send().await.map(drop).map_err(|error| self.failure(Action::Write, key, &error))
+    }
+
     async fn upload_parts(
         &self,
         key: &str,
@@ -60,17 +65,8 @@ impl S3Store {
         let mut parts: Vec<CompletedPart> = stream::iter((1..).zip(0..size.div_ceil(part_bytes)))
             .map(|(number, index)| async move {
                 let offset = index * part_bytes;
-                let body = ByteStream::read_from()
-                    .path(file)
-                    .offset(offset)
-                    .length(Length::Exact(part_bytes.min(size - offset)))
-                    .build()
-                    .await
-                    .map_err(|error| self.unreadable(key, file, &error.to_string()))?;
-                let part = self.slow.upload_part().bucket(&self.bucket).key(self.full_key(key)).upload_id(upload_id);
-                let part = part.part_number(number).body(body).send().await;
-                let part = part.map_err(|error| self.failure(Action::Write, key, &error))?;
-                Ok::<_, StoreError>(CompletedPart::builder().part_number(number).set_e_tag(part.e_tag).build())
+                let length = part_bytes.min(size - offset);
+                retry!(self.retry, self.upload_part(key, file, (offset, length), upload_id, number).await)
             })
             .buffer_unordered(PARTS_AT_ONCE)
             .try_collect()
@@ -79,25 +75,60 @@ impl S3Store {
         Ok(parts)
     }
 
+    async fn upload_part(
+        &self,
+        key: &str,
+        file: &Path,
+        (offset, length): (u64, u64),
+        upload_id: &str,
+        number: i32,
+    ) -> StoreResult<CompletedPart> {
+        let body = ByteStream::read_from().path(file).offset(offset).length(Length::Exact(length)).build().await;
+        let body = body.map_err(|error| self.unreadable(key, file, &error.to_string()))?;
+        let part = self.slow.upload_part().bucket(&self.bucket).key(self.full_key(key)).upload_id(upload_id);
+        let part = part.part_number(number).body(body).send().await;
+        let part = part.map_err(|error| self.failure(Action::Write, key, &error))?;
+        Ok(CompletedPart::builder().part_number(number).set_e_tag(part.e_tag).build())
+    }
+
     async fn complete(&self, key: &str, size: u64, upload_id: &str, parts: Vec<CompletedPart>) -> StoreResult<()> {
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
         let complete = self.slow.complete_multipart_upload().bucket(&self.bucket).key(self.full_key(key));
-        let Err(error) = complete.upload_id(upload_id).multipart_upload(parts).send().await else { return Ok(()) };
-        // Either an earlier try of the SDK's went through and its answer was lost, or a compatible says yes in words
-        // that the SDK does not know.
-        let gone = error.code() == Some("NoSuchUpload");
-        let accepted = error.code().is_none() && failure::status(&error) == Some(200);
-        if (gone || accepted) && self.head(key).await.is_ok_and(|object| object.size_bytes == size) {
-            return Ok(());
+        let complete = complete.upload_id(upload_id).multipart_upload(parts);
+        let completed = retry!(
+            self.retry,
+            match complete.clone().send().await {
+                Ok(_) => Ok(Completed::Surely),
+                // Either an earlier attempt's answer was lost, or a compatible says yes in words that the SDK does not
+                // know.
+                Err(error)
+                    if error.code() == Some("NoSuchUpload")
+                        || (error.code().is_none() && failure::status(&error) == Some(200)) =>
+                {
+                    Ok(Completed::Perhaps(self.failure(Action::Write, key, &error)))
+                }
+                Err(error) => Err(self.failure(Action::Write, key, &error)),
+            }
+        )?;
+        match completed {
+            Completed::Perhaps(error) if !self.head(key).await.is_ok_and(|object| object.size_bytes == size) => {
+                Err(error)
+            }
+            _ => Ok(()),
         }
-        Err(self.failure(Action::Write, key, &error))
     }
 
     fn unreadable(&self, key: &str, file: &Path, said: &str) -> StoreError {
         StoreError {
-            kind: StoreErrorKind::Other,
+            kind: StoreErrorKind::Refused,
             message: format!("failed to write {}: {} cannot be read: {said}", self.uri(key), file.display()),
             hint: None,
         }
     }
+}
+
+/// What the answer to a completed upload says.
+enum Completed {
+    Surely,
+    Perhaps(StoreError),
 }

@@ -168,8 +168,18 @@ fn a_record_that_moves_other_files_is_not_gone_by() {
         assert!(error.to_string().contains("shards/000000.json"), "{error}");
         assert!(error.hint().is_some());
     }
-    output.add(&commit_key(RUN, 0), "{");
+    output.add(&commit_key(RUN, 0), "{}");
     assert!(block_on(read_commit(&output, RUN, 0)).is_err());
+}
+
+#[tokio::test]
+async fn a_record_that_breaks_off_each_time_is_an_outage() {
+    let output = MemoryStore::bucket();
+    output.add(&commit_key(RUN, 0), "{");
+    match read_commit(&output, RUN, 0).await {
+        Err(Error::Store(error)) => assert_eq!(error.kind, StoreErrorKind::Transient),
+        read => panic!("{read:?}"),
+    }
 }
 
 #[test]
