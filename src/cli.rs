@@ -531,6 +531,7 @@ impl Context {
 
     async fn plan(&self, job: &Job, options: PlanOptions, dry_run: bool) -> Result<(JobModels, Plan, Arc<dyn Store>)> {
         let models = JobModels::read(job)?;
+        models.warn_of_random();
         let input = store::open(&job.input.uri, &job.store).await?;
         let output = store::open(&job.output.uri, &job.store).await?;
         let refs = models.refs();
@@ -543,6 +544,7 @@ impl Context {
 
     async fn work(&self, job: &Job, run_id: &RunId, task: Task) -> Result<Done> {
         let models = JobModels::read(job)?;
+        models.warn_of_random();
         let output = store::open(&job.output.uri, &job.store).await?;
         self.work_with(job, models, output, run_id, task).await
     }

@@ -10,6 +10,7 @@ use crate::job::{Job, Precision};
 use crate::query::DuckDb;
 use crate::store;
 use crate::work::models::JobModels;
+use crate::zoo::descriptor;
 
 /// Checks and prints; says whether all is well. `job` is checked too where one is given.
 pub(crate) async fn check(onnxruntime: Option<&Path>, job: Option<&Job>) -> bool {
@@ -53,6 +54,9 @@ async fn job(report: &mut Report, job: &Job, runtime: Option<&Runtime>) {
         (Ok(_), None) => report.line("models", Ok("described".to_owned())),
         (Err(error), _) => report.fail("models", error),
     }
+    for model in models.iter().flat_map(JobModels::random) {
+        report.warn("models", &format!("{}: {}", model.display(), descriptor::RANDOM));
+    }
     report.line("input", listed(&job.input.uri, job).await);
     report.line("output", writable(&job.output.uri, job).await);
 }
@@ -91,6 +95,11 @@ impl Report {
             Ok(found) => println!("ok    {what}: {found}"),
             Err(error) => self.fail(what, &error),
         }
+    }
+
+    /// What works, but not as one would want it.
+    fn warn(&self, what: &str, found: &str) {
+        println!("WARN  {what}: {found}");
     }
 
     /// What a job does without.

@@ -172,6 +172,9 @@ pub struct ModelRef {
     pub id: String,
     /// SHA-256 of everything of the model that changes rows, in hex.
     pub sha256: String,
+    /// Whether its weights are random, so that its rows mean nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub random: bool,
 }
 
 /// The models of a job, one for each section that it has.

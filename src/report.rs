@@ -59,6 +59,9 @@ struct Committed {
 pub async fn page(output: &dyn Store, run: &RunId) -> Result<String> {
     let record = manifest::read_record(output, run).await?;
     let committed = committed(output, &record).await?;
+    for model in [&record.actions_model, &record.persons_model].into_iter().flatten().filter(|model| model.random) {
+        tracing::warn!(model = model.id, "{}", crate::zoo::descriptor::RANDOM);
+    }
     let contents = Contents::read(output, &record, &committed.parts, Limits::default()).await?;
     if contents.lost_parts > 0 {
         tracing::warn!(

@@ -23,11 +23,16 @@ use prost::Message;
 
 use crate::error::{Error, Result};
 use checkpoint::Checkpoint;
-use descriptor::{Activation, Descriptor, LabelSet, Labels};
+use descriptor::{Activation, Descriptor, LabelSet, Labels, Origin, SlowSampling};
 use inspect::ModelInfo;
 use lower::Lowering;
-use slowfast::Pathways;
+use slowfast::{Pathways, Recipe};
 use weights::{RandomWeights, SafeTensors, Weights};
+
+/// ImageNet's means of red, green and blue in 0..1.
+const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+/// Their standard deviations.
+const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 
 /// What `models build` may be told.
 #[derive(Debug, Clone, Default)]
@@ -42,6 +47,8 @@ pub struct BuildOptions {
     pub labels: Option<Labels>,
     /// Another height and width of the input.
     pub side: Option<usize>,
+    /// SlowFast: the height and width that it was trained at, which its head pools over.
+    pub trained_side: Option<usize>,
     /// SlowFast: what its convolutions are rewritten to.
     pub lowering: Lowering,
     /// SlowFast: what the descriptor says that its logits are turned into scores by, in place of what is usual.
@@ -81,8 +88,8 @@ pub fn build(name: &str, options: &BuildOptions) -> Result<BuiltModel> {
     let mut network = registry::network(name)?;
     network.apply(options)?;
     match &options.weights {
-        Some(path) => write(&network, name, options, &mut SafeTensors::read(path)?),
-        None => write(&network, name, options, &mut RandomWeights::new(options.seed)),
+        Some(path) => write(&network, name, options, &mut SafeTensors::read(path)?, Origin::Trained),
+        None => write(&network, name, options, &mut RandomWeights::new(options.seed), Origin::Random),
     }
 }
 
@@ -112,10 +119,16 @@ pub fn convert(path: &Path, arch: Option<&str>, options: &BuildOptions) -> Resul
     network.apply(&options)?;
     checkpoint.check(&network)?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    write(&network, &name, &options, &mut checkpoint)
+    write(&network, &name, &options, &mut checkpoint, Origin::Trained)
 }
 
-fn write(network: &Network, name: &str, options: &BuildOptions, weights: &mut dyn Weights) -> Result<BuiltModel> {
+fn write(
+    network: &Network,
+    name: &str,
+    options: &BuildOptions,
+    weights: &mut dyn Weights,
+    origin: Origin,
+) -> Result<BuiltModel> {
     let model = network.graph(weights)?;
     let lowering = network.lowering(options);
     let model = lower::lower(model, lowering);
@@ -126,7 +139,7 @@ fn write(network: &Network, name: &str, options: &BuildOptions, weights: &mut dy
     let onnx = if is_file { options.out.clone() } else { options.out.join(format!("{name}.onnx")) };
     let toml = Descriptor::path(&onnx);
     let info = ModelInfo::parse(&onnx, content.clone())?;
-    let descriptor = network.descriptor(options);
+    let descriptor = network.descriptor(options, origin);
     // The model last: where it is, its descriptor is too.
     write_whole(&toml, descriptor.to_toml().as_bytes())?;
     write_whole(&onnx, &content)?;
@@ -140,10 +153,14 @@ impl Network {
             Self::SlowFast(config, _) => {
                 config.classes = options.labels.as_ref().map_or(config.classes, Labels::len);
                 config.crop = options.side.unwrap_or(config.crop);
+                config.head_pool = options.trained_side.map_or(config.head_pool, slowfast::head_pool);
             }
             Self::Yolov5(config) => {
                 if options.activation.is_some() {
                     return Err(Error::usage("a YOLOv5 puts out scores: only a SlowFast has an activation"));
+                }
+                if options.trained_side.is_some() {
+                    return Err(Error::usage("a YOLOv5 pools nothing: only a SlowFast has a trained side"));
                 }
                 config.classes = options.labels.as_ref().map_or(config.classes, Labels::len);
                 config.height = options.side.unwrap_or(config.height);
@@ -185,9 +202,14 @@ impl Network {
         }
     }
 
-    fn descriptor(&self, options: &BuildOptions) -> Descriptor {
+    fn descriptor(&self, options: &BuildOptions, weights: Origin) -> Descriptor {
         match self {
             Self::SlowFast(config, sampling_rate) => {
+                let default = descriptor::SlowFast::default();
+                let (mean, std, slow_sampling) = match config.recipe {
+                    Recipe::PyTorchVideo => (default.mean, default.std, default.slow_sampling),
+                    Recipe::Mmaction2 => (IMAGENET_MEAN, IMAGENET_STD, SlowSampling::Stride),
+                };
                 let (labels, activation) = match config.boxes {
                     true => (LabelSet::Ava80, Activation::Sigmoid),
                     false => (LabelSet::Kinetics400, Activation::Softmax),
@@ -201,13 +223,16 @@ impl Network {
                     side: config.crop,
                     crop: config.crop,
                     persons: config.boxes,
-                    ..descriptor::SlowFast::default()
+                    mean,
+                    std,
+                    slow_sampling,
+                    weights,
                 })
             }
             Self::Yolov5(config) => {
                 let default = descriptor::Yolov5::default();
                 let labels = options.labels.clone().unwrap_or(default.labels);
-                Descriptor::Yolov5(descriptor::Yolov5 { labels, side: config.height })
+                Descriptor::Yolov5(descriptor::Yolov5 { labels, side: config.height, weights })
             }
         }
     }
@@ -289,8 +314,12 @@ mod tests {
             ]
         );
         assert_eq!(Descriptor::for_model(&info).unwrap(), built.descriptor);
+        assert!(built.descriptor.is_random());
         std::fs::remove_file(&built.toml).unwrap();
-        assert_eq!(Descriptor::for_model(&info).unwrap(), built.descriptor, "inferred");
+        let Descriptor::SlowFast(described) = built.descriptor else { panic!("a YOLOv5") };
+        // That they are random is all that the graph does not tell.
+        let inferred = descriptor::SlowFast { weights: Origin::Trained, ..described };
+        assert_eq!(Descriptor::for_model(&info).unwrap(), Descriptor::SlowFast(inferred));
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "nothing temporary is left");
     }
 
@@ -319,13 +348,31 @@ mod tests {
         // 8x8, 4x4 and 2x2 cells of three anchors.
         assert_eq!(built.info.outputs[0].to_string(), "output0 float32[batch, 252, 85]");
         std::fs::remove_file(&built.toml).unwrap();
-        assert_eq!(Descriptor::for_model(&built.info).unwrap(), built.descriptor);
+        let Descriptor::Yolov5(described) = built.descriptor else { panic!("a SlowFast") };
+        let inferred = descriptor::Yolov5 { weights: Origin::Trained, ..described };
+        assert_eq!(Descriptor::for_model(&built.info).unwrap(), Descriptor::Yolov5(inferred));
+    }
+
+    #[test]
+    fn a_head_pools_over_the_crop_of_its_training_or_all_that_a_smaller_picture_has() {
+        let pool = |options: BuildOptions| {
+            let mut network = registry::network("slowfast-r50-8x8").unwrap();
+            network.apply(&options).unwrap();
+            let graph = network.graph(&mut RandomWeights::new(0)).unwrap().graph.unwrap();
+            let pool = graph.node.iter().find(|node| node.op_type == "AveragePool").unwrap();
+            pool.attribute.iter().find(|attribute| attribute.name == "kernel_shape").unwrap().ints.clone()
+        };
+        let at = |side, trained_side| BuildOptions { side: Some(side), trained_side, ..BuildOptions::default() };
+        assert_eq!(pool(BuildOptions::default()), [8, 7, 7], "224 of 256");
+        assert_eq!(pool(at(64, None)), [8, 2, 2]);
+        assert_eq!(pool(at(112, None)), [8, 4, 4], "all of 4x4");
+        assert_eq!(pool(at(128, Some(112))), [8, 3, 3], "112 of 128");
     }
 
     #[test]
     fn sides_that_no_network_takes_are_refused_before_anything_is_written() {
         let directory = tempfile::tempdir().unwrap();
-        for (name, side) in [("yolov5n", 100), ("slowfast-tiny", 32), ("yolov5n", 0)] {
+        for (name, side) in [("yolov5n", 100), ("slowfast-tiny", 31), ("yolov5n", 0)] {
             let options = BuildOptions { out: directory.path().into(), side: Some(side), ..BuildOptions::default() };
             assert_eq!(build(name, &options).unwrap_err().exit_code(), 2, "{name} {side}");
         }

@@ -166,6 +166,104 @@ fn every_yolov5_checkpoint_computes_what_the_reference_does() {
     }
 }
 
+/// A checkpoint in another form (`tests/support/checkpoint_forms.py`).
+fn in_form(python: &Path, form: &str, checkpoint: &Path, out: &Path) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/checkpoint_forms.py");
+    let output = Command::new(python).arg(script).arg(form).arg(checkpoint).arg(out).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+}
+
+/// How far the logits of a converted SlowFast lie from the reference's.
+fn logits_error(model: &ModelProto, arrays: &Arrays, crop: &str) -> f32 {
+    let (slow, fast, logits) = (format!("slow_{crop}"), format!("fast_{crop}"), format!("logits_{crop}"));
+    compare(cpu(), model, &[("slow", &slow), ("fast", &fast)], arrays, (slowfast::LOGITS, &logits))
+}
+
+#[test]
+fn a_slowfast_computes_the_same_whoever_saved_it() {
+    let Some(reference) = reference() else { return };
+    let Some(python) = support::python() else { return };
+    let scratch = Scratch::new();
+    for (name, arch, form, crops) in [
+        ("r50_8x8", "slowfast-tiny", "wrapped", &["64", "96"][..]),
+        ("r50_8x8", "slowfast-tiny", "caffe2", &["64", "96"]),
+        ("r50_8x8", "slowfast-tiny", "caffe2-python3", &["64"]),
+        ("r101_16x8_50_50", "slowfast-tiny-16x8", "caffe2", &["64"]),
+        // mmaction2 averages over the whole picture: at 64 pixels the reference does so too.
+        ("r50_8x8", "slowfast-tiny", "mmaction2", &["64"]),
+        ("r101_8x8", "slowfast-tiny", "mmaction2", &["64"]),
+    ] {
+        let original = reference.join(format!("golden/slowfast/{name}.pyth"));
+        let arrays = unpack(&python, &original.with_extension("npz"));
+        let file = scratch.path("checkpoint");
+        in_form(&python, form, &original, &file);
+        let Network::SlowFast(config, _) = network(&file, Some(arch)) else { panic!("{name}: no SlowFast") };
+        let is_mmaction2 = form == "mmaction2";
+        assert_eq!(config.recipe == slowfast::Recipe::Mmaction2, is_mmaction2);
+        assert_eq!(config.head_pool, if is_mmaction2 { usize::MAX } else { 2 });
+        for crop in crops {
+            let config = slowfast::Config { crop: crop.parse().unwrap(), ..config.clone() };
+            let model = slowfast::build(&config, &mut Checkpoint::open(&file).unwrap()).unwrap();
+            let error = logits_error(&model, &arrays, crop);
+            println!("{name} as {form} at {crop}: {error:.1e}");
+            assert!(error <= 1e-3, "{name} as {form} at {crop}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_slowfast_trained_at_another_crop_pools_over_that() {
+    let Some(reference) = reference() else { return };
+    let Some(python) = support::python() else { return };
+    let scratch = Scratch::new();
+    let original = reference.join("golden/slowfast/r50_8x8.pyth");
+    let arrays = unpack(&python, &original.with_extension("npz"));
+    let with_settings = scratch.path("settings.pyth");
+    in_form(&python, "settings", &original, &with_settings);
+    for (file, args, crop) in [
+        (&original, &["--side", "64"][..], "64"),
+        (&original, &["--side", "96", "--trained-side", "64"], "96"),
+        (&with_settings, &[], "96"),
+    ] {
+        let out = scratch.path("converted.onnx");
+        let convert =
+            ["models", "convert", file.to_str().unwrap(), "--out", out.to_str().unwrap(), "--lowering", "plain"];
+        let output = vidindex(convert).args(args).output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        let model = ModelProto::decode(std::fs::read(&out).unwrap().as_slice()).unwrap();
+        let error = logits_error(&model, &arrays, crop);
+        println!("{args:?}: {error:.1e}");
+        assert!(error <= 1e-3, "{args:?}: {error}");
+        let described = std::fs::read_to_string(out.with_extension("toml")).unwrap();
+        let rate = if args.is_empty() { "sampling_rate = 3" } else { "sampling_rate = 2" };
+        assert!(described.contains(rate) && described.contains(&format!("crop = {crop}")), "{described}");
+    }
+    let too_small = ["models", "convert", original.to_str().unwrap(), "--trained-side", "31", "--out"];
+    let output = vidindex(too_small).arg(scratch.path("none")).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+}
+
+#[test]
+fn a_fused_yolov5_computes_what_the_reference_does() {
+    let Some(reference) = reference() else { return };
+    let Some(python) = support::python() else { return };
+    let scratch = Scratch::new();
+    for name in ["v6_sppf", "v5_focus_spp"] {
+        let original = reference.join(format!("golden/yolov5/{name}.pt"));
+        let arrays = unpack(&python, &original.with_extension("npz"));
+        let file = scratch.path("fused.pt");
+        in_form(&python, "fused", &original, &file);
+        let Network::Yolov5(config) = network(&file, None) else { panic!("{name}: no YOLOv5") };
+        assert!(config.is_fused);
+        let config = yolov5::Config { height: 320, width: 320, ..config };
+        let model = yolov5::build(&config, &mut Checkpoint::open(&file).unwrap()).unwrap();
+        let inputs = [(yolov5::INPUT, "image_320x320")];
+        let error = compare(cpu(), &model, &inputs, &arrays, (yolov5::OUTPUT, "pred_320x320"));
+        println!("{name}: {error:.1e}");
+        assert!(error <= 1e-3, "{name}: {error}");
+    }
+}
+
 #[test]
 fn a_converted_yolov5n_predicts_what_its_official_export_does() {
     let Some(reference) = reference() else { return };
@@ -311,6 +409,36 @@ fn hostile_checkpoints_are_refused_and_nothing_of_them_is_run() {
     assert!(refusal(&scratch, &file).contains("not a checkpoint"));
     archive(&file, &[("a/version", b"3")]);
     assert!(refusal(&scratch, &file).contains("no data.pkl"));
+}
+
+#[test]
+fn what_cannot_be_converted_is_named_with_what_to_do() {
+    let scratch = Scratch::new();
+    let file = scratch.path("file.pt");
+    let assert_says = |said: &str, words: &[&str]| {
+        assert!(words.iter().all(|word| said.contains(word)), "not all of {words:?} in:\n{said}");
+    };
+    archive(&file, &[("a/data.pkl", b"\x80\x02cultralytics.nn.tasks\nDetectionModel\n)\x81.")]);
+    assert_says(&refusal(&scratch, &file), &["Ultralytics", "YOLOv8", "yolo export model=", "format=onnx"]);
+    std::fs::write(&file, b"\x80\x02}.").unwrap();
+    assert_says(&refusal(&scratch, &file), &["without the `blobs` of a Caffe2 checkpoint", ".pyth"]);
+    archive(
+        &file,
+        &[("a/data.pkl", &pickle_of_tensor("roi_head.bbox_head.fc_cls.weight", 4, 0, 4, 1)), ("a/data/0", &[0; 16])],
+    );
+    assert_says(&refusal(&scratch, &file), &["actions of each person", "PyTorchVideo's names"]);
+
+    let Some(reference) = reference() else { return };
+    let torchscript = refusal(&scratch, &reference.join("models/yolov5n.torchscript"));
+    assert_says(&torchscript, &["a TorchScript", "export.py", "--include onnx", "format=onnx"]);
+    // Three parameters of random numbers: too few for any network.
+    let caffe2 = refusal(&scratch, &reference.join("cases/caffe2_p2.pkl"));
+    assert_says(&caffe2, &["caffe2_p2.pkl (a Caffe2 checkpoint): 0 blocks in res4, not 6 or 23"]);
+    let pyth = reference.join("golden/slowfast/r50_8x8.pyth");
+    let ava = ["models", "convert", pyth.to_str().unwrap(), "--arch", "slowfast-tiny-ava", "--out"];
+    let output = vidindex(ava).arg(scratch.path("none")).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert_says(&stderr(&output), &["no head of PyTorchVideo's for the actions of each person"]);
 }
 
 #[test]

@@ -30,7 +30,11 @@ fn a_misspelt_key_is_named_with_its_line_and_the_nearest() {
 fn a_missing_model_is_named() {
     let scratch = Scratch::new();
     let job = scratch.job("[persons]\nmodel = \"nowhere/yolo.onnx\"\n");
-    assert_says(&fails(&job, &[], 2), &["nowhere/yolo.onnx", "hint:"]);
+    let said = fails(&job, &[], 2);
+    assert_says(&said, &["nowhere/yolo.onnx", "hint:", "models pull NAME", "models convert"]);
+    assert!(!said.contains("build"), "random weights are no answer:\n{said}");
+    let job = scratch.job("[actions]\nmodel = \"nowhere/slowfast-r50-8x8.onnx\"\n");
+    assert_says(&fails(&job, &[], 2), &["`vidindex models pull slowfast-r50-8x8`"]);
 }
 
 #[test]

@@ -312,7 +312,7 @@ fn archive(scratch: &Scratch, videos: usize) -> PathBuf {
     let job_file = scratch.job(&format!("{models}[report]\nthumbnails = true\n"));
     let job = Job::load(&job_file, &[]).unwrap();
     let started = Utc::now() - TimeDelta::minutes(190);
-    let model = |id: &str| Some(ModelRef { id: id.to_owned(), sha256: "00".to_owned() });
+    let model = |id: &str| Some(ModelRef { id: id.to_owned(), sha256: "00".to_owned(), random: false });
     let record = RunRecord {
         run_id: RUN.parse().unwrap(),
         created_at: started,

@@ -5,20 +5,28 @@ mod support;
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::OnceLock;
 
 use support::{Scratch, run, said, tables, test_video, vidindex};
+use vidindex::error::Error;
 use vidindex::infer::session::Runtime;
 use vidindex::infer::{Device, DeviceChoice};
 use vidindex::job::Precision;
-use vidindex::zoo::descriptor::Labels;
-use vidindex::zoo::{self, BuildOptions};
+use vidindex::zoo::descriptor::{Descriptor, Labels, SlowSampling};
+use vidindex::zoo::{self, BuildOptions, BuiltModel};
 
 fn floats(path: &Path) -> Vec<f32> {
     std::fs::read(path).unwrap().as_chunks::<4>().0.iter().map(|&word| f32::from_le_bytes(word)).collect()
 }
 
-/// The largest difference of a network's logits from the reference's, by the largest of these.
-fn error(runtime: &Runtime, python: &Path, name: &str) -> f32 {
+/// The largest difference of a network's logits from the reference's, by the largest of these. `make` writes the network from
+/// a file of weights.
+fn error(
+    runtime: &Runtime,
+    python: &Path,
+    name: &str,
+    make: impl Fn(&Path, BuildOptions) -> Result<BuiltModel, Error>,
+) -> f32 {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/slowfast_reference.py");
@@ -34,12 +42,11 @@ fn error(runtime: &Runtime, python: &Path, name: &str) -> f32 {
         })
         .collect();
     let options = BuildOptions {
-        weights: Some(folder.join("weights.safetensors")),
         labels: Some(Labels::List((0..5).map(|class| class.to_string()).collect())),
         out: folder.into(),
         ..BuildOptions::default()
     };
-    let built = zoo::build(name, &options).unwrap();
+    let built = make(&folder.join("weights.safetensors"), options).unwrap();
     let mut model = runtime.open(&built.onnx, &[]).unwrap();
     let inputs: Vec<_> = inputs.iter().map(|(input, shape, data)| (*input, shape.clone(), data.as_slice())).collect();
     let found = model.run(&inputs, "logits", &mut 0.0, |_, logits| Ok(logits.to_vec())).unwrap();
@@ -49,10 +56,15 @@ fn error(runtime: &Runtime, python: &Path, name: &str) -> f32 {
     found.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / largest
 }
 
+/// A process can have no second.
+fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| Runtime::load(None, DeviceChoice::Named(Device::Cpu), Precision::Fp32).unwrap())
+}
+
 #[test]
 fn every_kind_of_slowfast_computes_what_the_reference_does() {
     let Some(python) = support::python() else { return };
-    let runtime = Runtime::load(None, DeviceChoice::Named(Device::Cpu), Precision::Fp32).unwrap();
     for name in [
         "slowfast-tiny-4x8",
         "slowfast-tiny-2x16-beta4-tconv3",
@@ -66,7 +78,27 @@ fn every_kind_of_slowfast_computes_what_the_reference_does() {
         "slow-tiny-4x16-ava-nlsoftmax",
         "fast-tiny-8x2-beta2-diff",
     ] {
-        let error = error(&runtime, &python, name);
+        let error = error(runtime(), &python, name, |weights, options| {
+            zoo::build(name, &BuildOptions { weights: Some(weights.into()), ..options })
+        });
+        println!("{name}: {error:.1e}");
+        assert!(error < 1e-4, "{name}: off by {error} of the largest logit");
+    }
+}
+
+#[test]
+fn a_slowfast_of_mmaction2_computes_what_the_reference_does() {
+    let Some(python) = support::python() else { return };
+    for (name, arch) in
+        [("slowfast-tiny-4x8-mmaction2", "slowfast-tiny-4x8"), ("slowfast-tiny-2x16-mmaction2", "slowfast-tiny-2x16")]
+    {
+        let error = error(runtime(), &python, name, |weights, options| {
+            let built = zoo::convert(weights, Some(arch), &BuildOptions { side: Some(96), ..options })?;
+            let Descriptor::SlowFast(described) = &built.descriptor else { panic!("a YOLOv5") };
+            assert_eq!(described.slow_sampling, SlowSampling::Stride);
+            assert_eq!((described.mean, described.std), ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]));
+            Ok(built)
+        });
         println!("{name}: {error:.1e}");
         assert!(error < 1e-4, "{name}: off by {error} of the largest logit");
     }

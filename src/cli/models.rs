@@ -12,7 +12,7 @@ use crate::infer::session::Runtime;
 use crate::infer::{Device, DeviceChoice};
 use crate::job::Precision;
 use crate::telemetry::Transfer;
-use crate::zoo::descriptor::{Activation, Descriptor, Labels};
+use crate::zoo::descriptor::{Activation, Descriptor, Labels, RANDOM};
 use crate::zoo::inspect::ModelInfo;
 use crate::zoo::lower::Lowering;
 use crate::zoo::pull::{self, Mirror};
@@ -66,16 +66,18 @@ Without --weights the weights are random: the graph and its speed are real, its 
         #[command(flatten)]
         target: Target,
     },
-    /// Write the model of a checkpoint: PyTorchVideo's or PySlowFast's SlowFast, a YOLOv5 of v4.0 to v7.0.
+    /// Write the model of a checkpoint: a SlowFast of PyTorchVideo, PySlowFast or mmaction2, a YOLOv5 of v4.0 to v7.0.
     #[command(after_help = "Examples:
   vidindex models convert yolov5s.pt --out models
   vidindex models convert SLOWFAST_8x8_R50.pyth --out models/slowfast.onnx
-  vidindex models convert mine.pyth --arch slowfast-r50-8x8 --labels classes.txt
+  vidindex models convert SLOWFAST_8x8_R50.pkl --arch slowfast-r50-8x8
+  vidindex models convert mine.pyth --labels classes.txt --side 128 --trained-side 112
 
 Which network it is stands in the parameters' names and shapes; what they do not tell (frames, their distance, the size
-of the input) is as in the official checkpoint that is most like it, or as --arch says. Nothing in the file is run.")]
+of the input) is as the file's own settings say (PySlowFast's cfg), else as in the official checkpoint that is most like
+it, or as --arch says. Nothing in the file is run.")]
     Convert {
-        /// A .pyth, .pt or .safetensors file.
+        /// A .pyth, .pth, .pt, .pkl or .safetensors file.
         file: PathBuf,
         /// A network that has the same frames and the same input, as for `models build`.
         #[arg(long, value_name = "NAME")]
@@ -106,6 +108,10 @@ pub(super) struct Target {
     /// Another height and width of the input, in pixels.
     #[arg(long, value_name = "PIXELS")]
     side: Option<usize>,
+    /// SlowFast: height and width of the input in its training, in pixels, where they are not those of the official one:
+    /// the head pools over so much of a larger input.
+    #[arg(long, value_name = "PIXELS")]
+    trained_side: Option<usize>,
     /// SlowFast: plain, packed or folded 3-D convolutions. The results are the same, the speed is not: auto takes
     /// what is fastest on the device.
     #[arg(long, default_value = "auto")]
@@ -123,10 +129,10 @@ pub(super) struct Target {
 
 impl Target {
     fn options(self, onnxruntime: Option<&Path>) -> Result<BuildOptions> {
-        let Self { out, labels, side, activation, lowering, device, half } = self;
+        let Self { out, labels, side, trained_side, activation, lowering, device, half } = self;
         let lowering = self::lowering(&lowering, &device, onnxruntime)?;
         let labels = labels.as_deref().map(Labels::read).transpose()?;
-        Ok(BuildOptions { out, labels, side, activation, lowering, half, ..BuildOptions::default() })
+        Ok(BuildOptions { out, labels, side, trained_side, activation, lowering, half, ..BuildOptions::default() })
     }
 }
 
@@ -150,7 +156,11 @@ impl Command {
             }
             Self::Build { name, seed, weights, target } => {
                 let options = BuildOptions { seed, weights, ..target.options(context.onnxruntime.as_deref())? };
-                println!("{}", zoo::build(&name, &options)?.onnx.display());
+                let built = zoo::build(&name, &options)?;
+                if built.descriptor.is_random() {
+                    tracing::warn!(model = %built.onnx.display(), "{RANDOM}");
+                }
+                println!("{}", built.onnx.display());
             }
             Self::Convert { file, arch, target } => {
                 let options = target.options(context.onnxruntime.as_deref())?;
@@ -196,9 +206,14 @@ fn lowering(name: &str, device: &str, onnxruntime: Option<&Path>) -> Result<Lowe
 fn inspect(file: &Path, json: bool) -> Result<()> {
     let info = ModelInfo::read(file)?;
     let descriptor = Descriptor::for_model(&info);
+    let random = descriptor.as_ref().is_ok_and(Descriptor::is_random);
+    if random {
+        tracing::warn!(model = %file.display(), "{RANDOM}");
+    }
     if json {
         let described = descriptor.as_ref().map(Descriptor::to_toml).ok();
-        let shown = serde_json::json!({"model": info, "id": info.model_id(), "descriptor": described});
+        let shown =
+            serde_json::json!({"model": info, "id": info.model_id(), "random": random, "descriptor": described});
         println!("{shown:#}");
     } else {
         print!("{info}");

@@ -4,7 +4,7 @@ use super::Device;
 use super::session::{Model, Output, Runtime};
 use crate::decode::sample::linspace_index;
 use crate::error::{Error, Result};
-use crate::zoo::descriptor::{self, Activation, slowfast_tensors};
+use crate::zoo::descriptor::{self, Activation, SlowSampling, slowfast_tensors};
 use crate::zoo::inspect::{Dim, ModelInfo, TensorInfo};
 use crate::zoo::slowfast::EMBEDDING;
 
@@ -49,7 +49,11 @@ impl ClipShape {
 /// The Fast pathway's frames that the Slow pathway sees.
 pub(super) fn slow_frames(descriptor: &descriptor::SlowFast) -> Vec<usize> {
     let count = descriptor.slow_frames();
-    (0..count).map(|i| linspace_index(descriptor.frames, count, i)).collect()
+    let frame = |i| match descriptor.slow_sampling {
+        SlowSampling::Linspace => linspace_index(descriptor.frames, count, i),
+        SlowSampling::Stride => i * descriptor.alpha,
+    };
+    (0..count).map(frame).collect()
 }
 
 impl ClipBatch {
@@ -213,5 +217,12 @@ mod tests {
         batch.push(&shape, &clip);
         assert_eq!(batch.slow[..8], [0.0, 4.0, 8.0, 13.0, 17.0, 22.0, 26.0, 31.0]);
         assert_eq!(batch.slow[8], 32.0);
+    }
+
+    #[test]
+    fn with_mmaction2s_sampling_the_slow_pathway_takes_each_alpha_th_frame() {
+        let described = descriptor::SlowFast { slow_sampling: SlowSampling::Stride, ..descriptor::SlowFast::default() };
+        assert_eq!(slow_frames(&described), [0, 4, 8, 12, 16, 20, 24, 28]);
+        assert_eq!(slow_frames(&descriptor::SlowFast::default()), [0, 4, 8, 13, 17, 22, 26, 31]);
     }
 }

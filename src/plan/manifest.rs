@@ -194,7 +194,7 @@ pub(super) mod testing {
             created_at: "2026-11-23T07:37:12.123456Z".parse().unwrap(),
             version: "0.1.0".to_owned(),
             fingerprint: "0123456789abcdef".to_owned(),
-            actions_model: Some(ModelRef { id: "slowfast".to_owned(), sha256: "ab".to_owned() }),
+            actions_model: Some(ModelRef { id: "slowfast".to_owned(), sha256: "ab".to_owned(), random: false }),
             persons_model: None,
             shards,
             videos,

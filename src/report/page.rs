@@ -48,6 +48,11 @@ fn hash(text: &str) -> String {
 fn facts(run: &RunRecord, committed: &Committed, contents: &Contents, columns: serde_json::Value) -> serde_json::Value {
     let videos = &contents.videos;
     let model = |model: &Option<ModelRef>| model.as_ref().map(|model| model.id.clone());
+    let random: Vec<_> = [&run.actions_model, &run.persons_model]
+        .into_iter()
+        .flatten()
+        .filter_map(|model| model.random.then_some(&model.id))
+        .collect();
     let seconds = |value: f64| (value * 1e3).round() / 1e3;
     json!({
         "run": run.run_id,
@@ -56,6 +61,7 @@ fn facts(run: &RunRecord, committed: &Committed, contents: &Contents, columns: s
         "output": run.job.output.uri,
         "actions_model": model(&run.actions_model),
         "persons_model": model(&run.persons_model),
+        "random_models": random,
         "classes": run.job.persons.as_ref().map(|persons| &persons.classes),
         "planned_at": run.created_at,
         "finished_at": committed.finished_at,

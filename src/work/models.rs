@@ -1,5 +1,6 @@
 //! The job's models: read and checked before anything is listed, opened once there is a shard to do.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,7 +16,7 @@ use crate::infer::yolov5::{Detection, ImageBatch, Thresholds, YoloV5};
 use crate::job::{self, Job};
 use crate::plan::{ModelRef, PlanModels};
 use crate::telemetry;
-use crate::zoo::descriptor::{self, Descriptor};
+use crate::zoo::descriptor::{self, Descriptor, Origin};
 use crate::zoo::inspect::{ModelInfo, hex};
 
 /// The models of a job's sections, as their files describe them.
@@ -47,6 +48,7 @@ pub struct Persons {
     labels: Vec<String>,
     thresholds: Thresholds,
     person_classes: Vec<usize>,
+    random: bool,
 }
 
 impl JobModels {
@@ -66,19 +68,37 @@ impl JobModels {
         Ok(Self { actions, persons })
     }
 
+    /// The files whose weights are random.
+    pub fn random(&self) -> impl Iterator<Item = &Path> {
+        let actions = self.actions.iter().filter(|model| model.descriptor.weights == Origin::Random);
+        let persons = self.persons.iter().filter(|model| model.random);
+        actions.map(|model| &model.info).chain(persons.map(|model| &model.info)).map(|info| info.path.as_path())
+    }
+
+    /// Says of each file whose weights are random that its rows will mean nothing.
+    pub fn warn_of_random(&self) {
+        for model in self.random() {
+            tracing::warn!(model = %model.display(), "{}", descriptor::RANDOM);
+        }
+    }
+
     /// As a run knows them.
     pub fn refs(&self) -> PlanModels {
         let reference = |info: &ModelInfo, descriptor: &Descriptor| {
             let mut hash = Sha256::new();
             hash.update(&info.sha256);
             hash.update(descriptor.to_toml());
-            ModelRef { id: info.model_id(), sha256: hex(&hash.finalize()) }
+            let random = self.random().any(|path| path == info.path);
+            ModelRef { id: info.model_id(), sha256: hex(&hash.finalize()), random }
         };
         PlanModels {
             actions: self.actions.as_ref().map(|m| reference(&m.info, &Descriptor::SlowFast(m.descriptor.clone()))),
             persons: self.persons.as_ref().map(|m| {
                 let labels = descriptor::Labels::List(m.labels.clone());
-                reference(&m.info, &Descriptor::Yolov5(descriptor::Yolov5 { labels, side: m.images.side }))
+                reference(
+                    &m.info,
+                    &Descriptor::Yolov5(descriptor::Yolov5 { labels, side: m.images.side, ..Default::default() }),
+                )
             }),
         }
     }
@@ -193,7 +213,8 @@ impl Persons {
         };
         let thresholds = Thresholds { confidence: settings.confidence, iou: settings.iou, classes };
         let images = ImageSpec { side: descriptor.side, frames_per_second: settings.frames_per_second };
-        Ok(Self { info, images, labels, thresholds, person_classes })
+        let random = descriptor.weights == Origin::Random;
+        Ok(Self { info, images, labels, thresholds, person_classes, random })
     }
 
     fn open(&self, runtime: &Runtime) -> Result<OpenPersons> {

@@ -1,8 +1,10 @@
-//! Checkpoints: the trained parameters of a SlowFast or a YOLOv5 as the official tools save them, and which network they
-//! are of, as far as their names and shapes tell.
+//! Checkpoints: the trained parameters of a SlowFast or a YOLOv5 as their trainers save them, and which network they are
+//! of, as far as their names and shapes tell.
 
+mod caffe2;
 mod names;
 mod pickle;
+mod settings;
 mod torch;
 
 use std::collections::BTreeMap;
@@ -13,6 +15,9 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::zoo::weights::{SafeTensors, Weights};
 use crate::zoo::{Network, slowfast, yolov5};
+use caffe2::Caffe2;
+use pickle::Pickle;
+use settings::Settings;
 use torch::Torch;
 
 /// Names that an error shows of each kind.
@@ -21,6 +26,15 @@ const SHOWN_MAX: usize = 3;
 /// The official depth multiples of YOLOv5.
 const DEPTH_MULTIPLES: [f64; 4] = [0.33, 0.67, 1.0, 1.33];
 
+/// The weight of a SlowFast's classifier.
+const CLASSIFIER: &str = "blocks.6.proj.weight";
+
+const EXPECTED: &str =
+    "expected a .pyth, .pth or .pt file of PyTorch's, a .pkl of PySlowFast's model zoo, or .safetensors";
+
+/// How a file of PyTorch's begins that is older than 1.6: a pickle of its magic number.
+const LEGACY_TORCH: [u8; 14] = *b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19";
+
 /// A checkpoint's parameters under the names that the zoo's networks ask for.
 #[derive(Debug)]
 pub struct Checkpoint {
@@ -28,6 +42,9 @@ pub struct Checkpoint {
     /// The name in the file and the shape of each that nobody has asked for yet.
     left: BTreeMap<String, (String, Vec<usize>)>,
     labels: Option<Vec<String>>,
+    settings: Settings,
+    /// Of mmaction2's SlowFast: how many of the classifier's features are Fast's, which it has before Slow's.
+    fast_first: Option<usize>,
     path: std::path::PathBuf,
 }
 
@@ -35,45 +52,60 @@ pub struct Checkpoint {
 enum Source {
     Torch(Box<Torch>),
     SafeTensors(SafeTensors),
+    Caffe2(Caffe2),
 }
 
 impl Checkpoint {
-    /// Reads the names and shapes of a `.pyth`, `.pt` or `.safetensors` file. Pickles are read as data: nothing in them is
-    /// run.
+    /// Reads the names and shapes of a `.pyth`, `.pt`, `.pth`, `.pkl` or `.safetensors` file. Pickles are read as data:
+    /// nothing in them is run.
     ///
     /// # Errors
     /// The file is none of these, is damaged, or asks for what no checkpoint has any business with.
     pub fn open(path: &Path) -> Result<Self> {
         let mistake = |what: String| Error::usage(format!("{}: {what}", path.display()));
         let mut magic = Vec::new();
-        let read = File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic));
+        let read = File::open(path).and_then(|file| file.take(LEGACY_TORCH.len() as u64).read_to_end(&mut magic));
         read.map_err(|error| mistake(format!("cannot be read: {error}")))?;
         let is_named_safe = path.extension().is_some_and(|extension| extension == "safetensors");
-        let (source, shapes, labels) = match magic.as_slice() {
-            [b'P', b'K', 3, 4] => {
-                let torch = Torch::open(path)?;
-                let shapes: Vec<_> =
-                    torch.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shape.clone())).collect();
-                let labels = torch.labels.clone();
-                (Source::Torch(Box::new(torch)), shapes, labels)
+        let (mut labels, mut settings) = (None, Settings::default());
+        let (source, shapes): (Source, Vec<(String, Vec<usize>)>) = match magic.as_slice() {
+            [b'P', b'K', 3, 4, ..] => {
+                let mut torch = Torch::open(path)?;
+                labels = torch.labels.take();
+                settings = std::mem::take(&mut torch.settings);
+                let shapes = torch.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shape.clone())).collect();
+                (Source::Torch(Box::new(torch)), shapes)
             }
             _ if is_named_safe => {
                 let safe = SafeTensors::read(path)?;
                 let shapes = safe.shapes();
-                (Source::SafeTensors(safe), shapes, None)
+                (Source::SafeTensors(safe), shapes)
             }
-            [0x80, ..] => {
+            magic if *magic == LEGACY_TORCH => {
                 return Err(mistake("a checkpoint from before PyTorch 1.6, which is not supported".to_owned())
                     .with_hint("save it again with a newer one: torch.save(torch.load(FILE), FILE)"));
             }
-            _ => {
-                return Err(mistake("not a checkpoint".to_owned())
-                    .with_hint("expected a .pyth or .pt file of PyTorch's, or .safetensors"));
+            [0x80, ..] => {
+                let bytes = std::fs::read(path).map_err(|error| mistake(format!("cannot be read: {error}")))?;
+                let pickle = Pickle::parse(&bytes).map_err(|refusal| mistake(refusal.to_string()))?;
+                drop(bytes);
+                let caffe2 = Caffe2::read(pickle).map_err(mistake)?.ok_or_else(|| {
+                    mistake("a pickle without the `blobs` of a Caffe2 checkpoint".to_owned()).with_hint(EXPECTED)
+                })?;
+                settings = caffe2.settings();
+                let shapes = caffe2.arrays.iter().map(|(name, array)| (name.clone(), array.shape.clone())).collect();
+                (Source::Caffe2(caffe2), shapes)
             }
+            _ => return Err(mistake("not a checkpoint".to_owned()).with_hint(EXPECTED)),
         };
-        let left = shapes.into_iter().map(|(own, shape)| (names::official(&own), (own, shape))).collect();
-        let left = names::of_networks(left);
-        Ok(Self { source, left, labels, path: path.to_owned() })
+        let is_mmaction2 = shapes.iter().any(|(name, _)| name.contains("backbone.slow_path."));
+        let left = names::official(shapes)
+            .map_err(|problem| mistake(problem).with_hint("save the parameters of one network alone"))?;
+        let mut checkpoint = Self { source, left, labels, settings, fast_first: None, path: path.to_owned() };
+        if is_mmaction2 {
+            checkpoint.fast_first = checkpoint.fast_features();
+        }
+        Ok(checkpoint)
     }
 
     /// Names of the classes, where the checkpoint has them.
@@ -135,7 +167,7 @@ impl Checkpoint {
             Some((_, shape)) => Ok(shape),
             None => Err(self.mistake(
                 format!("the parameter `{name}` is missing: it is no SlowFast's and no YOLOv5's checkpoint"),
-                "PyTorchVideo's, PySlowFast's and YOLOv5's names are known",
+                "the names of PyTorchVideo, PySlowFast, mmaction2's SlowFast and YOLOv5 are known",
             )),
         }
     }
@@ -151,6 +183,14 @@ impl Checkpoint {
     fn blocks(&self, prefix: &str) -> usize {
         let numbers = self.left.keys().filter_map(|name| name.strip_prefix(prefix)?.split('.').next()?.parse().ok());
         numbers.max().map_or(0, |last: usize| last + 1)
+    }
+
+    /// How many of the classifier's features are Fast's.
+    fn fast_features(&self) -> Option<usize> {
+        let length = |name: &str, dimension| self.length(name, dimension).ok();
+        let stem = |index| length(&format!("blocks.0.multipathway_blocks.{index}.conv.weight"), 0);
+        let (slow, fast) = (stem(0)?, stem(1)?);
+        Some(length(CLASSIFIER, 1)? * fast / (slow + fast))
     }
 
     fn is_yolov5(&self) -> bool {
@@ -173,6 +213,7 @@ impl Checkpoint {
         let columns = self.length(&format!("{detect}.m.0.weight"), 0)? / anchors_per_cell;
         let sized = |depth_multiple| yolov5::Config {
             generation,
+            is_fused: !self.left.keys().any(|name| name.ends_with(".bn.weight")),
             grids: if is_p6 { 4 } else { 3 },
             depth_multiple,
             width_multiple,
@@ -194,6 +235,13 @@ impl Checkpoint {
 
     fn slowfast(&self, base: Option<Network>) -> Result<Network> {
         let boxes = self.left.contains_key("detection_head.proj.weight");
+        let wants_boxes = self.settings.detects || matches!(&base, Some(Network::SlowFast(config, _)) if config.boxes);
+        if self.left.keys().any(|name| name.starts_with("roi_head.")) || wants_boxes && !boxes {
+            return Err(self.mistake(
+                "it has no head of PyTorchVideo's for the actions of each person".to_owned(),
+                "networks for detection (AVA) are read by PyTorchVideo's names alone",
+            ));
+        }
         let root = if boxes { "model." } else { "" };
         let is_both = self.left.keys().any(|name| name.contains("multipathway_blocks"));
         let pathway = |block: usize, index: usize| match is_both {
@@ -236,10 +284,10 @@ impl Checkpoint {
         }
         let classifier = match (boxes, is_both) {
             (true, _) => "detection_head.proj.weight",
-            (_, true) => "blocks.6.proj.weight",
+            (_, true) => CLASSIFIER,
             _ => "blocks.5.proj.weight",
         };
-        let config = slowfast::Config {
+        let mut config = slowfast::Config {
             depth,
             width: if is_fast { width * config.beta_inv } else { width },
             beta_inv: if is_both { width / self.length(&stem(1), 0)? } else { config.beta_inv },
@@ -249,10 +297,21 @@ impl Checkpoint {
             boxes,
             ..config
         };
+        if let Some(side) = self.settings.trained_side {
+            config.head_pool = slowfast::head_pool(side);
+        }
+        if self.fast_first.is_some() {
+            config.recipe = slowfast::Recipe::Mmaction2;
+            config.head_pool = usize::MAX;
+            if !self.left.contains_key("blocks.0.multipathway_fusion.norm.weight") {
+                config.lateral = slowfast::Lateral::BareConvolution;
+            }
+        }
         Ok(Network::SlowFast(config, sampling_rate))
     }
 
-    /// The official checkpoint with these features: of frames and their distance the parameters say nothing.
+    /// The official network with these features: of frames and their distance the parameters say nothing. Where the
+    /// checkpoint has the settings of its training, they do.
     fn most_like(
         &self,
         is_both: bool,
@@ -265,16 +324,40 @@ impl Checkpoint {
             (false, ..) if is_fast => "fast-r50-32x2",
             (false, ..) => "slow-r50-8x8",
             (_, 50, Some(5)) => "slowfast-r50-4x16",
+            (_, 101, Some(5)) if self.fast_first.is_some() => "slowfast-r101-4x16",
             (_, 101, _) if temporal_blocks == 6 => "slowfast-r101-16x8",
             (_, 101, _) => "slowfast-r101-8x8",
             _ => "slowfast-r50-8x8",
         };
-        tracing::info!(arch = name, "frames, their distance and the input's size are taken to be as in this network");
-        slowfast::named(name).ok_or_else(|| Error::failed(format!("the zoo has no {name}")))
+        let (config, sampling_rate) =
+            slowfast::named(name).ok_or_else(|| Error::failed(format!("the zoo has no {name}")))?;
+        let Settings { frames, sampling_rate: distance, alpha, side, .. } = self.settings;
+        if frames.is_none() {
+            tracing::info!(
+                arch = name,
+                "frames, their distance and the input's size are taken to be as in this network"
+            );
+        }
+        let config = slowfast::Config {
+            frames: frames.unwrap_or(config.frames),
+            alpha: alpha.filter(|_| is_both).unwrap_or(config.alpha),
+            crop: side.unwrap_or(config.crop),
+            ..config
+        };
+        Ok((config, distance.unwrap_or(sampling_rate)))
+    }
+
+    /// A parameter's values as the zoo's networks have them: mmaction2's classifier takes Fast's features before Slow's.
+    fn in_order(&self, name: &str, mut values: Vec<f32>, row: usize) -> Vec<f32> {
+        if let Some(fast) = self.fast_first.filter(|_| name == CLASSIFIER) {
+            values.chunks_exact_mut(row).for_each(|row| row.rotate_left(fast));
+        }
+        values
     }
 
     fn mistake(&self, what: String, hint: &str) -> Error {
-        Error::usage(format!("{}: {what}", self.path.display())).with_hint(hint.to_owned())
+        let kind = if matches!(self.source, Source::Caffe2(_)) { " (a Caffe2 checkpoint)" } else { "" };
+        Error::usage(format!("{}{kind}: {what}", self.path.display())).with_hint(hint.to_owned())
     }
 }
 
@@ -286,14 +369,20 @@ impl Weights for Checkpoint {
                 "is it of another network?",
             ));
         };
-        match &mut self.source {
-            Source::SafeTensors(safe) => safe.tensor(&own, &found),
+        let row = found.last().copied().unwrap_or(1);
+        let read = match &mut self.source {
+            Source::SafeTensors(safe) => {
+                return safe.tensor(&own, &found).map(|values| self.in_order(name, values, row));
+            }
             Source::Torch(torch) => {
                 let tensor = torch.tensors.get(&own).cloned();
-                let read = tensor.ok_or_else(|| "is missing".to_owned()).and_then(|tensor| torch.read(&tensor));
-                read.map_err(|problem| self.mistake(format!("the parameter `{own}` {problem}"), "is the file whole?"))
+                tensor.ok_or_else(|| "is missing".to_owned()).and_then(|tensor| torch.read(&tensor))
             }
-        }
+            Source::Caffe2(caffe2) => caffe2.numbers(&own),
+        };
+        let values =
+            read.map_err(|problem| self.mistake(format!("the parameter `{own}` {problem}"), "is the file whole?"))?;
+        Ok(self.in_order(name, values, row))
     }
 }
 

@@ -32,6 +32,8 @@ pub struct SlowFast {
     pub sampling_rate: usize,
     /// Fast frames to each Slow one; 0 where there is but one pathway.
     pub alpha: usize,
+    /// Which of Fast's frames Slow sees.
+    pub slow_sampling: SlowSampling,
     /// The short side that frames are scaled to, in pixels.
     pub side: usize,
     /// The square cut from the middle of the scaled frame, in pixels. As `side`, and without a meaning, with `persons`.
@@ -44,6 +46,8 @@ pub struct SlowFast {
     pub mean: [f32; 3],
     /// What red, green and blue are divided by after that.
     pub std: [f32; 3],
+    /// Where its weights come from.
+    pub weights: Origin,
 }
 
 /// The keys of `kind = "yolov5"`. Its output is decoded and needs no activation.
@@ -54,6 +58,33 @@ pub struct Yolov5 {
     pub labels: Labels,
     /// Height and width of the letterboxed picture, in pixels.
     pub side: usize,
+    /// Where its weights come from.
+    pub weights: Origin,
+}
+
+/// What there is to say of a model whose weights are random.
+pub const RANDOM: &str = "the weights are random, not trained: labels and boxes mean nothing";
+
+/// Where a model's weights come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// A training.
+    #[default]
+    Trained,
+    /// A seed: what the model puts out means nothing.
+    Random,
+}
+
+/// Which of the Fast pathway's frames the Slow one sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SlowSampling {
+    /// From the first to the last, evenly: as PyTorchVideo and PySlowFast do.
+    #[default]
+    Linspace,
+    /// The first and each alpha-th after it: as mmaction2 does.
+    Stride,
 }
 
 /// What turns a SlowFast's output into scores.
@@ -76,12 +107,14 @@ impl Default for SlowFast {
             frames: 32,
             sampling_rate: 2,
             alpha: 4,
+            slow_sampling: SlowSampling::Linspace,
             side: 256,
             crop: 256,
             persons: false,
             activation: Activation::Softmax,
             mean: [0.45; 3],
             std: [0.225; 3],
+            weights: Origin::Trained,
         }
     }
 }
@@ -89,7 +122,7 @@ impl Default for SlowFast {
 impl Default for Yolov5 {
     /// COCO at 640 pixels.
     fn default() -> Self {
-        Self { labels: Labels::Set(LabelSet::Coco80), side: 640 }
+        Self { labels: Labels::Set(LabelSet::Coco80), side: 640, weights: Origin::Trained }
     }
 }
 
@@ -116,6 +149,13 @@ impl Descriptor {
     /// Where a model's descriptor lies: `NAME.toml` beside `NAME.onnx`.
     pub fn path(model: &Path) -> PathBuf {
         model.with_extension("toml")
+    }
+
+    /// Whether the TOML beside this model says that its weights are random.
+    pub fn says_random(model: &Path) -> bool {
+        let path = Self::path(model);
+        let descriptor = std::fs::read_to_string(&path).ok().and_then(|text| Self::parse(&path, &text).ok());
+        descriptor.is_some_and(|descriptor| descriptor.is_random())
     }
 
     /// Reads a descriptor; `path` is for messages.
@@ -171,6 +211,15 @@ impl Descriptor {
             Self::SlowFast(slowfast) => &slowfast.labels,
             Self::Yolov5(yolov5) => &yolov5.labels,
         }
+    }
+
+    /// Whether its weights are random, so that what it puts out means nothing.
+    pub fn is_random(&self) -> bool {
+        let weights = match self {
+            Self::SlowFast(slowfast) => slowfast.weights,
+            Self::Yolov5(yolov5) => yolov5.weights,
+        };
+        weights == Origin::Random
     }
 
     fn check(&self) -> Result<()> {
@@ -304,11 +353,18 @@ impl SlowFast {
             line("frames", self.frames, "frames of a clip that the Fast pathway sees, or the only one"),
             line("sampling_rate", self.sampling_rate, "frames of a 30 fps video from one of those to the next"),
             line("alpha", self.alpha, "Fast frames to each Slow one, or 0"),
+            match self.slow_sampling {
+                SlowSampling::Linspace => String::new(),
+                SlowSampling::Stride => {
+                    line("slow_sampling", "\"stride\"", "each alpha-th of Fast's frames, not linspace over all")
+                }
+            },
             line("side", self.side, "short side that frames are scaled to"),
             shown,
             line("activation", format!("\"{activation}\""), "softmax, sigmoid, or none where the network has it"),
             line("mean", format!("{:?}", self.mean), "taken from red, green, blue in 0..1"),
             line("std", format!("{:?}", self.std), "what they are divided by after that"),
+            self.weights.to_toml(),
         ]
         .concat()
     }
@@ -320,8 +376,18 @@ impl Yolov5 {
             line("kind", "\"yolov5\"", ""),
             line("labels", self.labels.to_toml(), "in the order of the scores: a built-in set or a list"),
             line("side", self.side, "height and width of the letterboxed picture"),
+            self.weights.to_toml(),
         ]
         .concat()
+    }
+}
+
+impl Origin {
+    fn to_toml(self) -> String {
+        match self {
+            Self::Trained => String::new(),
+            Self::Random => line("weights", "\"random\"", "never trained: its labels and boxes mean nothing"),
+        }
     }
 }
 
@@ -472,7 +538,7 @@ fn infer_yolov5(model: &ModelInfo) -> Result<Yolov5> {
     let (Some(columns), true) = (boxes.fixed(2), height == width) else {
         return Err(unlike(model, &format!("{YOLOV5_SHAPES}, H = W and the number of classes fixed")));
     };
-    Ok(Yolov5 { labels: Labels::of_count(LabelSet::Coco80, columns - 5), side: height })
+    Ok(Yolov5 { labels: Labels::of_count(LabelSet::Coco80, columns - 5), side: height, weights: Origin::Trained })
 }
 
 fn unlike(model: &ModelInfo, expected: &str) -> Error {
@@ -536,7 +602,7 @@ mod tests {
                 mean: [0.1, 0.2, 0.0],
                 ..Default::default()
             }),
-            Descriptor::Yolov5(Yolov5 { labels, side: 320 }),
+            Descriptor::Yolov5(Yolov5 { labels, side: 320, weights: Origin::Random }),
         ] {
             assert_eq!(parse(&descriptor.to_toml()).unwrap(), descriptor);
         }
@@ -552,7 +618,10 @@ mod tests {
     #[test]
     fn mistakes_name_file_line_and_key() {
         let error = refusal("kind = \"yolov5\"\nalpha = 4\n");
-        assert!(error.starts_with("m.toml:2: unknown field `alpha`, expected `labels` or `side`"), "{error}");
+        assert!(
+            error.starts_with("m.toml:2: unknown field `alpha`, expected one of `labels`, `side`, `weights`"),
+            "{error}"
+        );
         let error = refusal("kind = \"slowfast\"\n\nframes = \"many\"\n");
         assert!(error.starts_with("m.toml:3: ") && error.ends_with("(`frames = \"many\"`)"), "{error}");
         let error = refusal("labels = \"imagenet\"\nkind = \"slowfast\"");

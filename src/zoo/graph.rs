@@ -163,10 +163,14 @@ impl<'w> GraphBuilder<'w> {
         if let Some(norm) = norm {
             self.fold(&mut weight, &mut bias, norm)?;
         }
-        let weight = self.initializer(format!("{name}.weight"), &shape, &weight);
-        let bias = self.initializer(format!("{name}.bias"), &[channels], &bias);
-        let output = Value { name: name.into(), shape: window.slide(channels, &input.shape[1..]) };
-        Ok(self.add_node("Conv", &[&input.name, &weight, &bias], output, window.attributes()))
+        Ok(self.convolve(name, input, window, &shape, &weight, &bias))
+    }
+
+    /// The same with neither a bias nor a batch norm.
+    pub fn unbiased_conv(&mut self, name: &str, input: &Value, channels: usize, window: &Window) -> Result<Value> {
+        let shape = [&[channels, input.shape[0]], window.kernel.as_slice()].concat();
+        let weight = self.weights.tensor(&format!("{name}.weight"), &shape)?;
+        Ok(self.convolve(name, input, window, &shape, &weight, &vec![0.0; channels]))
     }
 
     /// A fully connected layer on a flat value (`[features]`).
@@ -299,6 +303,21 @@ impl<'w> GraphBuilder<'w> {
             bias[channel] = shift[channel] + (bias[channel] - mean[channel]) * scale;
         }
         Ok(())
+    }
+
+    fn convolve(
+        &mut self,
+        name: &str,
+        input: &Value,
+        window: &Window,
+        shape: &[usize],
+        weight: &[f32],
+        bias: &[f32],
+    ) -> Value {
+        let weight = self.initializer(format!("{name}.weight"), shape, weight);
+        let bias = self.initializer(format!("{name}.bias"), &shape[..1], bias);
+        let output = Value { name: name.into(), shape: window.slide(shape[0], &input.shape[1..]) };
+        self.add_node("Conv", &[&input.name, &weight, &bias], output, window.attributes())
     }
 
     fn pool_all(&mut self, operator: &str, input: &Value) -> Value {

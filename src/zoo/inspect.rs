@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::zoo::onnx::{
     DimensionValue, GraphProto, ModelProto, NodeProto, StringStringEntryProto, ValueInfoProto, number,
 };
+use crate::zoo::registry;
 
 /// Keys under which a lowered model holds the counts of the network that it was made from.
 const NOTED_PARAMETERS: &str = "vidindex.parameters";
@@ -87,8 +88,12 @@ impl ModelInfo {
     /// When the file cannot be read or is no ONNX model.
     pub fn read(path: &Path) -> Result<Self> {
         let data = std::fs::read(path).map(Bytes::from).map_err(|error| {
-            Error::usage(format!("{}: cannot be read: {error}", path.display()))
-                .with_hint("`vidindex models build NAME` writes a model")
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+            let name = registry::official(&stem).map_or("NAME", |(name, _)| name);
+            Error::usage(format!("{}: cannot be read: {error}", path.display())).with_hint(format!(
+                "`vidindex models pull {name}` downloads an official model, `vidindex models convert FILE` takes your own \
+                 checkpoint"
+            ))
         })?;
         Self::parse(path, data)
     }

@@ -63,13 +63,27 @@ pub struct Config {
     pub affinity: Affinity,
     /// Height and width of the input.
     pub crop: usize,
-    /// Height and width of the head's average pool: a 32nd of the crop in training.
+    /// Height and width of the head's average pool: a 32nd of the crop in training ([`head_pool`]). It is never larger than
+    /// the last stage's pictures.
     pub head_pool: usize,
     /// How many classes.
     pub classes: usize,
     /// Whether it takes boxes and scores each (AVA), in frames of any height and width: `crop` and `head_pool` mean nothing
     /// then. The last stage keeps its height and width, and sees as far by a dilation of 2.
     pub boxes: bool,
+    /// How it was trained.
+    pub recipe: Recipe,
+}
+
+/// Whose training a network had, which says how it wants its input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Recipe {
+    /// PyTorchVideo's and PySlowFast's: pixels by a mean of 0.45 and a deviation of 0.225, Slow's frames from the first to
+    /// the last of Fast's.
+    #[default]
+    PyTorchVideo,
+    /// mmaction2's: pixels by ImageNet's means and deviations, for Slow each alpha-th frame of Fast's.
+    Mmaction2,
 }
 
 /// Which pathways a network has.
@@ -90,6 +104,8 @@ pub enum Lateral {
     /// Twice Fast's channels, by a convolution with a stride of alpha frames.
     #[default]
     Convolution,
+    /// The same without the batch norm and the ReLU behind it, as mmaction2 has it.
+    BareConvolution,
     /// The alpha frames that belong to a Slow one, side by side as channels.
     TimeToChannel,
     /// The first of these frames.
@@ -129,8 +145,14 @@ impl Default for Config {
             head_pool: 7,
             classes: 400,
             boxes: false,
+            recipe: Recipe::PyTorchVideo,
         }
     }
+}
+
+/// The head's average pool of a network that was trained at pictures of this height and width, in pixels.
+pub fn head_pool(trained_side: usize) -> usize {
+    trained_side / SPATIAL_STRIDE
 }
 
 impl Config {
@@ -154,9 +176,8 @@ impl Config {
         if self.beta_inv == 0 || self.width < self.beta_inv {
             return fail(format!("{} channels cannot be divided by beta_inv = {}", self.width, self.beta_inv));
         }
-        if !self.boxes && (self.head_pool == 0 || self.crop < self.head_pool * SPATIAL_STRIDE) {
-            let least = self.head_pool * SPATIAL_STRIDE;
-            return fail(format!("crop {} is below what its head pools over ({least})", self.crop));
+        if !self.boxes && (self.head_pool == 0 || self.crop < SPATIAL_STRIDE) {
+            return fail(format!("it sees pictures of {SPATIAL_STRIDE} pixels and more, not of {}", self.crop));
         }
         if self.classes == 0 || self.fusion_kernel.is_multiple_of(2) {
             return fail("it needs at least one class and an odd fusion kernel".into());
@@ -305,7 +326,8 @@ mod tests {
             Config { frames: 30, ..r50.clone() },
             Config { alpha: 0, ..r50.clone() },
             Config { width: 4, ..r50.clone() },
-            Config { crop: 192, ..r50.clone() },
+            Config { crop: 31, ..r50.clone() },
+            Config { head_pool: 0, ..r50.clone() },
             Config { classes: 0, ..r50.clone() },
             Config { fusion_kernel: 4, ..r50.clone() },
             Config { pathways: Pathways::Slow, ..r50.clone() },

@@ -29,6 +29,8 @@ const EPSILON: f32 = 1e-3;
 pub struct Config {
     /// Its layers.
     pub generation: Generation,
+    /// Whether its parameters have the batch norms folded into the convolutions, as the official `fuse()` does it.
+    pub is_fused: bool,
     /// How many grids: 3, or 4 with a fourth at 64 pixels a cell (a P6).
     pub grids: usize,
     /// How often blocks are repeated, of the large model's count.
@@ -103,6 +105,7 @@ impl Config {
         };
         Some(Self {
             generation: Generation::V6,
+            is_fused: false,
             grids: 3,
             depth_multiple,
             width_multiple,
@@ -284,8 +287,8 @@ impl Net<'_, '_> {
     /// Convolution, batch norm, SiLU.
     fn conv(&mut self, name: &str, input: &Value, channels: usize, window: &Window) -> Result<Value> {
         let norm = format!("{name}.bn");
-        let norm = BatchNorm { name: &norm, epsilon: EPSILON, biased: false };
-        let value = self.graph.conv(&format!("{name}.conv"), input, channels, window, Some(norm))?;
+        let norm = (!self.config.is_fused).then_some(BatchNorm { name: &norm, epsilon: EPSILON, biased: false });
+        let value = self.graph.conv(&format!("{name}.conv"), input, channels, window, norm)?;
         Ok(self.graph.silu(&value))
     }
 

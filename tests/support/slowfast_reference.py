@@ -3,13 +3,15 @@
     python slowfast_reference.py NAME FOLDER
 
 draws weights and clips for the network NAME (slowfast-tiny-4x8-ttoc, ...) and writes into FOLDER weights.safetensors, and
-NAME.bin (float32) for each input and for the logits, with shapes.json.
+NAME.bin (float32) for each input and for the logits, with shapes.json. The option `mmaction2` is mmaction2's network, with
+its names: nothing behind the lateral convolutions, and an average over the whole of a larger picture.
 """
 
 import json
 import struct
 import sys
 
+import checkpoint_forms
 import numpy as np
 
 CLASSES, WIDTH, POOL, BLOCKS = 5, 8, 2, (3, 4, 6, 3)
@@ -113,11 +115,11 @@ def roi_align(x, boxes, side=7, scale=1 / 16):
 def network(name):
     family, _, sampling, *options = name.split("-")
     frames, distance = map(int, sampling.split("x"))
-    numbers = {o.rstrip("0123456789"): int(o.lstrip("abcdefghijklmnopqrstuvwxyz")) for o in options if o[-1].isdigit()}
+    numbers = {o.rstrip("0123456789"): int(o.lstrip("abcdefghijklmnopqrstuvwxyz")) for o in options if o[-1].isdigit() and o != "mmaction2"}
     alpha = numbers.get("alpha", distance // 2) if family == "slowfast" else 1
     beta, boxes = numbers.get("beta", 8), "ava" in options
     kernel = numbers.get("tconv", 7 if distance == 8 else 5)
-    height, width = (64, 96) if boxes else (64, 64)
+    height, width = (64, 96) if boxes else (96, 96) if "mmaction2" in options else (64, 64)
     prefix = "model." if boxes else ""
 
     fast = rng.standard_normal((2, 3, frames * alpha, height, width)).astype(np.float32)
@@ -145,7 +147,8 @@ def network(name):
             else:
                 fusion = f"{prefix}blocks.{stage}.multipathway_fusion"
                 lateral = conv(f"{fusion}.conv_fast_to_slow", fast, 2 * fast.shape[1], (kernel, 1, 1), (alpha, 1, 1))
-                lateral = relu(norm(f"{fusion}.norm", lateral))
+                if "mmaction2" not in options:
+                    lateral = relu(norm(f"{fusion}.norm", lateral))
             pathways[0][-1] = np.concatenate([slow, lateral], 1)
         dilated = boxes and stage == 3
         for number, (pathway, below, channels, kernels, x) in enumerate(pathways):
@@ -163,6 +166,8 @@ def network(name):
             [[0, 3.5, 10.2, 60, 50.7], [1, 50.1, 0, 95.9, 64.3], [1, -20, -20, 120, 90], [0, 20, 20, 20, 20]], np.float32
         )
         pooled = roi_align(np.concatenate([x.mean(2) for x in ends], 1), inputs["boxes"]).max((2, 3))
+    elif "mmaction2" in options:
+        pooled = np.concatenate([x.mean((2, 3, 4)) for x in ends], 1)
     else:
         windows = [np.lib.stride_tricks.sliding_window_view(x.mean(2), (POOL, POOL), (2, 3)) for x in ends]
         pooled = np.concatenate([w.mean((-1, -2)) for w in windows], 1).mean((2, 3))
@@ -173,7 +178,7 @@ def network(name):
 
 def write(folder, tensors):
     header, data = {}, b""
-    for name, values in weights.items():
+    for name, values in (checkpoint_forms.mmaction2(weights) if "mmaction2" in sys.argv[1] else weights).items():
         raw = values.tobytes()
         header[name] = {"dtype": "F32", "shape": values.shape, "data_offsets": [len(data), len(data) + len(raw)]}
         data += raw

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::zoo::descriptor::Descriptor;
 use crate::zoo::registry::{MODELS, Official};
 
 /// A table for people, or JSON for machines. `out` is where models are looked for.
@@ -21,6 +22,7 @@ pub(super) fn print(out: &Path, json: bool) {
                 "name": model.name,
                 "summary": model.summary,
                 "here": here(model.name),
+                "random": here(model.name).map(|path| Descriptor::says_random(&path)),
                 "parameters": model.parameters,
                 "multiply_adds": model.multiply_adds,
                 "official": model.official.map(official),
@@ -30,11 +32,15 @@ pub(super) fn print(out: &Path, json: bool) {
         return;
     }
     println!(
-        "{:22} {:4} {:>10} {:>9}  {:10} accuracy, in percent",
+        "{:22} {:6} {:>10} {:>9}  {:10} accuracy, in percent",
         "name", "here", "parameters", "mul-adds", "licence"
     );
     for model in MODELS {
-        let here = if here(model.name).is_some() { "yes" } else { "" };
+        let here = match here(model.name) {
+            Some(path) if Descriptor::says_random(&path) => "random",
+            Some(_) => "yes",
+            None => "",
+        };
         let parameters = model.parameters as f64 / 1e6;
         let multiply_adds = model.multiply_adds.map(|count| format!("{:.2} G", count as f64 / 1e9)).unwrap_or_default();
         let (licence, accuracy) = match model.official {
@@ -42,7 +48,7 @@ pub(super) fn print(out: &Path, json: bool) {
             None => ("", "no official weights".into()),
         };
         let sizes = format!("{parameters:8.2} M {multiply_adds:>9}");
-        println!("{:22} {here:4} {sizes}  {licence:10} {accuracy}", model.name);
+        println!("{:22} {here:6} {sizes}  {licence:10} {accuracy}", model.name);
     }
 }
 

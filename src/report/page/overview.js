@@ -43,6 +43,9 @@ function showRunState(facts) {
 
 function showNotes({ facts, videos, picture_time }) {
   const notes = [];
+  if (facts.random_models.length) {
+    notes.push(`The weights of ${facts.random_models.join(" and ")} are random, not trained: labels and boxes mean nothing.`);
+  }
   const total = videosIn(facts.totals);
   if (videos.length < total) notes.push(`The list holds ${number(videos.length)} of ${number(total)} videos; the totals are of all.`);
   if (facts.group > 1) notes.push(`In the timelines, ${facts.group} segments are one: of each label the highest score.`);

@@ -8,11 +8,18 @@ use std::path::Path;
 use zip::ZipArchive;
 
 use super::pickle::{Id, Node, Pickle};
+use super::settings::Settings;
 use crate::error::{Error, Result};
 use crate::zoo::weights::half_to_f32;
 
 /// How deep the modules of a network may be nested.
 const DEPTH_MAX: usize = 32;
+
+const TORCHSCRIPT_HINT: &str = "export the network that it was made from as ONNX, which a job takes as it is: YOLOv5's \
+    `python export.py --weights FILE.pt --include onnx`, Ultralytics' `yolo export model=FILE.pt format=onnx`, or \
+    `torch.onnx.export`";
+const ULTRALYTICS_HINT: &str =
+    "export it where it was trained, `yolo export model=FILE.pt format=onnx`: a job takes the ONNX file as it is";
 
 /// A checkpoint's tensors, read when they are asked for.
 #[derive(Debug)]
@@ -23,6 +30,8 @@ pub(super) struct Torch {
     pub(super) tensors: BTreeMap<String, Tensor>,
     /// Names of the classes, where a pickled YOLOv5 has them.
     pub(super) labels: Option<Vec<String>>,
+    /// The settings of its training, where it is PySlowFast's.
+    pub(super) settings: Settings,
 }
 
 /// Where a tensor's numbers lie.
@@ -64,17 +73,28 @@ impl Torch {
         if order.is_ok_and(|order| order.starts_with(b"big")) {
             return Err(mistake("its numbers are big-endian, which is not supported".to_owned()));
         }
+        if archive.by_name(&format!("{root}constants.pkl")).is_ok() {
+            return Err(mistake("a TorchScript: a program, not a checkpoint".to_owned()).with_hint(TORCHSCRIPT_HINT));
+        }
         let bytes = read_entry(&mut archive, &pickle).map_err(mistake)?;
-        let pickle = Pickle::parse(&bytes).map_err(mistake)?;
+        let pickle = Pickle::parse(&bytes).map_err(|refusal| match refusal.module.as_deref() {
+            Some(module) if module.starts_with("ultralytics.") => {
+                mistake("a network of the Ultralytics package (YOLOv8, YOLO11...), not a YOLOv5".to_owned())
+                    .with_hint(ULTRALYTICS_HINT)
+            }
+            _ => mistake(refusal.to_string()),
+        })?;
         let mut state = State::default();
         state.find(&pickle).map_err(mistake)?;
         let State { tensors, labels, .. } = state;
         if tensors.is_empty() {
             return Err(mistake("it holds no parameters".to_owned()).with_hint(
-                "expected a state dict, alone or as `model_state`, `state_dict` or `model`, or a pickled YOLOv5",
+                "expected a state dict, alone or as `model_state`, `model_state_dict`, `state_dict` or `model`, or a \
+                 pickled YOLOv5",
             ));
         }
-        Ok(Self { archive, root, tensors, labels })
+        let settings = pickle.get(pickle.root, "cfg").and_then(|cfg| pickle.text(cfg)).map(Settings::parse);
+        Ok(Self { archive, root, tensors, labels, settings: settings.unwrap_or_default() })
     }
 
     /// A tensor's numbers, row-major. The error says what is wrong with it.
@@ -151,7 +171,7 @@ struct State {
 impl State {
     /// The averaged weights before the trained ones, as the official loaders have it.
     fn find(&mut self, pickle: &Pickle) -> Result<(), String> {
-        let keys = ["ema", "model_state", "state_dict", "model"];
+        let keys = ["ema", "model_state", "model_state_dict", "state_dict", "model"];
         let part = keys.iter().filter_map(|key| pickle.get(pickle.root, key));
         let part = part.into_iter().find(|part| *pickle.node(*part) != Node::None).unwrap_or(pickle.root);
         match pickle.node(part) {

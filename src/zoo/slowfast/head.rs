@@ -26,12 +26,13 @@ pub(super) fn build(graph: &mut GraphBuilder<'_>, config: &Config, values: &[Val
     Ok(())
 }
 
-/// Fully convolutional: the average of each pathway, over all its frames and a training crop's worth of positions, at
-/// stride one. The mean over the positions comes before the classifier, not behind it as in PyTorchVideo: the classifier
+/// Fully convolutional: the average of each pathway, over all its frames and a training crop's worth of positions (all,
+/// where there are fewer), at stride one. The mean over the positions comes before the classifier, not behind it as in PyTorchVideo: the classifier
 /// is linear, so the logits are the same, and the mean features are an output for free.
 fn pool(graph: &mut GraphBuilder<'_>, config: &Config, values: &[Value]) -> Value {
     let mut pool = |value: &Value| {
-        let window = Window::valid(&[value.shape[1], config.head_pool, config.head_pool], &[1, 1, 1]);
+        let side = config.head_pool.min(value.shape[2]);
+        let window = Window::valid(&[value.shape[1], side, side], &[1, 1, 1]);
         graph.average_pool(value, &window)
     };
     let pooled: Vec<Value> = values.iter().map(&mut pool).collect();

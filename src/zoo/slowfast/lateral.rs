@@ -18,12 +18,18 @@ pub(super) fn fuse(
 ) -> Result<Value> {
     let mut every = |first: usize| graph.slice(fast, 1, first..fast.shape[1], config.alpha);
     let lateral = match config.lateral {
-        Lateral::Convolution => {
+        Lateral::Convolution | Lateral::BareConvolution => {
             let name = format!("blocks.{stage}.multipathway_fusion");
             let (conv, norm) = (format!("{name}.conv_fast_to_slow"), format!("{name}.norm"));
             let window = Window::same(&[config.fusion_kernel, 1, 1], &[config.alpha, 1, 1]);
-            let lateral = normed(graph, &conv, &norm, fast, fast.shape[0] * CONVOLUTION_RATIO, &window)?;
-            vec![graph.relu(&lateral)]
+            let channels = fast.shape[0] * CONVOLUTION_RATIO;
+            vec![match config.lateral {
+                Lateral::BareConvolution => graph.unbiased_conv(&conv, fast, channels, &window)?,
+                _ => {
+                    let lateral = normed(graph, &conv, &norm, fast, channels, &window)?;
+                    graph.relu(&lateral)
+                }
+            }]
         }
         Lateral::TimeToChannel => (0..config.alpha).map(every).collect(),
         Lateral::Sampling => vec![every(0)],
