@@ -29,7 +29,7 @@ use crate::{compact, decode, doctor, plan, prune, query, report, seal, status, t
     name = "vidindex",
     version,
     after_help = "Examples:
-  vidindex models build yolov5n --out models        write a model
+  vidindex models pull yolov5s                      download a model
   vidindex run jobs/local.toml                      index a folder or a bucket, on this machine
   vidindex run jobs/local.toml --set input.uri=/mnt/clips --device cpu
   vidindex plan jobs/local.toml --dry-run           what would be done

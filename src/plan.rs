@@ -473,7 +473,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn models() -> PlanModels {
-        PlanModels { actions: None, persons: Some(ModelRef { id: "yolov5s".to_owned(), sha256: "ab".to_owned() }) }
+        PlanModels {
+            actions: None,
+            persons: Some(ModelRef { id: "yolov5s".to_owned(), sha256: "ab".to_owned(), random: false }),
+        }
     }
 
     fn stores(objects: &[(&str, u64)]) -> (MemoryStore, MemoryStore) {

@@ -82,7 +82,7 @@ impl JobModels {
         }
     }
 
-    /// As a run knows them.
+    /// As a run knows them. Where the weights come from changes no row, and so no hash.
     pub fn refs(&self) -> PlanModels {
         let reference = |info: &ModelInfo, descriptor: &Descriptor| {
             let mut hash = Sha256::new();
@@ -92,13 +92,14 @@ impl JobModels {
             ModelRef { id: info.model_id(), sha256: hex(&hash.finalize()), random }
         };
         PlanModels {
-            actions: self.actions.as_ref().map(|m| reference(&m.info, &Descriptor::SlowFast(m.descriptor.clone()))),
+            actions: self.actions.as_ref().map(|m| {
+                let described = descriptor::SlowFast { weights: Origin::Trained, ..m.descriptor.clone() };
+                reference(&m.info, &Descriptor::SlowFast(described))
+            }),
             persons: self.persons.as_ref().map(|m| {
                 let labels = descriptor::Labels::List(m.labels.clone());
-                reference(
-                    &m.info,
-                    &Descriptor::Yolov5(descriptor::Yolov5 { labels, side: m.images.side, ..Default::default() }),
-                )
+                let described = descriptor::Yolov5 { labels, side: m.images.side, weights: Origin::Trained };
+                reference(&m.info, &Descriptor::Yolov5(described))
             }),
         }
     }

@@ -196,8 +196,8 @@ impl Descriptor {
         Ok(descriptor)
     }
 
-    /// As it is written beside the model. Everything in it changes the rows that come out, so a fingerprint takes this
-    /// text in beside the model's hash.
+    /// As it is written beside the model. Everything in it but `weights` changes the rows that come out, so a fingerprint
+    /// takes this text in beside the model's hash.
     pub fn to_toml(&self) -> String {
         match self {
             Self::SlowFast(slowfast) => slowfast.to_toml(),

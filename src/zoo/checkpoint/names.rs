@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 
 use regex::{Captures, Regex};
 
-/// What wrappers put before each name: data parallelism, `torch.compile`, a class that holds the network.
-const WRAPPERS: [&str; 3] = ["module.", "_orig_mod.", "model."];
+/// What wrappers put before each name: data parallelism, and a class that holds the network.
+const WRAPPERS: [&str; 2] = ["module.", "model."];
+/// What `torch.compile` puts before the names of what it compiled, wherever in the network that is.
+const COMPILED: &str = "_orig_mod.";
 
 /// A pattern, and the official name of what it matches.
 type Rule = (&'static str, fn(&Captures<'_>) -> String);
@@ -137,7 +139,8 @@ pub(super) fn official<T>(parameters: Vec<(String, T)>) -> Result<BTreeMap<Strin
     let rules: Vec<(Regex, Rule)> =
         RULES.into_iter().filter_map(|rule| Some((Regex::new(rule.0).ok()?, rule))).collect();
     let translate = |own: &str| {
-        let bare = without_wrappers(own);
+        let own = own.replace(COMPILED, "");
+        let bare = without_wrappers(&own);
         let found = rules.iter().find_map(|(pattern, rule)| Some(rule.1(&pattern.captures(bare)?)));
         found.unwrap_or_else(|| bare.to_owned())
     };
@@ -268,15 +271,19 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
         #[test]
-        fn wrappers_in_any_order_change_nothing(wrappers in proptest::collection::vec(0..3_usize, 0..5)) {
-            let prefix: String = wrappers.into_iter().map(|wrapper| WRAPPERS[wrapper]).collect();
+        fn wrappers_in_any_order_change_nothing(wrappers in proptest::collection::vec(0..3_usize, 0..5), is_inner: bool) {
+            let inner = if is_inner { "._orig_mod." } else { "." };
+            let known = [WRAPPERS[0], WRAPPERS[1], COMPILED];
+            let prefix: String = wrappers.into_iter().map(|wrapper| known[wrapper]).collect();
             for network in [
                 ["model.24.anchors", "model.0.conv.weight"],
                 ["model.blocks.0.multipathway_blocks.1.conv.weight", "detection_head.proj.weight"],
                 ["blocks.0.multipathway_blocks.1.conv.weight", "blocks.6.proj.weight"],
             ] {
-                let wrapped = network.iter().map(|name| (format!("{prefix}{name}"), ())).collect();
+                let wrapped = network.iter().map(|name| (format!("{prefix}{}", name.replacen('.', inner, 1)), ())).collect();
                 let mut expected = network;
                 expected.sort_unstable();
                 prop_assert!(official(wrapped).unwrap().keys().eq(expected.iter()));
