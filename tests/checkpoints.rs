@@ -19,6 +19,7 @@ use vidindex::job::Precision;
 use vidindex::zoo::checkpoint::Checkpoint;
 use vidindex::zoo::lower::{Lowering, lower};
 use vidindex::zoo::onnx::ModelProto;
+use vidindex::zoo::weights::Weights;
 use vidindex::zoo::{Network, slowfast, yolov5};
 
 /// Arrays of a golden file: their shapes and values, pictures as the networks take them.
@@ -439,6 +440,60 @@ fn what_cannot_be_converted_is_named_with_what_to_do() {
     let output = vidindex(ava).arg(scratch.path("none")).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
     assert_says(&stderr(&output), &["no head of PyTorchVideo's for the actions of each person"]);
+}
+
+/// A Caffe2 checkpoint of the array `conv1_w`, as Python 2 writes it.
+fn caffe2(dtype: &str, order: &str, is_column_major: bool, shape: &[u8], numbers: &[u8]) -> Vec<u8> {
+    let text = |text: &[u8]| [&[b'U', text.len() as u8], text].concat();
+    let shape: Vec<u8> = shape.iter().flat_map(|&length| [b'K', length]).collect();
+    [
+        b"\x80\x02}".to_vec(),
+        text(b"blobs"),
+        b"}".to_vec(),
+        text(b"conv1_w"),
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00t".to_vec(),
+        text(b"b"),
+        [b"tR(K\x01(".as_slice(), &shape, b"tcnumpy\ndtype\n("].concat(),
+        text(dtype.as_bytes()),
+        b"K\x00K\x01tR(K\x03".to_vec(),
+        text(order.as_bytes()),
+        b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb".to_vec(),
+        if is_column_major { b"\x88".to_vec() } else { b"\x89".to_vec() },
+        text(numbers),
+        b"tbss.".to_vec(),
+    ]
+    .concat()
+}
+
+#[test]
+fn arrays_of_caffe2_are_read_in_every_float_type_and_damaged_ones_are_named() {
+    let scratch = Scratch::new();
+    let file = scratch.path("model.pkl");
+    let read = |pickle: &[u8]| {
+        std::fs::write(&file, pickle).unwrap();
+        Checkpoint::open(&file)?.tensor("blocks.0.conv.weight", &[2])
+    };
+    let [single, double] =
+        [[1.0_f32, -2.0].map(f32::to_le_bytes).concat(), [1.0_f64, -2.0].map(f64::to_le_bytes).concat()];
+    for (dtype, numbers) in [("f2", &[0, 0x3c, 0, 0xc0][..]), ("f4", &single), ("f8", &double)] {
+        let pickle = caffe2(dtype, "<", false, &[2], numbers);
+        assert_eq!(read(&pickle).unwrap(), [1.0, -2.0], "{dtype}");
+        for length in 0..pickle.len() {
+            assert!(read(&pickle[..length]).is_err(), "cut off at {length}");
+        }
+    }
+    for (pickle, why) in [
+        (caffe2("f4", "<", false, &[2], &single[..4]), "holds 4 bytes, which its shape [2] does not take"),
+        (caffe2("f4", ">", false, &[2], &single), "`conv1_w` is not little-endian"),
+        (caffe2("f4", "<", true, &[2, 1], &single), "`conv1_w` is stored column by column"),
+        (
+            b"\x80\x02cposix\nsystem\n(U\x04echotR.".to_vec(),
+            "`posix.system`, which is no part of a checkpoint: nothing was run",
+        ),
+    ] {
+        let error = read(&pickle).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
 }
 
 #[test]
