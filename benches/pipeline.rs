@@ -16,9 +16,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use vidindex::decode::{ByteSource, Decoding, Request};
 use vidindex::error::Failure;
+use vidindex::infer::boxes::Thresholds;
+use vidindex::infer::detector::{Detector, ImageBatch};
 use vidindex::infer::session::Runtime;
 use vidindex::infer::slowfast::{ClipBatch, ClipShape, SlowFast};
-use vidindex::infer::yolov5::{ImageBatch, Thresholds, YoloV5};
 use vidindex::job::Precision;
 use vidindex::zoo::descriptor::Descriptor;
 use vidindex::zoo::inspect::ModelInfo;
@@ -172,8 +173,9 @@ fn floor(models: &[PathBuf; 2], device: &str, clips: u64, images: u64, rounds: u
         slowfast.run(&mut batch, seconds).unwrap();
     });
     let thresholds = Thresholds { confidence: 0.25, iou: 0.45, classes: vec![0] };
-    let mut yolo = YoloV5::open(&runtime, &person_info, 640, thresholds).unwrap();
-    let image: Vec<u8> = (0..640 * 640 * 3).map(|i| (i % 251) as u8).collect();
+    let Descriptor::Detector(descriptor) = Descriptor::for_model(&person_info).unwrap() else { panic!("no detector") };
+    let mut yolo = Detector::open(&runtime, &person_info, &descriptor, thresholds).unwrap();
+    let image: Vec<u8> = (0..descriptor.size.height * descriptor.size.width * 3).map(|i| (i % 251) as u8).collect();
     let image_seconds = alone(images, yolo.batch_max(), rounds, |n, seconds| {
         let mut batch = ImageBatch::default();
         (0..n).for_each(|_| batch.push(&image, 640, 640));

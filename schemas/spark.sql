@@ -65,7 +65,7 @@ CREATE OR REPLACE TEMPORARY VIEW persons (
     y1 float COMMENT 'Upper edge, from its top.',
     x2 float COMMENT 'Right edge.',
     y2 float COMMENT 'Lower edge.',
-    confidence float COMMENT 'Objectness times the class\'s score.',
+    confidence float COMMENT 'The class\'s score, times objectness where the detector has one.',
     actions array<struct<label_id:int,label:string,score:float>> COMMENT 'What the person does: the highest scores, descending, as many as the job\'s top_k.',
     run_id string COMMENT 'The run that made the row.'
 ) USING parquet OPTIONS (path '${index}/persons');

@@ -137,7 +137,7 @@ pub struct Image {
     pub width: u32,
     /// Of the frame as displayed, pixels.
     pub height: u32,
-    /// The letterboxed image, `[side, side, 3]` bytes.
+    /// The letterboxed image, `[height, width, 3]` bytes.
     pub slot: Slot,
 }
 

@@ -1,9 +1,10 @@
 //! Inference: which device runs the models, and the model families. Only files below here name ONNX Runtime.
 
+pub mod boxes;
+pub mod detector;
 pub mod person_actions;
 pub mod session;
 pub mod slowfast;
-pub mod yolov5;
 
 use std::fmt;
 use std::str::FromStr;

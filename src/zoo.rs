@@ -3,6 +3,8 @@
 
 pub mod checkpoint;
 pub mod descriptor;
+pub mod detector;
+mod exporter;
 pub mod graph;
 pub mod half;
 pub mod inspect;
@@ -10,6 +12,7 @@ pub mod labels;
 pub mod lower;
 pub mod onnx;
 pub mod pull;
+mod python;
 pub mod registry;
 pub mod slowfast;
 pub mod weights;
@@ -23,7 +26,7 @@ use prost::Message;
 
 use crate::error::{Error, Result};
 use checkpoint::Checkpoint;
-use descriptor::{Activation, Descriptor, LabelSet, Labels, Origin, SlowSampling};
+use descriptor::{Activation, Descriptor, Detector, LabelSet, Labels, Origin, Size, SlowSampling};
 use inspect::ModelInfo;
 use lower::Lowering;
 use slowfast::{Pathways, Recipe};
@@ -230,9 +233,10 @@ impl Network {
                 })
             }
             Self::Yolov5(config) => {
-                let default = descriptor::Yolov5::default();
+                let default = Detector::default();
                 let labels = options.labels.clone().unwrap_or(default.labels);
-                Descriptor::Yolov5(descriptor::Yolov5 { labels, side: config.height, weights })
+                let size = Size { height: config.height, width: config.width };
+                Descriptor::Detector(Detector { labels, size, weights, ..default })
             }
         }
     }
@@ -348,9 +352,9 @@ mod tests {
         // 8x8, 4x4 and 2x2 cells of three anchors.
         assert_eq!(built.info.outputs[0].to_string(), "output0 float32[batch, 252, 85]");
         std::fs::remove_file(&built.toml).unwrap();
-        let Descriptor::Yolov5(described) = built.descriptor else { panic!("a SlowFast") };
-        let inferred = descriptor::Yolov5 { weights: Origin::Trained, ..described };
-        assert_eq!(Descriptor::for_model(&built.info).unwrap(), Descriptor::Yolov5(inferred));
+        let Descriptor::Detector(described) = built.descriptor else { panic!("a SlowFast") };
+        let inferred = Detector { weights: Origin::Trained, ..described };
+        assert_eq!(Descriptor::for_model(&built.info).unwrap(), Descriptor::Detector(inferred));
     }
 
     #[test]

@@ -36,7 +36,7 @@ fn compare_persons(what: &str, expected: &[Value], found: &[&Map<String, Value>]
         let xyxy = person["xyxy"].as_array().unwrap();
         let wanted = corners([&xyxy[0], &xyxy[1], &xyxy[2], &xyxy[3]]);
         let overlap = |row: &Map<String, Value>| {
-            vidindex::infer::yolov5::iou(&wanted, &corners(["x1", "y1", "x2", "y2"].map(|c| &row[c])))
+            vidindex::infer::boxes::iou(&wanted, &corners(["x1", "y1", "x2", "y2"].map(|c| &row[c])))
         };
         let best = unmatched
             .iter()

@@ -150,7 +150,7 @@ impl<'a> Presenter<'a> {
         let Some(spec) = &self.request.images else { return Ok(()) };
         let slot = self.output.slot(SlotKind::Image)?;
         let picture = rgb(&mut self.converter, decoded)?;
-        letterboxed(&picture, spec.side, self.output.bytes(SlotKind::Image, slot));
+        letterboxed(&picture, spec.size(), self.output.bytes(SlotKind::Image, slot));
         let (width, height) = (picture.width as u32, picture.height as u32);
         Ok(self.output.send(&Message::Image { slot, frame, time_seconds, width, height })?)
     }

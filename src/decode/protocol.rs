@@ -72,10 +72,19 @@ impl ClipSpec {
 /// What an image for the detection model looks like.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ImageSpec {
-    /// Width and height of the letterboxed image, pixels.
-    pub side: usize,
+    /// Of the letterboxed image, pixels.
+    pub width: usize,
+    /// Of the letterboxed image, pixels.
+    pub height: usize,
     /// Images per second of video.
     pub frames_per_second: f64,
+}
+
+impl ImageSpec {
+    /// Width and height of the letterboxed image.
+    pub fn size(&self) -> (usize, usize) {
+        (self.width, self.height)
+    }
 }
 
 /// What to make of one video.
@@ -111,13 +120,13 @@ pub struct Letterbox {
 }
 
 impl Letterbox {
-    /// A picture of `width` x `height` in an image of `side` x `side`.
-    pub fn new(width: usize, height: usize, side: usize) -> Self {
-        let gain = (side as f64 / width as f64).min(side as f64 / height as f64);
-        let scaled = |length: usize| ((length as f64 * gain).round_ties_even() as usize).clamp(1, side);
-        let (scaled_width, scaled_height) = (scaled(width), scaled(height));
-        let bar = |length: usize| ((side - length) as f64 / 2.0 - 0.1).round().max(0.0) as usize;
-        Self { gain, width: scaled_width, height: scaled_height, left: bar(scaled_width), top: bar(scaled_height) }
+    /// A picture in an image, both given by width and height.
+    pub fn new(picture: (usize, usize), image: (usize, usize)) -> Self {
+        let gain = (image.0 as f64 / picture.0 as f64).min(image.1 as f64 / picture.1 as f64);
+        let scaled = |length: usize, max: usize| ((length as f64 * gain).round_ties_even() as usize).clamp(1, max);
+        let (width, height) = (scaled(picture.0, image.0), scaled(picture.1, image.1));
+        let bar = |room: usize| (room as f64 / 2.0 - 0.1).round().max(0.0) as usize;
+        Self { gain, width, height, left: bar(image.0 - width), top: bar(image.1 - height) }
     }
 }
 
@@ -218,7 +227,7 @@ impl Layout {
 
     pub(super) fn of(request: &Request) -> Self {
         let clip = request.clips.as_ref().map_or(0, ClipSpec::bytes_max);
-        let image = request.images.as_ref().map_or(0, |spec| 3 * spec.side * spec.side);
+        let image = request.images.as_ref().map_or(0, |spec| 3 * spec.width * spec.height);
         Self { clip_bytes: clip, image_bytes: image }
     }
 
@@ -262,12 +271,17 @@ mod tests {
 
     #[test]
     fn a_wide_picture_is_letterboxed_as_the_reference_does() {
-        let at = Letterbox::new(1280, 720, 640);
+        let at = Letterbox::new((1280, 720), (640, 640));
         assert_eq!((at.width, at.height, at.left, at.top), (640, 360, 0, 140));
-        let at = Letterbox::new(340, 256, 640);
+        let at = Letterbox::new((340, 256), (640, 640));
         assert_eq!((at.width, at.height, at.left, at.top), (640, 482, 0, 79));
-        let at = Letterbox::new(810, 1080, 640);
+        let at = Letterbox::new((810, 1080), (640, 640));
         assert_eq!((at.width, at.height, at.left, at.top), (480, 640, 80, 0));
+        // An oblong image: whichever side is short.
+        let at = Letterbox::new((1280, 720), (640, 384));
+        assert_eq!((at.width, at.height, at.left, at.top), (640, 360, 0, 12));
+        let at = Letterbox::new((810, 1080), (640, 384));
+        assert_eq!((at.width, at.height, at.left, at.top), (288, 384, 176, 0));
     }
 
     #[test]
@@ -302,7 +316,7 @@ mod tests {
                 clip_seconds: 1.0,
                 stride_seconds: 1.0,
             }),
-            images: Some(ImageSpec { side: 33, frames_per_second: 1.0 }),
+            images: Some(ImageSpec { width: 33, height: 35, frames_per_second: 1.0 }),
             ..Default::default()
         };
         let layout = Layout::of(&request);

@@ -196,14 +196,14 @@ pub fn clip_frame(picture: &Rgb, spec: &ClipSpec, size: (usize, usize), index: u
     });
 }
 
-/// Writes the picture letterboxed into `image`, `side * side * 3` bytes of interleaved RGB.
-pub fn letterboxed(picture: &Rgb, side: usize, image: &mut [u8]) {
-    let letterbox = Letterbox::new(picture.width, picture.height, side);
+/// Writes the picture letterboxed into `image`, of `size` (width, height) in interleaved RGB.
+pub fn letterboxed(picture: &Rgb, size: (usize, usize), image: &mut [u8]) {
+    let letterbox = Letterbox::new((picture.width, picture.height), size);
     image.fill(LETTERBOX_GREY);
     let columns = taps(picture.width, letterbox.width, 0, letterbox.width);
     let rows = taps(picture.height, letterbox.height, 0, letterbox.height);
     sample(picture, &columns, &rows, |x, y, rgb| {
-        let at = ((letterbox.top + y) * side + letterbox.left + x) * 3;
+        let at = ((letterbox.top + y) * size.0 + letterbox.left + x) * 3;
         image[at..at + 3].copy_from_slice(&rgb.map(|v| (v + 0.5) as u8));
     });
 }
@@ -252,9 +252,14 @@ mod tests {
     #[test]
     fn the_long_side_is_padded_with_grey() {
         let mut image = vec![0; 8 * 8 * 3];
-        letterboxed(&Rgb { width: 8, height: 4, data: vec![255; 96] }, 8, &mut image);
+        letterboxed(&Rgb { width: 8, height: 4, data: vec![255; 96] }, (8, 8), &mut image);
         assert_eq!(image[0], LETTERBOX_GREY);
         assert_eq!(image[(2 * 8) * 3], 255);
         assert_eq!(image[(6 * 8) * 3], LETTERBOX_GREY);
+        // 4 x 4 in the middle of 8 x 4.
+        letterboxed(&Rgb { width: 2, height: 2, data: vec![255; 12] }, (8, 4), &mut image[..96]);
+        let is_grey = |pixel: &[u8]| pixel == [LETTERBOX_GREY; 3];
+        let greys: Vec<bool> = image[..96].chunks_exact(3).map(is_grey).collect();
+        assert_eq!(greys, [true, true, false, false, false, false, true, true].repeat(4));
     }
 }

@@ -2,7 +2,7 @@
 //! scores of each person out.
 
 use super::session::{Model, Runtime};
-use super::slowfast::{activated, batch_dimension, slow_frames};
+use super::slowfast::{activated, batch_dimension, other_classes, slow_frames};
 use crate::error::{Error, Result};
 use crate::zoo::descriptor::{self, Activation, slowfast_tensors};
 use crate::zoo::inspect::ModelInfo;
@@ -50,6 +50,7 @@ pub struct PersonActions {
     /// Names of the Fast (or only) and the boxes' input, and of the output.
     tensors: [String; 3],
     activation: Activation,
+    classes: usize,
 }
 
 impl PersonActions {
@@ -67,7 +68,8 @@ impl PersonActions {
         let slow_input = tensors.slow.map(|slow| slow.name.clone());
         let tensors = [tensors.fast, boxes, tensors.scores].map(|tensor| tensor.name.clone());
         let (slow, activation) = (slow_frames(descriptor), descriptor.activation);
-        Ok(Self { model, frames: descriptor.frames, slow, slow_input, tensors, activation })
+        let classes = descriptor.labels.len();
+        Ok(Self { model, frames: descriptor.frames, slow, slow_input, tensors, activation, classes })
     }
 
     /// The Fast pathway's frames that the Slow pathway sees.
@@ -89,8 +91,11 @@ impl PersonActions {
         ];
         let slow = self.slow_input.as_ref();
         inputs.extend(slow.map(|slow| (slow.as_str(), dims(self.slow.len()), clip.slow.as_slice())));
-        let activation = self.activation;
+        let (activation, labels) = (self.activation, self.classes);
         self.model.run(&inputs, scores, seconds, |shape, logits| match shape {
+            [outputs, classes] if *outputs as usize == boxes && *classes as usize != labels => {
+                Err(other_classes(*classes as usize, labels))
+            }
             [outputs, classes] if *outputs as usize == boxes => {
                 Ok(logits.chunks_exact(*classes as usize).map(|row| activated(activation, row)).collect())
             }

@@ -1,13 +1,16 @@
 //! ONNX Runtime: finding its library, choosing the provider, opening sessions.
 
+use std::borrow::Cow;
+use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use half::{bf16, f16};
 use ort::environment::Environment;
 use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProvider, ExecutionProviderDispatch};
-use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
-use ort::value::TensorRef;
+use ort::session::{Session, SessionInputValue};
+use ort::value::{DynValue, PrimitiveTensorElementType, Tensor, TensorElementType, TensorRef};
 
 use super::{Device, DeviceChoice};
 use crate::error::{Error, Result};
@@ -179,17 +182,59 @@ impl Model {
         let started = std::time::Instant::now();
         let mut values = Vec::with_capacity(inputs.len());
         for (name, shape, data) in inputs {
-            values.push((*name, TensorRef::from_array_view((shape.clone(), *data)).map_err(failed)?));
+            let taken = self.session.inputs().iter().find(|input| input.name() == *name);
+            let element = taken.and_then(|input| input.dtype().tensor_type());
+            values.push((*name, input_value(element, shape, data).map_err(failed)?));
         }
         let outputs = self.session.run(values).map_err(failed)?;
         *seconds += started.elapsed().as_secs_f64();
         drop(guard);
         let mut found = Vec::with_capacity(names.len());
         for name in names {
-            let (shape, data) = outputs[*name].try_extract_tensor::<f32>().map_err(failed)?;
-            found.push((&shape[..], data));
+            found.push(floats(&outputs[*name]).map_err(failed)?);
         }
+        let found: Vec<Output<'_>> = found.iter().map(|(shape, data)| (*shape, &data[..])).collect();
         read(&found)
+    }
+}
+
+/// An input of the elements that the model takes: floats are given as 32-bit ones here, and half-precision exports take
+/// 16-bit ones.
+fn input_value<'a>(
+    element: Option<TensorElementType>,
+    shape: &[i64],
+    data: &'a [f32],
+) -> ort::Result<SessionInputValue<'a>> {
+    fn converted<T: PrimitiveTensorElementType + Debug + Clone + 'static>(
+        shape: &[i64],
+        data: &[f32],
+        convert: fn(f32) -> T,
+    ) -> ort::Result<SessionInputValue<'static>> {
+        let data: Vec<T> = data.iter().copied().map(convert).collect();
+        Ok(Tensor::from_array((shape.to_vec(), data))?.into())
+    }
+    match element {
+        Some(TensorElementType::Float16) => converted(shape, data, f16::from_f32),
+        Some(TensorElementType::Bfloat16) => converted(shape, data, bf16::from_f32),
+        Some(TensorElementType::Float64) => converted(shape, data, f64::from),
+        _ => Ok(TensorRef::from_array_view((shape.to_vec(), data))?.into()),
+    }
+}
+
+/// An output's shape, and its elements as 32-bit floats.
+fn floats(value: &DynValue) -> ort::Result<(&[i64], Cow<'_, [f32]>)> {
+    fn converted<T: PrimitiveTensorElementType + Copy + 'static>(
+        value: &DynValue,
+        convert: fn(T) -> f32,
+    ) -> ort::Result<(&[i64], Cow<'_, [f32]>)> {
+        let (shape, data) = value.try_extract_tensor::<T>()?;
+        Ok((shape, data.iter().copied().map(convert).collect()))
+    }
+    match value.dtype().tensor_type() {
+        Some(TensorElementType::Float16) => converted(value, f16::to_f32),
+        Some(TensorElementType::Bfloat16) => converted(value, bf16::to_f32),
+        Some(TensorElementType::Float64) => converted(value, |number: f64| number as f32),
+        _ => value.try_extract_tensor::<f32>().map(|(shape, data)| (&shape[..], data.into())),
     }
 }
 

@@ -88,6 +88,7 @@ pub struct SlowFast {
     /// Name of the output of pooled features, where they are asked for.
     embedding: Option<String>,
     activation: Activation,
+    classes: usize,
     /// The batch that the graph insists on.
     fixed_batch: Option<usize>,
     batch_max: usize,
@@ -113,7 +114,8 @@ impl SlowFast {
         let tensors = [tensors.fast, tensors.scores].map(|tensor| tensor.name.clone());
         let batch_max = fixed_batch.unwrap_or(batch_max);
         let (shape, activation) = (ClipShape::new(descriptor), descriptor.activation);
-        Ok(Self { model, shape, slow, tensors, embedding, activation, fixed_batch, batch_max })
+        let classes = descriptor.labels.len();
+        Ok(Self { model, shape, slow, tensors, embedding, activation, classes, fixed_batch, batch_max })
     }
 
     /// Clips worth putting into one batch.
@@ -136,11 +138,14 @@ impl SlowFast {
         let [fast, scores] = &self.tensors;
         let mut inputs = vec![(fast.as_str(), dims(frames), batch.fast.as_slice())];
         inputs.extend(self.slow.as_ref().map(|slow| (slow.as_str(), dims(slow_frames), batch.slow.as_slice())));
-        let activation = self.activation;
+        let (activation, classes) = (self.activation, self.classes);
         let names: Vec<&str> = [scores].into_iter().chain(&self.embedding).map(String::as_str).collect();
         self.model.run_for(&inputs, &names, seconds, |outputs| {
             let mut outputs = outputs.iter().map(|output| rows_of(*output, rows));
             let logits = outputs.next().transpose()?.unwrap_or_default();
+            if let Some(row) = logits.first().filter(|row| row.len() != classes) {
+                return Err(other_classes(row.len(), classes));
+            }
             let mut features = outputs.next().transpose()?.unwrap_or_default().into_iter();
             let scored = |logits| ClipScores {
                 scores: activated(activation, logits),
@@ -161,6 +166,11 @@ pub fn embedding_output(info: &ModelInfo) -> Result<String> {
         Error::usage(format!("{} has no output `{EMBEDDING}`, and the job asks for embeddings", info.path.display()))
             .with_hint("`vidindex models convert CHECKPOINT` writes a SlowFast that has one; those for detection (AVA) have none")
     })
+}
+
+/// Known only now where the graph leaves the number of its classes open.
+pub(super) fn other_classes(scores: usize, labels: usize) -> Error {
+    Error::failed(format!("the action model scores {scores} classes, and its labels name {labels}"))
 }
 
 /// An output's rows: as many as the batch has.

@@ -35,7 +35,7 @@ pub struct PersonRow {
     pub x2: f32,
     /// Lower edge.
     pub y2: f32,
-    /// Objectness times the class's score, 0 to 1.
+    /// The class's score, times objectness where the detector has one; 0 to 1.
     pub confidence: f32,
     /// What the person does: the highest scores, descending, as many as the job's `[actions] top_k`. Null where the person
     /// was not scored: the action model scores whole clips, or the frame is not the one nearest to the middle of a segment.
@@ -63,8 +63,13 @@ pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
         pixels("y1", "Upper edge, from its top.", "120.25"),
         pixels("x2", "Right edge.", "501.0"),
         pixels("y2", "Lower edge.", "388.75"),
-        Column::new("confidence", DataType::Float32, "Objectness times the class's score.", "0.87")
-            .unit("probability, 0 to 1"),
+        Column::new(
+            "confidence",
+            DataType::Float32,
+            "The class's score, times objectness where the detector has one.",
+            "0.87",
+        )
+        .unit("probability, 0 to 1"),
         Column::new(
             "actions",
             label_scores(),

@@ -9,15 +9,19 @@ use sha2::{Digest, Sha256};
 use super::batch::Batcher;
 use crate::decode::{Clip, ClipSpec, Image, ImageSpec};
 use crate::error::{Error, Result};
+use crate::infer::boxes::{Detection, Thresholds};
+use crate::infer::detector::{Detector, ImageBatch};
 use crate::infer::person_actions::{PersonActions, PersonClip};
 use crate::infer::session::Runtime;
 use crate::infer::slowfast::{ClipBatch, ClipScores, ClipShape, SlowFast, embedding_output};
-use crate::infer::yolov5::{Detection, ImageBatch, Thresholds, YoloV5};
 use crate::job::{self, Job};
 use crate::plan::{ModelRef, PlanModels};
 use crate::telemetry;
 use crate::zoo::descriptor::{self, Descriptor, Origin};
 use crate::zoo::inspect::{ModelInfo, hex};
+
+/// Classes that an error lists.
+const CLASSES_SHOWN: usize = 100;
 
 /// The models of a job's sections, as their files describe them.
 #[derive(Debug, Clone)]
@@ -43,9 +47,9 @@ pub struct Actions {
 #[derive(Debug, Clone)]
 pub struct Persons {
     info: ModelInfo,
+    descriptor: descriptor::Detector,
     /// Which images the decoder makes.
     pub images: ImageSpec,
-    labels: Vec<String>,
     thresholds: Thresholds,
     person_classes: Vec<usize>,
     random: bool,
@@ -97,9 +101,11 @@ impl JobModels {
                 reference(&m.info, &Descriptor::SlowFast(described))
             }),
             persons: self.persons.as_ref().map(|m| {
-                let labels = descriptor::Labels::List(m.labels.clone());
-                let described = descriptor::Yolov5 { labels, side: m.images.side, weights: Origin::Trained };
-                reference(&m.info, &Descriptor::Yolov5(described))
+                // A built-in set by its names: a new version of it is other labels.
+                let names = m.descriptor.labels.names().into_iter().map(str::to_owned).collect();
+                let labels = descriptor::Labels::List(names);
+                let described = descriptor::Detector { labels, weights: Origin::Trained, ..m.descriptor.clone() };
+                reference(&m.info, &Descriptor::Detector(described))
             }),
         }
     }
@@ -189,37 +195,34 @@ impl Actions {
 impl Persons {
     fn read(settings: &job::Persons) -> Result<Self> {
         let info = ModelInfo::read(&settings.model)?;
-        let Descriptor::Yolov5(descriptor) = Descriptor::for_model(&info)? else {
-            return Err(wrong_kind(&info, "[persons]", "a YOLOv5"));
+        let Descriptor::Detector(descriptor) = Descriptor::for_model(&info)? else {
+            return Err(wrong_kind(&info, "[persons]", "a detector"));
         };
-        let labels: Vec<String> = descriptor.labels.names().into_iter().map(str::to_owned).collect();
-        let number = |class: &String| {
-            labels.iter().position(|label| label == class).ok_or_else(|| {
-                let near = labels
-                    .iter()
-                    .max_by(|a, b| strsim::jaro_winkler(a, class).total_cmp(&strsim::jaro_winkler(b, class)));
-                Error::usage(format!("{} has no class `{class}`", settings.model.display())).with_hint(format!(
-                    "did you mean `{}`? Its labels are in {}",
-                    near.map_or("", |l| l),
-                    Descriptor::path(&settings.model).display()
-                ))
-            })
-        };
-        let classes: Vec<usize> = settings.classes.iter().map(number).collect::<Result<_>>()?;
+        let labels = descriptor.labels.names();
+        let mut classes = Vec::new();
+        for class in &settings.classes {
+            // Nothing keeps a data set from calling two classes the same.
+            let named = classes.len();
+            classes.extend(labels.iter().enumerate().filter(|(_, label)| *label == class).map(|(number, _)| number));
+            if classes.len() == named {
+                return Err(unknown_class(&info, class, &labels));
+            }
+        }
         // Beside persons a job may name other classes; a detector may call persons something else.
         let is_person = |class: &usize| labels[*class] == "person";
-        let person_classes = match classes.iter().copied().find(is_person) {
-            Some(person) => vec![person],
-            None => classes.clone(),
-        };
+        let mut person_classes: Vec<usize> = classes.iter().copied().filter(is_person).collect();
+        if person_classes.is_empty() {
+            person_classes.clone_from(&classes);
+        }
         let thresholds = Thresholds { confidence: settings.confidence, iou: settings.iou, classes };
-        let images = ImageSpec { side: descriptor.side, frames_per_second: settings.frames_per_second };
+        let descriptor::Size { height, width } = descriptor.size;
+        let images = ImageSpec { width, height, frames_per_second: settings.frames_per_second };
         let random = descriptor.weights == Origin::Random;
-        Ok(Self { info, images, labels, thresholds, person_classes, random })
+        Ok(Self { info, descriptor, images, thresholds, person_classes, random })
     }
 
     fn open(&self, runtime: &Runtime) -> Result<OpenPersons> {
-        let mut model = YoloV5::open(runtime, &self.info, self.images.side, self.thresholds.clone())?;
+        let mut model = Detector::open(runtime, &self.info, &self.descriptor, self.thresholds.clone())?;
         let batch_max = model.batch_max();
         let fill = |batch: &mut ImageBatch, images: Vec<Image>| {
             batch.clear();
@@ -229,11 +232,26 @@ impl Persons {
         let batcher = Batcher::start("persons", batch_max, fill, run)?;
         Ok(OpenPersons {
             batcher,
-            labels: self.labels.iter().map(|label| label.as_str().into()).collect(),
+            labels: self.descriptor.labels.names().into_iter().map(Arc::from).collect(),
             images: self.images.clone(),
             person_classes: self.person_classes.as_slice().into(),
         })
     }
+}
+
+fn unknown_class(info: &ModelInfo, class: &str, labels: &[&str]) -> Error {
+    let shown: Vec<String> = labels.iter().take(CLASSES_SHOWN).map(|label| format!("`{label}`")).collect();
+    let more = match labels.len().saturating_sub(CLASSES_SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more, which `vidindex models inspect` lists"),
+    };
+    let near = labels.iter().max_by(|a, b| strsim::jaro_winkler(a, class).total_cmp(&strsim::jaro_winkler(b, class)));
+    let what = format!("{} has no class `{class}`: its classes are {}{more}", info.path.display(), shown.join(", "));
+    Error::usage(what).with_hint(format!(
+        "[persons] classes = [\"{}\"], for example; `labels` in {} names classes that the model's own file does not",
+        near.unwrap_or(&""),
+        Descriptor::path(&info.path).display()
+    ))
 }
 
 fn wrong_kind(info: &ModelInfo, section: &str, wanted: &str) -> Error {

@@ -20,7 +20,7 @@ const LONG_SIDE: usize = 320;
 const QUALITY: u8 = 70;
 
 /// The images to take thumbnails from where no detector asks for any.
-pub const WITHOUT_DETECTOR: ImageSpec = ImageSpec { side: 640, frames_per_second: 1.0 };
+pub const WITHOUT_DETECTOR: ImageSpec = ImageSpec { width: 640, height: 640, frames_per_second: 1.0 };
 
 /// A small picture of a frame.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,8 +40,8 @@ pub struct Thumbnail {
 /// A video's thumbnails, as far as it is known.
 #[derive(Debug)]
 pub struct Thumbnails {
-    /// Of the letterboxed images, pixels.
-    side: usize,
+    /// Width and height of the letterboxed images, pixels.
+    image_size: (usize, usize),
     /// The moments wanted: `first_seconds + k * distance_seconds`, for each k that is a multiple of `step`.
     first_seconds: f64,
     distance_seconds: f64,
@@ -69,9 +69,9 @@ struct Picture {
 }
 
 impl Thumbnails {
-    /// From images of `side` pixels, near `first_seconds` and every `distance_seconds` from then on.
-    pub fn new(side: usize, first_seconds: f64, distance_seconds: f64) -> Self {
-        Self { side, first_seconds, distance_seconds, step: 1, kept: Vec::new(), nearest: None }
+    /// From images of `image_size` pixels, near `first_seconds` and every `distance_seconds` from then on.
+    pub fn new(image_size: (usize, usize), first_seconds: f64, distance_seconds: f64) -> Self {
+        Self { image_size, first_seconds, distance_seconds, step: 1, kept: Vec::new(), nearest: None }
     }
 
     /// Looks at an image; they come by time.
@@ -80,7 +80,7 @@ impl Thumbnails {
     /// None in practice: the picture cannot be encoded.
     pub fn push(&mut self, image: &Image) -> Result<()> {
         let size = (image.width as usize, image.height as usize);
-        self.look(image.frame, image.time_seconds, |side| scaled(image.slot.bytes(), size, side))
+        self.look(image.frame, image.time_seconds, |image_size| scaled(image.slot.bytes(), size, image_size))
     }
 
     /// Those of the whole video, by time.
@@ -92,7 +92,7 @@ impl Thumbnails {
         Ok(self.kept.into_iter().map(|(_, thumbnail)| thumbnail).collect())
     }
 
-    fn look(&mut self, frame: i64, time_seconds: f64, picture: impl FnOnce(usize) -> Picture) -> Result<()> {
+    fn look(&mut self, frame: i64, time_seconds: f64, picture: impl FnOnce((usize, usize)) -> Picture) -> Result<()> {
         let k = (((time_seconds - self.first_seconds) / self.distance_seconds).round() as i64).max(0);
         if k % self.step != 0 {
             return Ok(());
@@ -105,7 +105,7 @@ impl Thumbnails {
         }
         // What was just kept may have been one too many.
         if k % self.step == 0 {
-            self.nearest = Some(Nearest { k, offset_seconds, frame, time_seconds, picture: picture(self.side) });
+            self.nearest = Some(Nearest { k, offset_seconds, frame, time_seconds, picture: picture(self.image_size) });
         }
         Ok(())
     }
@@ -123,9 +123,10 @@ impl Thumbnails {
 }
 
 /// The picture of `size` that lies letterboxed in `image`, scaled down by the mean of the pixels that fall together.
-fn scaled(image: &[u8], size: (usize, usize), side: usize) -> Picture {
-    let from = Letterbox::new(size.0, size.1, side);
-    let shorter = |length: usize| (length * LONG_SIDE.min(side)).div_ceil(side);
+fn scaled(image: &[u8], size: (usize, usize), image_size: (usize, usize)) -> Picture {
+    let from = Letterbox::new(size, image_size);
+    let long = from.width.max(from.height);
+    let shorter = |length: usize| (length * LONG_SIDE.min(long)).div_ceil(long);
     let (width, height) = (shorter(from.width), shorter(from.height));
     let span = |at: usize, of: usize, count: usize| at * count / of..((at + 1) * count / of).max(at * count / of + 1);
     let mut data = Vec::with_capacity(width * height * 3);
@@ -136,7 +137,7 @@ fn scaled(image: &[u8], size: (usize, usize), side: usize) -> Picture {
             let count = (rows.len() * columns.len()) as u32;
             let mut sums = [count / 2; 3];
             for row in rows.clone() {
-                let start = ((from.top + row) * side + from.left) * 3;
+                let start = ((from.top + row) * image_size.0 + from.left) * 3;
                 for pixel in image[start + columns.start * 3..start + columns.end * 3].chunks_exact(3) {
                     (0..3).for_each(|c| sums[c] += u32::from(pixel[c]));
                 }
@@ -164,7 +165,7 @@ mod tests {
 
     /// The times of the thumbnails that these frames make, with a wish every two seconds from the first on.
     fn times(frames: impl IntoIterator<Item = f64>) -> Vec<f64> {
-        let mut thumbnails = Thumbnails::new(4, 1.0, 2.0);
+        let mut thumbnails = Thumbnails::new((4, 4), 1.0, 2.0);
         for (number, time) in frames.into_iter().enumerate() {
             thumbnails.look(number as i64, time, |_| Picture { width: 2, height: 1, data: vec![9; 6] }).unwrap();
         }
@@ -197,17 +198,21 @@ mod tests {
         for (i, pixel) in image[160 * 640 * 3..480 * 640 * 3].chunks_exact_mut(3).enumerate() {
             pixel.copy_from_slice(&[if i % 2 == 0 { 10 } else { 20 }, 200, 0]);
         }
-        let picture = scaled(&image, (1280, 640), 640);
+        let picture = scaled(&image, (1280, 640), (640, 640));
         assert_eq!((picture.width, picture.height), (320, 160));
         assert!(picture.data.chunks_exact(3).all(|pixel| pixel == [15, 200, 0]));
         assert!(jpeg(&picture).unwrap().starts_with(&[0xff, 0xd8]));
+        // The same in 640 x 384: bars of 32.
+        let picture = scaled(&image[128 * 640 * 3..512 * 640 * 3], (1280, 640), (640, 384));
+        assert_eq!((picture.width, picture.height), (320, 160));
+        assert!(picture.data.chunks_exact(3).all(|pixel| pixel == [15, 200, 0]));
     }
 
     #[test]
     fn any_size_that_a_decoder_may_claim_makes_a_picture() {
         let image = vec![1; 64 * 64 * 3];
         for size in [(1, 1), (1, 100_000), (100_000, 1), (3, 2), (usize::from(u16::MAX), 7)] {
-            let picture = scaled(&image, size, 64);
+            let picture = scaled(&image, size, (64, 64));
             assert!(picture.width.max(picture.height) <= 64 && picture.width.min(picture.height) > 0, "{size:?}");
             assert_eq!(picture.data.len(), picture.width * picture.height * 3);
             jpeg(&picture).unwrap();

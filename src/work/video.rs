@@ -15,8 +15,8 @@ use super::thumbnails::{Thumbnail, Thumbnails, WITHOUT_DETECTOR};
 use crate::decode::sample::segment_at;
 use crate::decode::{Clip, Decoding, ImageSpec, Request, SampledFrame, StreamInfo, Totals};
 use crate::error::{Failure, VideoError, VideoErrorKind};
+use crate::infer::boxes::Detection;
 use crate::infer::person_actions::scaled_box;
-use crate::infer::yolov5::Detection;
 use crate::job::Scores;
 use crate::plan::{RunRecord, VideoObject};
 use crate::store::Store;
@@ -119,8 +119,8 @@ impl Indexer {
     fn thumbnails(&self) -> Option<Thumbnails> {
         let images = self.images().filter(|_| self.run.job.report.thumbnails)?;
         Some(match &self.models.actions {
-            Some(model) => Thumbnails::new(images.side, model.clips.clip_seconds / 2.0, model.clips.stride_seconds),
-            None => Thumbnails::new(images.side, 0.0, 1.0 / images.frames_per_second),
+            Some(model) => Thumbnails::new(images.size(), model.clips.clip_seconds / 2.0, model.clips.stride_seconds),
+            None => Thumbnails::new(images.size(), 0.0, 1.0 / images.frames_per_second),
         })
     }
 

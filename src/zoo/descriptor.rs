@@ -7,17 +7,28 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize as _;
 
 use crate::error::{Error, Result};
+use crate::zoo::detector::Told;
+pub use crate::zoo::detector::{Detector, Head, Size};
+use crate::zoo::exporter::Exported;
 use crate::zoo::inspect::{ModelInfo, TensorInfo};
 pub use crate::zoo::labels::{LabelSet, Labels};
-use crate::zoo::{slowfast, yolov5};
+use crate::zoo::slowfast;
 
 /// What a model is and how it wants its input.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Descriptor {
     /// `kind = "slowfast"`: clips in, a score for each action out.
     SlowFast(SlowFast),
-    /// `kind = "yolov5"`: pictures in, boxes out.
-    Yolov5(Yolov5),
+    /// `kind = "yolov5"`, `"yolov8"` or `"yolov10"`: pictures in, boxes out.
+    Detector(Detector),
+}
+
+/// A descriptor's text, read.
+#[derive(Debug, PartialEq)]
+enum Written {
+    /// Also whether it names labels.
+    SlowFast(SlowFast, bool),
+    Detector(Head, Told),
 }
 
 /// The keys of `kind = "slowfast"`.
@@ -46,18 +57,6 @@ pub struct SlowFast {
     pub mean: [f32; 3],
     /// What red, green and blue are divided by after that.
     pub std: [f32; 3],
-    /// Where its weights come from.
-    pub weights: Origin,
-}
-
-/// The keys of `kind = "yolov5"`. Its output is decoded and needs no activation.
-#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Yolov5 {
-    /// Names of the classes, in the order of the scores.
-    pub labels: Labels,
-    /// Height and width of the letterboxed picture, in pixels.
-    pub side: usize,
     /// Where its weights come from.
     pub weights: Origin,
 }
@@ -119,30 +118,53 @@ impl Default for SlowFast {
     }
 }
 
-impl Default for Yolov5 {
-    /// COCO at 640 pixels.
-    fn default() -> Self {
-        Self { labels: Labels::Set(LabelSet::Coco80), side: 640, weights: Origin::Trained }
-    }
-}
-
 impl Descriptor {
-    /// The TOML beside the model, checked against the model's inputs and outputs; inferred from these where there is
-    /// none.
+    /// The TOML beside the model, checked against the model's inputs and outputs; what it leaves out is inferred from these
+    /// and from the metadata, and all of it where there is none. What makes the labels doubtful is logged as a warning.
     ///
     /// # Errors
     /// When the TOML has a mistake (the message names file and line) or contradicts the model, and when the model is
-    /// neither a SlowFast nor a YOLOv5 (the message says what was expected and found).
+    /// neither a SlowFast nor a detector (the message says what was expected and found).
     pub fn for_model(model: &ModelInfo) -> Result<Self> {
         let path = Self::path(&model.path);
-        match std::fs::read_to_string(&path) {
-            Ok(text) => {
-                let descriptor = Self::parse(&path, &text)?;
-                descriptor.check_against(model).map_err(|error| name_file(&path, error))?;
-                Ok(descriptor)
+        let written = match std::fs::read_to_string(&path) {
+            Ok(text) => Some(Written::parse(&path, &text)?),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(Error::usage(format!("{}: cannot be read: {error}", path.display()))),
+        };
+        let (descriptor, warning) = Self::of_model(model, written)?;
+        if let Some(warning) = warning {
+            tracing::warn!("{}: {warning}", model.path.display());
+        }
+        Ok(descriptor)
+    }
+
+    fn of_model(model: &ModelInfo, written: Option<Written>) -> Result<(Self, Option<String>)> {
+        let path = Self::path(&model.path);
+        let floats =
+            |rank: usize| model.inputs.iter().any(|input| input.element.is_float() && input.shape.len() == rank);
+        match written {
+            Some(Written::SlowFast(told, has_labels)) => {
+                let settled = told.settled(model, has_labels).and_then(|(own, warning)| {
+                    own.check_against(model)?;
+                    Ok((Self::SlowFast(own), warning))
+                });
+                settled.map_err(|error| name_file(&path, error))
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::infer(model),
-            Err(error) => Err(Error::usage(format!("{}: cannot be read: {error}", path.display()))),
+            Some(Written::Detector(head, told)) => {
+                let (own, warning) = Detector::of_model(model, Some((head, told)))?;
+                Ok((Self::Detector(own), warning))
+            }
+            None if floats(5) => {
+                let settled = infer_slowfast(model)?.settled(model, false);
+                let checked = settled.and_then(|(own, warning)| own.check().map(|()| (Self::SlowFast(own), warning)));
+                checked.map_err(|error| name_file(&model.path, error))
+            }
+            None if floats(4) => {
+                let (own, warning) = Detector::of_model(model, None)?;
+                Ok((Self::Detector(own), warning))
+            }
+            None => Err(unlike(model, &format!("{SLOWFAST_SHAPES}, or {DETECTOR_SHAPES}"))),
         }
     }
 
@@ -154,15 +176,48 @@ impl Descriptor {
     /// Whether the TOML beside this model says that its weights are random.
     pub fn says_random(model: &Path) -> bool {
         let path = Self::path(model);
-        let descriptor = std::fs::read_to_string(&path).ok().and_then(|text| Self::parse(&path, &text).ok());
-        descriptor.is_some_and(|descriptor| descriptor.is_random())
+        let written = std::fs::read_to_string(&path).ok().and_then(|text| Written::parse(&path, &text).ok());
+        let weights = match written {
+            Some(Written::SlowFast(slowfast, _)) => slowfast.weights,
+            Some(Written::Detector(_, told)) => told.weights,
+            None => Origin::Trained,
+        };
+        weights == Origin::Random
     }
 
+    /// Whether its weights are random, so that what it puts out means nothing.
+    pub fn is_random(&self) -> bool {
+        let weights = match self {
+            Self::SlowFast(slowfast) => slowfast.weights,
+            Self::Detector(detector) => detector.weights,
+        };
+        weights == Origin::Random
+    }
+
+    /// As it is written beside the model. Everything in it but `weights` changes the rows that come out, so a fingerprint
+    /// takes this text in beside the model's hash.
+    pub fn to_toml(&self) -> String {
+        match self {
+            Self::SlowFast(slowfast) => slowfast.to_toml(),
+            Self::Detector(detector) => detector.to_toml(),
+        }
+    }
+
+    /// Names of the classes, in the order of the scores.
+    pub fn labels(&self) -> &Labels {
+        match self {
+            Self::SlowFast(slowfast) => &slowfast.labels,
+            Self::Detector(detector) => &detector.labels,
+        }
+    }
+}
+
+impl Written {
     /// Reads a descriptor; `path` is for messages.
     ///
     /// # Errors
     /// When it has a mistake; the message names file, line and key.
-    pub fn parse(path: &Path, text: &str) -> Result<Self> {
+    fn parse(path: &Path, text: &str) -> Result<Self> {
         let mistake = |error: toml::de::Error| {
             let (place, shown) = match error.span() {
                 Some(span) => {
@@ -179,61 +234,39 @@ impl Descriptor {
         let mut table = toml::de::DeTable::parse(text).map_err(mistake)?;
         let kind = table.get_mut().remove("kind");
         let kind = kind.as_ref().and_then(|kind| kind.get_ref().as_str()).unwrap_or_default();
+        let has_labels = table.get_ref().contains_key("labels");
         let rest = toml::de::Deserializer::from(table);
-        let descriptor = match kind {
-            "slowfast" => {
+        let (written, labels) = match (kind, Head::named(kind)) {
+            ("slowfast", _) => {
                 let slowfast = SlowFast::deserialize(rest).map_err(mistake)?;
                 let crop = if slowfast.persons { slowfast.side } else { slowfast.crop };
-                Self::SlowFast(SlowFast { crop, ..slowfast })
+                let slowfast = SlowFast { crop, ..slowfast };
+                slowfast.check().map_err(|error| name_file(path, error))?;
+                let labels = has_labels.then(|| slowfast.labels.clone());
+                (Self::SlowFast(slowfast, has_labels), labels)
             }
-            "yolov5" => Self::Yolov5(Yolov5::deserialize(rest).map_err(mistake)?),
+            (_, Some(head)) => {
+                let told = Told::deserialize(rest).map_err(mistake)?;
+                let labels = told.labels.clone();
+                (Self::Detector(head, told), labels)
+            }
             _ => {
-                let expected = "`kind` must be \"slowfast\" or \"yolov5\"";
+                let expected = "`kind` must be \"slowfast\", \"yolov5\", \"yolov8\" or \"yolov10\"";
                 return Err(Error::usage(format!("{}: {expected}", path.display())));
             }
         };
-        descriptor.check().map_err(|error| name_file(path, error))?;
-        Ok(descriptor)
-    }
-
-    /// As it is written beside the model. Everything in it but `weights` changes the rows that come out, so a fingerprint
-    /// takes this text in beside the model's hash.
-    pub fn to_toml(&self) -> String {
-        match self {
-            Self::SlowFast(slowfast) => slowfast.to_toml(),
-            Self::Yolov5(yolov5) => yolov5.to_toml(),
+        match labels {
+            Some(labels) if labels.is_empty() => Err(name_file(path, Error::usage("`labels` is empty"))),
+            _ => Ok(written),
         }
     }
+}
 
-    /// Names of the classes, in the order of the scores.
-    pub fn labels(&self) -> &Labels {
-        match self {
-            Self::SlowFast(slowfast) => &slowfast.labels,
-            Self::Yolov5(yolov5) => &yolov5.labels,
-        }
-    }
-
-    /// Whether its weights are random, so that what it puts out means nothing.
-    pub fn is_random(&self) -> bool {
-        let weights = match self {
-            Self::SlowFast(slowfast) => slowfast.weights,
-            Self::Yolov5(yolov5) => yolov5.weights,
-        };
-        weights == Origin::Random
-    }
-
+impl SlowFast {
     fn check(&self) -> Result<()> {
         let fail = |what: String| Err(Error::usage(what));
-        if self.labels().is_empty() {
-            return fail("`labels` is empty".into());
-        }
-        let Self::SlowFast(model) = self else {
-            let side = self.side();
-            let fits = side > 0 && side.is_multiple_of(yolov5::parameters::STRIDES[2]);
-            return if fits { Ok(()) } else { fail(format!("`side` must be a multiple of 32, and is {side}")) };
-        };
-        let SlowFast { frames, alpha, side, crop, .. } = *model;
-        if frames == 0 || model.sampling_rate == 0 {
+        let Self { frames, alpha, side, crop, .. } = *self;
+        if frames == 0 || self.sampling_rate == 0 {
             return fail("`frames` and `sampling_rate` must be at least 1".into());
         }
         if alpha != 0 && !frames.is_multiple_of(alpha) {
@@ -242,85 +275,60 @@ impl Descriptor {
         if side == 0 {
             return fail("`side` must be at least 1".into());
         }
-        if !model.persons && (crop == 0 || crop > side) {
+        if !self.persons && (crop == 0 || crop > side) {
             return fail(format!("`crop` = {crop} must lie in 1 to `side` = {side}"));
         }
-        if !model.std.iter().all(|&std| std > 0.0) || !model.mean.iter().all(|mean| mean.is_finite()) {
+        if !self.std.iter().all(|&std| std > 0.0) || !self.mean.iter().all(|mean| mean.is_finite()) {
             return fail("`mean` must be numbers and `std` above 0".into());
         }
         Ok(())
     }
 
-    fn side(&self) -> usize {
-        match self {
-            Self::SlowFast(slowfast) => slowfast.side,
-            Self::Yolov5(yolov5) => yolov5.side,
-        }
+    /// The same with the labels of [`Labels::settle`], and what that warns of. `has_labels` says that its own were told.
+    fn settled(self, model: &ModelInfo, has_labels: bool) -> Result<(Self, Option<String>)> {
+        let in_file = match Exported::of(model).names {
+            Some(Err(why)) if !has_labels => {
+                return Err(Error::usage(format!("its metadata `names` cannot be read: {why}")));
+            }
+            Some(Ok(names)) => Some(Labels::of_names(&names)),
+            _ => None,
+        };
+        let classes = slowfast_tensors(model)?.scores.fixed(1);
+        let usual = if self.persons { LabelSet::Ava80 } else { LabelSet::Kinetics400 };
+        let told = has_labels.then(|| self.labels.clone());
+        let (labels, warning) = Labels::settle(in_file, told, classes, usual)?;
+        Ok((Self { labels, ..self }, warning))
     }
 
     /// Wherever the graph fixes a length, it is the descriptor's.
     fn check_against(&self, model: &ModelInfo) -> Result<()> {
-        let (lengths, scores, extra) = match self {
-            Self::SlowFast(own) => {
-                let tensors = slowfast_tensors(model)?;
-                let takes_boxes = tensors.boxes.is_some();
-                if own.persons != takes_boxes {
-                    let boxes = if takes_boxes { "takes boxes" } else { "takes no boxes" };
-                    return Err(Error::usage(format!("`persons` must be {takes_boxes}: the model {boxes}")));
-                }
-                match (tensors.slow, own.alpha) {
-                    (None, 1..) => return Err(Error::usage("`alpha` must be 0: the model has one pathway")),
-                    (Some(_), 0) => return Err(Error::usage("`alpha` must be at least 1: the model has two pathways")),
-                    _ => {}
-                }
-                let mut lengths = vec![
-                    (tensors.fast.fixed(2), "frames", own.frames),
-                    (tensors.slow.and_then(|slow| slow.fixed(2)), "frames / alpha", own.slow_frames()),
-                ];
-                if !own.persons {
-                    lengths.push((tensors.fast.fixed(3), "crop", own.crop));
-                    lengths.push((tensors.fast.fixed(4), "crop", own.crop));
-                }
-                (lengths, tensors.scores.fixed(1), 0)
-            }
-            Self::Yolov5(own) => {
-                let tensors = yolov5_tensors(model)?;
-                let lengths =
-                    vec![(tensors.images.fixed(2), "side", own.side), (tensors.images.fixed(3), "side", own.side)];
-                (lengths, tensors.boxes.fixed(2), 5)
-            }
-        };
+        let tensors = slowfast_tensors(model)?;
+        let takes_boxes = tensors.boxes.is_some();
+        if self.persons != takes_boxes {
+            let boxes = if takes_boxes { "takes boxes" } else { "takes no boxes" };
+            return Err(Error::usage(format!("`persons` must be {takes_boxes}: the model {boxes}")));
+        }
+        match (tensors.slow, self.alpha) {
+            (None, 1..) => return Err(Error::usage("`alpha` must be 0: the model has one pathway")),
+            (Some(_), 0) => return Err(Error::usage("`alpha` must be at least 1: the model has two pathways")),
+            _ => {}
+        }
+        let mut lengths = vec![
+            (tensors.fast.fixed(2), "frames", self.frames),
+            (tensors.slow.and_then(|slow| slow.fixed(2)), "frames / alpha", self.slow_frames()),
+        ];
+        if !self.persons {
+            lengths.push((tensors.fast.fixed(3), "crop", self.crop));
+            lengths.push((tensors.fast.fixed(4), "crop", self.crop));
+        }
         for (in_graph, key, own) in lengths {
-            if in_graph.is_some_and(|length| length != own) {
-                let length = in_graph.unwrap_or_default();
+            if let Some(length) = in_graph.filter(|length| *length != own) {
                 return Err(Error::usage(format!("`{key}` is {own}, but the model was built for {length}")));
             }
         }
-        let own = self.labels().len();
-        match scores.map(|columns| columns.saturating_sub(extra)) {
-            Some(classes) if classes != own => {
-                Err(Error::usage(format!("`labels` names {own} classes, but the model has {classes}")))
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
-    fn infer(model: &ModelInfo) -> Result<Self> {
-        let floats =
-            |rank: usize| model.inputs.iter().any(|input| input.element.is_float() && input.shape.len() == rank);
-        let descriptor = if floats(5) {
-            Self::SlowFast(infer_slowfast(model)?)
-        } else if floats(4) {
-            Self::Yolov5(infer_yolov5(model)?)
-        } else {
-            return Err(unlike(model, &format!("{SLOWFAST_SHAPES}, or {YOLOV5_SHAPES}")));
-        };
-        descriptor.check().map_err(|error| name_file(&model.path, error))?;
-        Ok(descriptor)
-    }
-}
-
-impl SlowFast {
     /// The time that a clip covers, as a fraction: (frames x sampling rate, 30) seconds.
     pub fn clip_fraction(&self) -> (u64, u64) {
         ((self.frames * self.sampling_rate) as u64, 30)
@@ -370,20 +378,8 @@ impl SlowFast {
     }
 }
 
-impl Yolov5 {
-    fn to_toml(&self) -> String {
-        [
-            line("kind", "\"yolov5\"", ""),
-            line("labels", self.labels.to_toml(), "in the order of the scores: a built-in set or a list"),
-            line("side", self.side, "height and width of the letterboxed picture"),
-            self.weights.to_toml(),
-        ]
-        .concat()
-    }
-}
-
 impl Origin {
-    fn to_toml(self) -> String {
+    pub(super) fn to_toml(self) -> String {
         match self {
             Self::Trained => String::new(),
             Self::Random => line("weights", "\"random\"", "never trained: its labels and boxes mean nothing"),
@@ -391,7 +387,7 @@ impl Origin {
     }
 }
 
-fn line(key: &str, value: impl fmt::Display, comment: &str) -> String {
+pub(super) fn line(key: &str, value: impl fmt::Display, comment: &str) -> String {
     match comment {
         "" => format!("{key} = {value}\n"),
         comment => format!("{:<32}  # {comment}\n", format!("{key} = {value}")),
@@ -412,20 +408,11 @@ pub struct SlowFastTensors<'a> {
     pub scores: &'a TensorInfo,
 }
 
-/// A YOLOv5's input and output.
-#[derive(Debug, Clone, Copy)]
-pub struct Yolov5Tensors<'a> {
-    /// The picture.
-    pub images: &'a TensorInfo,
-    /// The decoded boxes, `[n, boxes, 5 + classes]`.
-    pub boxes: &'a TensorInfo,
-}
-
 const SLOWFAST_SHAPES: &str =
     "a SlowFast's two clips [n, 3, frames / alpha, H, W] and [n, 3, frames, H, W], or the second alone -> [n, classes]";
 const PERSONS_SHAPES: &str = "a SlowFast's two clips [n, 3, frames / alpha, H, W] and [n, 3, frames, H, W], or the second \
     alone, with H and W free, and boxes [boxes, 5] -> [boxes, classes]";
-const YOLOV5_SHAPES: &str = "a YOLOv5's pictures [n, 3, H, W] -> decoded boxes [n, boxes, 5 + classes]";
+const DETECTOR_SHAPES: &str = "a detector's pictures [n, 3, H, W] -> boxes";
 
 /// Finds a SlowFast's inputs, by their names `slow` and `fast` or else by their number of frames, the boxes of one that
 /// scores persons, and its output.
@@ -474,22 +461,8 @@ fn is_slow(a: &TensorInfo, b: &TensorInfo) -> Option<bool> {
     }
 }
 
-/// Finds a YOLOv5's input and its first output of decoded boxes.
-///
-/// # Errors
-/// When the model has no such input or output.
-pub fn yolov5_tensors(model: &ModelInfo) -> Result<Yolov5Tensors<'_>> {
-    let unlike = || unlike(model, YOLOV5_SHAPES);
-    let [images] = model.inputs.as_slice() else { return Err(unlike()) };
-    let is_boxes = |output: &&TensorInfo| {
-        output.element.is_float() && output.shape.len() == 3 && output.fixed(2).is_none_or(|columns| columns > 5)
-    };
-    let boxes = model.outputs.iter().find(is_boxes).filter(|_| is_pictures(images, 4)).ok_or_else(unlike)?;
-    Ok(Yolov5Tensors { images, boxes })
-}
-
 /// Whether it has so many dimensions, the second of them the three colours.
-fn is_pictures(input: &TensorInfo, rank: usize) -> bool {
+pub(super) fn is_pictures(input: &TensorInfo, rank: usize) -> bool {
     input.element.is_float() && input.shape.len() == rank && input.fixed(1).is_none_or(|channels| channels == 3)
 }
 
@@ -502,7 +475,7 @@ fn infer_slowfast(model: &ModelInfo) -> Result<SlowFast> {
     // One pathway has no Slow frames; a clip of the official ones is 64 frames long.
     let slow_frames = slow.map_or(Some(0), |slow| slow.fixed(2).filter(|&frames| frames > 0));
     let lengths = (slow_frames, fast.fixed(2), side(3), side(4), scores.fixed(1));
-    let (Some(slow_frames), Some(frames), Some(height), Some(width), Some(classes)) = lengths else {
+    let (Some(slow_frames), Some(frames), Some(height), Some(width), Some(_)) = lengths else {
         let fixed = if persons {
             format!("{PERSONS_SHAPES}, frames and classes")
         } else {
@@ -514,7 +487,6 @@ fn infer_slowfast(model: &ModelInfo) -> Result<SlowFast> {
         return Err(unlike(model, &format!("{SLOWFAST_SHAPES}, H = W and alpha a whole number")));
     }
     Ok(SlowFast {
-        labels: Labels::of_count(if persons { LabelSet::Ava80 } else { LabelSet::Kinetics400 }, classes),
         frames,
         sampling_rate: if slow.is_some() { default.sampling_rate } else { (64 / frames.max(1)).max(1) },
         alpha: frames.checked_div(slow_frames).unwrap_or(0),
@@ -530,17 +502,6 @@ fn infer_slowfast(model: &ModelInfo) -> Result<SlowFast> {
     })
 }
 
-fn infer_yolov5(model: &ModelInfo) -> Result<Yolov5> {
-    let Yolov5Tensors { images, boxes } = yolov5_tensors(model)?;
-    let default = Yolov5::default();
-    // Exported with free sides, the official size is the one it was trained for.
-    let (height, width) = (images.fixed(2).unwrap_or(default.side), images.fixed(3).unwrap_or(default.side));
-    let (Some(columns), true) = (boxes.fixed(2), height == width) else {
-        return Err(unlike(model, &format!("{YOLOV5_SHAPES}, H = W and the number of classes fixed")));
-    };
-    Ok(Yolov5 { labels: Labels::of_count(LabelSet::Coco80, columns - 5), side: height, weights: Origin::Trained })
-}
-
 fn unlike(model: &ModelInfo, expected: &str) -> Error {
     let list = |tensors: &[TensorInfo]| tensors.iter().map(TensorInfo::to_string).collect::<Vec<_>>().join(", ");
     let (inputs, outputs) = (list(&model.inputs), list(&model.outputs));
@@ -549,18 +510,22 @@ fn unlike(model: &ModelInfo, expected: &str) -> Error {
         .with_hint(format!("export it with these shapes; what they leave open can be said in {}", path.display()))
 }
 
-fn name_file(path: &Path, error: Error) -> Error {
-    Error::usage(format!("{}: {error}", path.display()))
+pub(super) fn name_file(path: &Path, error: Error) -> Error {
+    let named = Error::usage(format!("{}: {error}", path.display()));
+    match error.hint() {
+        Some(hint) => named.with_hint(hint),
+        None => named,
+    }
 }
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::zoo::inspect::{Dim, Element};
 
     /// A model of these inputs and outputs; a dimension of 0 is free.
-    fn model(inputs: &[(&str, &[usize])], outputs: &[(&str, &[usize])]) -> ModelInfo {
+    pub(in crate::zoo) fn model(inputs: &[(&str, &[usize])], outputs: &[(&str, &[usize])]) -> ModelInfo {
         let tensors = |list: &[(&str, &[usize])]| {
             let dim = |&length: &usize| if length == 0 { Dim::Free("n".into()) } else { Dim::Fixed(length) };
             let tensor = |(name, shape): &(&str, &[usize])| TensorInfo {
@@ -577,6 +542,7 @@ mod tests {
             sha256: String::new(),
             producer: String::new(),
             opset: 17,
+            metadata: Default::default(),
             inputs: tensors(inputs),
             outputs: tensors(outputs),
             parameters: 0,
@@ -584,34 +550,45 @@ mod tests {
         }
     }
 
-    fn parse(text: &str) -> Result<Descriptor> {
-        Descriptor::parse(Path::new("m.toml"), text)
+    fn parse(text: &str) -> Result<Written> {
+        Written::parse(Path::new("m.toml"), text)
     }
 
     fn refusal(text: &str) -> String {
         parse(text).unwrap_err().to_string()
     }
 
+    fn slowfast(text: &str) -> SlowFast {
+        match parse(text) {
+            Ok(Written::SlowFast(slowfast, _)) => slowfast,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
     #[test]
     fn a_written_descriptor_reads_back() {
+        let custom = SlowFast { activation: Activation::Sigmoid, mean: [0.1, 0.2, 0.0], ..Default::default() };
+        for descriptor in [SlowFast::default(), custom] {
+            assert_eq!(slowfast(&descriptor.to_toml()), descriptor);
+        }
         let labels = Labels::List(vec!["say \"a\"".into(), "b\\c".into()]);
-        for descriptor in [
-            Descriptor::SlowFast(SlowFast::default()),
-            Descriptor::SlowFast(SlowFast {
-                activation: Activation::Sigmoid,
-                mean: [0.1, 0.2, 0.0],
-                ..Default::default()
-            }),
-            Descriptor::Yolov5(Yolov5 { labels, side: 320, weights: Origin::Random }),
+        for (head, size) in [
+            (Head::Yolov5, Size::square(320)),
+            (Head::Yolov8, Size { height: 384, width: 640 }),
+            (Head::Yolov10, Size::square(640)),
         ] {
-            assert_eq!(parse(&descriptor.to_toml()).unwrap(), descriptor);
+            let weights = Origin::Random;
+            let text = Detector { head, labels: labels.clone(), size, weights }.to_toml();
+            let told = Told { labels: Some(labels.clone()), side: Some(size), weights };
+            assert_eq!(parse(&text).unwrap(), Written::Detector(head, told), "{text}");
         }
     }
 
     #[test]
     fn keys_left_out_have_the_defaults_of_their_kind() {
-        assert_eq!(parse("kind = \"slowfast\"").unwrap(), Descriptor::SlowFast(SlowFast::default()));
-        assert_eq!(parse("kind = \"yolov5\"").unwrap(), Descriptor::Yolov5(Yolov5::default()));
+        assert_eq!(slowfast("kind = \"slowfast\""), SlowFast::default());
+        let told = Told::default();
+        assert_eq!(parse("kind = \"yolov5\"").unwrap(), Written::Detector(Head::Yolov5, told));
         assert_eq!(SlowFast::default().clip_fraction(), (64, 30));
     }
 
@@ -628,10 +605,17 @@ mod tests {
         assert!(error.starts_with("m.toml:1: ") && error.contains("\"kinetics-400\", "), "{error}");
         let error = refusal("kind\nside = 3");
         assert!(error.starts_with("m.toml:1: "), "{error}");
-        assert_eq!(refusal("side = 3"), "m.toml: `kind` must be \"slowfast\" or \"yolov5\"");
+        assert_eq!(refusal("side = 3"), "m.toml: `kind` must be \"slowfast\", \"yolov5\", \"yolov8\" or \"yolov10\"");
         assert!(refusal("kind = \"slowfast\"\nalpha = 5").contains("`frames` = 32 must be a multiple of `alpha` = 5"));
         assert!(refusal("kind = \"slowfast\"\nstd = [1, 0, 1]").contains("`std`"));
         assert!(refusal("kind = \"yolov5\"\nlabels = []").contains("`labels` is empty"));
+        for side in ["-1", "\"large\"", "[384]", "[1, 2, 3]", "0.5"] {
+            let error = refusal(&format!("kind = \"yolov8\"\nside = {side}"));
+            assert!(
+                error.starts_with("m.toml:2: ") && error.contains("a number of pixels, or [height, width]"),
+                "{error}"
+            );
+        }
     }
 
     #[test]
@@ -662,7 +646,7 @@ mod tests {
         assert_eq!(found, Descriptor::SlowFast(expected));
         let text = found.to_toml();
         assert!(text.contains("persons = true") && !text.contains("crop ="), "{text}");
-        assert_eq!(parse(&text).unwrap(), found);
+        assert_eq!(Descriptor::SlowFast(slowfast(&text)), found);
         assert_eq!(slowfast_tensors(&info).unwrap().boxes.unwrap().name, "boxes");
     }
 
@@ -703,26 +687,16 @@ mod tests {
     }
 
     #[test]
-    fn a_yolov5_with_free_sides_gets_the_official_one() {
-        let info = model(&[("images", &[0, 3, 0, 0])], &[("output0", &[0, 0, 85])]);
-        assert_eq!(Descriptor::for_model(&info).unwrap(), Descriptor::Yolov5(Yolov5::default()));
-    }
-
-    #[test]
     fn other_networks_are_refused_with_what_was_expected_and_found() {
         let refusal = |inputs: &[(&str, &[usize])], outputs: &[(&str, &[usize])]| {
             Descriptor::for_model(&model(inputs, outputs)).unwrap_err().to_string()
         };
         let error = refusal(&[("tokens", &[1, 128])], &[("y", &[1, 2])]);
-        assert!(error.contains("expected a SlowFast's") && error.contains("a YOLOv5's"), "{error}");
+        assert!(error.contains("expected a SlowFast's") && error.contains("a detector's"), "{error}");
         assert!(error.ends_with("found tokens float32[1, 128] -> y float32[1, 2]"), "{error}");
-        let classifier = refusal(&[("x", &[1, 3, 224, 224])], &[("y", &[1, 1000])]);
-        assert!(classifier.contains("[n, boxes, 5 + classes]"), "{classifier}");
         let clip: (&str, &[usize]) = ("x", &[1, 3, 8, 224, 224]);
         let three_clips = refusal(&[clip; 3], &[("y", &[1, 400])]);
         assert!(three_clips.contains("two clips"), "{three_clips}");
-        let oblong = refusal(&[("x", &[1, 3, 384, 640])], &[("y", &[1, 15120, 85])]);
-        assert!(oblong.contains("H = W"), "{oblong}");
     }
 
     #[test]
@@ -736,11 +710,11 @@ mod tests {
             ("kind = \"slowfast\"\nframes = 64", "`frames` is 64, but the model was built for 32"),
             ("kind = \"slowfast\"\ncrop = 224", "`crop` is 224, but the model was built for 256"),
             ("kind = \"slowfast\"\nlabels = [\"a\"]", "`labels` names 1 classes, but the model has 400"),
-            ("kind = \"yolov5\"", "expected a YOLOv5's pictures"),
+            ("kind = \"yolov5\"", "expected a detector's pictures"),
         ] {
             std::fs::write(&toml, text).unwrap();
             let error = Descriptor::for_model(&info).unwrap_err().to_string();
-            assert!(error.starts_with(&toml.display().to_string()) && error.contains(why), "{error}");
+            assert!(error.contains("/m.") && error.contains(why), "{error}");
         }
         info.inputs = model(&PERSONS, &[]).inputs;
         std::fs::write(&toml, "kind = \"slowfast\"").unwrap();

@@ -20,6 +20,8 @@ use crate::zoo::weights::Weights;
 pub const OPSET: i64 = 17;
 /// The format's version that belongs to it.
 pub const IR_VERSION: i64 = 8;
+/// The tool that files say they were written by.
+pub const PRODUCER: &str = "vidindex";
 /// Name of the symbolic first dimension of every input and output.
 pub const BATCH: &str = "batch";
 /// Name of the symbolic first dimension of everything that is known of each box.
@@ -284,7 +286,7 @@ impl<'w> GraphBuilder<'w> {
         Ok(ModelProto {
             ir_version: IR_VERSION,
             // No version: the same weights give the same bytes, and so the same fingerprint, from every release.
-            producer_name: "vidindex".into(),
+            producer_name: PRODUCER.into(),
             graph: Some(self.graph),
             opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
             ..ModelProto::default()

@@ -1,6 +1,6 @@
 //! What an ONNX file says about itself: inputs, outputs, size, and the hash that fingerprints it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -31,6 +31,8 @@ pub struct ModelInfo {
     pub producer: String,
     /// Version of ONNX's own operator set.
     pub opset: i64,
+    /// What its exporter notes beside the graph, by key.
+    pub metadata: BTreeMap<String, String>,
     /// Inputs that must be given, in the model's order.
     pub inputs: Vec<TensorInfo>,
     /// Outputs, in the model's order.
@@ -122,6 +124,7 @@ impl ModelInfo {
             sha256,
             producer: format!("{} {}", model.producer_name, model.producer_version).trim().to_owned(),
             opset: model.opset_import.iter().find(|set| is_own(&set.domain)).map_or(0, |set| set.version),
+            metadata: model.metadata_props.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect(),
             inputs: graph.input.iter().filter(|info| !weights.contains(info.name.as_str())).map(tensor_info).collect(),
             outputs: graph.output.iter().map(|info| made_by(graph, tensor_info(info))).collect(),
             parameters: noted(&model, NOTED_PARAMETERS).unwrap_or_else(|| parameters(graph)),

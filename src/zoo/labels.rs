@@ -7,6 +7,9 @@ use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 
 use crate::error::{Error, Result};
 
+/// Where a warning sends the user.
+const SAY: &str = "`labels` in the TOML beside it names them";
+
 /// The classes' names: a built-in set's name, or a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Labels {
@@ -86,6 +89,57 @@ impl Labels {
         set.map_or_else(|| Self::List(names.to_vec()), Self::Set)
     }
 
+    /// Whether every name is but its class's number (`class_0`, `class0`, `0`): what exporters write where nobody named
+    /// the classes.
+    pub fn are_numbers(&self) -> bool {
+        let number = |name: &str| name.strip_prefix("class").unwrap_or(name).trim_start_matches('_').parse::<usize>();
+        self.names().into_iter().enumerate().all(|(class, name)| number(name) == Ok(class))
+    }
+
+    /// Chooses among what is known of a model's class names: first what its own file says, then its descriptor, then the
+    /// built-in `usual` set where the number of classes is that set's; else they are called `class_0` and so on. Numbers
+    /// (see [`Labels::are_numbers`]) give way to names. `classes` is the graph's own number of classes, where it tells.
+    ///
+    /// Also gives what every run should warn of: names that are numbers, guessed, or differ between file and descriptor.
+    ///
+    /// # Errors
+    /// When nothing tells how many classes there are, and where the names of the one that counts are too many or too few.
+    pub(crate) fn settle(
+        file: Option<Self>,
+        descriptor: Option<Self>,
+        classes: Option<usize>,
+        usual: LabelSet,
+    ) -> Result<(Self, Option<String>)> {
+        let fits = |labels: &Self, whose: &str| match classes.filter(|classes| *classes != labels.len()) {
+            Some(classes) => {
+                Err(Error::usage(format!("{whose} names {} classes, but the model has {classes}", labels.len())))
+            }
+            None => Ok(()),
+        };
+        file.as_ref().map_or(Ok(()), |labels| fits(labels, "its metadata"))?;
+        descriptor.as_ref().map_or(Ok(()), |labels| fits(labels, "`labels`"))?;
+        let (labels, warning) = match (file, descriptor) {
+            (Some(file), Some(told)) if !file.are_numbers() => {
+                let warning = if told.are_numbers() { None } else { difference(&file, &told) };
+                (file, warning)
+            }
+            (_, Some(labels)) | (Some(labels), None) => (labels, None),
+            (None, None) => {
+                let classes = classes.ok_or_else(|| Error::usage("nothing names its classes").with_hint(SAY))?;
+                let labels = Self::of_count(usual, classes);
+                let guessed = matches!(labels, Self::Set(_));
+                let name = usual.name();
+                let warning =
+                    format!("it does not name its {classes} classes, which are taken for those of `{name}`; {SAY}");
+                (labels, guessed.then_some(warning))
+            }
+        };
+        let numbers =
+            || format!("its {} classes have no names, so their labels are their numbers; {SAY}", labels.len());
+        let warning = if labels.are_numbers() { Some(numbers()) } else { warning };
+        Ok((labels, warning))
+    }
+
     /// As a descriptor says them.
     pub(crate) fn to_toml(&self) -> String {
         match self {
@@ -93,6 +147,17 @@ impl Labels {
             Self::List(list) => toml::Value::from(list.clone()).to_string(),
         }
     }
+}
+
+/// What to warn of where a descriptor has other names than the model's own file.
+fn difference(file: &Labels, descriptor: &Labels) -> Option<String> {
+    let (own, told) = (file.names(), descriptor.names());
+    let class = (0..own.len().max(told.len())).find(|&class| own.get(class) != told.get(class))?;
+    let shown = |name: Option<&&str>| name.map_or("missing".to_owned(), |name| format!("`{name}`"));
+    let (own, told) = (shown(own.get(class)), shown(told.get(class)));
+    Some(format!(
+        "class {class} is {own} in its own metadata, which counts, and {told} in the `labels` of the TOML beside it"
+    ))
 }
 
 impl LabelSet {
@@ -169,6 +234,76 @@ mod tests {
         assert!(evaluated.is_sorted_by_key(|name| ava.iter().position(|other| other == name).unwrap()));
         let coco = Labels::Set(LabelSet::Coco80).names();
         assert_eq!((coco.len(), coco[0], coco[79]), (80, "person", "toothbrush"));
+    }
+
+    fn list(names: &[&str]) -> Labels {
+        Labels::List(names.iter().map(|&name| name.to_owned()).collect())
+    }
+
+    #[test]
+    fn names_come_from_the_file_then_the_descriptor_then_the_number_of_classes() {
+        let settle = |file: Option<Labels>, descriptor: Option<Labels>, classes| {
+            Labels::settle(file, descriptor, classes, LabelSet::Coco80)
+        };
+        let (cat, dog) = (list(&["cat", "person"]), list(&["dog", "person"]));
+        let numbers = list(&["class_0", "class_1"]);
+        let unnamed =
+            "its 2 classes have no names, so their labels are their numbers; `labels` in the TOML beside it names them";
+        for (file, descriptor, classes, labels, warning) in [
+            (Some(cat.clone()), None, Some(2), &cat, None),
+            (Some(cat.clone()), Some(cat.clone()), None, &cat, None),
+            (None, Some(dog.clone()), Some(2), &dog, None),
+            (
+                Some(cat.clone()),
+                Some(dog.clone()),
+                Some(2),
+                &cat,
+                Some(
+                    "class 0 is `cat` in its own metadata, which counts, and `dog` in the `labels` of the TOML beside it",
+                ),
+            ),
+            (
+                Some(cat.clone()),
+                Some(list(&["cat"])),
+                None,
+                &cat,
+                Some(
+                    "class 1 is `person` in its own metadata, which counts, and missing in the `labels` of the TOML beside it",
+                ),
+            ),
+            // A name says more than a number.
+            (Some(numbers.clone()), Some(dog.clone()), Some(2), &dog, None),
+            (Some(cat.clone()), Some(numbers.clone()), Some(2), &cat, None),
+            (Some(list(&["0", "1"])), None, Some(2), &list(&["0", "1"]), Some(unnamed)),
+            (None, Some(numbers.clone()), Some(2), &numbers, Some(unnamed)),
+            (None, None, Some(2), &numbers, Some(unnamed)),
+            (
+                None,
+                None,
+                Some(80),
+                &Labels::Set(LabelSet::Coco80),
+                Some(
+                    "it does not name its 80 classes, which are taken for those of `coco-80`; `labels` in the TOML beside it names them",
+                ),
+            ),
+        ] {
+            let (found, said) = settle(file, descriptor, classes).unwrap();
+            assert_eq!((&found, said.as_deref()), (labels, warning));
+        }
+        let refusal = |file, descriptor, classes| settle(file, descriptor, classes).unwrap_err().to_string();
+        assert_eq!(refusal(None, None, None), "nothing names its classes");
+        assert_eq!(refusal(Some(cat.clone()), None, Some(3)), "its metadata names 2 classes, but the model has 3");
+        assert_eq!(refusal(Some(cat), Some(list(&["a"])), Some(2)), "`labels` names 1 classes, but the model has 2");
+    }
+
+    #[test]
+    fn numbers_are_no_names() {
+        for numbers in [&["class_0", "class_1"][..], &["class0", "class1"], &["0", "1"]] {
+            assert!(list(numbers).are_numbers(), "{numbers:?}");
+        }
+        for names in [&["class_1", "class_0"][..], &["0", "person"], &["class", "person"], &["item"]] {
+            assert!(!list(names).are_numbers(), "{names:?}");
+        }
     }
 
     #[test]

@@ -1,0 +1,246 @@
+//! From a detector's output to boxes of the frame, as `detect.py` of YOLOv5 and `predict` of Ultralytics' package do it:
+//! best class per box, class-wise NMS where the graph has done none.
+
+use crate::decode::Letterbox;
+use crate::error::{Error, Result};
+use crate::zoo::descriptor::Head;
+
+/// Boxes kept per image after NMS, as the references.
+const BOXES_MAX: usize = 300;
+
+/// Candidates per image that NMS looks at, as the references.
+const CANDIDATES_MAX: usize = 30_000;
+
+/// Which boxes to keep.
+#[derive(Debug, Clone)]
+pub struct Thresholds {
+    /// Boxes must score more than this.
+    pub confidence: f32,
+    /// Of two boxes of a class that overlap by more than this, the weaker goes.
+    pub iou: f32,
+    /// Classes to keep, by number.
+    pub classes: Vec<usize>,
+}
+
+/// A box in pixels of the frame as displayed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Detection {
+    /// Left, top, right, bottom.
+    pub xyxy: [f32; 4],
+    /// The class's score, times objectness where the head has one.
+    pub confidence: f32,
+    /// Class number.
+    pub class: usize,
+}
+
+/// One image's boxes in pixels of the letterboxed image, strongest first. Rows of `columns` values each, as the head has
+/// them; of `classes` classes.
+///
+/// # Errors
+/// Where a head that picks its boxes names a class that is none.
+pub fn detections(
+    head: Head,
+    output: &[f32],
+    columns: usize,
+    classes: usize,
+    thresholds: &Thresholds,
+) -> Result<Vec<Detection>> {
+    Ok(match head {
+        Head::Yolov5 => non_max_suppression(anchored(output, columns, thresholds), thresholds),
+        Head::Yolov8 => non_max_suppression(anchor_free(output, columns, thresholds), thresholds),
+        Head::Yolov10 => picked(output, columns, classes, thresholds)?,
+    })
+}
+
+/// Rows of centre, width, height, objectness, class scores.
+fn anchored(output: &[f32], columns: usize, thresholds: &Thresholds) -> Vec<Detection> {
+    let strong = output.chunks_exact(columns).filter(|row| row[4] > thresholds.confidence);
+    let candidates = strong.map(|row| {
+        let (class, confidence) = best_class(row[5..].iter().map(|score| score * row[4]));
+        Detection { xyxy: corners([row[0], row[1], row[2], row[3]]), confidence, class }
+    });
+    candidates.filter(|candidate| thresholds.want(candidate)).collect()
+}
+
+/// A row each of centres x, centres y, widths, heights, and of each class's scores.
+fn anchor_free(output: &[f32], columns: usize, thresholds: &Thresholds) -> Vec<Detection> {
+    let at = |row: usize, column: usize| output[row * columns + column];
+    let mut best = vec![(0, f32::NEG_INFINITY); columns];
+    for (class, scores) in output.chunks_exact(columns).skip(4).enumerate() {
+        for (best, &score) in best.iter_mut().zip(scores) {
+            if score > best.1 {
+                *best = (class, score);
+            }
+        }
+    }
+    let candidates = best.into_iter().enumerate().map(|(column, (class, confidence))| Detection {
+        xyxy: corners([0, 1, 2, 3].map(|row| at(row, column))),
+        confidence,
+        class,
+    });
+    candidates.filter(|candidate| thresholds.want(candidate)).collect()
+}
+
+/// Rows of two corners, score, class.
+fn picked(output: &[f32], columns: usize, classes: usize, thresholds: &Thresholds) -> Result<Vec<Detection>> {
+    let mut kept = Vec::new();
+    for row in output.chunks_exact(columns).filter(|row| row[4] > thresholds.confidence) {
+        let (number, class) = (row[5], row[5] as usize);
+        if number != class as f32 || class >= classes {
+            return Err(Error::failed(format!("the detector gave the class {number}, and there are {classes}")));
+        }
+        kept.push(Detection { xyxy: [row[0], row[1], row[2], row[3]], confidence: row[4], class });
+    }
+    kept.retain(|found| thresholds.want(found));
+    kept.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
+    Ok(kept)
+}
+
+impl Thresholds {
+    fn want(&self, found: &Detection) -> bool {
+        found.confidence > self.confidence && self.classes.contains(&found.class)
+    }
+}
+
+/// Of centre x, centre y, width, height.
+fn corners([x, y, width, height]: [f32; 4]) -> [f32; 4] {
+    let (w, h) = (width / 2.0, height / 2.0);
+    [x - w, y - h, x + w, y + h]
+}
+
+fn best_class(scores: impl Iterator<Item = f32>) -> (usize, f32) {
+    scores.enumerate().fold((0, f32::NEG_INFINITY), |best, next| if next.1 > best.1 { next } else { best })
+}
+
+/// Of boxes of a class that overlap, keeps the strongest; strongest first.
+fn non_max_suppression(mut candidates: Vec<Detection>, thresholds: &Thresholds) -> Vec<Detection> {
+    candidates.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
+    candidates.truncate(CANDIDATES_MAX);
+    let mut kept: Vec<Detection> = Vec::new();
+    for candidate in candidates {
+        let covered =
+            |other: &Detection| other.class == candidate.class && iou(&other.xyxy, &candidate.xyxy) > thresholds.iou;
+        if !kept.iter().any(covered) {
+            kept.push(candidate);
+            if kept.len() == BOXES_MAX {
+                break;
+            }
+        }
+    }
+    kept
+}
+
+/// Intersection over union of two boxes.
+pub fn iou(a: &[f32; 4], b: &[f32; 4]) -> f32 {
+    let width = (a[2].min(b[2]) - a[0].max(b[0])).max(0.0);
+    let height = (a[3].min(b[3]) - a[1].max(b[1])).max(0.0);
+    let area = |r: &[f32; 4]| (r[2] - r[0]) * (r[3] - r[1]);
+    let shared = width * height;
+    shared / (area(a) + area(b) - shared)
+}
+
+/// From the letterboxed image back to the frame, clipped to it; sizes are (width, height).
+pub(super) fn to_frame(found: Detection, head: Head, frame: (u32, u32), image: (usize, usize)) -> Detection {
+    let at = Letterbox::new((frame.0 as usize, frame.1 as usize), image);
+    let (width, height) = (f64::from(frame.0), f64::from(frame.1));
+    // YOLOv5's reference takes half the padding without rounding it; the others take what was padded.
+    let (left, top) = match head {
+        Head::Yolov5 => ((image.0 as f64 - width * at.gain) / 2.0, (image.1 as f64 - height * at.gain) / 2.0),
+        Head::Yolov8 | Head::Yolov10 => (at.left as f64, at.top as f64),
+    };
+    let x = |v: f32| ((f64::from(v) - left) / at.gain).clamp(0.0, width) as f32;
+    let y = |v: f32| ((f64::from(v) - top) / at.gain).clamp(0.0, height) as f32;
+    let [x1, y1, x2, y2] = found.xyxy;
+    Detection { xyxy: [x(x1), y(y1), x(x2), y(y2)], ..found }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn thresholds() -> Thresholds {
+        Thresholds { confidence: 0.25, iou: 0.45, classes: vec![0, 1] }
+    }
+
+    #[test]
+    fn the_weaker_of_two_overlapping_boxes_of_a_class_goes() {
+        let predictions = [
+            [50.0, 50.0, 20.0, 20.0, 0.9, 0.9, 0.0],
+            [51.0, 50.0, 20.0, 20.0, 0.9, 0.8, 0.0],
+            [51.0, 50.0, 20.0, 20.0, 0.9, 0.0, 0.8],
+        ]
+        .concat();
+        let kept = non_max_suppression(anchored(&predictions, 7, &thresholds()), &thresholds());
+        assert_eq!(kept.iter().map(|d| d.class).collect::<Vec<_>>(), vec![0, 1]);
+    }
+
+    #[test]
+    fn a_head_without_objectness_has_its_boxes_in_columns() {
+        #[rustfmt::skip]
+        let output = [
+            50.0, 51.0, 90.0,
+            50.0, 50.0, 90.0,
+            20.0, 20.0, 10.0,
+            20.0, 20.0, 30.0,
+            0.9, 0.8, 0.1,
+            0.1, 0.1, 0.6,
+        ];
+        let found = detections(Head::Yolov8, &output, 3, 2, &thresholds()).unwrap();
+        let [first, second] = [([40.0, 40.0, 60.0, 60.0], 0.9, 0), ([85.0, 75.0, 95.0, 105.0], 0.6, 1)]
+            .map(|(xyxy, confidence, class)| Detection { xyxy, confidence, class });
+        assert_eq!(found, [first, second]);
+    }
+
+    #[test]
+    fn boxes_that_the_graph_picked_are_taken_as_they_are() {
+        // The first two overlap; the last is what is left of the 300.
+        let rows =
+            [[0.0, 0.0, 9.0, 9.0, 0.5, 1.0], [0.0, 0.0, 9.0, 8.0, 0.9, 1.0], [0.0, 0.0, 9.0, 9.0, 0.9, 2.0], [0.0; 6]];
+        let found = detections(Head::Yolov10, &rows.concat(), 6, 3, &thresholds()).unwrap();
+        assert_eq!(found.iter().map(|found| found.xyxy[3]).collect::<Vec<_>>(), [8.0, 9.0], "class 2 is not wanted");
+        for class in [3.0, 0.5, -1.0, f32::NAN] {
+            let row = [0.0, 0.0, 9.0, 9.0, 0.5, class];
+            let error = detections(Head::Yolov10, &row, 6, 3, &thresholds()).unwrap_err().to_string();
+            assert_eq!(error, format!("the detector gave the class {class}, and there are 3"));
+        }
+    }
+
+    #[test]
+    fn a_box_goes_back_to_the_frame_it_came_from() {
+        let found = Detection { xyxy: [0.0, 140.0, 640.0, 500.0], confidence: 1.0, class: 0 };
+        for head in [Head::Yolov5, Head::Yolov8, Head::Yolov10] {
+            assert_eq!(to_frame(found, head, (1280, 720), (640, 640)).xyxy, [0.0, 0.0, 1280.0, 720.0]);
+        }
+        // 640 x 482 in 640 x 640 leaves 158 rows: 79 above. In 640 x 384, 340 x 256 becomes 510 x 384: 65 on each side.
+        let frame = |head, image| to_frame(found, head, (340, 256), image).xyxy.map(|v| (v * 1000.0).round() / 1000.0);
+        assert_eq!(frame(Head::Yolov5, (640, 640))[1], 32.375);
+        assert_eq!(frame(Head::Yolov8, (640, 640))[1], 32.406);
+        assert_eq!(frame(Head::Yolov8, (640, 384)), [0.0, 93.333, 340.0, 256.0]);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_kept_is_strong_sorted_and_apart(rows in prop::collection::vec(
+            (0f32..640.0, 0f32..640.0, 1f32..200.0, 1f32..200.0, 0f32..1.0, 0f32..1.0, 0f32..1.0), 0..200)) {
+            let predictions: Vec<f32> = rows.iter().flat_map(|r| [r.0, r.1, r.2, r.3, r.4, r.5, r.6]).collect();
+            let kept = non_max_suppression(anchored(&predictions, 7, &thresholds()), &thresholds());
+            prop_assert!(kept.iter().all(|d| d.confidence > 0.25));
+            prop_assert!(kept.is_sorted_by(|a, b| a.confidence >= b.confidence));
+            for (i, a) in kept.iter().enumerate() {
+                prop_assert!(kept[..i].iter().all(|b| a.class != b.class || iou(&a.xyxy, &b.xyxy) <= 0.45));
+            }
+            // Nothing strong is lost: each candidate is kept or covered by a stronger one of its class.
+            for r in &rows {
+                let (class, confidence) = best_class([r.5 * r.4, r.6 * r.4].into_iter());
+                if r.4 > 0.25 && confidence > 0.25 {
+                    let own = [r.0 - r.2 / 2.0, r.1 - r.3 / 2.0, r.0 + r.2 / 2.0, r.1 + r.3 / 2.0];
+                    prop_assert!(kept.iter().any(|d| d.class == class && d.confidence >= confidence
+                        && (d.xyxy == own || iou(&d.xyxy, &own) > 0.45)));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,579 @@
+//! Detectors: which of three heads an ONNX file has, told by its output's shape, and what else a job must know of it.
+//!
+//! A YOLO looks at a pyramid of grids, so the number of its boxes follows from the size of its input: 640x640 pixels are
+//! 80x80 + 40x40 + 20x20 = 8400 cells at 8, 16 and 32 pixels a cell. No head is taken for another on a likeness; where
+//! the shape leaves a choice, the exporter's metadata or the descriptor makes it, and the first output is checked.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
+
+use crate::error::{Error, Result};
+use crate::zoo::descriptor::{Descriptor, LabelSet, Labels, Origin, is_pictures, line, name_file};
+use crate::zoo::exporter::Exported;
+use crate::zoo::graph::PRODUCER;
+use crate::zoo::inspect::{ModelInfo, TensorInfo};
+
+/// Pixels to a cell, grid by grid: the common pyramid, that of a P6, and that of a P2.
+const PYRAMIDS: [&[usize]; 3] = [&[8, 16, 32], &[8, 16, 32, 64], &[4, 8, 16, 32]];
+/// Boxes of a YOLOv5 to each cell.
+const ANCHORS: usize = 3;
+/// A pose model of one class: a score and 17 keypoints of three numbers behind the box.
+const POSE_ROWS: usize = 4 + 1 + 51;
+/// What all heads take: a multiple of the coarsest grid's cell.
+const SIDE_STEP: usize = 32;
+/// The official input, where nothing says otherwise.
+const USUAL_SIDE: usize = 640;
+
+/// How a detector puts out its boxes, in pixels of its input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Head {
+    /// `[n, 3 x cells, 5 + classes]`: centre, width, height, objectness, and a score for each class. YOLOv5, YOLOv7.
+    Yolov5,
+    /// `[n, 4 + classes, cells]`: centre, width, height, and a score for each class. YOLOv5u, YOLOv8, v9, v11, v12.
+    Yolov8,
+    /// `[n, boxes, 6]`: two corners, score and class of the boxes that the graph itself has picked. YOLOv10, and exports
+    /// with `nms=True`.
+    Yolov10,
+}
+
+/// Height and width of a picture, in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+/// What a detector is and how it wants its pictures.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Detector {
+    /// How its output is read; the descriptor's `kind`.
+    pub head: Head,
+    /// Names of the classes, in the order of the scores.
+    pub labels: Labels,
+    /// Of the letterboxed picture; the descriptor's `side`.
+    pub size: Size,
+    /// Where its weights come from.
+    pub weights: Origin,
+}
+
+/// A descriptor's keys; what it leaves out comes from the model.
+#[derive(Debug, Clone, Default, PartialEq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Told {
+    pub(super) labels: Option<Labels>,
+    pub(super) side: Option<Size>,
+    #[serde(default)]
+    pub(super) weights: Origin,
+}
+
+/// A detector's input and output.
+#[derive(Debug, Clone, Copy)]
+pub struct DetectorTensors<'a> {
+    /// The pictures, `[n, 3, height, width]`.
+    pub images: &'a TensorInfo,
+    /// The boxes, in the shape of its [`Head`].
+    pub boxes: &'a TensorInfo,
+}
+
+impl Head {
+    const ALL: [Self; 3] = [Self::Yolov5, Self::Yolov8, Self::Yolov10];
+
+    /// Its name in a descriptor.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Yolov5 => "yolov5",
+            Self::Yolov8 => "yolov8",
+            Self::Yolov10 => "yolov10",
+        }
+    }
+
+    pub(super) fn named(kind: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|head| head.kind() == kind)
+    }
+
+    /// Whether an output of so many rows and columns, where these are known, is of this head. `told` by others that it is,
+    /// less is asked for: any number of anchors.
+    fn fits(self, rows: Option<usize>, columns: Option<usize>, size: Size, told: bool) -> bool {
+        match self {
+            Self::Yolov5 => {
+                let is_grid = |rows, cells| if told { rows % cells == 0 } else { rows == ANCHORS * cells };
+                let are_boxes = |rows| size.cells().any(|cells| is_grid(rows, cells));
+                rows.is_none_or(are_boxes) && columns.is_none_or(|columns| columns > 5)
+            }
+            Self::Yolov8 => {
+                let are_boxes = |columns| size.cells().any(|cells| columns == cells);
+                rows.is_none_or(|rows| rows > 4) && columns.is_none_or(are_boxes)
+            }
+            Self::Yolov10 if told => columns.is_none_or(|columns| columns == 6),
+            Self::Yolov10 => {
+                let is_grid = |rows| size.cells().any(|cells| rows % cells == 0);
+                columns == Some(6) && !rows.is_some_and(is_grid)
+            }
+        }
+    }
+
+    /// How many classes an output of this shape has scores for, where that is known.
+    fn classes(self, rows: Option<usize>, columns: Option<usize>) -> Option<usize> {
+        match self {
+            Self::Yolov5 => columns?.checked_sub(5),
+            Self::Yolov8 => rows?.checked_sub(4),
+            Self::Yolov10 => None,
+        }
+    }
+}
+
+impl Size {
+    /// So many pixels both ways.
+    pub fn square(side: usize) -> Self {
+        Self { height: side, width: side }
+    }
+
+    /// Cells of every pyramid that fits.
+    fn cells(self) -> impl Iterator<Item = usize> {
+        let Self { height, width } = self;
+        let fits = move |strides: &&&[usize]| {
+            strides.iter().all(|&stride| height.is_multiple_of(stride) && width.is_multiple_of(stride))
+        };
+        let cells = move |strides: &&[usize]| strides.iter().map(|&stride| height / stride * (width / stride)).sum();
+        PYRAMIDS.iter().filter(fits).map(cells)
+    }
+}
+
+impl fmt::Display for Size {
+    /// As in a descriptor.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self { height, width } if height == width => height.fmt(f),
+            Self { height, width } => write!(f, "[{height}, {width}]"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct OneOrTwo;
+
+        impl<'de> Visitor<'de> for OneOrTwo {
+            type Value = Size;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number of pixels, or [height, width]")
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, side: i64) -> std::result::Result<Size, E> {
+                let wrong = |_| E::invalid_value(serde::de::Unexpected::Signed(side), &self);
+                usize::try_from(side).map(Size::square).map_err(wrong)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> std::result::Result<Size, A::Error> {
+                let mut next = |at| items.next_element()?.ok_or_else(|| A::Error::invalid_length(at, &self));
+                let size = Size { height: next(0)?, width: next(1)? };
+                match items.next_element::<usize>()? {
+                    None => Ok(size),
+                    Some(_) => Err(A::Error::invalid_length(3, &self)),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(OneOrTwo)
+    }
+}
+
+impl Default for Detector {
+    /// A YOLOv5 of COCO at 640 pixels.
+    fn default() -> Self {
+        Self {
+            head: Head::Yolov5,
+            labels: Labels::Set(LabelSet::Coco80),
+            size: Size::square(USUAL_SIDE),
+            weights: Origin::Trained,
+        }
+    }
+}
+
+impl Detector {
+    /// Of a model and what its descriptor, if there is one, tells of it; also what every run should warn of.
+    ///
+    /// # Errors
+    /// When the model is no detector (the message says what it is, where that is known), the descriptor contradicts it, or
+    /// both leave open what its output is or what its classes are called.
+    pub(super) fn of_model(model: &ModelInfo, told: Option<(Head, Told)>) -> Result<(Self, Option<String>)> {
+        let (head, told) = told.map_or((None, None), |(head, told)| (Some(head), Some(told)));
+        let Told { labels: told_labels, side, weights } = told.unwrap_or_default();
+        let exported = Exported::of(model);
+        if let Some(what) = other_kind(model, &exported) {
+            return Err(mistake(model, format!("it is {what}, which finds no boxes that a job could use")).with_hint(
+                "export a model of the task `detect`, for example: yolo export model=yolo11n.pt format=onnx",
+            ));
+        }
+        let tensors = detector_tensors(model)?;
+        let size = input_size(model, tensors.images, side, exported.size)?;
+        let file_labels = match &exported.names {
+            Some(Ok(names)) => Some(Labels::of_names(names)),
+            Some(Err(why)) if told_labels.is_none() => {
+                return Err(mistake(model, format!("its metadata `names` cannot be read: {why}"))
+                    .with_hint(format!("name its classes in {}", Descriptor::path(&model.path).display())));
+            }
+            _ => None,
+        };
+        let classes = file_labels.as_ref().or(told_labels.as_ref()).map(Labels::len);
+        let head = recognised(model, tensors.boxes, size, &exported, head, classes)?;
+        let own_classes = head.classes(tensors.boxes.fixed(1), tensors.boxes.fixed(2));
+        let settled = Labels::settle(file_labels, told_labels, own_classes, LabelSet::Coco80);
+        let (labels, warning) = settled.map_err(|error| name_file(&model.path, error))?;
+        Ok((Self { head, labels, size, weights }, warning))
+    }
+
+    /// Whether an output of this shape is what [`Self::head`] promises, for so many pictures.
+    pub fn accepts(&self, pictures: usize, shape: &[i64]) -> bool {
+        let length = |length: i64| usize::try_from(length).ok();
+        let [n, rows, columns] = *shape else { return false };
+        let (rows, columns) = (length(rows), length(columns));
+        length(n) == Some(pictures)
+            && self.head.fits(rows, columns, self.size, true)
+            && self.head.classes(rows, columns).is_none_or(|classes| classes == self.labels.len())
+    }
+
+    pub(super) fn to_toml(&self) -> String {
+        let side = if self.size.height == self.size.width { "height and width" } else { "[height, width]" };
+        [
+            line("kind", format!("\"{}\"", self.head.kind()), ""),
+            line("labels", self.labels.to_toml(), "in the order of the scores: a built-in set or a list"),
+            line("side", self.size, &format!("{side} of the letterboxed picture")),
+            self.weights.to_toml(),
+        ]
+        .concat()
+    }
+}
+
+/// Finds a detector's input, and its first output that may be boxes.
+///
+/// # Errors
+/// When the model has no such input or output.
+pub fn detector_tensors(model: &ModelInfo) -> Result<DetectorTensors<'_>> {
+    // An output without a shape may be anything.
+    let may_be_boxes = |output: &&TensorInfo| output.element.is_float() && matches!(output.shape.len(), 0 | 3);
+    match model.inputs.as_slice() {
+        [images] if is_pictures(images, 4) => model.outputs.iter().find(may_be_boxes).map(|boxes| (images, boxes)),
+        _ => None,
+    }
+    .map(|(images, boxes)| DetectorTensors { images, boxes })
+    .ok_or_else(|| {
+        let list = |tensors: &[TensorInfo]| tensors.iter().map(TensorInfo::to_string).collect::<Vec<_>>().join(", ");
+        let found = format!("found {} -> {}", list(&model.inputs), list(&model.outputs));
+        mistake(model, format!("expected a detector's pictures [n, 3, H, W] -> boxes of three dimensions; {found}"))
+    })
+}
+
+/// The pixels that the graph fixes, or else the descriptor's, the exporter's, the official ones.
+fn input_size(
+    model: &ModelInfo,
+    images: &TensorInfo,
+    told: Option<Size>,
+    exported: Option<[usize; 2]>,
+) -> Result<Size> {
+    let exported = exported.map(|[height, width]| Size { height, width });
+    let own = told.or(exported).unwrap_or(Size::square(USUAL_SIDE));
+    let size = Size { height: images.fixed(2).unwrap_or(own.height), width: images.fixed(3).unwrap_or(own.width) };
+    if told.is_some_and(|told| told != size) {
+        let toml = Descriptor::path(&model.path);
+        let what = format!("`side` is {own}, but the model was built for {size}");
+        return Err(Error::usage(format!("{}: {what}", toml.display())));
+    }
+    let fits = |side: usize| side > 0 && side.is_multiple_of(SIDE_STEP);
+    if fits(size.height) && fits(size.width) {
+        return Ok(size);
+    }
+    Err(mistake(model, format!("the sides of its pictures must be multiples of {SIDE_STEP}, and are {size}")))
+}
+
+/// What else than a detector this is, where its exporter or its outputs say so.
+fn other_kind(model: &ModelInfo, exported: &Exported) -> Option<String> {
+    if !model.inputs.iter().all(|input| is_pictures(input, 4)) {
+        return None;
+    }
+    let outputs = || model.outputs.iter().filter(|output| output.element.is_float());
+    let of_rank = |rank: usize| outputs().any(|output| output.shape.len() == rank);
+    let has_masks = outputs().any(|output| output.shape.len() == 4 && output.fixed(1) == Some(32));
+    let what = match exported.task.as_deref() {
+        Some("segment") => "a segmentation model",
+        Some("obb") => "a model of oriented boxes (OBB)",
+        Some("pose") => "a pose model",
+        Some("classify") => "a classifier of whole pictures",
+        Some("detect") | None if exported.description.to_lowercase().contains("rtdetr") => "an RT-DETR",
+        Some("detect") | None if has_masks => "a segmentation model",
+        Some("detect") => return None,
+        Some(task) => return Some(format!("a model of the task `{task}`")),
+        None if of_rank(3) || of_rank(0) => return None,
+        None if of_rank(5) => "a YOLOv5 of raw heads, which are not decoded",
+        None if of_rank(2) => "a classifier of whole pictures",
+        None => return None,
+    };
+    Some(what.to_owned())
+}
+
+/// The one head whose output this is.
+fn recognised(
+    model: &ModelInfo,
+    boxes: &TensorInfo,
+    size: Size,
+    exported: &Exported,
+    told: Option<Head>,
+    classes: Option<usize>,
+) -> Result<Head> {
+    let (rows, columns) = (boxes.fixed(1), boxes.fixed(2));
+    let is_own = model.producer == PRODUCER;
+    let exporter = exported.picks_boxes.then_some(Head::Yolov10).or(is_own.then_some(Head::Yolov5));
+    let certain = told.or(exporter);
+    let mut heads = Head::ALL.to_vec();
+    heads.retain(|&head| head.fits(rows, columns, size, certain == Some(head)));
+    if let Some(certain) = certain {
+        if heads.contains(&certain) {
+            return Ok(certain);
+        }
+        let whose = if told.is_some() { "its descriptor's `kind`" } else { "its exporter" };
+        let what = format!("{whose} says `{}`, but its output is {boxes} for {size} pixels", certain.kind());
+        return Err(mistake(model, what).with_hint(expected(size)));
+    }
+    let is_open = heads.len() > 1;
+    if is_open && classes.is_some() {
+        heads.retain(|head| head.classes(rows, columns).is_none_or(|own| classes == Some(own)));
+    }
+    if heads.len() > 1 {
+        match (&exported.task, &exported.names) {
+            (Some(_), _) => heads.retain(|head| *head != Head::Yolov5),
+            // YOLOv5's own exporter notes no task.
+            (None, Some(_)) => heads.retain(|head| *head == Head::Yolov5),
+            (None, None) => {}
+        }
+    }
+    match heads.as_slice() {
+        // Nothing says that these are 52 classes.
+        [Head::Yolov8] if rows == Some(POSE_ROWS) && classes.is_none() => {
+            Err(mistake(model, format!("its output {boxes} is that of a pose model"))
+                .with_hint("export a model of the task `detect`; one of 52 classes must name them"))
+        }
+        [head] => Ok(*head),
+        _ => {
+            let is_grid = |rows| size.cells().any(|cells| rows == cells);
+            let why = match rows {
+                _ if is_open => "nothing says which detector's that is",
+                Some(rows) if is_grid(rows) => {
+                    "a box to each cell with its scores behind it, a YOLOX's, is not supported"
+                }
+                _ => "that is no known detector's",
+            };
+            Err(mistake(model, format!("its output is {boxes} for {size} pixels: {why}")).with_hint(expected(size)))
+        }
+    }
+}
+
+/// The outputs that are known, for pictures of this size.
+fn expected(size: Size) -> String {
+    let cells = size.cells().next().unwrap_or_default();
+    format!(
+        "expected [n, {}, 5 + classes] (kind = \"yolov5\"), [n, 4 + classes, {cells}] (\"yolov8\") or [n, boxes, 6] \
+         (\"yolov10\"); a descriptor beside the model says `kind` and `labels` where the file leaves them open",
+        ANCHORS * cells
+    )
+}
+
+fn mistake(model: &ModelInfo, what: String) -> Error {
+    Error::usage(format!("{}: {what}", model.path.display()))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::zoo::descriptor::tests::model;
+
+    /// What is made of pictures of this shape and an output of that one, with this metadata; 0 is a free length.
+    fn of(images: &[usize], output: &[usize], metadata: &[(&str, &str)]) -> Result<(Detector, Option<String>)> {
+        of_outputs(images, &[("output0", output)], metadata, None)
+    }
+
+    fn of_outputs(
+        images: &[usize],
+        outputs: &[(&str, &[usize])],
+        metadata: &[(&str, &str)],
+        told: Option<(Head, Told)>,
+    ) -> Result<(Detector, Option<String>)> {
+        let mut info = model(&[("images", images)], outputs);
+        info.metadata = metadata.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+        Detector::of_model(&info, told)
+    }
+
+    fn told(head: Head, labels: &[&str], side: Option<Size>) -> Option<(Head, Told)> {
+        let labels = labels.iter().map(|&label| label.to_owned()).collect::<Vec<_>>();
+        Some((head, Told { labels: (!labels.is_empty()).then_some(Labels::List(labels)), side, ..Told::default() }))
+    }
+
+    const SQUARE: [usize; 4] = [1, 3, 640, 640];
+    const FREE: [usize; 4] = [0, 3, 0, 0];
+
+    #[test]
+    fn heads_are_told_by_the_cells_of_the_input() {
+        for (images, output, head, classes) in [
+            (SQUARE, [1, 25_200, 85], Head::Yolov5, 80),
+            (SQUARE, [1, 25_200, 6], Head::Yolov5, 1),
+            (SQUARE, [1, 84, 8_400], Head::Yolov8, 80),
+            (SQUARE, [1, 5, 8_400], Head::Yolov8, 1),
+            // Any size, any batch, both ways.
+            ([4, 3, 320, 320], [4, 6_300, 7], Head::Yolov5, 2),
+            ([4, 3, 320, 320], [4, 6, 2_100], Head::Yolov8, 2),
+            ([1, 3, 384, 640], [1, 15_120, 85], Head::Yolov5, 80),
+            ([1, 3, 384, 640], [1, 84, 5_040], Head::Yolov8, 80),
+            // P6 and P2.
+            ([1, 3, 1280, 1280], [1, 102_000, 85], Head::Yolov5, 80),
+            ([1, 3, 1280, 1280], [1, 84, 34_000], Head::Yolov8, 80),
+            (SQUARE, [1, 84, 34_000], Head::Yolov8, 80),
+            // A small grid that looks like channels.
+            ([1, 3, 64, 64], [1, 84, 84], Head::Yolov8, 80),
+            ([1, 3, 64, 64], [1, 252, 7], Head::Yolov5, 2),
+            // With free sides, at 640 pixels.
+            (FREE, [0, 0, 85], Head::Yolov5, 80),
+            (FREE, [0, 84, 0], Head::Yolov8, 80),
+        ] {
+            let (found, _) = of(&images, &output, &[]).unwrap();
+            assert_eq!((found.head, found.labels.len()), (head, classes), "{images:?} -> {output:?}");
+        }
+    }
+
+    #[test]
+    fn boxes_that_the_graph_picks_need_names() {
+        let names = ("names", "{0: 'cat', 1: 'person'}");
+        for (output, metadata) in [
+            ([1, 300, 6], vec![names]),
+            ([4, 300, 6], vec![names, ("task", "detect")]),
+            // `max_det=84` at 64 pixels is the number of cells: the exporter says what it is.
+            ([1, 84, 6], vec![names, ("end2end", "True")]),
+            ([1, 84, 6], vec![names, ("args", "{'batch': 1, 'half': False, 'nms': True}")]),
+            ([0, 0, 0], vec![names, ("task", "detect"), ("args", "{'nms': True}")]),
+        ] {
+            let (found, warning) = of(&[output[0], 3, 64, 64], &output, &metadata).unwrap();
+            assert_eq!((found.head, found.labels.names()), (Head::Yolov10, vec!["cat", "person"]), "{output:?}");
+            assert_eq!(warning, None);
+        }
+        let error = of(&SQUARE, &[1, 300, 6], &[]).unwrap_err();
+        assert!(error.to_string().ends_with("nothing names its classes"), "{error}");
+        assert!(error.hint().unwrap().contains("`labels` in the TOML beside it"));
+        let (found, _) =
+            of_outputs(&SQUARE, &[("o", &[1, 300, 6])], &[], told(Head::Yolov10, &["person"], None)).unwrap();
+        assert_eq!(found.labels.names(), ["person"]);
+    }
+
+    #[test]
+    fn what_shapes_leave_open_names_and_exporters_settle() {
+        let n = |classes: usize| {
+            let names = (0..classes).map(|class| format!("{class}: 'n{class}'"));
+            format!("{{{}}}", names.collect::<Vec<_>>().join(", "))
+        };
+        // 3 x 84 boxes of 79 classes, or 84 cells of 248.
+        let both = [1, 252, 84];
+        let small = [1, 3, 64, 64];
+        assert!(of(&small, &both, &[]).unwrap_err().to_string().ends_with("nothing says which detector's that is"));
+        assert_eq!(of(&small, &both, &[("names", &n(79))]).unwrap().0.head, Head::Yolov5);
+        assert_eq!(of(&small, &both, &[("names", &n(248))]).unwrap().0.head, Head::Yolov8);
+        // YOLOv5's exporter writes no task, those of later ones do.
+        let names = n(1);
+        let open = [0, 0, 0];
+        assert_eq!(of(&FREE, &open, &[("names", &names)]).unwrap().0.head, Head::Yolov5);
+        assert_eq!(of(&FREE, &open, &[("names", &names), ("task", "detect")]).unwrap().0.head, Head::Yolov8);
+        assert_eq!(of(&FREE, &[], &[("names", &names), ("task", "detect")]).unwrap().0.head, Head::Yolov8);
+        assert_eq!(of(&FREE, &[0, 0, 6], &[("names", &names)]).unwrap().0.head, Head::Yolov5);
+        assert_eq!(of(&FREE, &[0, 0, 6], &[("names", &names), ("task", "detect")]).unwrap().0.head, Head::Yolov10);
+        assert_eq!(of(&FREE, &[0, 0, 6], &[("names", &n(2))]).unwrap().0.head, Head::Yolov10);
+        let error = of(&FREE, &open, &[]).unwrap_err();
+        assert!(error.to_string().contains("nothing says which detector's that is"), "{error}");
+        let found = of_outputs(&FREE, &[("o", &open)], &[], told(Head::Yolov8, &["a"], None)).unwrap();
+        assert_eq!(found.0.head, Head::Yolov8);
+    }
+
+    #[test]
+    fn the_size_is_the_graphs_the_descriptors_or_the_exporters() {
+        let size = |images: &[usize], metadata: &[(&str, &str)], side: Option<Size>| {
+            let told = side.and_then(|side| told(Head::Yolov8, &[], Some(side)));
+            of_outputs(images, &[("o", &[0, 84, 0])], metadata, told).map(|found| found.0.size)
+        };
+        let oblong = Size { height: 384, width: 640 };
+        assert_eq!(size(&FREE, &[], None).unwrap(), Size::square(640));
+        assert_eq!(size(&FREE, &[("imgsz", "[384, 640]")], None).unwrap(), oblong);
+        assert_eq!(size(&FREE, &[("imgsz", "[384, 640]")], Some(Size::square(320))).unwrap(), Size::square(320));
+        assert_eq!(size(&[1, 3, 384, 640], &[("imgsz", "[320, 320]")], None).unwrap(), oblong);
+        assert_eq!(size(&[1, 3, 384, 0], &[("imgsz", "[320, 640]")], None).unwrap(), oblong);
+        let error = size(&[1, 3, 384, 640], &[], Some(Size::square(640))).unwrap_err().to_string();
+        assert!(error.ends_with("m.toml: `side` is 640, but the model was built for [384, 640]"), "{error}");
+        for side in [Size::square(100), Size::square(0), Size { height: 640, width: 650 }] {
+            let error = size(&FREE, &[], Some(side)).unwrap_err().to_string();
+            assert!(error.contains("must be multiples of 32"), "{error}");
+        }
+    }
+
+    #[test]
+    fn other_networks_are_refused_by_name() {
+        let boxes = |output: &'static [usize]| vec![("output0", output)];
+        for (outputs, metadata, what) in [
+            (vec![("output0", &[1, 116, 8400][..]), ("output1", &[1, 32, 160, 160])], vec![], "a segmentation model"),
+            (vec![("output0", &[1, 25200, 117]), ("output1", &[1, 32, 160, 160])], vec![], "a segmentation model"),
+            (boxes(&[1, 300, 38]), vec![("task", "segment")], "a segmentation model"),
+            (boxes(&[1, 20, 8400]), vec![("task", "obb")], "a model of oriented boxes (OBB)"),
+            (boxes(&[1, 56, 8400]), vec![("task", "pose")], "a pose model"),
+            (boxes(&[1, 56, 8400]), vec![], "a pose model"),
+            (boxes(&[1, 1000]), vec![("task", "classify")], "a classifier"),
+            (boxes(&[1, 1000]), vec![], "a classifier"),
+            (boxes(&[1, 1, 640, 640]), vec![("task", "depth")], "a model of the task `depth`"),
+            (
+                boxes(&[1, 300, 6]),
+                vec![("task", "detect"), ("description", "Ultralytics rtdetr-l model trained on x.yaml")],
+                "an RT-DETR",
+            ),
+            (vec![("raw0", &[1, 3, 80, 80, 85]), ("raw1", &[1, 3, 40, 40, 85])], vec![], "a YOLOv5 of raw heads"),
+            (boxes(&[1, 8400, 85]), vec![], "a YOLOX's"),
+            (boxes(&[1, 8400, 6]), vec![], "a YOLOX's"),
+            (boxes(&[1, 300, 84]), vec![], "that is no known detector's"),
+            (boxes(&[1, 84, 8401]), vec![], "that is no known detector's"),
+            (boxes(&[1, 25_201, 85]), vec![], "that is no known detector's"),
+            (boxes(&[1, 84, 8400]), vec![("args", "{'nms': True}")], "says `yolov10`, but its output"),
+        ] {
+            let error = of_outputs(&SQUARE, &outputs, &metadata, None).unwrap_err();
+            assert!(error.to_string().contains(what), "{error}");
+            assert_eq!((error.exit_code(), error.hint().is_some()), (2, true), "{error}");
+        }
+        let error = of_outputs(&SQUARE, &[("o", &[1, 84, 8400])], &[], told(Head::Yolov5, &[], None)).unwrap_err();
+        assert!(error.to_string().contains("`kind` says `yolov5`, but its output is"), "{error}");
+        let pose_like = of(&SQUARE, &[1, 56, 8400], &[("names", &format!("{:?}", vec!["x"; 52]))]).unwrap().0;
+        assert_eq!(pose_like.labels.len(), 52);
+    }
+
+    #[test]
+    fn names_of_other_classes_than_the_output_has_are_refused() {
+        // An OBB of 15 classes without a task: one number more than its names.
+        let names = format!("{:?}", (0..15).map(|class| format!("n{class}")).collect::<Vec<_>>());
+        let error = of(&SQUARE, &[1, 20, 8400], &[("names", &names)]).unwrap_err().to_string();
+        assert!(error.ends_with("its metadata names 15 classes, but the model has 16"), "{error}");
+        let error = of(&SQUARE, &[1, 6, 8400], &[("names", "{0: person")]).unwrap_err().to_string();
+        assert!(error.ends_with("its metadata `names` cannot be read: unexpected `p` at character 5"), "{error}");
+        let named = told(Head::Yolov8, &["cat", "dog"], None);
+        let (found, _) = of_outputs(&SQUARE, &[("o", &[1, 6, 8400])], &[("names", "{0: person")], named).unwrap();
+        assert_eq!(found.labels.names(), ["cat", "dog"]);
+    }
+
+    #[test]
+    fn an_output_at_work_must_keep_the_promise() {
+        let (two, _) = of(&FREE, &[0, 6, 0], &[("names", "['a', 'b']")]).unwrap();
+        for (shape, is_promised) in [
+            (vec![2, 6, 8400], true),
+            (vec![1, 6, 8400], false),
+            (vec![2, 7, 8400], false),
+            (vec![2, 6, 8401], false),
+            (vec![2, 25_200, 7], false),
+            (vec![2, 6], false),
+        ] {
+            assert_eq!(two.accepts(2, &shape), is_promised, "{shape:?}");
+        }
+    }
+}
