@@ -1,5 +1,5 @@
-//! Detectors of every known head, exported in every way: the rows are what the official predictors make of the same
-//! picture (`support/heads.py`), and classes are called what the model calls them.
+//! Detectors with every supported head and export option: the rows match what the official predictors compute for the same
+//! picture (`support/heads.py`), and class names come from the model.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod support;
@@ -16,7 +16,7 @@ use vidindex::zoo::onnx::{ModelProto, StringStringEntryProto};
 
 const NAMES: [&str; 3] = ["cat", "person", "it's \"a\" \\ dog"];
 
-/// A detector and how it is exported: seeds that find enough and not too much.
+/// A detector and its export options. Seeds and thresholds are chosen to give some dozen boxes.
 fn case(name: &str, head: &str, size: [usize; 2], confidence: f64, more: &Value) -> Value {
     let mut case = json!({
         "name": name, "head": head, "height": size[0], "width": size[1], "names": NAMES, "strides": [8, 16, 32],
@@ -48,7 +48,7 @@ fn cases() -> Vec<Value> {
     ]
 }
 
-/// Writes the models of these cases; gives the boxes that each finds in a picture.
+/// Writes the models of these cases; returns the boxes that the reference finds in the picture.
 fn export(python: &Path, cases: &[Value], picture: &Path, models: &Path) -> HashMap<String, Vec<[f64; 6]>> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/heads.py");
     let mut command = Command::new(python);
@@ -60,7 +60,7 @@ fn export(python: &Path, cases: &[Value], picture: &Path, models: &Path) -> Hash
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Of each frame: left, top, right, bottom, confidence and class.
+/// The boxes in each frame: left, top, right, bottom, confidence, class.
 fn found(index: &Path, names: &[Value]) -> Vec<Vec<[f64; 6]>> {
     let mut frames: Vec<Vec<[f64; 6]>> = Vec::new();
     for row in tables::rows(index, "persons") {
@@ -73,7 +73,7 @@ fn found(index: &Path, names: &[Value]) -> Vec<Vec<[f64; 6]>> {
     frames
 }
 
-/// Each box has its like among the others, but for those at the threshold.
+/// Each box has a counterpart in the other list, except those close to the threshold.
 fn assert_alike(what: &str, wanted: &[[f64; 6]], found: &[[f64; 6]], threshold: f64, (pixels, score): (f64, f64)) {
     let mut left = found.to_vec();
     for wanted in wanted {
@@ -101,7 +101,7 @@ fn every_head_finds_what_its_own_predictor_finds() {
     let looped = ["-loop", "1", "-framerate", "1", "-i", picture.to_str().unwrap(), "-frames:v", "3"];
     ffmpeg(&[&looped[..], &["-c:v", "ffv1", "-pix_fmt", "bgr0", video.to_str().unwrap()]].concat());
     let expected = export(&python, &cases, &picture, scratch.dir.path());
-    // YOLOv5's exporter does not note the size: the descriptor does.
+    // YOLOv5's exporter does not write the size, so a descriptor gives it.
     std::fs::write(scratch.path("v5-dynamic.toml"), "kind = \"yolov5\"\nside = 128\n").unwrap();
     for case in &cases {
         let name = case["name"].as_str().unwrap();
@@ -120,7 +120,7 @@ fn every_head_finds_what_its_own_predictor_finds() {
         assert_eq!(frames.len(), 3, "{name}");
         let wanted = &expected[name];
         println!("{name}: {} boxes", wanted.len());
-        // The 300 that are kept at most would cut between like scores.
+        // At the limit of 300, boxes with nearly equal scores may be cut differently.
         assert!((8..300).contains(&wanted.len()), "{name}: {} boxes", wanted.len());
         let slack = if is_half { (1.0, 0.02) } else { (0.1, 2e-3) };
         for frame in frames {
@@ -129,7 +129,7 @@ fn every_head_finds_what_its_own_predictor_finds() {
     }
 }
 
-/// A YOLOv5 of random weights for pictures of 64 pixels, with this metadata and without a descriptor.
+/// A YOLOv5 with random weights and 64-pixel input, with this metadata and without a descriptor.
 fn with_metadata(scratch: &Scratch, classes: usize, metadata: &[(&str, &str)]) -> PathBuf {
     let labels = scratch.path("labels.txt");
     std::fs::write(&labels, (0..classes).map(|class| format!("any {class}\n")).collect::<String>()).unwrap();

@@ -1,5 +1,5 @@
-//! From a detector's output to boxes of the frame, as `detect.py` of YOLOv5 and `predict` of Ultralytics' package do it:
-//! best class per box, class-wise NMS where the graph has done none.
+//! Turns a detector's output into boxes of the frame, as YOLOv5's `detect.py` and Ultralytics' `predict` do: best class per
+//! box, and class-wise NMS unless the graph contains it.
 
 use crate::decode::Letterbox;
 use crate::error::{Error, Result};
@@ -33,11 +33,10 @@ pub struct Detection {
     pub class: usize,
 }
 
-/// One image's boxes in pixels of the letterboxed image, strongest first. Rows of `columns` values each, as the head has
-/// them; of `classes` classes.
+/// One image's boxes in pixels of the letterboxed image, strongest first. `output` is row-major with `columns` columns.
 ///
 /// # Errors
-/// Where a head that picks its boxes names a class that is none.
+/// When an end-to-end head gives a class that is not a whole number below `classes`.
 pub fn detections(
     head: Head,
     output: &[f32],
@@ -52,7 +51,7 @@ pub fn detections(
     })
 }
 
-/// Rows of centre, width, height, objectness, class scores.
+/// Each row is a box: centre, width, height, objectness, class scores.
 fn anchored(output: &[f32], columns: usize, thresholds: &Thresholds) -> Vec<Detection> {
     let strong = output.chunks_exact(columns).filter(|row| row[4] > thresholds.confidence);
     let candidates = strong.map(|row| {
@@ -62,7 +61,7 @@ fn anchored(output: &[f32], columns: usize, thresholds: &Thresholds) -> Vec<Dete
     candidates.filter(|candidate| thresholds.want(candidate)).collect()
 }
 
-/// A row each of centres x, centres y, widths, heights, and of each class's scores.
+/// Each column is a box: centre, width, height, class scores.
 fn anchor_free(output: &[f32], columns: usize, thresholds: &Thresholds) -> Vec<Detection> {
     let at = |row: usize, column: usize| output[row * columns + column];
     let mut best = vec![(0, f32::NEG_INFINITY); columns];
@@ -81,7 +80,7 @@ fn anchor_free(output: &[f32], columns: usize, thresholds: &Thresholds) -> Vec<D
     candidates.filter(|candidate| thresholds.want(candidate)).collect()
 }
 
-/// Rows of two corners, score, class.
+/// Each row is a box: two corners, score, class.
 fn picked(output: &[f32], columns: usize, classes: usize, thresholds: &Thresholds) -> Result<Vec<Detection>> {
     let mut kept = Vec::new();
     for row in output.chunks_exact(columns).filter(|row| row[4] > thresholds.confidence) {
@@ -102,7 +101,7 @@ impl Thresholds {
     }
 }
 
-/// Of centre x, centre y, width, height.
+/// The corners of a box given by centre x, centre y, width, height.
 fn corners([x, y, width, height]: [f32; 4]) -> [f32; 4] {
     let (w, h) = (width / 2.0, height / 2.0);
     [x - w, y - h, x + w, y + h]
@@ -112,7 +111,7 @@ fn best_class(scores: impl Iterator<Item = f32>) -> (usize, f32) {
     scores.enumerate().fold((0, f32::NEG_INFINITY), |best, next| if next.1 > best.1 { next } else { best })
 }
 
-/// Of boxes of a class that overlap, keeps the strongest; strongest first.
+/// Keeps the strongest of overlapping boxes of a class; strongest first.
 fn non_max_suppression(mut candidates: Vec<Detection>, thresholds: &Thresholds) -> Vec<Detection> {
     candidates.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
     candidates.truncate(CANDIDATES_MAX);
@@ -143,7 +142,7 @@ pub fn iou(a: &[f32; 4], b: &[f32; 4]) -> f32 {
 pub(super) fn to_frame(found: Detection, head: Head, frame: (u32, u32), image: (usize, usize)) -> Detection {
     let at = Letterbox::new((frame.0 as usize, frame.1 as usize), image);
     let (width, height) = (f64::from(frame.0), f64::from(frame.1));
-    // YOLOv5's reference takes half the padding without rounding it; the others take what was padded.
+    // YOLOv5's reference subtracts the exact padding, Ultralytics' the rounded one.
     let (left, top) = match head {
         Head::Yolov5 => ((image.0 as f64 - width * at.gain) / 2.0, (image.1 as f64 - height * at.gain) / 2.0),
         Head::Yolov8 | Head::Yolov10 => (at.left as f64, at.top as f64),

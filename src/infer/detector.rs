@@ -1,4 +1,4 @@
-//! A detector at work: letterboxed images in, boxes of the frames out.
+//! Runs a detector: letterboxed images in, boxes of the frames out.
 
 use super::boxes::{Detection, Thresholds, detections, to_frame};
 use super::session::{Model, Runtime};
@@ -48,11 +48,11 @@ pub struct Detector {
 }
 
 impl Detector {
-    /// Opens the model that `info` and `descriptor` describe. Where its output's lengths are known only once it runs, it
-    /// runs once.
+    /// Opens the model that `info` and `descriptor` describe. A model whose output has dynamic dimensions is run once, so
+    /// that a wrong descriptor is an error before any video is opened.
     ///
     /// # Errors
-    /// As [`Runtime::open`], and where its output is not what the descriptor promises.
+    /// As [`Runtime::open`], and a usage error when the output does not fit the descriptor.
     pub fn open(
         runtime: &Runtime,
         info: &ModelInfo,
@@ -83,7 +83,7 @@ impl Detector {
     /// The boxes of each image, strongest first.
     ///
     /// # Errors
-    /// As [`Model::run`], and where the output is not what the descriptor promises.
+    /// As [`Model::run`], and when the output does not fit the descriptor.
     pub fn run(&mut self, batch: &mut ImageBatch, seconds: &mut f64) -> Result<Vec<Vec<Detection>>> {
         let pictures = self.fixed_batch.unwrap_or(batch.frames.len());
         let (descriptor, thresholds, frames) = (&self.descriptor, &self.thresholds, &batch.frames);
@@ -109,7 +109,7 @@ impl Detector {
 fn other_output(descriptor: &descriptor::Detector, shape: &[i64]) -> Error {
     let descriptor::Detector { head, labels, size, .. } = descriptor;
     Error::usage(format!(
-        "the detector gave {shape:?}, which is no `{}` of {} classes at {size} pixels",
+        "the detector's output has the shape {shape:?}, which does not fit `{}` with {} classes at {size} pixels",
         head.kind(),
         labels.len()
     ))

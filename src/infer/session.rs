@@ -198,8 +198,7 @@ impl Model {
     }
 }
 
-/// An input of the elements that the model takes: floats are given as 32-bit ones here, and half-precision exports take
-/// 16-bit ones.
+/// The input as the element type that the model takes: half-precision exports take 16-bit floats.
 fn input_value<'a>(
     element: Option<TensorElementType>,
     shape: &[i64],
@@ -221,7 +220,7 @@ fn input_value<'a>(
     }
 }
 
-/// An output's shape, and its elements as 32-bit floats.
+/// An output's shape, and its elements converted to 32-bit floats.
 fn floats(value: &DynValue) -> ort::Result<(&[i64], Cow<'_, [f32]>)> {
     fn converted<T: PrimitiveTensorElementType + Copy + 'static>(
         value: &DynValue,

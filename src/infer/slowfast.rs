@@ -168,9 +168,9 @@ pub fn embedding_output(info: &ModelInfo) -> Result<String> {
     })
 }
 
-/// Known only now where the graph leaves the number of its classes open.
+/// The graph may leave its number of classes open until it runs.
 pub(super) fn other_classes(scores: usize, labels: usize) -> Error {
-    Error::failed(format!("the action model scores {scores} classes, and its labels name {labels}"))
+    Error::failed(format!("the action model scores {scores} classes, but has {labels} labels"))
 }
 
 /// An output's rows: as many as the batch has.

@@ -101,7 +101,7 @@ impl JobModels {
                 reference(&m.info, &Descriptor::SlowFast(described))
             }),
             persons: self.persons.as_ref().map(|m| {
-                // A built-in set by its names: a new version of it is other labels.
+                // The names of a built-in set, so that a change of the set changes the fingerprint.
                 let names = m.descriptor.labels.names().into_iter().map(str::to_owned).collect();
                 let labels = descriptor::Labels::List(names);
                 let described = descriptor::Detector { labels, weights: Origin::Trained, ..m.descriptor.clone() };
@@ -201,7 +201,7 @@ impl Persons {
         let labels = descriptor.labels.names();
         let mut classes = Vec::new();
         for class in &settings.classes {
-            // Nothing keeps a data set from calling two classes the same.
+            // Two classes of a data set may have the same name.
             let named = classes.len();
             classes.extend(labels.iter().enumerate().filter(|(_, label)| *label == class).map(|(number, _)| number));
             if classes.len() == named {

@@ -23,10 +23,10 @@ pub enum Descriptor {
     Detector(Detector),
 }
 
-/// A descriptor's text, read.
+/// A descriptor as written, not yet combined with its model.
 #[derive(Debug, PartialEq)]
 enum Written {
-    /// Also whether it names labels.
+    /// The flag says whether the text has `labels`.
     SlowFast(SlowFast, bool),
     Detector(Head, Told),
 }
@@ -119,8 +119,8 @@ impl Default for SlowFast {
 }
 
 impl Descriptor {
-    /// The TOML beside the model, checked against the model's inputs and outputs; what it leaves out is inferred from these
-    /// and from the metadata, and all of it where there is none. What makes the labels doubtful is logged as a warning.
+    /// The TOML beside the model, checked against the model's inputs and outputs. Missing keys, or the whole description if
+    /// there is no TOML, are inferred from the graph and its metadata. Doubtful labels are logged as a warning.
     ///
     /// # Errors
     /// When the TOML has a mistake (the message names file and line) or contradicts the model, and when the model is
@@ -284,7 +284,8 @@ impl SlowFast {
         Ok(())
     }
 
-    /// The same with the labels of [`Labels::settle`], and what that warns of. `has_labels` says that its own were told.
+    /// Replaces the labels by those of [`Labels::settle`], and returns its warning. `has_labels` says that `self` has the
+    /// descriptor's labels, not the default.
     fn settled(self, model: &ModelInfo, has_labels: bool) -> Result<(Self, Option<String>)> {
         let in_file = match Exported::of(model).names {
             Some(Err(why)) if !has_labels => {

@@ -1,8 +1,8 @@
-//! Detectors: which of three heads an ONNX file has, told by its output's shape, and what else a job must know of it.
+//! Detectors: recognises which of three heads an ONNX file has, and reads what else a job needs to know about it.
 //!
-//! A YOLO looks at a pyramid of grids, so the number of its boxes follows from the size of its input: 640x640 pixels are
-//! 80x80 + 40x40 + 20x20 = 8400 cells at 8, 16 and 32 pixels a cell. No head is taken for another on a likeness; where
-//! the shape leaves a choice, the exporter's metadata or the descriptor makes it, and the first output is checked.
+//! A YOLO predicts on a pyramid of grids, so the number of its boxes follows from the size of its input: 640x640 pixels
+//! give 80x80 + 40x40 + 20x20 = 8400 cells at 8, 16 and 32 pixels per cell. Where the output's shape fits more than one
+//! head, the exporter's metadata or the descriptor decides; otherwise the model is refused.
 
 use std::fmt;
 
@@ -14,26 +14,26 @@ use crate::zoo::exporter::Exported;
 use crate::zoo::graph::PRODUCER;
 use crate::zoo::inspect::{ModelInfo, TensorInfo};
 
-/// Pixels to a cell, grid by grid: the common pyramid, that of a P6, and that of a P2.
+/// Pixels per cell of each grid: the common pyramid, P6, and P2.
 const PYRAMIDS: [&[usize]; 3] = [&[8, 16, 32], &[8, 16, 32, 64], &[4, 8, 16, 32]];
-/// Boxes of a YOLOv5 to each cell.
+/// Boxes that a YOLOv5 predicts per cell.
 const ANCHORS: usize = 3;
-/// A pose model of one class: a score and 17 keypoints of three numbers behind the box.
+/// Rows of a pose model: box, one score, 17 keypoints of three values.
 const POSE_ROWS: usize = 4 + 1 + 51;
-/// What all heads take: a multiple of the coarsest grid's cell.
+/// Input sides must be a multiple of this: the coarsest grid of the common pyramid.
 const SIDE_STEP: usize = 32;
-/// The official input, where nothing says otherwise.
+/// Input side of the official models, the default.
 const USUAL_SIDE: usize = 640;
 
-/// How a detector puts out its boxes, in pixels of its input.
+/// Layout of a detector's output. Coordinates are pixels of its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Head {
     /// `[n, 3 x cells, 5 + classes]`: centre, width, height, objectness, and a score for each class. YOLOv5, YOLOv7.
     Yolov5,
     /// `[n, 4 + classes, cells]`: centre, width, height, and a score for each class. YOLOv5u, YOLOv8, v9, v11, v12.
     Yolov8,
-    /// `[n, boxes, 6]`: two corners, score and class of the boxes that the graph itself has picked. YOLOv10, and exports
-    /// with `nms=True`.
+    /// `[n, boxes, 6]`: two corners, score and class, after the selection (NMS or top k) inside the graph. YOLOv10, and
+    /// exports with `nms=True`.
     Yolov10,
 }
 
@@ -46,20 +46,20 @@ pub struct Size {
     pub width: usize,
 }
 
-/// What a detector is and how it wants its pictures.
+/// A detector's head, classes and input size.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Detector {
-    /// How its output is read; the descriptor's `kind`.
+    /// Layout of its output; the descriptor's `kind`.
     pub head: Head,
     /// Names of the classes, in the order of the scores.
     pub labels: Labels,
-    /// Of the letterboxed picture; the descriptor's `side`.
+    /// Size of the letterboxed picture; the descriptor's `side`.
     pub size: Size,
     /// Where its weights come from.
     pub weights: Origin,
 }
 
-/// A descriptor's keys; what it leaves out comes from the model.
+/// The keys of a detector's descriptor; missing ones are taken from the model.
 #[derive(Debug, Clone, Default, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Told {
@@ -74,7 +74,7 @@ pub(super) struct Told {
 pub struct DetectorTensors<'a> {
     /// The pictures, `[n, 3, height, width]`.
     pub images: &'a TensorInfo,
-    /// The boxes, in the shape of its [`Head`].
+    /// The boxes, laid out as its [`Head`] says.
     pub boxes: &'a TensorInfo,
 }
 
@@ -94,8 +94,8 @@ impl Head {
         Self::ALL.into_iter().find(|head| head.kind() == kind)
     }
 
-    /// Whether an output of so many rows and columns, where these are known, is of this head. `told` by others that it is,
-    /// less is asked for: any number of anchors.
+    /// Whether an output with these dimensions (none where unknown) can be this head's. `told` means that the descriptor or
+    /// the exporter names this head: then any number of anchors will do.
     fn fits(self, rows: Option<usize>, columns: Option<usize>, size: Size, told: bool) -> bool {
         match self {
             Self::Yolov5 => {
@@ -115,7 +115,7 @@ impl Head {
         }
     }
 
-    /// How many classes an output of this shape has scores for, where that is known.
+    /// The number of classes that the output's shape implies, if it does.
     fn classes(self, rows: Option<usize>, columns: Option<usize>) -> Option<usize> {
         match self {
             Self::Yolov5 => columns?.checked_sub(5),
@@ -126,12 +126,12 @@ impl Head {
 }
 
 impl Size {
-    /// So many pixels both ways.
+    /// The same length both ways.
     pub fn square(side: usize) -> Self {
         Self { height: side, width: side }
     }
 
-    /// Cells of every pyramid that fits.
+    /// The number of cells of each pyramid whose strides divide this size.
     fn cells(self) -> impl Iterator<Item = usize> {
         let Self { height, width } = self;
         let fits = move |strides: &&&[usize]| {
@@ -195,17 +195,18 @@ impl Default for Detector {
 }
 
 impl Detector {
-    /// Of a model and what its descriptor, if there is one, tells of it; also what every run should warn of.
+    /// Describes a model, given the kind and keys of its descriptor if it has one. Also returns the warning that every run
+    /// should log about its labels.
     ///
     /// # Errors
-    /// When the model is no detector (the message says what it is, where that is known), the descriptor contradicts it, or
-    /// both leave open what its output is or what its classes are called.
+    /// When the model is not a detector (the message names what it is, if known), when the descriptor contradicts it, or
+    /// when nothing determines its head or its class names.
     pub(super) fn of_model(model: &ModelInfo, told: Option<(Head, Told)>) -> Result<(Self, Option<String>)> {
         let (head, told) = told.map_or((None, None), |(head, told)| (Some(head), Some(told)));
         let Told { labels: told_labels, side, weights } = told.unwrap_or_default();
         let exported = Exported::of(model);
         if let Some(what) = other_kind(model, &exported) {
-            return Err(mistake(model, format!("it is {what}, which finds no boxes that a job could use")).with_hint(
+            return Err(mistake(model, format!("it is {what}, and [persons] needs a detector")).with_hint(
                 "export a model of the task `detect`, for example: yolo export model=yolo11n.pt format=onnx",
             ));
         }
@@ -227,7 +228,7 @@ impl Detector {
         Ok((Self { head, labels, size, weights }, warning))
     }
 
-    /// Whether an output of this shape is what [`Self::head`] promises, for so many pictures.
+    /// Whether an output of this shape is laid out as [`Self::head`] says, for a batch of `pictures`.
     pub fn accepts(&self, pictures: usize, shape: &[i64]) -> bool {
         let length = |length: i64| usize::try_from(length).ok();
         let [n, rows, columns] = *shape else { return false };
@@ -249,12 +250,12 @@ impl Detector {
     }
 }
 
-/// Finds a detector's input, and its first output that may be boxes.
+/// Finds a detector's input, and the first output that can be boxes.
 ///
 /// # Errors
 /// When the model has no such input or output.
 pub fn detector_tensors(model: &ModelInfo) -> Result<DetectorTensors<'_>> {
-    // An output without a shape may be anything.
+    // Rank 0 also stands for a shape that the file does not give.
     let may_be_boxes = |output: &&TensorInfo| output.element.is_float() && matches!(output.shape.len(), 0 | 3);
     match model.inputs.as_slice() {
         [images] if is_pictures(images, 4) => model.outputs.iter().find(may_be_boxes).map(|boxes| (images, boxes)),
@@ -268,7 +269,7 @@ pub fn detector_tensors(model: &ModelInfo) -> Result<DetectorTensors<'_>> {
     })
 }
 
-/// The pixels that the graph fixes, or else the descriptor's, the exporter's, the official ones.
+/// The size that the graph fixes; where it is dynamic, the descriptor's, else the exporter's, else the default.
 fn input_size(
     model: &ModelInfo,
     images: &TensorInfo,
@@ -287,10 +288,10 @@ fn input_size(
     if fits(size.height) && fits(size.width) {
         return Ok(size);
     }
-    Err(mistake(model, format!("the sides of its pictures must be multiples of {SIDE_STEP}, and are {size}")))
+    Err(mistake(model, format!("the sides of its input must be multiples of {SIDE_STEP}, but are {size}")))
 }
 
-/// What else than a detector this is, where its exporter or its outputs say so.
+/// Names a model that is not a supported detector, if its metadata or its outputs show what it is.
 fn other_kind(model: &ModelInfo, exported: &Exported) -> Option<String> {
     if !model.inputs.iter().all(|input| is_pictures(input, 4)) {
         return None;
@@ -315,7 +316,7 @@ fn other_kind(model: &ModelInfo, exported: &Exported) -> Option<String> {
     Some(what.to_owned())
 }
 
-/// The one head whose output this is.
+/// The only head that the output can be, by its shape and then by the exporter's metadata.
 fn recognised(
     model: &ModelInfo,
     boxes: &TensorInfo,
@@ -351,7 +352,7 @@ fn recognised(
         }
     }
     match heads.as_slice() {
-        // Nothing says that these are 52 classes.
+        // Without names, 52 classes cannot be told from one class with 17 keypoints.
         [Head::Yolov8] if rows == Some(POSE_ROWS) && classes.is_none() => {
             Err(mistake(model, format!("its output {boxes} is that of a pose model"))
                 .with_hint("export a model of the task `detect`; one of 52 classes must name them"))
@@ -360,18 +361,16 @@ fn recognised(
         _ => {
             let is_grid = |rows| size.cells().any(|cells| rows == cells);
             let why = match rows {
-                _ if is_open => "nothing says which detector's that is",
-                Some(rows) if is_grid(rows) => {
-                    "a box to each cell with its scores behind it, a YOLOX's, is not supported"
-                }
-                _ => "that is no known detector's",
+                _ if is_open => "several detectors have such an output",
+                Some(rows) if is_grid(rows) => "a YOLOX or YOLOv6 (one box per cell, scores last) is not supported",
+                _ => "that is not a supported detector",
             };
             Err(mistake(model, format!("its output is {boxes} for {size} pixels: {why}")).with_hint(expected(size)))
         }
     }
 }
 
-/// The outputs that are known, for pictures of this size.
+/// The hint: the supported outputs for this input size.
 fn expected(size: Size) -> String {
     let cells = size.cells().next().unwrap_or_default();
     format!(
@@ -391,7 +390,7 @@ mod tests {
     use super::*;
     use crate::zoo::descriptor::tests::model;
 
-    /// What is made of pictures of this shape and an output of that one, with this metadata; 0 is a free length.
+    /// Describes a model with this input, output and metadata; a dimension of 0 is free.
     fn of(images: &[usize], output: &[usize], metadata: &[(&str, &str)]) -> Result<(Detector, Option<String>)> {
         of_outputs(images, &[("output0", output)], metadata, None)
     }
@@ -475,7 +474,7 @@ mod tests {
         // 3 x 84 boxes of 79 classes, or 84 cells of 248.
         let both = [1, 252, 84];
         let small = [1, 3, 64, 64];
-        assert!(of(&small, &both, &[]).unwrap_err().to_string().ends_with("nothing says which detector's that is"));
+        assert!(of(&small, &both, &[]).unwrap_err().to_string().ends_with("several detectors have such an output"));
         assert_eq!(of(&small, &both, &[("names", &n(79))]).unwrap().0.head, Head::Yolov5);
         assert_eq!(of(&small, &both, &[("names", &n(248))]).unwrap().0.head, Head::Yolov8);
         // YOLOv5's exporter writes no task, those of later ones do.
@@ -488,7 +487,7 @@ mod tests {
         assert_eq!(of(&FREE, &[0, 0, 6], &[("names", &names), ("task", "detect")]).unwrap().0.head, Head::Yolov10);
         assert_eq!(of(&FREE, &[0, 0, 6], &[("names", &n(2))]).unwrap().0.head, Head::Yolov10);
         let error = of(&FREE, &open, &[]).unwrap_err();
-        assert!(error.to_string().contains("nothing says which detector's that is"), "{error}");
+        assert!(error.to_string().contains("several detectors have such an output"), "{error}");
         let found = of_outputs(&FREE, &[("o", &open)], &[], told(Head::Yolov8, &["a"], None)).unwrap();
         assert_eq!(found.0.head, Head::Yolov8);
     }
@@ -532,11 +531,11 @@ mod tests {
                 "an RT-DETR",
             ),
             (vec![("raw0", &[1, 3, 80, 80, 85]), ("raw1", &[1, 3, 40, 40, 85])], vec![], "a YOLOv5 of raw heads"),
-            (boxes(&[1, 8400, 85]), vec![], "a YOLOX's"),
-            (boxes(&[1, 8400, 6]), vec![], "a YOLOX's"),
-            (boxes(&[1, 300, 84]), vec![], "that is no known detector's"),
-            (boxes(&[1, 84, 8401]), vec![], "that is no known detector's"),
-            (boxes(&[1, 25_201, 85]), vec![], "that is no known detector's"),
+            (boxes(&[1, 8400, 85]), vec![], "a YOLOX or YOLOv6"),
+            (boxes(&[1, 8400, 6]), vec![], "a YOLOX or YOLOv6"),
+            (boxes(&[1, 300, 84]), vec![], "that is not a supported detector"),
+            (boxes(&[1, 84, 8401]), vec![], "that is not a supported detector"),
+            (boxes(&[1, 25_201, 85]), vec![], "that is not a supported detector"),
             (boxes(&[1, 84, 8400]), vec![("args", "{'nms': True}")], "says `yolov10`, but its output"),
         ] {
             let error = of_outputs(&SQUARE, &outputs, &metadata, None).unwrap_err();

@@ -1,19 +1,19 @@
-//! What Ultralytics' exporters write into an ONNX file's metadata: `export.py` of YOLOv5 `stride` and `names`, the
-//! package `ultralytics` (v5u, v8 and later) also `task`, `imgsz`, `end2end`, `args` and `description`.
+//! Reads the metadata that Ultralytics' exporters write into ONNX files. YOLOv5's `export.py` writes `stride` and `names`;
+//! the `ultralytics` package (v5u, v8 and later) also `task`, `imgsz`, `end2end`, `args` and `description`.
 
 use crate::zoo::inspect::ModelInfo;
 use crate::zoo::python::Value;
 
-/// A model's metadata, as far as it says something about inputs and outputs.
+/// The metadata that describes a model's input, output and classes.
 #[derive(Debug, Default)]
 pub(crate) struct Exported {
-    /// Names of the classes in the order of their numbers, or why they cannot be read.
+    /// Class names by class number, or why they cannot be read.
     pub(crate) names: Option<Result<Vec<String>, String>>,
     /// `detect`, `segment`...; not written by YOLOv5's own exporter.
     pub(crate) task: Option<String>,
     /// Height and width of the input in pixels.
     pub(crate) size: Option<[usize; 2]>,
-    /// Whether the graph itself picks the boxes.
+    /// Whether the graph selects the boxes itself (`end2end` or `nms`).
     pub(crate) picks_boxes: bool,
     /// For people: "Ultralytics YOLO11n model trained on coco.yaml".
     pub(crate) description: String,

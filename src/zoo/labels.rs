@@ -7,7 +7,7 @@ use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 
 use crate::error::{Error, Result};
 
-/// Where a warning sends the user.
+/// Ends warnings that the user can act on.
 const SAY: &str = "`labels` in the TOML beside it names them";
 
 /// The classes' names: a built-in set's name, or a list.
@@ -89,21 +89,22 @@ impl Labels {
         set.map_or_else(|| Self::List(names.to_vec()), Self::Set)
     }
 
-    /// Whether every name is but its class's number (`class_0`, `class0`, `0`): what exporters write where nobody named
-    /// the classes.
+    /// Whether every name is only the class's number (`class_0`, `class0`, `0`), which exporters write when the classes have
+    /// no names.
     pub fn are_numbers(&self) -> bool {
         let number = |name: &str| name.strip_prefix("class").unwrap_or(name).trim_start_matches('_').parse::<usize>();
         self.names().into_iter().enumerate().all(|(class, name)| number(name) == Ok(class))
     }
 
-    /// Chooses among what is known of a model's class names: first what its own file says, then its descriptor, then the
-    /// built-in `usual` set where the number of classes is that set's; else they are called `class_0` and so on. Numbers
-    /// (see [`Labels::are_numbers`]) give way to names. `classes` is the graph's own number of classes, where it tells.
+    /// Chooses a model's class names: those in its own file, else its descriptor's, else the built-in `usual` set if that has
+    /// as many classes, else `class_0` and so on. A list of mere numbers ([`Labels::are_numbers`]) yields to names.
+    /// `classes` is the number of classes in the graph, if known.
     ///
-    /// Also gives what every run should warn of: names that are numbers, guessed, or differ between file and descriptor.
+    /// Also returns the warning that every run should log: names are numbers, are assumed, or differ between file and
+    /// descriptor.
     ///
     /// # Errors
-    /// When nothing tells how many classes there are, and where the names of the one that counts are too many or too few.
+    /// When the number of classes is unknown, and when it differs from the number of names.
     pub(crate) fn settle(
         file: Option<Self>,
         descriptor: Option<Self>,
@@ -130,7 +131,7 @@ impl Labels {
                 let guessed = matches!(labels, Self::Set(_));
                 let name = usual.name();
                 let warning =
-                    format!("it does not name its {classes} classes, which are taken for those of `{name}`; {SAY}");
+                    format!("it does not name its {classes} classes, so the labels of `{name}` are assumed; {SAY}");
                 (labels, guessed.then_some(warning))
             }
         };
@@ -149,7 +150,7 @@ impl Labels {
     }
 }
 
-/// What to warn of where a descriptor has other names than the model's own file.
+/// The warning about a descriptor whose names differ from the model's own.
 fn difference(file: &Labels, descriptor: &Labels) -> Option<String> {
     let (own, told) = (file.names(), descriptor.names());
     let class = (0..own.len().max(told.len())).find(|&class| own.get(class) != told.get(class))?;
@@ -283,7 +284,7 @@ mod tests {
                 Some(80),
                 &Labels::Set(LabelSet::Coco80),
                 Some(
-                    "it does not name its 80 classes, which are taken for those of `coco-80`; `labels` in the TOML beside it names them",
+                    "it does not name its 80 classes, so the labels of `coco-80` are assumed; `labels` in the TOML beside it names them",
                 ),
             ),
         ] {
