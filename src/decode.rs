@@ -3,6 +3,9 @@
 
 pub mod avio;
 pub mod child;
+mod damage;
+mod ending;
+mod fragments;
 mod output;
 mod present;
 mod protocol;
@@ -10,6 +13,7 @@ pub mod sample;
 mod sandbox;
 pub mod scale;
 mod stop;
+mod timeline;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;

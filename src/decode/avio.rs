@@ -5,8 +5,10 @@
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
+
+use super::fragments::Fragments;
 
 /// An answer's length when the parent could not read: the parent knows why.
 pub const READ_FAILED: u32 = u32::MAX;
@@ -20,13 +22,23 @@ pub struct RemoteBytes {
     socket: UnixStream,
     position: u64,
     size_bytes: u64,
-    waited_us: Arc<AtomicU64>,
+    fragments: Fragments,
+    seen: Arc<Seen>,
+}
+
+/// What was seen of an object while it was read.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Time spent waiting for bytes, microseconds.
+    pub waited_us: AtomicU64,
+    /// The object is an MP4 file that ends inside the header of a fragment.
+    pub is_cut: AtomicBool,
 }
 
 impl RemoteBytes {
-    /// An object of `size_bytes` behind `socket`; time spent waiting is added to `waited_us`.
-    pub fn new(socket: UnixStream, size_bytes: u64, waited_us: Arc<AtomicU64>) -> Self {
-        Self { socket, position: 0, size_bytes, waited_us }
+    /// An object of `size_bytes` behind `socket`.
+    pub fn new(socket: UnixStream, size_bytes: u64, seen: Arc<Seen>) -> Self {
+        Self { socket, position: 0, size_bytes, fragments: Fragments::new(size_bytes), seen }
     }
 
     fn fetch(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -54,8 +66,15 @@ impl Read for RemoteBytes {
         }
         let started = Instant::now();
         let result = self.fetch(&mut buffer[..wanted]);
-        self.waited_us.fetch_add(started.elapsed().as_micros() as u64, Ordering::Relaxed);
-        let read = result?;
+        self.seen.waited_us.fetch_add(started.elapsed().as_micros() as u64, Ordering::Relaxed);
+        let mut read = result?;
+        self.fragments.see(self.position, &buffer[..read]);
+        if let Some(end) = self.fragments.cut_at() {
+            // Without the header that is incomplete FFmpeg reads the fragments before it.
+            self.seen.is_cut.store(true, Ordering::Relaxed);
+            self.size_bytes = end;
+            read = read.min(end.saturating_sub(self.position) as usize);
+        }
         self.position += read as u64;
         Ok(read)
     }

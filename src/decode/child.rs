@@ -7,7 +7,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use ffmpeg_next::codec::{decoder, packet::side_data, threading};
@@ -15,16 +15,19 @@ use ffmpeg_next::format::{self, context::Input, context::StreamIo, stream::Dispo
 use ffmpeg_next::{Dictionary, Error as AvError, Packet, Stream, ffi, media};
 use memmap2::MmapMut;
 
-use super::avio::{READ_BYTES, RemoteBytes};
+use super::avio::{READ_BYTES, RemoteBytes, Seen};
+use super::damage::Damage;
+use super::ending::{Ending, stream_seconds};
 use super::output::{Output, receive};
 use super::present::Presenter;
 use super::protocol::{BYTES_FD, CONTROL_FD, FRAMES_FD, Layout, Message, Order, Request, SlotKind, StreamInfo, Totals};
 use super::sandbox;
 use super::stop::{PIXELS_MAX, Stop, av, too_large};
+use super::timeline::ContainerClock;
 use crate::error::{VideoError, VideoErrorKind};
 
-/// Broken packets in a row after which the rest of a file is given up.
-const DAMAGED_IN_A_ROW_MAX: u32 = 1000;
+/// Unreadable packets in a row after which the rest of a file is given up.
+const UNREADABLE_IN_A_ROW_MAX: u32 = 1000;
 
 /// Runs the decoder process to its end. Its orders come through the descriptors that the parent put in place.
 pub fn main() -> ExitCode {
@@ -58,15 +61,15 @@ fn serve(control: UnixStream, bytes: UnixStream, frames: File) -> io::Result<()>
         return output.send(&Message::SandboxProbed { escapes: escapes() });
     }
     let started = Instant::now();
-    let read_waited_us = Arc::new(AtomicU64::new(0));
-    let source = RemoteBytes::new(bytes, request.size_bytes, read_waited_us.clone());
+    let seen = Arc::new(Seen::default());
+    let source = RemoteBytes::new(bytes, request.size_bytes, seen.clone());
     let mut totals = Totals::default();
-    let error = match index(&request, source, &mut output, &mut totals) {
+    let error = match index(&request, source, &seen, &mut output, &mut totals) {
         Ok(()) => None,
         Err(Stop::Video(error)) => Some(error),
         Err(Stop::Parent(error)) => return Err(error),
     };
-    totals.fetch_seconds = read_waited_us.load(Ordering::Relaxed) as f64 / 1e6;
+    totals.fetch_seconds = seen.waited_us.load(Ordering::Relaxed) as f64 / 1e6;
     totals.blocked_seconds = output.waited_us as f64 / 1e6;
     let waited = totals.fetch_seconds + totals.blocked_seconds;
     totals.decode_seconds = (started.elapsed().as_secs_f64() - waited).max(0.0);
@@ -88,65 +91,81 @@ fn escapes() -> Vec<String> {
     found
 }
 
-fn index(request: &Request, source: RemoteBytes, output: &mut Output, totals: &mut Totals) -> Result<(), Stop> {
+fn index(
+    request: &Request,
+    source: RemoteBytes,
+    seen: &Seen,
+    output: &mut Output,
+    totals: &mut Totals,
+) -> Result<(), Stop> {
     ffmpeg_next::init().map_err(|e| av("initialise FFmpeg", e))?;
     ffmpeg_next::log::set_level(ffmpeg_next::log::Level::Error);
+    Damage::listen();
     let mut input = open(source)?;
     let stream = video_stream(&input)?;
-    let (stream_index, time_base) = (stream.index(), stream.time_base());
+    let stream_index = stream.index();
     let rotation = rotation(&stream);
     let info = stream_info(&input, &stream, rotation);
-    let expected_seconds = info.duration_seconds;
     let pixels = u64::from(info.width) * u64::from(info.height);
     output.send(&Message::Opened(info))?;
     if pixels > PIXELS_MAX {
         return Err(too_large(format!("{pixels} pixels a frame; at most {PIXELS_MAX} are decoded")).into());
     }
     let mut decoder = open_decoder(&stream, request.threads)?;
-    discard_all_but(&mut input, stream_index);
+    let clock = container_clock(&input, &stream);
+    let mut ending = Ending::new(&input, &stream, clock.frame_ticks as f64 * clock.tick_seconds);
+    if !ending.needs_all_streams() {
+        discard_all_but(&mut input, stream_index);
+    }
 
-    let mut presenter =
-        Presenter::new(request, output, totals, time_base, rotation, frame_seconds(&input, stream_index));
-    let mut damaged_in_a_row = 0;
+    let damage = Damage::new(input.format().name());
+    let mut presenter = Presenter::new(request, output, totals, clock, rotation, damage);
+    let mut unreadable_in_a_row = 0;
     let mut failure = None;
     loop {
         let mut packet = Packet::empty();
         match packet.read(&mut input) {
-            Ok(()) if packet.stream() != stream_index => continue,
-            Ok(()) => damaged_in_a_row = 0,
+            Ok(()) => {
+                unreadable_in_a_row = 0;
+                let is_ours = packet.stream() == stream_index;
+                if let Some(stream) = input.stream(packet.stream()).filter(|_| is_ours || ending.needs_all_streams()) {
+                    ending.reach(&packet, f64::from(stream.time_base()));
+                }
+                if is_ours {
+                    presenter.feed(&mut decoder, packet)?;
+                }
+            }
             Err(AvError::Eof) => break,
-            Err(AvError::Other { errno: ffmpeg_next::error::EAGAIN }) => continue,
-            Err(AvError::InvalidData) if damaged_in_a_row < DAMAGED_IN_A_ROW_MAX => {
-                damaged_in_a_row += 1;
-                presenter.totals.damaged += 1;
-                continue;
+            Err(AvError::Other { errno: ffmpeg_next::error::EAGAIN }) => {}
+            Err(AvError::InvalidData) if unreadable_in_a_row < UNREADABLE_IN_A_ROW_MAX => {
+                unreadable_in_a_row += 1;
+                presenter.damage.unreadable();
             }
             Err(error) => {
                 failure = Some(av("read the file", error));
                 break;
             }
         }
-        presenter.feed(&mut decoder, Some(&packet))?;
     }
-    presenter.feed(&mut decoder, None)?;
-    presenter.finish()?;
-    let ended_at = totals.end_seconds;
-    let missing_seconds = expected_seconds.unwrap_or(0.0) - ended_at;
+    presenter.finish(&mut decoder)?;
+    let is_cut = presenter.damage.is_cut() || seen.is_cut.load(Ordering::Relaxed);
+    let damaged = presenter.damage.total();
+    totals.damaged = damaged;
     if let Some(error) = failure {
         return Err(error.into());
     }
+    let corrupt = |message: String| Err(VideoError::new(VideoErrorKind::Corrupt, message).into());
     if totals.frames_decoded == 0 {
-        return Err(VideoError::new(VideoErrorKind::Corrupt, "no frame could be decoded").into());
+        return corrupt("no frame could be decoded".to_owned());
     }
-    if missing_seconds > (0.05 * (ended_at + missing_seconds)).max(1.0) {
-        let message = format!("ends after {ended_at:.1} s of {:.1} s", ended_at + missing_seconds);
-        return Err(VideoError::new(VideoErrorKind::Corrupt, message).into());
+    if let Some(message) = ending.missing(is_cut) {
+        return corrupt(message);
     }
-    if totals.damaged > 0 {
-        let message = format!("{} damaged packets or frames", totals.damaged);
-        return Err(VideoError::new(VideoErrorKind::Corrupt, message).into());
+    match damaged {
+        0 => Ok(()),
+        1 => corrupt("1 damaged picture".to_owned()),
+        damaged => corrupt(format!("{damaged} damaged pictures")),
     }
-    Ok(())
 }
 
 /// Opens the container. Formats that name other files or addresses cannot follow them.
@@ -162,6 +181,8 @@ fn open(source: RemoteBytes) -> Result<Input, VideoError> {
     }
     let mut options = Dictionary::new();
     options.set("protocol_whitelist", "none");
+    // A clock that starts again would be taken for one that wraps: the timeline tells them apart.
+    options.set("correct_ts_overflow", "0");
     format::input_from_stream(io, None, Some(options)).map_err(|e| av("open the container", e))
 }
 
@@ -199,7 +220,6 @@ fn stream_info(input: &Input, stream: &Stream<'_>, rotation: u16) -> StreamInfo 
     // SAFETY: the parameters are live; both fields are plain integers.
     let (width, height) = unsafe { ((*parameters.as_ptr()).width as u32, (*parameters.as_ptr()).height as u32) };
     let turned = rotation % 180 == 90;
-    let stream_seconds = Some(stream.duration()).filter(|d| *d > 0).map(|d| d as f64 * f64::from(stream.time_base()));
     let container_seconds = Some(input.duration()).filter(|d| *d > 0).map(|d| d as f64 / f64::from(ffi::AV_TIME_BASE));
     StreamInfo {
         container: input.format().name().to_owned(),
@@ -208,13 +228,22 @@ fn stream_info(input: &Input, stream: &Stream<'_>, rotation: u16) -> StreamInfo 
         height: if turned { width } else { height },
         rotation,
         frames_per_second: Some(f64::from(stream.avg_frame_rate())).filter(|r| r.is_finite() && *r > 0.0),
-        duration_seconds: stream_seconds.or(container_seconds),
+        duration_seconds: stream_seconds(stream).or(container_seconds),
     }
 }
 
-fn frame_seconds(input: &Input, index: usize) -> f64 {
-    let rate = input.stream(index).map_or(0.0, |s| f64::from(s.avg_frame_rate()));
-    if rate.is_finite() && rate > 0.0 { 1.0 / rate } else { 0.04 }
+fn container_clock(input: &Input, stream: &Stream<'_>) -> ContainerClock {
+    let tick_seconds = f64::from(stream.time_base());
+    let rate = f64::from(stream.avg_frame_rate());
+    let frame_seconds = if rate.is_finite() && rate > 0.0 { 1.0 / rate } else { 0.04 };
+    // SAFETY: the stream and the format of the open input are live; both fields are plain integers.
+    let (wrap_bits, flags) = unsafe { ((*stream.as_ptr()).pts_wrap_bits, (*(*input.as_ptr()).iformat).flags) };
+    ContainerClock {
+        tick_seconds,
+        frame_ticks: ((frame_seconds / tick_seconds).round() as i64).max(1),
+        wrap_bits: wrap_bits as u32,
+        is_broadcast: flags & ffi::AVFMT_TS_DISCONT != 0,
+    }
 }
 
 fn open_decoder(stream: &Stream<'_>, threads: usize) -> Result<decoder::Video, VideoError> {

@@ -2,13 +2,15 @@
 
 use ffmpeg_next::codec::decoder;
 use ffmpeg_next::frame::Video as Frame;
-use ffmpeg_next::{Error as AvError, Packet, Rational};
+use ffmpeg_next::{Error as AvError, Packet};
 
+use super::damage::Damage;
 use super::output::Output;
 use super::protocol::{ClipSpec, Message, Request, SlotKind, Totals, WHOLE_ASPECT_MAX};
 use super::sample::{DetectionSampler, Presented, Reorder, Segment, SegmentSampler, linspace_index};
 use super::scale::{Converter, Rgb, clip_frame, letterboxed};
 use super::stop::{PIXELS_MAX, Stop, av, too_large};
+use super::timeline::{ContainerClock, Stamps, Timeline};
 use crate::error::{VideoError, VideoErrorKind};
 
 /// Frames held back so that a decoder's timestamps may be out of order by as many (B-frames packed in AVI).
@@ -37,8 +39,10 @@ pub(super) struct Presenter<'a> {
     request: &'a Request,
     output: &'a mut Output,
     pub(super) totals: &'a mut Totals,
+    pub(super) damage: Damage,
+    timeline: Timeline,
+    tick_seconds: f64,
     reorder: Reorder<Frame>,
-    clock: Clock,
     detections: Option<DetectionSampler>,
     segments: Option<SegmentSampler<Held>>,
     /// Width and height of the clips' frames: settled by the first frame presented.
@@ -51,16 +55,18 @@ impl<'a> Presenter<'a> {
         request: &'a Request,
         output: &'a mut Output,
         totals: &'a mut Totals,
-        time_base: Rational,
+        clock: ContainerClock,
         rotation: u16,
-        frame_seconds: f64,
+        damage: Damage,
     ) -> Self {
         Self {
             request,
             output,
             totals,
+            damage,
+            timeline: Timeline::new(clock),
+            tick_seconds: clock.tick_seconds,
             reorder: Reorder::new(REORDER_FRAMES),
-            clock: Clock { time_base: f64::from(time_base), frame_seconds, ..Default::default() },
             detections: request.images.as_ref().map(|spec| DetectionSampler::new(spec.frames_per_second)),
             segments: request.clips.as_ref().map(|spec| SegmentSampler::new(spec.clip_seconds, spec.stride_seconds)),
             clip_size: None,
@@ -68,18 +74,25 @@ impl<'a> Presenter<'a> {
         }
     }
 
-    /// Gives the decoder a packet, or the stream's end, and presents every frame that comes out.
-    pub(super) fn feed(&mut self, decoder: &mut decoder::Video, packet: Option<&Packet>) -> Result<(), Stop> {
-        let sent = match packet {
-            Some(packet) => decoder.send_packet(packet),
-            None => decoder.send_eof(),
-        };
+    /// Gives the decoder a packet, and presents every frame that comes out.
+    pub(super) fn feed(&mut self, decoder: &mut decoder::Video, mut packet: Packet) -> Result<(), Stop> {
+        let stamps = Stamps { pts: packet.pts(), dts: packet.dts(), duration: packet.duration() };
+        let (stamps, begins_part) = self.timeline.packet(stamps, packet.is_key());
+        packet.set_pts(stamps.pts);
+        packet.set_dts(stamps.dts);
+        self.damage.packet(decoder, &packet, stamps.at(), begins_part);
+        let sent = decoder.send_packet(&packet);
         self.note(sent)?;
+        self.receive(decoder)
+    }
+
+    fn receive(&mut self, decoder: &mut decoder::Video) -> Result<(), Stop> {
         loop {
             let mut frame = Frame::empty();
             match decoder.receive_frame(&mut frame) {
                 Ok(()) => {
-                    let pts = self.clock.pts(frame.timestamp());
+                    let pts = self.timeline.decoded(frame.timestamp());
+                    self.damage.frame(&frame, pts);
                     if let Some((pts, frame)) = self.reorder.push(pts, frame) {
                         self.present(pts, frame)?;
                     }
@@ -90,14 +103,13 @@ impl<'a> Presenter<'a> {
         }
     }
 
-    /// Counts a decoder's complaint; only lack of memory ends the video. Before the first frame there is nothing to
-    /// damage: a recording may begin between two key frames.
+    /// Counts a decoder's complaint; only lack of memory ends the video.
     fn note(&mut self, result: Result<(), AvError>) -> Result<(), Stop> {
         match result {
             Err(error @ AvError::Other { errno: ffmpeg_next::error::ENOMEM }) => Err(av("decode", error).into()),
             Err(AvError::Eof) | Ok(()) => Ok(()),
             Err(_) => {
-                self.totals.damaged += u64::from(self.totals.frames_decoded > 0);
+                self.damage.refused();
                 Ok(())
             }
         }
@@ -107,12 +119,11 @@ impl<'a> Presenter<'a> {
         if let (None, Some(spec)) = (self.clip_size, &self.request.clips) {
             self.clip_size = Some(clip_size(spec, self.converter.size(&frame))?);
         }
-        let time_seconds = self.clock.seconds(pts);
-        self.totals.start_seconds = self.totals.start_seconds.or(self.clock.origin);
+        let time_seconds = self.timeline.present(pts);
+        self.totals.start_seconds.get_or_insert(pts as f64 * self.tick_seconds);
         let number = self.totals.frames_decoded as i64;
         self.totals.frames_decoded += 1;
-        self.totals.damaged += u64::from(frame.is_corrupt());
-        self.totals.end_seconds = time_seconds + self.clock.frame_seconds;
+        self.totals.end_seconds = self.timeline.end_seconds();
         if self.detections.as_mut().is_some_and(|sampler| sampler.takes(time_seconds)) {
             self.send_image(number, time_seconds, &frame)?;
         }
@@ -134,8 +145,11 @@ impl<'a> Presenter<'a> {
         segments.push(Presented { number, time_seconds, frame: held }, |s| send_clip(output, converter, spec, size, s))
     }
 
-    /// Presents what is still held back, and closes the last segments.
-    pub(super) fn finish(&mut self) -> Result<(), Stop> {
+    /// At the stream's end: presents what is still held back, and closes the last segments.
+    pub(super) fn finish(&mut self, decoder: &mut decoder::Video) -> Result<(), Stop> {
+        let sent = decoder.send_eof();
+        self.note(sent)?;
+        self.receive(decoder)?;
         while let Some((pts, frame)) = self.reorder.pop() {
             self.present(pts, frame)?;
         }
@@ -217,42 +231,4 @@ fn send_clip(
         frames: n as i64,
         sampled: picks.iter().map(|&pick| segment.frames[pick].number).collect(),
     })?)
-}
-
-/// Turns timestamps into seconds since the first frame presented; never runs backwards.
-#[derive(Default)]
-struct Clock {
-    time_base: f64,
-    frame_seconds: f64,
-    last_pts: Option<i64>,
-    origin: Option<f64>,
-    last_seconds: f64,
-}
-
-impl Clock {
-    /// A frame without a timestamp follows the last one.
-    fn pts(&mut self, timestamp: Option<i64>) -> i64 {
-        let follows = || self.last_pts.map_or(0, |last| last + (self.frame_seconds / self.time_base).round() as i64);
-        let pts = timestamp.unwrap_or_else(follows);
-        self.last_pts = Some(pts);
-        pts
-    }
-
-    fn seconds(&mut self, pts: i64) -> f64 {
-        let absolute = pts as f64 * self.time_base;
-        let origin = *self.origin.get_or_insert(absolute);
-        let mut seconds = absolute - origin;
-        if seconds < self.last_seconds {
-            // A clock that was set back by a second or more is another recording in the same file: it goes on after.
-            if self.last_seconds - seconds >= 1.0 {
-                let continued = self.last_seconds + self.frame_seconds;
-                self.origin = Some(absolute - continued);
-                seconds = continued;
-            } else {
-                seconds = self.last_seconds;
-            }
-        }
-        self.last_seconds = seconds;
-        seconds
-    }
 }

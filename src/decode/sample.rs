@@ -126,6 +126,9 @@ pub struct Segment<'a, F> {
     pub frames: &'a mut [Presented<F>],
 }
 
+/// Segments that a last picture which stands still may fill at most: its duration is only what the file says.
+const STILL_SEGMENTS_MAX: usize = 1000;
+
 /// Cuts presented frames into segments of `clip_seconds`, one every `stride_seconds`.
 #[derive(Debug)]
 pub struct SegmentSampler<F> {
@@ -170,14 +173,23 @@ impl<F> SegmentSampler<F> {
         Ok(())
     }
 
-    /// At the stream's end: the last, shorter segments. `end_seconds` is when the last frame's presentation ends.
+    /// At the stream's end: the last, shorter segments. `end_seconds` is when the last frame's presentation ends. Where
+    /// that frame stands still for a clip's length or longer, it is the one frame of every segment until then.
     pub fn finish<E>(
         &mut self,
         end_seconds: f64,
         mut emit: impl FnMut(Segment<'_, F>) -> Result<(), E>,
     ) -> Result<(), E> {
+        let stands_still =
+            self.held.back().is_some_and(|last| end_seconds - last.time_seconds >= self.clip_seconds - SLACK_SECONDS);
+        let mut left = if stands_still { STILL_SEGMENTS_MAX } else { 0 };
         while !self.held.is_empty() {
-            self.close(end_seconds, &mut emit)?;
+            let passed = self.close(end_seconds, &mut emit)?;
+            let start = self.start();
+            if self.held.is_empty() && left > 0 && start < end_seconds - SLACK_SECONDS {
+                left -= 1;
+                self.held.extend(passed.map(|last| Presented { time_seconds: start, ..last }));
+            }
         }
         Ok(())
     }
@@ -187,11 +199,12 @@ impl<F> SegmentSampler<F> {
         self.held.iter()
     }
 
+    /// Emits the next segment, and gives back the last frame that no further segment reaches.
     fn close<E>(
         &mut self,
         video_end_seconds: f64,
         emit: &mut impl FnMut(Segment<'_, F>) -> Result<(), E>,
-    ) -> Result<(), E> {
+    ) -> Result<Option<Presented<F>>, E> {
         let start_seconds = self.start();
         let clip_end = start_seconds + self.clip_seconds;
         let inside = self.held.iter().take_while(|p| p.time_seconds < clip_end - SLACK_SECONDS).count();
@@ -205,10 +218,11 @@ impl<F> SegmentSampler<F> {
         }
         self.next += 1;
         let next_start = self.start();
+        let mut passed = None;
         while self.held.front().is_some_and(|p| p.time_seconds < next_start - SLACK_SECONDS) {
-            self.held.pop_front();
+            passed = self.held.pop_front();
         }
-        Ok(())
+        Ok(passed)
     }
 }
 
@@ -258,6 +272,28 @@ mod tests {
     #[test]
     fn a_long_gap_skips_segments_without_frames() {
         assert_eq!(segments(&[0.0, 0.5, 1e6], 1.0, 1.0), vec![(0, vec![0, 1]), (1_000_000, vec![2])]);
+    }
+
+    /// Start and end of every segment of frames at these times, the last of which stays until `end`.
+    fn spans(times: &[f64], end: f64) -> Vec<(f64, f64)> {
+        let mut out = Vec::new();
+        let mut sampler = SegmentSampler::new(2.0, 2.0);
+        let mut emit = |s: Segment<'_, ()>| -> Result<(), Infallible> {
+            out.push((s.start_seconds, s.end_seconds));
+            Ok(())
+        };
+        for (number, &time_seconds) in times.iter().enumerate() {
+            let Ok(()) = sampler.push(Presented { number: number as i64, time_seconds, frame: () }, &mut emit);
+        }
+        let Ok(()) = sampler.finish(end, &mut emit);
+        out
+    }
+
+    #[test]
+    fn a_last_picture_that_stands_still_fills_the_segments_until_the_end() {
+        assert_eq!(spans(&[0.0, 0.5, 1.0], 5.5), vec![(0.0, 2.0), (2.0, 4.0), (4.0, 5.5)]);
+        assert_eq!(spans(&[0.0, 1.0, 1.9], 2.5), vec![(0.0, 2.0)], "the next segment has no frame of its own");
+        assert_eq!(spans(&[0.0], f64::MAX).len(), STILL_SEGMENTS_MAX + 1);
     }
 
     #[test]

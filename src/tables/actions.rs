@@ -55,7 +55,12 @@ pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
         double("start_seconds", "Where it begins, from the first frame presented.", "6.4").unit("seconds"),
         double("end_seconds", "Where it ends, that instant not included; the last one's ends with the video.", "8.533")
             .unit("seconds"),
-        long("frames", "Frames presented in it, of which the model saw a sample.", "64").unit("frames"),
+        long(
+            "frames",
+            "Frames presented in it, of which the model saw a sample. 1 where the video's last frame stands still.",
+            "64",
+        )
+        .unit("frames"),
         text("top_label", "The label with the highest score.", "\"riding a bike\"").null(UNSCORED),
         Column::new("top_score", DataType::Float32, "Its score.", "0.91").unit("probability, 0 to 1").null(UNSCORED),
         Column::new(

@@ -116,8 +116,9 @@ pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
         Column::new("last_modified", time.clone(), "As listed.", "\"2026-11-01T09:30:12.5Z\"").unit("UTC"),
         text(
             "status",
-            "`ok`: indexed from beginning to end. `partial`: as far as it could be read. `failed`: not indexed; the other \
-             tables may hold rows of it, which do not count. `deleted`: gone from the source since it was indexed.",
+            "`ok`: indexed from beginning to end. `partial`: indexed as far as it could be read; pictures are missing or \
+             damaged. `failed`: not indexed; the other tables may hold rows of it, which do not count. `deleted`: \
+             gone from the source since it was indexed.",
             "\"ok\"",
         ),
         text(
@@ -144,9 +145,14 @@ pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
         double("start_seconds", "Presentation time of the first frame on the container's clock.", "0.0")
             .unit("seconds")
             .null(NO_FRAME),
-        double("duration_seconds", "From the first frame's presentation to the end of the last.", "61.3")
-            .unit("seconds")
-            .null(NO_FRAME),
+        double(
+            "duration_seconds",
+            "From the first frame's presentation to the end of the last, which lasts as long as the file says. Where \
+             recordings were joined, each goes on from the end of the one before.",
+            "61.3",
+        )
+        .unit("seconds")
+        .null(NO_FRAME),
         long("frames_decoded", "Frames that came out of the decoder.", "1838").unit("frames"),
         long("segments", "Rows in the actions table; 0 without an actions model.", "29").unit("rows"),
         long("boxes", "Rows in the persons table; 0 without a persons model.", "240").unit("rows"),

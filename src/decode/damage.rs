@@ -1,0 +1,172 @@
+//! Damaged pictures: what FFmpeg tells of them by return values, flags and, where it tells no other way, its log.
+//!
+//! - A decoder that conceals errors sets flags on the frame. With frame threads it may set them after the frame was
+//!   handed out (H.264), so its log, which never misses, is read too.
+//! - HEVC sets no flags. Missing reference pictures show in the log; other damage inside a slice shows nowhere.
+//! - The Matroska and FLV demuxers skip what they cannot read, and only their log says so.
+//!
+//! Damage counts from the first key frame of a recording on, in presentation order: before it, references may be missing
+//! because the recording was cut between two key frames, which harms nothing that is there.
+
+use std::collections::BTreeSet;
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ffmpeg_next::codec::decoder;
+use ffmpeg_next::frame::Video as Frame;
+use ffmpeg_next::{Packet, ffi};
+
+/// How messages of a decoder begin that tell of a damaged picture.
+const DECODER_COMPLAINTS: [&[u8]; 3] = [b"concealing ", b"error while decoding MB", b"Could not find ref with POC"];
+/// How the message of a demuxer begins that finds the file's end where more was promised.
+const CUT_COMPLAINT: &[u8] = b"File ended prematurely";
+
+/// What the log has told. The process decodes one video, so this is about that one.
+static LOGGED: Mutex<Logged> = Mutex::new(Logged { pictures: BTreeSet::new(), demuxer_errors: 0, is_cut: false });
+
+struct Logged {
+    /// Damaged pictures, by their time on the timeline.
+    pictures: BTreeSet<i64>,
+    demuxer_errors: u64,
+    /// The file ends inside an element.
+    is_cut: bool,
+}
+
+fn logged() -> MutexGuard<'static, Logged> {
+    LOGGED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Counts what is damaged in one video.
+pub(super) struct Damage {
+    /// Whether the demuxer skips what it cannot read without an error.
+    demuxer_skips: bool,
+    /// The first key frame of this part, on the timeline.
+    key: Option<i64>,
+    /// Whether the decoder has given out a key frame of this part.
+    has_decoded_key: bool,
+    /// The last packet was marked as incomplete.
+    is_suspect: bool,
+    /// Packets that could not be read or decoded.
+    packets: u64,
+}
+
+impl Damage {
+    /// Begins to read FFmpeg's log, for the rest of the process's life.
+    pub(super) fn listen() {
+        // SAFETY: the callback is thread safe, as FFmpeg wants it, and a function lives as long as the process.
+        unsafe { ffi::av_log_set_callback(Some(listen)) };
+    }
+
+    /// For a file of this container, by FFmpeg's name of it.
+    pub(super) fn new(container: &str) -> Self {
+        let demuxer_skips = container.contains("matroska") || container == "flv";
+        Self { demuxer_skips, key: None, has_decoded_key: false, is_suspect: false, packets: 0 }
+    }
+
+    /// A packet at this time on the timeline, about to be decoded; `begins_part` where it begins another recording.
+    pub(super) fn packet(&mut self, decoder: &mut decoder::Video, packet: &Packet, at: Option<i64>, begins_part: bool) {
+        // The counters of a transport stream do not go on where recordings were joined: that is no loss.
+        if std::mem::replace(&mut self.is_suspect, packet.is_corrupt()) && !packet.is_key() {
+            self.incomplete();
+        }
+        if begins_part {
+            (self.key, self.has_decoded_key) = (None, false);
+        }
+        if packet.is_key() {
+            self.key = self.key.or(at);
+        }
+        // SAFETY: `opaque` is ours alone. Each decoding thread gets a copy with its packet and never looks at it.
+        unsafe { (*decoder.as_mut_ptr()).opaque = to_opaque(at.filter(|at| self.counts(*at))) };
+    }
+
+    /// A frame that came out of the decoder, at this time on the timeline.
+    pub(super) fn frame(&mut self, frame: &Frame, at: i64) {
+        self.has_decoded_key |= frame.is_key();
+        if (frame.is_corrupt() || frame.has_decode_errors()) && self.counts(at) {
+            logged().pictures.insert(at);
+        }
+    }
+
+    /// A packet that the decoder refused.
+    pub(super) fn refused(&mut self) {
+        self.packets += u64::from(self.has_decoded_key);
+    }
+
+    /// A packet that could not be read.
+    pub(super) fn unreadable(&mut self) {
+        self.packets += 1;
+    }
+
+    /// All packets were read: how many packets and pictures are damaged.
+    pub(super) fn total(&mut self) -> u64 {
+        if std::mem::take(&mut self.is_suspect) {
+            self.incomplete();
+        }
+        let logged = logged();
+        let demuxer_errors = if self.demuxer_skips { logged.demuxer_errors } else { 0 };
+        self.packets + demuxer_errors + logged.pictures.len() as u64
+    }
+
+    /// Whether the demuxer found the file's end inside an element.
+    pub(super) fn is_cut(&self) -> bool {
+        logged().is_cut
+    }
+
+    fn incomplete(&mut self) {
+        self.packets += u64::from(self.key.is_some());
+    }
+
+    fn counts(&self, at: i64) -> bool {
+        self.key.is_some_and(|key| at >= key)
+    }
+}
+
+/// A picture's time as the pointer that a decoder carries for us; null for a picture that does not count.
+fn to_opaque(at: Option<i64>) -> *mut c_void {
+    std::ptr::without_provenance_mut(at.map_or(0, |at| at.wrapping_sub(i64::MIN) as usize))
+}
+
+fn from_opaque(opaque: *mut c_void) -> Option<i64> {
+    Some(opaque.addr()).filter(|at| *at != 0).map(|at| (at as i64).wrapping_add(i64::MIN))
+}
+
+/// FFmpeg's log callback. `V` is C's `va_list`, which has another name on each machine.
+unsafe extern "C" fn listen<V>(object: *mut c_void, level: c_int, format: *const c_char, arguments: V) {
+    if !object.is_null() && !format.is_null() {
+        // SAFETY: FFmpeg logs about objects that begin with a pointer to their class, and a format is a C string.
+        let (class, format) = unsafe { (*object.cast::<*const ffi::AVClass>(), CStr::from_ptr(format).to_bytes()) };
+        // SAFETY: classes are constants; so are their names.
+        let name = unsafe { class.as_ref().map(|class| CStr::from_ptr(class.class_name).to_bytes()) };
+        match name {
+            Some(b"AVCodecContext") if DECODER_COMPLAINTS.iter().any(|begin| format.starts_with(begin)) => {
+                // SAFETY: an object of this class is a codec context.
+                let opaque = unsafe { (*object.cast::<ffi::AVCodecContext>()).opaque };
+                logged().pictures.extend(from_opaque(opaque));
+            }
+            Some(b"AVFormatContext") if level <= ffi::AV_LOG_ERROR => match format.starts_with(CUT_COMPLAINT) {
+                true => logged().is_cut = true,
+                false => logged().demuxer_errors += 1,
+            },
+            _ => {}
+        }
+    }
+    type Callback<V> = unsafe extern "C" fn(*mut c_void, c_int, *const c_char, V);
+    // SAFETY: it is the function of this very signature, `V` being what it calls `va_list`.
+    unsafe {
+        let print: Callback<V> = std::mem::transmute(ffi::av_log_default_callback as *const ());
+        print(object, level, format, arguments);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_survives_its_way_through_the_decoder() {
+        for at in [-1, 0, 1, i64::MAX, i64::MIN + 1] {
+            assert_eq!(from_opaque(to_opaque(Some(at))), Some(at));
+        }
+        assert_eq!(from_opaque(to_opaque(None)), None);
+    }
+}

@@ -1,0 +1,165 @@
+//! Whether pictures are missing at a file's end: what its container promised, against what came.
+//!
+//! | container | says how much there is | says that the file is cut off |
+//! |---|---|---|
+//! | MP4 | its table of samples: each one that is missing is an error when it is read | - |
+//! | MP4 in fragments | the header's or the index's duration, where they give one | the last fragment's header is incomplete |
+//! | Matroska, WebM | the `DURATION` tag of the track, which some write before the pictures | the last element is incomplete |
+//! | AVI | the number of frames in the header | - |
+//! | MPEG-TS, MPEG-PS | nothing | - |
+//! | others (FLV, ASF, ...) | the duration of all streams together | - |
+//!
+//! In all of them a last packet that is incomplete is damage, and counted as such.
+
+use ffmpeg_next::format::context::Input;
+use ffmpeg_next::{Packet, Stream, ffi};
+
+/// The kinds of container, by how they tell where the pictures end.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Container {
+    Mp4,
+    Mp4Fragments,
+    Matroska,
+    Avi,
+    Broadcast,
+    Other,
+}
+
+/// A file's promise, and how far its packets reach.
+#[derive(Debug)]
+pub(super) struct Ending {
+    container: Container,
+    promised_seconds: Option<f64>,
+    frame_seconds: f64,
+    first_seconds: f64,
+    end_seconds: f64,
+}
+
+impl Ending {
+    /// What this file promises of this stream, whose frames last `frame_seconds` on average.
+    pub(super) fn new(input: &Input, stream: &Stream<'_>, frame_seconds: f64) -> Self {
+        let container = match input.format().name() {
+            name if name.contains("mp4") && stream.frames() > 0 => Container::Mp4,
+            name if name.contains("mp4") => Container::Mp4Fragments,
+            name if name.contains("matroska") => Container::Matroska,
+            "avi" => Container::Avi,
+            "mpegts" | "mpeg" => Container::Broadcast,
+            _ => Container::Other,
+        };
+        let promised_seconds = match container {
+            Container::Mp4 | Container::Broadcast => None,
+            Container::Mp4Fragments => stream_seconds(stream),
+            Container::Matroska => {
+                let metadata = stream.metadata();
+                let tag = metadata.iter().find(|(key, _)| key.starts_with("DURATION"));
+                tag.and_then(|(_, value)| tag_seconds(value))
+            }
+            Container::Avi => Some(stream.frames() as f64 * frame_seconds),
+            Container::Other => container_seconds(input),
+        };
+        Self {
+            container,
+            promised_seconds: promised_seconds.filter(|seconds| *seconds > 0.0),
+            frame_seconds,
+            first_seconds: f64::INFINITY,
+            end_seconds: 0.0,
+        }
+    }
+
+    /// Whether the promise is one of all streams together.
+    pub(super) fn needs_all_streams(&self) -> bool {
+        self.container == Container::Other
+    }
+
+    /// Takes note of a packet.
+    pub(super) fn reach(&mut self, packet: &Packet, tick_seconds: f64) {
+        let times = || packet.pts().into_iter().chain(packet.dts());
+        if let (Some(first), Some(last)) = (times().min(), times().max()) {
+            self.first_seconds = self.first_seconds.min(first as f64 * tick_seconds);
+            self.end_seconds = self.end_seconds.max(last.saturating_add(packet.duration()) as f64 * tick_seconds);
+        }
+    }
+
+    /// Says what is missing, all packets read; nothing if all that was promised is there. `is_cut` where the file ends
+    /// inside an element.
+    pub(super) fn missing(&self, is_cut: bool) -> Option<String> {
+        let reached = match self.container {
+            // Clocks of fragments begin anywhere, durations do not.
+            Container::Mp4Fragments => self.end_seconds - self.first_seconds.min(self.end_seconds),
+            _ => self.end_seconds,
+        };
+        match self.promised_seconds {
+            // The tag counts a last picture that stands still, the packets do not.
+            Some(_) if self.container == Container::Matroska && !is_cut => None,
+            Some(promised) => {
+                let slack = if is_cut { 1.5 * self.frame_seconds } else { (0.05 * promised).max(1.0) };
+                (promised - reached > slack).then(|| format!("ends after {reached:.1} s of {promised:.1} s"))
+            }
+            None => is_cut.then(|| format!("cut off after {reached:.1} s")),
+        }
+    }
+}
+
+/// The stream's own duration, as the container claims it. All ones say that it is not known.
+pub(super) fn stream_seconds(stream: &Stream<'_>) -> Option<f64> {
+    let known = |ticks: &i64| *ticks > 0 && *ticks != i64::from(u32::MAX);
+    Some(stream.duration()).filter(known).map(|ticks| ticks as f64 * f64::from(stream.time_base()))
+}
+
+/// The whole file's duration, where its header says so: it may be estimated otherwise.
+fn container_seconds(input: &Input) -> Option<f64> {
+    // SAFETY: the open input is live; the field is a plain enumeration.
+    let method = unsafe { (*input.as_ptr()).duration_estimation_method };
+    let is_told = method == ffi::AVDurationEstimationMethod::AVFMT_DURATION_FROM_STREAM;
+    Some(input.duration()).filter(|d| is_told && *d > 0).map(|d| d as f64 / f64::from(ffi::AV_TIME_BASE))
+}
+
+/// Seconds of a Matroska `DURATION` tag, `00:01:02.500000000`.
+fn tag_seconds(tag: &str) -> Option<f64> {
+    let mut parts = tag.trim().split(':');
+    let mut next = || parts.next()?.parse::<f64>().ok().filter(|part| *part >= 0.0 && part.is_finite());
+    let (hours, minutes, seconds) = (next()?, next()?, next()?);
+    parts.next().is_none().then_some(hours * 3600.0 + minutes * 60.0 + seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ending(container: Container, promised_seconds: Option<f64>, end_seconds: f64) -> Ending {
+        Ending { container, promised_seconds, frame_seconds: 0.04, first_seconds: 0.0, end_seconds }
+    }
+
+    #[test]
+    fn what_was_promised_is_missing_beyond_the_slack_of_headers() {
+        let missing = |end| ending(Container::Avi, Some(60.0), end).missing(false);
+        assert_eq!([missing(60.0), missing(57.5)], [None, None]);
+        assert_eq!(missing(50.0).unwrap_or_default(), "ends after 50.0 s of 60.0 s");
+        assert_eq!(ending(Container::Broadcast, None, 50.0).missing(false), None);
+    }
+
+    #[test]
+    fn a_file_that_is_cut_off_lacks_pictures_unless_all_promised_are_there() {
+        let missing = |promised, end| ending(Container::Matroska, promised, end).missing(true);
+        assert_eq!([missing(Some(60.0), 60.0), missing(Some(60.0), 59.95)], [None, None]);
+        assert!(missing(Some(60.0), 59.9).is_some());
+        assert_eq!(missing(None, 60.0).unwrap_or_default(), "cut off after 60.0 s");
+    }
+
+    #[test]
+    fn a_whole_matroska_file_whose_last_picture_stands_still_lacks_nothing() {
+        assert_eq!(ending(Container::Matroska, Some(60.0), 2.0).missing(false), None);
+    }
+
+    #[test]
+    fn fragments_are_counted_from_their_first() {
+        let late = Ending { first_seconds: 100.0, ..ending(Container::Mp4Fragments, Some(60.0), 130.0) };
+        assert_eq!(late.missing(false).unwrap_or_default(), "ends after 30.0 s of 60.0 s");
+    }
+
+    #[test]
+    fn a_duration_tag_has_hours_minutes_and_seconds() {
+        assert_eq!(tag_seconds("01:02:03.500000000"), Some(3723.5));
+        assert_eq!([tag_seconds(""), tag_seconds("3.5"), tag_seconds("0:0:0:0"), tag_seconds("a:b:c")], [None; 4]);
+    }
+}
