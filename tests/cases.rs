@@ -108,7 +108,7 @@ fn whole_files_are_ok_and_those_cut_off_anywhere_are_partial() {
     }
     for kept in [12, 100, 250] {
         let row = &rows[&format!("header_{kept}.mp4")];
-        assert_eq!((&row["frames_decoded"], &row["error_message"]), (&125.into(), &"cut off after 5.1 s".into()));
+        assert_eq!((&row["frames_decoded"], &row["error_message"]), (&125.into(), &"the file is cut off".into()));
     }
 }
 
@@ -143,7 +143,8 @@ fn what_outlasts_or_precedes_the_pictures_takes_nothing_from_them() {
     let sound = "-f lavfi -i sine=duration=20 -i @a.mp4 -map 0 -map 1 -c:v copy -c:a aac";
     make(&folder, &format!("{sound} -movflags +faststart @sound.mp4"));
     make(&folder, &format!("{sound} @sound.ts"));
-    make(&folder, &format!("{sound} -c:a mp3 @sound.avi"));
+    let drawn = "-f lavfi -i sine=duration=20 -f lavfi -i testsrc2=size=160x120:rate=25:duration=4";
+    make(&folder, &format!("{drawn} -c:v mpeg4 -q:v 4 -c:a pcm_s16le @sound.avi"));
     make(&folder, &format!("{sound} @sound.flv"));
     make(&folder, &format!("{sound} @sound.mkv"));
     std::fs::write(scratch.path("a.srt"), "1\n00:00:01,000 --> 00:01:00,000\nstill here\n").unwrap();
@@ -201,7 +202,7 @@ fn recordings_that_begin_between_key_frames_are_ok() {
         }
     }
     for row in index(&scratch, 0).values() {
-        assert!(number(row, "frames_decoded") > 80.0, "{row:?}");
+        assert!(number(row, "frames_decoded") > 50.0, "{row:?}");
     }
 }
 

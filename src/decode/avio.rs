@@ -4,8 +4,8 @@
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::fragments::Fragments;
@@ -15,6 +15,9 @@ pub const READ_FAILED: u32 = u32::MAX;
 
 /// What the child asks for at once, and FFmpeg's buffer: large enough to make the round trip cheap.
 pub const READ_BYTES: usize = 256 * 1024;
+
+/// Bytes kept of the end: the largest packet of a transport stream.
+const TAIL_BYTES: usize = 204;
 
 /// Bytes of one object, asked of the parent.
 #[derive(Debug)]
@@ -33,6 +36,34 @@ pub struct Seen {
     pub waited_us: AtomicU64,
     /// The object is an MP4 file that ends inside the header of a fragment.
     pub is_cut: AtomicBool,
+    tail: Mutex<Tail>,
+}
+
+/// The bytes read last.
+#[derive(Debug, Default)]
+struct Tail {
+    bytes: Vec<u8>,
+    /// Where they end in the object.
+    end: u64,
+}
+
+impl Seen {
+    fn remember(&self, offset: u64, bytes: &[u8]) {
+        let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        if tail.end != offset {
+            tail.bytes.clear();
+        }
+        tail.bytes.extend_from_slice(&bytes[bytes.len().saturating_sub(TAIL_BYTES)..]);
+        let surplus = tail.bytes.len().saturating_sub(TAIL_BYTES);
+        tail.bytes.drain(..surplus);
+        tail.end = offset + bytes.len() as u64;
+    }
+
+    /// What was read last, if that was the end of an object of `size_bytes`: at most a packet of a transport stream.
+    pub fn end(&self, size_bytes: u64) -> Vec<u8> {
+        let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        if tail.end == size_bytes { tail.bytes.clone() } else { Vec::new() }
+    }
 }
 
 impl RemoteBytes {
@@ -68,6 +99,7 @@ impl Read for RemoteBytes {
         let result = self.fetch(&mut buffer[..wanted]);
         self.seen.waited_us.fetch_add(started.elapsed().as_micros() as u64, Ordering::Relaxed);
         let mut read = result?;
+        self.seen.remember(self.position, &buffer[..read]);
         self.fragments.see(self.position, &buffer[..read]);
         if let Some(end) = self.fragments.cut_at() {
             // Without the header that is incomplete FFmpeg reads the fragments before it.

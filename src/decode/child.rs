@@ -148,7 +148,11 @@ fn index(
         }
     }
     presenter.finish(&mut decoder)?;
-    let is_cut = presenter.damage.is_cut() || seen.is_cut.load(Ordering::Relaxed);
+    let is_cut = presenter.damage.is_cut()
+        || seen.is_cut.load(Ordering::Relaxed)
+        || input.stream(stream_index).is_some_and(|stream| {
+            ending.is_cut_stream(&input, &stream, request.size_bytes, &seen.end(request.size_bytes))
+        });
     let damaged = presenter.damage.total();
     totals.damaged = damaged;
     if let Some(error) = failure {
@@ -163,8 +167,8 @@ fn index(
     }
     match damaged {
         0 => Ok(()),
-        1 => corrupt("1 damaged picture".to_owned()),
-        damaged => corrupt(format!("{damaged} damaged pictures")),
+        1 => corrupt("a picture is damaged or missing".to_owned()),
+        damaged => corrupt(format!("{damaged} pictures or more are damaged or missing")),
     }
 }
 

@@ -44,8 +44,8 @@ pub(super) struct Damage {
     key: Option<i64>,
     /// Whether the decoder has given out a key frame of this part.
     has_decoded_key: bool,
-    /// The last packet was marked as incomplete.
-    is_suspect: bool,
+    /// Whether the last two packets were marked as incomplete, the earlier first.
+    suspects: [bool; 2],
     /// Packets that could not be read or decoded.
     packets: u64,
 }
@@ -60,15 +60,16 @@ impl Damage {
     /// For a file of this container, by FFmpeg's name of it.
     pub(super) fn new(container: &str) -> Self {
         let demuxer_skips = container.contains("matroska") || container == "flv";
-        Self { demuxer_skips, key: None, has_decoded_key: false, is_suspect: false, packets: 0 }
+        Self { demuxer_skips, key: None, has_decoded_key: false, suspects: [false; 2], packets: 0 }
     }
 
     /// A packet at this time on the timeline, about to be decoded; `begins_part` where it begins another recording.
     pub(super) fn packet(&mut self, decoder: &mut decoder::Video, packet: &Packet, at: Option<i64>, begins_part: bool) {
-        // The counters of a transport stream do not go on where recordings were joined: that is no loss.
-        if std::mem::replace(&mut self.is_suspect, packet.is_corrupt()) && !packet.is_key() {
-            self.incomplete();
-        }
+        // The counters of a transport stream do not go on where recordings were joined, which is no loss: it marks one of
+        // the two packets before the key frame that begins the next.
+        let [before, last] = if packet.is_key() { [false; 2] } else { self.suspects };
+        self.packets += u64::from(before && self.key.is_some());
+        self.suspects = [last, packet.is_corrupt()];
         if begins_part {
             (self.key, self.has_decoded_key) = (None, false);
         }
@@ -99,9 +100,8 @@ impl Damage {
 
     /// All packets were read: how many packets and pictures are damaged.
     pub(super) fn total(&mut self) -> u64 {
-        if std::mem::take(&mut self.is_suspect) {
-            self.incomplete();
-        }
+        let suspects = std::mem::take(&mut self.suspects).into_iter().filter(|suspect| *suspect).count();
+        self.packets += if self.key.is_some() { suspects as u64 } else { 0 };
         let logged = logged();
         let demuxer_errors = if self.demuxer_skips { logged.demuxer_errors } else { 0 };
         self.packets + demuxer_errors + logged.pictures.len() as u64
@@ -110,10 +110,6 @@ impl Damage {
     /// Whether the demuxer found the file's end inside an element.
     pub(super) fn is_cut(&self) -> bool {
         logged().is_cut
-    }
-
-    fn incomplete(&mut self) {
-        self.packets += u64::from(self.key.is_some());
     }
 
     fn counts(&self, at: i64) -> bool {

@@ -6,7 +6,8 @@
 //! | MP4 in fragments | the header's or the index's duration, where they give one | the last fragment's header is incomplete |
 //! | Matroska, WebM | the `DURATION` tag of the track, which some write before the pictures | the last element is incomplete |
 //! | AVI | the number of frames in the header | - |
-//! | MPEG-TS, MPEG-PS | nothing | - |
+//! | MPEG-TS | nothing | the last packet is incomplete and of the video stream |
+//! | MPEG-PS | nothing | - |
 //! | others (FLV, ASF, ...) | the duration of all streams together | - |
 //!
 //! In all of them a last packet that is incomplete is damage, and counted as such.
@@ -33,6 +34,8 @@ pub(super) struct Ending {
     frame_seconds: f64,
     first_seconds: f64,
     end_seconds: f64,
+    /// Where the last packet begins in the file.
+    last_at: u64,
 }
 
 impl Ending {
@@ -54,7 +57,7 @@ impl Ending {
                 let tag = metadata.iter().find(|(key, _)| key.starts_with("DURATION"));
                 tag.and_then(|(_, value)| tag_seconds(value))
             }
-            Container::Avi => Some(stream.frames() as f64 * frame_seconds),
+            Container::Avi => Some(stream.frames() as f64 * f64::from(stream.time_base())),
             Container::Other => container_seconds(input),
         };
         Self {
@@ -63,6 +66,7 @@ impl Ending {
             frame_seconds,
             first_seconds: f64::INFINITY,
             end_seconds: 0.0,
+            last_at: 0,
         }
     }
 
@@ -78,6 +82,23 @@ impl Ending {
             self.first_seconds = self.first_seconds.min(first as f64 * tick_seconds);
             self.end_seconds = self.end_seconds.max(last.saturating_add(packet.duration()) as f64 * tick_seconds);
         }
+        self.last_at = u64::try_from(packet.position()).unwrap_or(self.last_at);
+    }
+
+    /// Whether a file of `size_bytes` that ends with the bytes of `tail` is a transport stream that ends inside a packet
+    /// of this stream.
+    pub(super) fn is_cut_stream(&self, input: &Input, stream: &Stream<'_>, size_bytes: u64, tail: &[u8]) -> bool {
+        if input.format().name() != "mpegts" {
+            return false;
+        }
+        let mut packet_bytes = 0;
+        // SAFETY: the open input is live, the name a C string, and the option of this demuxer an integer.
+        let read = unsafe {
+            let (input, children) = (input.as_ptr().cast_mut().cast(), ffi::AV_OPT_SEARCH_CHILDREN);
+            ffi::av_opt_get_int(input, c"ts_packetsize".as_ptr(), children, &mut packet_bytes)
+        };
+        let incomplete = size_bytes.saturating_sub(self.last_at).checked_rem(packet_bytes as u64);
+        read >= 0 && ends_inside_packet(tail, incomplete.unwrap_or(0) as usize, packet_bytes, stream.id())
     }
 
     /// Says what is missing, all packets read; nothing if all that was promised is there. `is_cut` where the file ends
@@ -88,16 +109,29 @@ impl Ending {
             Container::Mp4Fragments => self.end_seconds - self.first_seconds.min(self.end_seconds),
             _ => self.end_seconds,
         };
-        match self.promised_seconds {
-            // The tag counts a last picture that stands still, the packets do not.
-            Some(_) if self.container == Container::Matroska && !is_cut => None,
-            Some(promised) => {
-                let slack = if is_cut { 1.5 * self.frame_seconds } else { (0.05 * promised).max(1.0) };
-                (promised - reached > slack).then(|| format!("ends after {reached:.1} s of {promised:.1} s"))
-            }
-            None => is_cut.then(|| format!("cut off after {reached:.1} s")),
+        let cut_off = || "the file is cut off".to_owned();
+        let Some(promised) = self.promised_seconds else { return is_cut.then(cut_off) };
+        let missing = promised - reached;
+        let is_matroska = self.container == Container::Matroska;
+        // Matroska's tag counts a last picture that stands still, the packets do not: it only excuses a file that is cut.
+        let is_short = if is_matroska {
+            is_cut && missing > 1.5 * self.frame_seconds
+        } else {
+            missing > (0.05 * promised).max(1.0)
+        };
+        match is_short {
+            true => Some(format!("ends after {reached:.1} s of {promised:.1} s")),
+            false => (is_cut && !is_matroska).then(cut_off),
         }
     }
+}
+
+/// Whether the last `incomplete` bytes of a transport stream begin a packet of stream `pid`. Packets of 192 bytes begin
+/// with a timestamp of four.
+fn ends_inside_packet(tail: &[u8], incomplete: usize, packet_bytes: i64, pid: i32) -> bool {
+    let header =
+        tail.len().checked_sub(incomplete).and_then(|at| tail[at..].get(if packet_bytes == 192 { 4.. } else { 0.. }));
+    matches!(header, Some([0x47, high, low, ..]) if i32::from(high & 0x1f) << 8 | i32::from(*low) == pid)
 }
 
 /// The stream's own duration, as the container claims it. All ones say that it is not known.
@@ -127,7 +161,7 @@ mod tests {
     use super::*;
 
     fn ending(container: Container, promised_seconds: Option<f64>, end_seconds: f64) -> Ending {
-        Ending { container, promised_seconds, frame_seconds: 0.04, first_seconds: 0.0, end_seconds }
+        Ending { container, promised_seconds, frame_seconds: 0.04, first_seconds: 0.0, end_seconds, last_at: 0 }
     }
 
     #[test]
@@ -143,7 +177,7 @@ mod tests {
         let missing = |promised, end| ending(Container::Matroska, promised, end).missing(true);
         assert_eq!([missing(Some(60.0), 60.0), missing(Some(60.0), 59.95)], [None, None]);
         assert!(missing(Some(60.0), 59.9).is_some());
-        assert_eq!(missing(None, 60.0).unwrap_or_default(), "cut off after 60.0 s");
+        assert_eq!(missing(None, 60.0).unwrap_or_default(), "the file is cut off");
     }
 
     #[test]
@@ -155,6 +189,18 @@ mod tests {
     fn fragments_are_counted_from_their_first() {
         let late = Ending { first_seconds: 100.0, ..ending(Container::Mp4Fragments, Some(60.0), 130.0) };
         assert_eq!(late.missing(false).unwrap_or_default(), "ends after 30.0 s of 60.0 s");
+        let to_the_last = Ending { end_seconds: 160.0, ..late };
+        assert_eq!(to_the_last.missing(false), None);
+        assert_eq!(to_the_last.missing(true).unwrap_or_default(), "the file is cut off");
+    }
+
+    #[test]
+    fn a_transport_stream_may_end_inside_a_packet_of_the_pictures() {
+        let tail = [0x47, 0x01, 0x00, 0x10, 0xff, 0x47, 0x41, 0x00, 0x31];
+        let ends_inside = |incomplete, bytes, pid| ends_inside_packet(&tail, incomplete, bytes, pid);
+        assert!(ends_inside(4, 188, 0x100) && ends_inside(8, 192, 0x100));
+        assert!(!ends_inside(4, 188, 0x101), "of the sound");
+        assert!(!ends_inside(0, 188, 0x100) && !ends_inside(3, 188, 0x100) && !ends_inside(200, 188, 0x100));
     }
 
     #[test]
