@@ -21,7 +21,7 @@ use crate::store::{self, Store};
 use crate::telemetry::{LogFormat, MetricsFile, Progress, Shown};
 use crate::work::models::JobModels;
 use crate::work::{Done, Task, Worker};
-use crate::{compact, decode, doctor, plan, prune, query, report, seal, status, telemetry};
+use crate::{compact, decode, doctor, infer, plan, prune, query, report, seal, status, telemetry};
 
 /// Turns a video archive into tables: which action happens in which segment, and where the people are.
 #[derive(Debug, Parser)]
@@ -302,6 +302,9 @@ struct JsonArg {
     json: bool,
 }
 
+/// How long models may take to stop: half of what engines leave a process between SIGTERM and SIGKILL.
+const CLOSING_MAX: Duration = Duration::from_secs(15);
+
 /// Runs the command line to its end.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -319,6 +322,7 @@ pub fn main() -> ExitCode {
     });
     // Whatever still runs was stopped on purpose; decoders end with us.
     runtime.shutdown_background();
+    infer::close_sessions(CLOSING_MAX);
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => failed(&error, format),

@@ -1,6 +1,7 @@
 //! Inference: which device runs the models, and the model families. Only files below here name ONNX Runtime.
 
 pub mod boxes;
+mod closing;
 pub mod detector;
 pub mod person_actions;
 pub mod session;
@@ -8,6 +9,8 @@ pub mod slowfast;
 
 use std::fmt;
 use std::str::FromStr;
+
+pub use closing::close_sessions;
 
 use crate::error::Error;
 

@@ -12,6 +12,7 @@ use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{Session, SessionInputValue};
 use ort::value::{DynValue, PrimitiveTensorElementType, Tensor, TensorElementType, TensorRef};
 
+use super::closing::{Stopper, stopper};
 use super::{Device, DeviceChoice};
 use crate::error::{Error, Result};
 use crate::job::Precision;
@@ -74,7 +75,8 @@ impl Runtime {
     /// # Errors
     /// When ONNX Runtime refuses the file or the provider cannot start (no GPU, missing CUDA libraries).
     pub fn open(&self, model: &Path, fixed: &[(String, i64)]) -> Result<Model> {
-        let opened = self.session(model, fixed).map_err(|error| {
+        let opened = stopper().and_then(|stopper| Ok((self.session(model, fixed)?, stopper)));
+        let (session, stopper) = opened.map_err(|error| {
             let failed = Error::failed(format!("failed to open {} on {}: {error}", model.display(), self.device));
             match self.device {
                 Device::Cuda(_) | Device::TensorRt(_) => {
@@ -84,7 +86,7 @@ impl Runtime {
             }
         })?;
         let turn = self.device.is_cpu().then(|| self.turn.clone());
-        Ok(Model { session: opened, path: model.to_owned(), turn })
+        Ok(Model { session, stopper, path: model.to_owned(), turn })
     }
 
     fn session(&self, model: &Path, fixed: &[(String, i64)]) -> ort::Result<Session> {
@@ -136,6 +138,8 @@ impl Runtime {
 /// An open model; one thread owns it.
 pub struct Model {
     session: Session,
+    /// Dropped after the session, which tells that the session has gone.
+    stopper: Arc<Stopper>,
     path: PathBuf,
     turn: Option<Arc<Mutex<()>>>,
 }
@@ -186,7 +190,7 @@ impl Model {
             let element = taken.and_then(|input| input.dtype().tensor_type());
             values.push((*name, input_value(element, shape, data).map_err(failed)?));
         }
-        let outputs = self.session.run(values).map_err(failed)?;
+        let outputs = self.session.run_with_options(values, &self.stopper).map_err(failed)?;
         *seconds += started.elapsed().as_secs_f64();
         drop(guard);
         let mut found = Vec::with_capacity(names.len());
