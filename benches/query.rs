@@ -115,6 +115,7 @@ fn video_row(video: u32, run: &Provenance) -> VideoRow {
         width: Some(1920),
         height: Some(1080),
         rotation: Some(0),
+        mirrored: Some(false),
         frames_per_second: Some(25.0),
         start_seconds: Some(0.0),
         duration_seconds: Some(2000.0),

@@ -6,6 +6,8 @@ pub mod child;
 mod damage;
 mod ending;
 mod fragments;
+mod identify;
+mod orientation;
 mod output;
 mod present;
 mod protocol;
@@ -36,6 +38,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::error::{Error, Failure, VideoError, VideoErrorKind};
+pub use orientation::Orientation;
 use protocol::{BYTES_FD, CONTROL_FD, FRAMES_FD, Layout, Message, Order, SlotKind};
 pub use protocol::{ClipSpec, ImageSpec, Letterbox, Request, StreamInfo, Totals};
 
@@ -145,10 +148,10 @@ pub struct Image {
     pub slot: Slot,
 }
 
-/// What comes out of a video, in this order: one `Opened`, then frames, then the end.
+/// What comes out of a video, in this order: `Opened`, then frames, then the end.
 #[derive(Debug)]
 pub enum SampledFrame {
-    /// The container could be read.
+    /// The container could be read. Sent again if the first frame has an orientation of its own.
     Opened(StreamInfo),
     /// A segment is complete.
     Clip(Clip),
@@ -380,8 +383,11 @@ impl Decoding {
         VideoError::new(VideoErrorKind::DecoderCrashed, format!("the decoder died: {}", detail.join("; "))).into()
     }
 
-    /// The error with FFmpeg's own last complaint behind it.
+    /// The error with FFmpeg's own last complaint behind it. Complaints about encrypted bytes say nothing.
     async fn explained(&mut self, error: VideoError) -> VideoError {
+        if error.kind == VideoErrorKind::Encrypted {
+            return error;
+        }
         let complaints = self.complaints().await;
         match last_line(&complaints) {
             "" => error,
@@ -391,7 +397,10 @@ impl Decoding {
 
     async fn complaints(&mut self) -> String {
         let tail = tokio::time::timeout(Duration::from_secs(2), &mut self.complaints).await;
-        tail.ok().and_then(Result::ok).map(|tail| String::from_utf8_lossy(&tail).into_owned()).unwrap_or_default()
+        tail.ok()
+            .and_then(Result::ok)
+            .map(|tail| without_addresses(&String::from_utf8_lossy(&tail)))
+            .unwrap_or_default()
     }
 }
 
@@ -444,6 +453,13 @@ fn last_line(complaints: &str) -> &str {
     complaints.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("")
 }
 
+/// Removes heap addresses from FFmpeg's log lines (`[h264 @ 0x55d0c8a5e040]`): they differ from run to run.
+fn without_addresses(lines: &str) -> String {
+    let mut parts = lines.split(" @ 0x");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |kept, part| kept + part.trim_start_matches(|c: char| c.is_ascii_hexdigit()))
+}
+
 /// Memory for both processes, which neither can shrink under the other.
 fn shared_memory(bytes: usize) -> std::io::Result<(OwnedFd, MmapMut)> {
     let fd = rustix::fs::memfd_create("vidindex-frames", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
@@ -493,5 +509,17 @@ async fn serve_bytes(mut socket: UnixStream, source: Arc<dyn ByteSource>, served
         if sent.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_lines_lose_their_addresses_alone() {
+        let line = "[mov,mp4 @ 0x55d0c8a5e040] [eia608 @ 0x1f] moov atom not found @ 0, offset 0x1f";
+        assert_eq!(without_addresses(line), "[mov,mp4] [eia608] moov atom not found @ 0, offset 0x1f");
+        assert_eq!(without_addresses(""), "");
     }
 }

@@ -320,8 +320,10 @@ fn old_and_new(index: &Path) {
     write(index, &run, &[video]);
 }
 
-/// Rows of an old and of a new video, and of how many persons there are actions.
+/// Rows of an old and of a new video, of how many it is known whether they are mirrored, and of how many persons there are
+/// actions.
 const OLD_AND_NEW: &str = "SELECT (SELECT count(*) FROM current_videos) AS videos, \
+     (SELECT count(mirrored) FROM current_videos) AS oriented, \
      (SELECT count(*) FROM current_actions) AS actions, count(*) AS persons, count(actions) AS scored FROM current_persons";
 
 #[test]
@@ -333,7 +335,7 @@ fn old_files_are_read_beside_new_ones() {
     old_and_new(&scratch.index());
     let persons = tables::rows(&scratch.index(), "persons").len();
     let found = support::query(&scratch.index(), &["--format", "csv", OLD_AND_NEW]);
-    assert_eq!(found, format!("videos,actions,persons,scored\n2,80,{persons},{}\n", persons / 2));
+    assert_eq!(found, format!("videos,oriented,actions,persons,scored\n2,1,80,{persons},{}\n", persons / 2));
     // vidindex itself reads `videos`.
     let job = scratch.job("[persons]\nmodel = \"models/yolov5s.onnx\"\n");
     let output = vidindex(["prune".as_ref(), job.as_os_str()]).output().unwrap();
@@ -496,7 +498,7 @@ print(json.dumps([answers, pruned, types, list(spark.sql(question).collect()[0])
         assert!(read.as_f64().unwrap() <= share * rows as f64, "{query}: {read} rows read of {files} files; {plan}");
     }
     let persons = tables::rows(&scratch.index(), "persons").len();
-    assert_eq!(answers[3], json!([2, 80, persons, persons / 2]));
+    assert_eq!(answers[3], json!([2, 1, 80, persons, persons / 2]));
     let types = &answers[2];
     assert_eq!(types["videos"]["last_modified"], "timestamp");
     assert_eq!(types["actions"]["top"], "array<struct<label_id:int,label:string,score:float>>");

@@ -530,6 +530,7 @@ fn video(uri: &str, n: usize, scenes: &[Scene], dice: &mut Dice) -> Made {
         width: known.then_some(1920),
         height: known.then_some(1080),
         rotation: known.then_some(0),
+        mirrored: known.then_some(false),
         frames_per_second: known.then_some(30.0),
         start_seconds: known.then_some(0.0),
         duration_seconds: known.then_some(seconds),

@@ -62,6 +62,7 @@ fn video_row(indexing: Indexing, n: usize, run: &Run, shard: u32) -> VideoRow {
         width: None,
         height: None,
         rotation: None,
+        mirrored: None,
         frames_per_second: None,
         start_seconds: None,
         duration_seconds: Some(1.0),

@@ -1,6 +1,7 @@
 //! The decoder process: demuxes, decodes and scales one video, then ends. It is the same binary, run again by
 //! [`Decoding`](super::Decoding), and lives in a sandbox: it can compute, and talk through three descriptors.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -18,6 +19,8 @@ use memmap2::MmapMut;
 use super::avio::{READ_BYTES, RemoteBytes, Seen};
 use super::damage::Damage;
 use super::ending::{Ending, stream_seconds};
+use super::identify;
+use super::orientation::Orientation;
 use super::output::{Output, receive};
 use super::present::Presenter;
 use super::protocol::{BYTES_FD, CONTROL_FD, FRAMES_FD, Layout, Message, Order, Request, SlotKind, StreamInfo, Totals};
@@ -93,7 +96,7 @@ fn escapes() -> Vec<String> {
 
 fn index(
     request: &Request,
-    source: RemoteBytes,
+    mut source: RemoteBytes,
     seen: &Seen,
     output: &mut Output,
     totals: &mut Totals,
@@ -101,17 +104,26 @@ fn index(
     ffmpeg_next::init().map_err(|e| av("initialise FFmpeg", e))?;
     ffmpeg_next::log::set_level(ffmpeg_next::log::Level::Error);
     Damage::listen();
-    let mut input = open(source)?;
+    // If a read fails, the parent knows why and reports that instead of this error.
+    let head = identify::head(&mut source)
+        .map_err(|e| VideoError::new(VideoErrorKind::Corrupt, format!("failed to read the file: {e}")))?;
+    let mut input = open(source, &head)?;
     let stream = video_stream(&input)?;
     let stream_index = stream.index();
-    let rotation = rotation(&stream);
-    let info = stream_info(&input, &stream, rotation);
+    let info = stream_info(&input, &stream);
     let pixels = u64::from(info.width) * u64::from(info.height);
-    output.send(&Message::Opened(info))?;
+    output.send(&Message::Opened(info.clone()))?;
+    identify::refuse_encrypted_stream(&input, &stream, &head)?;
     if pixels > PIXELS_MAX {
         return Err(too_large(format!("{pixels} pixels a frame; at most {PIXELS_MAX} are decoded")).into());
     }
     let mut decoder = open_decoder(&stream, request.threads)?;
+    // FFmpeg does not mark every encrypted packet: some of them only fail to decode.
+    let has_encryption = identify::has_common_encryption(&input, &head);
+    let broken = |message: String| match has_encryption {
+        true => identify::encrypted("Common Encryption"),
+        false => VideoError::new(VideoErrorKind::Corrupt, message),
+    };
     let clock = container_clock(&input, &stream);
     let mut ending = Ending::new(&input, &stream, clock.frame_ticks as f64 * clock.tick_seconds);
     if !ending.needs_all_streams() {
@@ -119,7 +131,7 @@ fn index(
     }
 
     let damage = Damage::new(input.format().name());
-    let mut presenter = Presenter::new(request, output, totals, clock, rotation, damage);
+    let mut presenter = Presenter::new(request, output, totals, clock, info, damage);
     let mut unreadable_in_a_row = 0;
     let mut failure = None;
     loop {
@@ -132,6 +144,10 @@ fn index(
                     ending.reach(&packet, f64::from(stream.time_base()));
                 }
                 if is_ours {
+                    if let Err(error) = identify::refuse_encrypted_packet(&packet) {
+                        failure = Some(error);
+                        break;
+                    }
                     presenter.feed(&mut decoder, packet)?;
                 }
             }
@@ -158,31 +174,30 @@ fn index(
     if let Some(error) = failure {
         return Err(error.into());
     }
-    let corrupt = |message: String| Err(VideoError::new(VideoErrorKind::Corrupt, message).into());
     if totals.frames_decoded == 0 {
-        return corrupt("no frame could be decoded".to_owned());
+        return Err(broken("no frame could be decoded".to_owned()).into());
     }
     if let Some(message) = ending.missing(is_cut) {
-        return corrupt(message);
+        return Err(broken(message).into());
     }
     match damaged {
         0 => Ok(()),
-        1 => corrupt("a picture is damaged or missing".to_owned()),
-        damaged => corrupt(format!("{damaged} pictures or more are damaged or missing")),
+        1 => Err(broken("a picture is damaged or missing".to_owned()).into()),
+        damaged => Err(broken(format!("{damaged} pictures or more are damaged or missing")).into()),
     }
 }
 
-/// Opens the container. Formats that name other files or addresses cannot follow them.
-fn open(source: RemoteBytes) -> Result<Input, VideoError> {
+/// Opens the container. Formats that refer to other files or addresses are refused before they are opened.
+fn open(source: RemoteBytes, head: &[u8]) -> Result<Input, VideoError> {
     let mut io = StreamIo::from_read_seek_with_capacity(source, READ_BYTES).map_err(|e| av("open the file", e))?;
     let mut format = std::ptr::null();
     // SAFETY: `io` is a live read context; no name, no log context. The probed bytes are rewound into its buffer.
     let probed = unsafe {
         ffi::av_probe_input_buffer2(io.as_mut_ptr(), &mut format, std::ptr::null(), std::ptr::null_mut(), 0, 0)
     };
-    if probed < 0 {
-        return Err(VideoError::new(VideoErrorKind::NotAVideo, "no known container format"));
-    }
+    // SAFETY: on success `format` points to one of FFmpeg's static demuxers, whose name is a static C string.
+    let name = (probed >= 0).then(|| unsafe { CStr::from_ptr((*format).name) }.to_string_lossy());
+    identify::refuse_text(head, name.as_deref())?;
     let mut options = Dictionary::new();
     options.set("protocol_whitelist", "none");
     // A clock that starts again would be taken for one that wraps: the timeline tells them apart.
@@ -190,47 +205,36 @@ fn open(source: RemoteBytes) -> Result<Input, VideoError> {
     format::input_from_stream(io, None, Some(options)).map_err(|e| av("open the container", e))
 }
 
+/// The stream to decode; there may be no decoder for its codec.
 fn video_stream(input: &Input) -> Result<Stream<'_>, VideoError> {
     let moving = |s: &Stream<'_>| !s.disposition().contains(Disposition::ATTACHED_PIC);
-    if let Some(best) = input.streams().best(media::Type::Video).filter(moving) {
-        return Ok(best);
-    }
-    let mut videos = input.streams().filter(|s| s.parameters().medium() == media::Type::Video && moving(s));
-    match videos.next() {
-        Some(stream) => Err(VideoError::new(
-            VideoErrorKind::Unsupported,
-            format!("no decoder for {}", stream.parameters().id().name()),
-        )),
-        None => {
-            let kinds: Vec<_> = input.streams().map(|s| format!("{:?}", s.parameters().medium())).collect();
-            Err(VideoError::new(VideoErrorKind::NoVideoStream, format!("streams: {}", kinds.join(", "))))
-        }
-    }
+    let best = input.streams().best(media::Type::Video).filter(moving);
+    let first = || input.streams().find(|s| s.parameters().medium() == media::Type::Video && moving(s));
+    best.or_else(first).ok_or_else(|| {
+        let kinds: Vec<_> = input.streams().map(|s| format!("{:?}", s.parameters().medium())).collect();
+        VideoError::new(VideoErrorKind::NoVideoStream, format!("streams: {}", kinds.join(", ")))
+    })
 }
 
-/// Degrees clockwise that a frame is turned to be displayed, from the display matrix, to the next quarter.
-fn rotation(stream: &Stream<'_>) -> u16 {
-    let Some(matrix) = stream.side_data().find(|data| data.kind() == side_data::Type::DisplayMatrix) else { return 0 };
-    let at = |i: usize| matrix.data()[i * 4..].first_chunk().map_or(0.0, |bytes| f64::from(i32::from_ne_bytes(*bytes)));
-    if matrix.data().len() < 36 {
-        return 0;
-    }
-    let degrees = at(1).atan2(at(0)).to_degrees();
-    ((degrees / 90.0).round() as i32 * 90).rem_euclid(360) as u16
+/// How the container says that the stream is displayed.
+fn orientation(stream: &Stream<'_>) -> Orientation {
+    let matrix = stream.side_data().find(|data| data.kind() == side_data::Type::DisplayMatrix);
+    matrix.map_or_else(Orientation::default, |matrix| Orientation::from_matrix(matrix.data()))
 }
 
-fn stream_info(input: &Input, stream: &Stream<'_>, rotation: u16) -> StreamInfo {
+fn stream_info(input: &Input, stream: &Stream<'_>) -> StreamInfo {
     let parameters = stream.parameters();
     // SAFETY: the parameters are live; both fields are plain integers.
-    let (width, height) = unsafe { ((*parameters.as_ptr()).width as u32, (*parameters.as_ptr()).height as u32) };
-    let turned = rotation % 180 == 90;
+    let stored = unsafe { ((*parameters.as_ptr()).width as u32, (*parameters.as_ptr()).height as u32) };
+    let orientation = orientation(stream);
+    let (width, height) = orientation.displayed(stored);
     let container_seconds = Some(input.duration()).filter(|d| *d > 0).map(|d| d as f64 / f64::from(ffi::AV_TIME_BASE));
     StreamInfo {
         container: input.format().name().to_owned(),
-        codec: parameters.id().name().to_owned(),
-        width: if turned { height } else { width },
-        height: if turned { width } else { height },
-        rotation,
+        codec: identify::codec_name(stream).to_owned(),
+        width,
+        height,
+        orientation,
         frames_per_second: Some(f64::from(stream.avg_frame_rate())).filter(|r| r.is_finite() && *r > 0.0),
         duration_seconds: stream_seconds(stream).or(container_seconds),
     }
@@ -257,7 +261,7 @@ fn open_decoder(stream: &Stream<'_>, threads: usize) -> Result<decoder::Video, V
     context.set_threading(threading::Config { kind: threading::Type::Frame, count: threads, ..Default::default() });
     let mut decoder = context.decoder();
     decoder.set_packet_time_base(stream.time_base());
-    let codec = decoder::find(stream.parameters().id()).ok_or_else(|| av(doing, AvError::DecoderNotFound))?;
+    let codec = decoder::find(stream.parameters().id()).ok_or_else(|| identify::no_decoder(stream))?;
     let mut options = Dictionary::new();
     options.set("max_pixels", &PIXELS_MAX.to_string());
     decoder.open_as_with(codec, options).and_then(|opened| opened.video()).map_err(|e| av(doing, e))

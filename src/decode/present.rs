@@ -5,8 +5,9 @@ use ffmpeg_next::frame::Video as Frame;
 use ffmpeg_next::{Error as AvError, Packet};
 
 use super::damage::Damage;
+use super::orientation::{Orientation, Orientations};
 use super::output::Output;
-use super::protocol::{ClipSpec, Message, Request, SlotKind, Totals, WHOLE_ASPECT_MAX};
+use super::protocol::{ClipSpec, Message, Request, SlotKind, StreamInfo, Totals, WHOLE_ASPECT_MAX};
 use super::sample::{DetectionSampler, Presented, Reorder, Segment, SegmentSampler, linspace_index};
 use super::scale::{Converter, Rgb, clip_frame, letterboxed};
 use super::stop::{PIXELS_MAX, Stop, av, too_large};
@@ -21,14 +22,14 @@ const HELD_SHARE: u64 = 4;
 
 /// A frame of an open segment, as decoded or, where many are held, as scaled already (`[3, height, width]`).
 enum Held {
-    Decoded(Frame),
+    Decoded(Frame, Orientation),
     Scaled(Vec<f32>),
 }
 
 impl Held {
     fn bytes(&self) -> usize {
         match self {
-            Self::Decoded(frame) => (0..frame.planes()).map(|plane| frame.data(plane).len()).sum(),
+            Self::Decoded(frame, _) => (0..frame.planes()).map(|plane| frame.data(plane).len()).sum(),
             Self::Scaled(_) => 0,
         }
     }
@@ -48,6 +49,9 @@ pub(super) struct Presenter<'a> {
     /// Width and height of the clips' frames: settled by the first frame presented.
     clip_size: Option<(usize, usize)>,
     converter: Converter,
+    orientations: Orientations,
+    /// What the parent was told about the stream.
+    info: StreamInfo,
 }
 
 impl<'a> Presenter<'a> {
@@ -56,7 +60,7 @@ impl<'a> Presenter<'a> {
         output: &'a mut Output,
         totals: &'a mut Totals,
         clock: ContainerClock,
-        rotation: u16,
+        info: StreamInfo,
         damage: Damage,
     ) -> Self {
         Self {
@@ -70,7 +74,9 @@ impl<'a> Presenter<'a> {
             detections: request.images.as_ref().map(|spec| DetectionSampler::new(spec.frames_per_second)),
             segments: request.clips.as_ref().map(|spec| SegmentSampler::new(spec.clip_seconds, spec.stride_seconds)),
             clip_size: None,
-            converter: Converter::new(rotation),
+            converter: Converter::default(),
+            orientations: Orientations::new(info.orientation),
+            info,
         }
     }
 
@@ -116,8 +122,13 @@ impl<'a> Presenter<'a> {
     }
 
     fn present(&mut self, pts: i64, frame: Frame) -> Result<(), Stop> {
+        let orientation = self.orientations.next(&frame);
+        if self.totals.frames_decoded == 0 {
+            self.correct(orientation)?;
+        }
         if let (None, Some(spec)) = (self.clip_size, &self.request.clips) {
-            self.clip_size = Some(clip_size(spec, self.converter.size(&frame))?);
+            let stored = (frame.width() as usize, frame.height() as usize);
+            self.clip_size = Some(clip_size(spec, orientation.displayed(stored))?);
         }
         let time_seconds = self.timeline.present(pts);
         self.totals.start_seconds.get_or_insert(pts as f64 * self.tick_seconds);
@@ -125,16 +136,16 @@ impl<'a> Presenter<'a> {
         self.totals.frames_decoded += 1;
         self.totals.end_seconds = self.timeline.end_seconds();
         if self.detections.as_mut().is_some_and(|sampler| sampler.takes(time_seconds)) {
-            self.send_image(number, time_seconds, &frame)?;
+            self.send_image(number, time_seconds, &frame, orientation)?;
         }
         let (Some(segments), Some(spec), Some(size)) = (&mut self.segments, &self.request.clips, self.clip_size) else {
             return Ok(());
         };
-        let held = Held::Decoded(frame);
+        let held = Held::Decoded(frame, orientation);
         let held_bytes: usize = segments.held().map(|p| p.frame.bytes()).sum::<usize>() + held.bytes();
         let held = match held {
-            Held::Decoded(frame) if held_bytes as u64 > self.request.memory_bytes / HELD_SHARE => {
-                let picture = rgb(&mut self.converter, &frame)?;
+            Held::Decoded(frame, orientation) if held_bytes as u64 > self.request.memory_bytes / HELD_SHARE => {
+                let picture = rgb(&mut self.converter, &frame, orientation)?;
                 let mut scaled = vec![0.0; 3 * size.0 * size.1];
                 clip_frame(&picture, &ClipSpec { frames: 1, ..spec.clone() }, size, 0, &mut scaled);
                 Held::Scaled(scaled)
@@ -143,6 +154,16 @@ impl<'a> Presenter<'a> {
         };
         let (output, converter) = (&mut *self.output, &mut self.converter);
         segments.push(Presented { number, time_seconds, frame: held }, |s| send_clip(output, converter, spec, size, s))
+    }
+
+    /// Tells the parent if the first frame's orientation differs from the container's.
+    fn correct(&mut self, orientation: Orientation) -> Result<(), Stop> {
+        if orientation != self.info.orientation {
+            let stored = self.info.orientation.displayed((self.info.width, self.info.height));
+            let (width, height) = orientation.displayed(stored);
+            self.output.send(&Message::Opened(StreamInfo { orientation, width, height, ..self.info.clone() }))?;
+        }
+        Ok(())
     }
 
     /// At the stream's end: presents what is still held back, and closes the last segments.
@@ -160,21 +181,27 @@ impl<'a> Presenter<'a> {
         segments.finish(self.totals.end_seconds, |s| send_clip(output, converter, spec, size, s))
     }
 
-    fn send_image(&mut self, frame: i64, time_seconds: f64, decoded: &Frame) -> Result<(), Stop> {
+    fn send_image(
+        &mut self,
+        frame: i64,
+        time_seconds: f64,
+        decoded: &Frame,
+        orientation: Orientation,
+    ) -> Result<(), Stop> {
         let Some(spec) = &self.request.images else { return Ok(()) };
         let slot = self.output.slot(SlotKind::Image)?;
-        let picture = rgb(&mut self.converter, decoded)?;
+        let picture = rgb(&mut self.converter, decoded, orientation)?;
         letterboxed(&picture, spec.size(), self.output.bytes(SlotKind::Image, slot));
         let (width, height) = (picture.width as u32, picture.height as u32);
         Ok(self.output.send(&Message::Image { slot, frame, time_seconds, width, height })?)
     }
 }
 
-fn rgb(converter: &mut Converter, frame: &Frame) -> Result<Rgb, VideoError> {
+fn rgb(converter: &mut Converter, frame: &Frame, orientation: Orientation) -> Result<Rgb, VideoError> {
     if u64::from(frame.width()) * u64::from(frame.height()) > PIXELS_MAX {
         return Err(too_large(format!("a frame of {} x {}", frame.width(), frame.height())));
     }
-    converter.rgb(frame).map_err(|error| match error {
+    converter.rgb(frame, orientation).map_err(|error| match error {
         AvError::InvalidData => {
             VideoError::new(VideoErrorKind::Unsupported, format!("no conversion from {:?} to RGB", frame.format()))
         }
@@ -210,8 +237,8 @@ fn send_clip(
             continue;
         }
         match &segment.frames[pick].frame {
-            Held::Decoded(frame) => {
-                let picture = rgb(converter, frame)?;
+            Held::Decoded(frame, orientation) => {
+                let picture = rgb(converter, frame, *orientation)?;
                 clip_frame(&picture, spec, size, i, clip);
             }
             Held::Scaled(scaled) => {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::orientation::Orientation;
 use crate::error::VideoError;
 
 // Descriptors that the parent puts in place.
@@ -137,12 +138,12 @@ pub struct StreamInfo {
     pub container: String,
     /// FFmpeg's name of the codec.
     pub codec: String,
-    /// Pixels, as displayed (rotation applied).
+    /// Pixels, as displayed (turned and mirrored).
     pub width: u32,
     /// Pixels, as displayed.
     pub height: u32,
-    /// Degrees clockwise that frames are turned to be displayed: 0, 90, 180, 270.
-    pub rotation: u16,
+    /// How a player turns and mirrors the first frame.
+    pub orientation: Orientation,
     /// Average, where known.
     pub frames_per_second: Option<f64>,
     /// As the container claims, where it does.

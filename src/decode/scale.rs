@@ -5,7 +5,7 @@ use ffmpeg_next::frame::Video as Frame;
 use ffmpeg_next::software::scaling::{Context, Flags};
 use ffmpeg_next::{Error, ffi};
 
-use super::{ClipSpec, Letterbox};
+use super::{ClipSpec, Letterbox, Orientation};
 
 /// Grey of a letterbox's bars, as YOLOv5 pads.
 const LETTERBOX_GREY: u8 = 114;
@@ -21,9 +21,8 @@ pub struct Rgb {
     pub data: Vec<u8>,
 }
 
-/// Converts frames to upright RGB; keeps the conversion's tables from one frame to the next.
+/// Converts frames to RGB as displayed; keeps the conversion's tables from one frame to the next.
 pub struct Converter {
-    rotation: u16,
     context: Option<(Source, Context)>,
     converted: Frame,
 }
@@ -38,24 +37,15 @@ struct Source {
     full_range: bool,
 }
 
+impl Default for Converter {
+    fn default() -> Self {
+        Self { context: None, converted: Frame::empty() }
+    }
+}
+
 impl Converter {
-    /// For frames that are shown after turning them `rotation` degrees clockwise (0, 90, 180 or 270).
-    pub fn new(rotation: u16) -> Self {
-        Self { rotation, context: None, converted: Frame::empty() }
-    }
-
-    /// Width and height of the frame as displayed.
-    pub fn size(&self, frame: &Frame) -> (usize, usize) {
-        let (width, height) = (frame.width() as usize, frame.height() as usize);
-        if self.is_turned() { (height, width) } else { (width, height) }
-    }
-
-    fn is_turned(&self) -> bool {
-        self.rotation == 90 || self.rotation == 270
-    }
-
     /// The frame as displayed, except for non-square pixels, which stay as stored.
-    pub fn rgb(&mut self, frame: &Frame) -> Result<Rgb, Error> {
+    pub fn rgb(&mut self, frame: &Frame, orientation: Orientation) -> Result<Rgb, Error> {
         // SAFETY: `frame` is a live AVFrame; both fields are plain integers.
         let (colorspace, range) = unsafe { ((*frame.as_ptr()).colorspace as i32, (*frame.as_ptr()).color_range) };
         let source = Source {
@@ -71,8 +61,10 @@ impl Converter {
         }
         let Some((_, context)) = &mut self.context else { return Err(Error::Bug) };
         context.run(frame, &mut self.converted)?;
-        let (width, height) = self.size(frame);
-        Ok(Rgb { width, height, data: upright(&self.converted, self.rotation) })
+        let stored = (frame.width() as usize, frame.height() as usize);
+        let (width, height) = orientation.displayed(stored);
+        let data = orientation.apply(self.converted.data(0), self.converted.stride(0), stored);
+        Ok(Rgb { width, height, data })
     }
 }
 
@@ -114,21 +106,6 @@ fn conversion(source: Source) -> Result<Context, Error> {
         }
     }
     Ok(context)
-}
-
-/// The pixels of an RGB frame after turning it.
-fn upright(frame: &Frame, rotation: u16) -> Vec<u8> {
-    let (width, height) = (frame.width() as usize, frame.height() as usize);
-    let (stride, data) = (frame.stride(0), frame.data(0));
-    let mut out = Vec::with_capacity(width * height * 3);
-    let pixel = |x: usize, y: usize| &data[y * stride + x * 3..][..3];
-    match rotation {
-        90 => (0..width).for_each(|x| (0..height).rev().for_each(|y| out.extend_from_slice(pixel(x, y)))),
-        270 => (0..width).rev().for_each(|x| (0..height).for_each(|y| out.extend_from_slice(pixel(x, y)))),
-        180 => (0..height).rev().for_each(|y| (0..width).rev().for_each(|x| out.extend_from_slice(pixel(x, y)))),
-        _ => (0..height).for_each(|y| out.extend_from_slice(&data[y * stride..][..width * 3])),
-    }
-    out
 }
 
 /// Two neighbours and the weight of the second.

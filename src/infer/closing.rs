@@ -1,20 +1,21 @@
-//! Closing: sessions end before the process does. ONNX Runtime's library, unloaded while a model runs, fails loudly.
+//! Closing: ends sessions before the process exits. If a model still runs when ONNX Runtime's library is torn down, the
+//! library prints errors.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use ort::session::{NoSelectedOutputs, RunOptions};
 
-/// What stops a session's runs; lives as long as the session.
+/// Stops a session's runs. Lives as long as the session.
 pub(super) type Stopper = RunOptions<NoSelectedOutputs>;
 
-/// Of every open session. The library is the process's, and so are these.
+/// One for every open session. Global, as the library is.
 static OPEN: Mutex<Vec<Weak<Stopper>>> = Mutex::new(Vec::new());
 
 /// How often [`close_sessions`] looks.
 const TICK: Duration = Duration::from_millis(5);
 
-/// For a session that is about to open, which owns it.
+/// Makes the stopper of a session that is about to open.
 pub(super) fn stopper() -> ort::Result<Arc<Stopper>> {
     let stopper = Arc::new(RunOptions::new()?);
     let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -23,12 +24,12 @@ pub(super) fn stopper() -> ort::Result<Arc<Stopper>> {
     Ok(stopper)
 }
 
-/// Stops the models that run, and waits until all sessions are closed, for as long as `patience`. Their owners must have
-/// been told to end: only they close a session.
+/// Stops running models and waits until all sessions are closed, at most for `patience`. Their owners close them, and must
+/// have been told to end before.
 pub fn close_sessions(patience: Duration) {
     let open = std::mem::take(&mut *OPEN.lock().unwrap_or_else(PoisonError::into_inner));
     for stopper in open.iter().filter_map(Weak::upgrade) {
-        // A session that cannot be stopped ends its run by itself.
+        // If it cannot be stopped, the run ends by itself.
         let _ = stopper.terminate();
     }
     let started = Instant::now();

@@ -138,7 +138,7 @@ impl Runtime {
 /// An open model; one thread owns it.
 pub struct Model {
     session: Session,
-    /// Dropped after the session, which tells that the session has gone.
+    /// After `session`, so that it is dropped after it: that is how others see that the session is closed.
     stopper: Arc<Stopper>,
     path: PathBuf,
     turn: Option<Arc<Mutex<()>>>,

@@ -10,11 +10,11 @@ pub const NULL_PARTITION: &str = "__HIVE_DEFAULT_PARTITION__";
 
 /// Names that a partition column may not have: those of the tables' own columns and directories.
 #[rustfmt::skip]
-const RESERVED_COLUMNS: [&str; 46] = [
+const RESERVED_COLUMNS: [&str; 47] = [
     "actions", "actions_model", "box", "boxes", "codec", "confidence", "container", "decode_seconds", "dt",
     "duration_seconds", "embedding", "end_seconds", "error_kind", "error_message", "etag", "fingerprint", "frame",
     "frames", "frames_decoded", "frames_per_second", "height", "indexed_at", "inference_seconds", "last_modified",
-    "model", "persons_model", "rotation", "run_id", "scores", "segment", "segments", "shard", "size_bytes",
+    "mirrored", "model", "persons_model", "rotation", "run_id", "scores", "segment", "segments", "shard", "size_bytes",
     "start_seconds", "status", "time_seconds", "top", "top_label", "top_score", "uri", "video_id", "width", "x1",
     "x2", "y1", "y2",
 ];

@@ -58,6 +58,7 @@ impl Column {
 
 fn sql_type(data_type: &DataType, dialect: Dialect) -> String {
     let [duckdb, hive] = match data_type {
+        DataType::Boolean => ["BOOLEAN", "boolean"],
         DataType::Int32 => ["INTEGER", "int"],
         DataType::Int64 => ["BIGINT", "bigint"],
         DataType::Float32 => ["FLOAT", "float"],

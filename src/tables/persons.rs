@@ -27,7 +27,7 @@ pub struct PersonRow {
     pub r#box: i32,
     /// The detector's class: `person`, or another that the job names.
     pub label: Arc<str>,
-    /// Left edge, in pixels of the frame as displayed (rotation applied), from its left.
+    /// Left edge, in pixels of the frame as displayed (turned and mirrored), from its left.
     pub x1: f32,
     /// Upper edge, from its top.
     pub y1: f32,
@@ -59,7 +59,7 @@ pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
         Column::new("frame", DataType::Int64, "Which frame of the video in presentation order, from 0.", "210"),
         Column::new("box", DataType::Int32, "Which box of the frame by descending confidence, from 0.", "0"),
         text("label", "The detector's class: `person`, or another that the job names.", "\"person\""),
-        pixels("x1", "Left edge, from the left of the frame as displayed (rotation applied).", "412.5"),
+        pixels("x1", "Left edge, from the left of the frame as displayed (turned and mirrored).", "412.5"),
         pixels("y1", "Upper edge, from its top.", "120.25"),
         pixels("x2", "Right edge.", "501.0"),
         pixels("y2", "Lower edge.", "388.75"),

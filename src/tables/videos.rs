@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    Array, BooleanArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
 use arrow::datatypes::{DataType, TimeUnit};
 use arrow::error::ArrowError;
 use chrono::{DateTime, Utc};
@@ -60,12 +62,14 @@ pub struct VideoRow {
     pub container: Option<String>,
     /// FFmpeg's name of the video stream's codec; null without a stream.
     pub codec: Option<String>,
-    /// Pixels of the frame as displayed, rotation applied; null where no frame was seen.
+    /// Pixels of the frame as displayed, turned and mirrored; null where no frame was seen.
     pub width: Option<i32>,
     /// Likewise.
     pub height: Option<i32>,
-    /// Degrees clockwise by which a player turns the stored frame: 0, 90, 180 or 270; null where no frame was seen.
+    /// Degrees clockwise by which a player turns the stored frame before it mirrors it; null where no frame was seen.
     pub rotation: Option<i32>,
+    /// Whether a player mirrors the frame left to right after turning it; null where no frame was seen.
+    pub mirrored: Option<bool>,
     /// The stream's average; null where it does not say.
     pub frames_per_second: Option<f64>,
     /// Presentation time of the first frame on the container's clock; null where no frame was seen.
@@ -134,11 +138,24 @@ pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
         text("container", "FFmpeg's name of the container format.", "\"mov,mp4,m4a,3gp,3g2,mj2\"")
             .null("None was recognised."),
         text("codec", "FFmpeg's name of the video stream's codec.", "\"h264\"").null("There is no video stream."),
-        int("width", "Of the frame as displayed, rotation applied.", "1920").unit("pixels").null(NO_FRAME),
+        int("width", "Of the frame as displayed: turned and mirrored.", "1920").unit("pixels").null(NO_FRAME),
         int("height", "Likewise.", "1080").unit("pixels").null(NO_FRAME),
-        int("rotation", "How far a player turns the stored frame: 0, 90, 180 or 270.", "90")
-            .unit("degrees clockwise")
-            .null(NO_FRAME),
+        int(
+            "rotation",
+            "How far a player turns the stored frame, before it mirrors it: 0, 90, 180 or 270. Another angle, up to 359, \
+             tilts the picture in a frame of the same size, as the ffmpeg tool shows it. Of the first frame.",
+            "90",
+        )
+        .unit("degrees clockwise")
+        .null(NO_FRAME),
+        Column::new(
+            "mirrored",
+            DataType::Boolean,
+            "Whether a player mirrors the frame left to right, after turning it by `rotation`: a frame that is flipped top to \
+             bottom has `rotation` 180 and `mirrored` true. Of the first frame.",
+            "false",
+        )
+        .null("No frame was seen, or an older vidindex made the row, which ignored mirrors."),
         double("frames_per_second", "The stream's average.", "29.97")
             .unit("frames per second")
             .null("It does not say."),
@@ -218,6 +235,7 @@ impl Row for VideoRow {
                 int_or_null(|row| row.width),
                 int_or_null(|row| row.height),
                 int_or_null(|row| row.rotation),
+                Arc::new(rows.iter().map(|row| row.mirrored).collect::<BooleanArray>()),
                 double_or_null(|row| row.frames_per_second),
                 double_or_null(|row| row.start_seconds),
                 double_or_null(|row| row.duration_seconds),

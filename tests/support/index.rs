@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use arrow::array::RecordBatch;
 use chrono::{DateTime, TimeDelta, Utc};
 use parquet::arrow::ArrowWriter;
 use vidindex::error::VideoErrorKind;
@@ -144,6 +145,7 @@ impl Indexed {
             width: Some(1920),
             height: Some(1080),
             rotation: Some(0),
+            mirrored: Some(false),
             frames_per_second: Some(30.0),
             start_seconds: Some(1.5),
             duration_seconds: Some(seconds),
@@ -237,21 +239,24 @@ fn deleted(run: &Provenance, video: &Indexed) -> Indexed {
     gone
 }
 
-/// An index as the first version of the tables was: without the actions of persons. Written once, and kept as a fixture.
+/// An index as the first version of the tables was: without the actions of persons and without mirrors. Written once, and
+/// kept as a fixture.
 pub(crate) fn write_first_version(index: &Path) {
     let run = run(1, Some(R50), Some(YOLO));
     let video = Indexed::new(&run, "cam-9", "2026-10-31", 0, 1);
     write(index, &run, std::slice::from_ref(&video));
-    let batch = PersonRow::to_batch(&video.persons).unwrap();
-    let names = batch.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
-    let kept: Vec<usize> = (0..names.len()).filter(|i| names[*i] != "actions").collect();
-    let batch = batch.project(&kept).unwrap();
-    let path = index.join(part_key(Table::Persons, Some(YOLO), &video.partition(), &run.run_id, 0));
-    let properties = writer_properties(Table::Persons, &run).unwrap();
-    let mut writer =
-        ArrowWriter::try_new(std::fs::File::create(path).unwrap(), batch.schema(), Some(properties)).unwrap();
-    writer.write(&batch).unwrap();
-    writer.close().unwrap();
+    let rewrite = |table: Table, model: Option<&str>, batch: RecordBatch, newer: &str| {
+        let mut batch = batch;
+        batch.remove_column(batch.schema().index_of(newer).unwrap());
+        let path = index.join(part_key(table, model, &video.partition(), &run.run_id, 0));
+        let properties = writer_properties(table, &run).unwrap();
+        let mut writer =
+            ArrowWriter::try_new(std::fs::File::create(path).unwrap(), batch.schema(), Some(properties)).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+    };
+    rewrite(Table::Persons, Some(YOLO), PersonRow::to_batch(&video.persons).unwrap(), "actions");
+    rewrite(Table::Videos, None, VideoRow::to_batch(std::slice::from_ref(&video.video)).unwrap(), "mirrored");
 }
 
 /// The archive as it was indexed, and what of it is current.

@@ -87,6 +87,7 @@ fn value(column: &dyn Array, row: usize) -> Value {
     match column.data_type() {
         DataType::Utf8 => json!(column.as_string::<i32>().value(row)),
         DataType::Binary => json!(column.as_binary::<i32>().value(row)),
+        DataType::Boolean => json!(column.as_boolean().value(row)),
         DataType::Int32 => json!(column.as_primitive::<Int32Type>().value(row)),
         DataType::Int64 => json!(column.as_primitive::<Int64Type>().value(row)),
         DataType::Float32 => json!(column.as_primitive::<Float32Type>().value(row)),

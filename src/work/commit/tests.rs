@@ -99,6 +99,7 @@ fn totals_count_videos_and_tell_the_first_failures() {
         width: None,
         height: None,
         rotation: None,
+        mirrored: None,
         frames_per_second: None,
         start_seconds: None,
         duration_seconds: Some(2.5),
