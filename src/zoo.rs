@@ -360,7 +360,8 @@ mod tests {
     #[test]
     fn a_head_pools_over_the_crop_of_its_training_or_all_that_a_smaller_picture_has() {
         let pool = |options: BuildOptions| {
-            let mut network = registry::network("slowfast-r50-8x8").unwrap();
+            let config = slowfast::Config { width: 8, ..slowfast::Config::default() };
+            let mut network = Network::SlowFast(config, 2);
             network.apply(&options).unwrap();
             let graph = network.graph(&mut RandomWeights::new(0)).unwrap().graph.unwrap();
             let pool = graph.node.iter().find(|node| node.op_type == "AveragePool").unwrap();
