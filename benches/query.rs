@@ -110,6 +110,7 @@ fn video_row(video: u32, run: &Provenance) -> VideoRow {
         status: VideoStatus::Ok,
         error_kind: None,
         error_message: None,
+        failures: None,
         container: Some("matroska,webm".to_owned()),
         codec: Some("h264".to_owned()),
         width: Some(1920),

@@ -125,7 +125,7 @@ What the engine is told of the tasks stands in the job file, e.g. [engine.slurm]
         #[arg(long, value_enum, env = "VIDINDEX_ENGINE")]
         engine: Engine,
         /// Go on with a run that was planned before.
-        #[arg(long, value_name = "ID", conflicts_with_all = ["reindex", "retry_failed"])]
+        #[arg(long, value_name = "ID", conflicts_with_all = ["reindex", "retry_failed", "confirm_deleted"])]
         run: Option<String>,
         /// Only print what would be handed in.
         #[arg(long)]
@@ -277,14 +277,18 @@ struct PlanArgs {
     /// Take every video, also those that are indexed.
     #[arg(long, env = "VIDINDEX_REINDEX")]
     reindex: bool,
-    /// Try videos again that failed and have not changed.
+    /// Retry every video that failed and has not changed, also those that fail by their own fault or too often.
     #[arg(long, env = "VIDINDEX_RETRY_FAILED")]
     retry_failed: bool,
+    /// Mark videos that are gone from the input as deleted, even if they are more than input.deleted_max.
+    #[arg(long, env = "VIDINDEX_CONFIRM_DELETED")]
+    confirm_deleted: bool,
 }
 
 impl PlanArgs {
     fn options(&self) -> PlanOptions {
-        PlanOptions { reindex: self.reindex, retry_failed: self.retry_failed }
+        let Self { reindex, retry_failed, confirm_deleted } = *self;
+        PlanOptions { reindex, retry_failed, confirm_deleted }
     }
 }
 
@@ -525,6 +529,7 @@ impl Context {
     /// The plan has no shards: all is done, or nothing was found.
     fn nothing_to_do(&self, planned: &Plan) -> Result<u8> {
         if planned.nothing_matched() {
+            planned.missing.iter().for_each(|missing| tracing::warn!("{missing}"));
             return Err(Error::failed(planned.nothing_matched_message())
                 .with_hint("check [input] uri and include; `vidindex plan JOB --dry-run` shows what was skipped"));
         }

@@ -66,6 +66,13 @@ pub struct Input {
     pub exclude: Vec<String>,
     /// Makes partition columns of parts of the key.
     pub partition: Option<Partition>,
+    /// The share of the indexed videos, 0 to 1, that may be gone from the input for a plan to mark them as deleted unasked.
+    #[serde(default = "default_deleted_max")]
+    pub deleted_max: f64,
+}
+
+fn default_deleted_max() -> f64 {
+    0.2
 }
 
 /// The job's `[output]`.
@@ -282,12 +289,14 @@ impl Input {
         }
         let pattern = section.get("partition", "a regular expression as a string", Entry::text)?;
         let partition = pattern.map(|text| Partition::new(&text)).transpose();
+        let deleted_max = section.get("deleted_max", "a share from 0 to 1", share)?;
         Ok(Self {
             uri: bucket.map_or_else(|| uri(section, "s3://archive/2026/"), Ok)?,
             inventory,
             include,
             exclude: section.strings("exclude", checked)?.unwrap_or_default(),
             partition: partition.map_err(|problem| section.complain("partition", problem))?,
+            deleted_max: deleted_max.unwrap_or_else(default_deleted_max),
         })
     }
 }
@@ -323,7 +332,6 @@ impl Actions {
 
 impl Persons {
     fn read(section: &Section) -> Result<Self> {
-        let share = |entry: &Entry| entry.number().filter(|number| (0.0..=1.0).contains(number));
         let confidence = section.get("confidence", "a number of at least 0 and below 1", |entry| {
             share(entry).map(|number| number as f32).filter(|number| *number < 1.0)
         })?;
@@ -400,6 +408,10 @@ fn read_store(section: &Section) -> Result<StoreConfig> {
     })
 }
 
+fn share(entry: &Entry) -> Option<f64> {
+    entry.number().filter(|number| (0.0..=1.0).contains(number))
+}
+
 fn above_zero(entry: &Entry) -> Option<f64> {
     entry.number().filter(|number| *number > 0.0)
 }
@@ -459,6 +471,7 @@ model = \"models/yolov5s.onnx\"
         include = ["**/*.{mp4,mkv}"]
         exclude = ["raw/"]
         partition = '(?<camera>cam-[^/]+)/'
+        deleted_max = 0.5
         [output]
         uri = "s3://index/"
         [actions]
@@ -508,6 +521,7 @@ model = \"models/yolov5s.onnx\"
     fn the_smallest_job_gets_every_default() {
         let job = parse(SMALLEST, &[]).unwrap();
         assert_eq!(job.input.include, [DEFAULT_INCLUDE]);
+        assert_eq!(job.input.deleted_max, 0.2);
         assert!(job.input.exclude.is_empty() && job.input.partition.is_none() && job.actions.is_none());
         let persons = job.persons.unwrap();
         assert_eq!((persons.frames_per_second, persons.confidence, persons.iou), (1.0, 0.25, 0.45));
@@ -667,6 +681,8 @@ model = \"models/yolov5s.onnx\"
         let input = |lines: &str| refused_text(&SMALLEST.replace("\n\n[output]", &format!("\n{lines}\n[output]")), &[]);
         let text = input("include = [\n  '*.mp4',\n  '[a',\n]");
         assert!(text.starts_with("jobs/demo.toml:5: `include` in [input] has \"[a\", which is not a glob"), "{text}");
+        assert!(input("deleted_max = '20%'").contains("must be a share from 0 to 1, not the string \"20%\""));
+        assert!(input("deleted_max = 20").contains("must be a share from 0 to 1, not 20"));
         assert!(input("include = []").contains("no video could match"));
         assert!(input("partition = '('").contains("is not a regular expression"));
         assert!(input("partition = 'cam-(.*)'").contains("has no named group"));
@@ -697,6 +713,7 @@ model = \"models/yolov5s.onnx\"
             "run.video_timeout_seconds=1",
             "report.thumbnails=false",
             "input.uri=elsewhere",
+            "input.deleted_max=0.1",
             "output.uri=elsewhere",
             "store.region=x",
             "persons.model=renamed.onnx",

@@ -4,10 +4,12 @@
 //! Memory does not hold the listing: videos are sorted on the scratch disk, cut as they are merged, and written to a
 //! scratch file, which [`Plan::write`] uploads.
 
+mod decide;
 mod indexed;
 mod inventory;
 mod list;
 pub mod manifest;
+mod missing;
 mod shard;
 mod sort;
 mod table;
@@ -31,14 +33,47 @@ use crate::store::Store;
 use crate::tables::escape_into;
 pub use crate::tables::shard_id;
 use crate::zoo::inspect::hex;
-use indexed::{Earlier, Indexed};
+use decide::Decision;
+use indexed::{Indexed, Latest};
 use list::ListedObject;
 pub use manifest::RunRecord;
+pub use missing::Missing;
 use shard::{Cut, Load};
 use sort::Sorter;
 use table::PlanWriter;
 
-/// One video to index, as it was listed.
+/// Failures in a row after which a video is retried only when a user asks for it or the file changes.
+pub const FAILURES_MAX: u32 = 5;
+
+/// What a worker does with a video.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Todo {
+    /// Reads it and writes its rows.
+    Index {
+        /// How many times in a row it failed before, with this content and these settings.
+        failures: u32,
+    },
+    /// Writes a row that says that the video is gone from the input. The rest is as it was.
+    MarkDeleted,
+    /// Writes a failed row without reading the video.
+    MarkArchived {
+        /// Which must be left by a restore.
+        storage_class: String,
+    },
+    /// Copies the rows that an earlier run wrote, without reading the video; where they are not there any more, indexes it.
+    Restore {
+        /// The path of the earlier run's file below `videos/`, which its files of other tables share.
+        from: String,
+    },
+}
+
+impl Default for Todo {
+    fn default() -> Self {
+        Self::Index { failures: 0 }
+    }
+}
+
+/// One video of the plan, as it was listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VideoObject {
     /// Relative to the job's `input.uri`.
@@ -53,8 +88,8 @@ pub struct VideoObject {
     pub last_modified: DateTime<Utc>,
     /// (name, value) of each partition column, in the job's order; the values as they stand in the key.
     pub partition: Vec<(String, String)>,
-    /// Indexed before, and not in the input any more: gets a row that says so. The rest is as it was.
-    pub deleted: bool,
+    /// What is done with it.
+    pub todo: Todo,
 }
 
 impl VideoObject {
@@ -66,7 +101,7 @@ impl VideoObject {
 
     /// What a worker will read of it.
     pub fn bytes_to_read(&self) -> u64 {
-        if self.deleted { 0 } else { self.size_bytes }
+        if matches!(self.todo, Todo::Index { .. }) { self.size_bytes } else { 0 }
     }
 
     /// The directory of its rows within a table, e.g. `camera=cam-1/dt=2026-11-01`: the partition columns, their values
@@ -201,6 +236,8 @@ pub struct PlanOptions {
     pub reindex: bool,
     /// Videos that failed before and have not changed since.
     pub retry_failed: bool,
+    /// Marks videos that are gone from the input as deleted, however many they are.
+    pub confirm_deleted: bool,
 }
 
 /// Objects that were left out for one reason.
@@ -217,6 +254,8 @@ pub struct Group {
 impl Group {
     /// How many keys are kept to show.
     pub const EXAMPLES: usize = 3;
+
+    const EMPTY: Self = Self { count: 0, bytes: 0, examples: Vec::new() };
 
     fn add(&mut self, key: &str, size_bytes: u64) {
         self.count += 1;
@@ -235,8 +274,12 @@ impl Group {
 pub struct Skipped {
     /// Rows of this very content, model and settings are there.
     pub already_indexed: Group,
-    /// Failed with this very content, model and settings.
+    /// Failed with this very content, model and settings, by its own fault.
     pub failed_before: Group,
+    /// Failed likewise for a cause that may pass, [`FAILURES_MAX`] times in a row.
+    pub given_up: Group,
+    /// In an archive storage class, as at the last plan.
+    pub archived: Group,
     /// No `include` glob matches.
     pub not_included: Group,
     /// An `exclude` glob matches.
@@ -252,8 +295,16 @@ pub struct Plan {
     pub run: RunRecord,
     /// What is left out.
     pub skipped: Skipped,
+    /// Videos in `run` that failed before.
+    pub retried: Group,
+    /// Videos in `run` whose earlier rows are copied.
+    pub restored: Group,
+    /// Videos in `run` that cannot be read before they are restored: their rows will say so.
+    pub archived: Group,
     /// Videos that are in no listing any more, and in `run` to be marked.
     pub deleted: Group,
+    /// Those that are too many to be marked.
+    pub missing: Option<Missing>,
     /// Objects listed below the input, of whatever kind.
     pub objects_seen: u64,
     videos: Arranged,
@@ -272,40 +323,53 @@ pub async fn plan(
 ) -> Result<Plan> {
     let fingerprint = job.fingerprint(&models.hashes());
 
-    let mut indexed =
-        if options.reindex { Indexed::default() } else { Indexed::read(input, output, &fingerprint).await? };
     let mut draft = Draft::new(job.run.shard_bytes)?;
     let (objects, as_of) = match &job.input.inventory {
         Some(uri) => inventory::list(uri, &job.store, input, draft.scratch.path()).await?,
         None => (input.list_unordered("").map_err(Error::from).boxed(), DateTime::<Utc>::MAX_UTC),
     };
+    let mut indexed = match options.reindex {
+        true => Indexed::default(),
+        false => Indexed::read(input, output, &fingerprint, as_of).await?,
+    };
+    let [mut retried, mut restored, mut archived] = [const { Group::EMPTY }; 3];
     let take = |object: ListedObject<'_>, skipped: &mut Skipped| {
-        let video = match object {
+        let mut video = match object {
             ListedObject::Video(video) => video,
             ListedObject::LeftOut { key } => {
                 indexed.see(&input.uri(key));
                 return Ok(());
             }
         };
-        let group = match indexed.earlier(&video) {
-            None | Some(Earlier::Deleted) => return draft.add(&video),
-            Some(Earlier::Failed) if options.retry_failed => return draft.add(&video),
-            Some(Earlier::Failed) => &mut skipped.failed_before,
-            Some(Earlier::Done) => &mut skipped.already_indexed,
+        let archived_in = match &video.todo {
+            Todo::MarkArchived { storage_class } => Some(storage_class.as_str()),
+            _ => None,
         };
-        group.add(&video.key, video.size_bytes);
-        Ok(())
+        let earlier = indexed.earlier(&video);
+        let decision = Decision::of(earlier, archived_in, || indexed.source(&video), options);
+        let group = match &decision {
+            Decision::New => None,
+            Decision::Retry { .. } => Some(&mut retried),
+            Decision::Archived { .. } => Some(&mut archived),
+            Decision::Restore { .. } => Some(&mut restored),
+            Decision::Done => Some(&mut skipped.already_indexed),
+            Decision::FailedBefore => Some(&mut skipped.failed_before),
+            Decision::GivenUp => Some(&mut skipped.given_up),
+            Decision::StillArchived => Some(&mut skipped.archived),
+        };
+        if let Some(group) = group {
+            group.add(&video.key, video.size_bytes);
+        }
+        match decision.todo() {
+            Some(todo) => {
+                video.todo = todo;
+                draft.add(&video)
+            }
+            None => Ok(()),
+        }
     };
     let listing = list::list(&job.input, objects, input, output, take).await?;
-    let mut deleted = Group::default();
-    // Nothing at all is rather a disk that is not mounted than an archive that was emptied.
-    if listing.objects_seen > 0 {
-        let mark = |video: VideoObject| {
-            deleted.add(&video.key, video.size_bytes);
-            draft.add(&video)
-        };
-        indexed.deleted(&job.input, output, as_of, mark).await?;
-    }
+    let (deleted, missing) = deletions(indexed, job, input, output, options, listing.objects_seen, &mut draft).await?;
 
     let (count, bytes) = (draft.videos, draft.bytes);
     let videos = draft.arrange(input)?;
@@ -322,7 +386,52 @@ pub async fn plan(
         bytes,
         job: job.clone(),
     };
-    Ok(Plan { run, skipped: listing.skipped, deleted, objects_seen: listing.objects_seen, videos })
+    let (skipped, objects_seen) = (listing.skipped, listing.objects_seen);
+    Ok(Plan { run, skipped, retried, restored, archived, deleted, missing, objects_seen, videos })
+}
+
+/// Marks the videos that are gone from the input, unless they are suspiciously many.
+async fn deletions(
+    indexed: Indexed,
+    job: &Job,
+    input: &dyn Store,
+    output: &dyn Store,
+    options: PlanOptions,
+    objects_seen: u64,
+    draft: &mut Draft,
+) -> Result<(Group, Option<Missing>)> {
+    let (mut deleted, counts) = (Group::EMPTY, indexed.counts());
+    if counts.gone == 0 {
+        return Ok((deleted, None));
+    }
+    // An input that shows nothing at all is an unmounted disk rather than an archive that was emptied.
+    let suspicious = objects_seen == 0 || missing::is_suspicious(counts, job.input.deleted_max);
+    if suspicious && !options.confirm_deleted {
+        let mut missing = Missing::new(job.input.deleted_max);
+        let add = |video: &Latest<'_>| {
+            missing.add(video);
+            Ok(())
+        };
+        indexed.each_latest(output, add).await?;
+        return Ok((deleted, Some(missing)));
+    }
+    let mark = |video: &Latest<'_>| {
+        if !video.is_gone {
+            return Ok(());
+        }
+        deleted.add(video.key, video.size_bytes);
+        draft.add(&VideoObject {
+            key: video.key.to_owned(),
+            uri: input.uri(video.key),
+            size_bytes: video.size_bytes,
+            etag: video.etag.to_owned(),
+            last_modified: video.last_modified,
+            partition: job.input.partition_of(video.key),
+            todo: Todo::MarkDeleted,
+        })
+    };
+    indexed.each_latest(output, mark).await?;
+    Ok((deleted, None))
 }
 
 /// Videos as they are listed, on their way to shards.
@@ -394,14 +503,19 @@ impl Plan {
     pub async fn write(&self, output: &dyn Store) -> Result<()> {
         manifest::write(output, &self.run, &self.videos.table).await?;
         let RunRecord { run_id, videos, bytes, shards, .. } = &self.run;
-        tracing::info!(%run_id, videos, bytes, shards, "planned");
+        self.missing.iter().for_each(|missing| tracing::warn!("{missing}"));
+        let [retried, restored, archived, deleted] =
+            [&self.retried, &self.restored, &self.archived, &self.deleted].map(|g| (g.count > 0).then_some(g.count));
+        tracing::info!(%run_id, videos, bytes, shards, retried, restored, archived, deleted, "planned");
         Ok(())
     }
 
     /// Whether the input holds no video at all by the job's globs (as against: none that is new). Say so with
     /// [`Plan::nothing_matched_message`].
     pub fn nothing_matched(&self) -> bool {
-        self.run.videos == 0 && self.skipped.already_indexed.count == 0 && self.skipped.failed_before.count == 0
+        let Skipped { already_indexed, failed_before, given_up, archived, .. } = &self.skipped;
+        self.run.videos == 0
+            && [already_indexed, failed_before, given_up, archived].iter().all(|group| group.count == 0)
     }
 
     /// Says what was looked at and looked for where [`Plan::nothing_matched`].
@@ -428,7 +542,8 @@ impl fmt::Display for Plan {
             write!(f, "{}", self.nothing_matched_message())?;
         } else {
             let shards = counted(u64::from(self.run.shards), "shard");
-            let to_index = counted(*videos - self.deleted.count, "video");
+            let not_read = self.deleted.count + self.restored.count + self.archived.count;
+            let to_index = counted(*videos - not_read, "video");
             write!(f, "{to_index}, {} to index, in {shards}", human(*bytes))?;
             if let Some((first, last)) = self.videos.modified {
                 let (largest, goal) = (human(self.videos.largest_shard_bytes), human(job.run.shard_bytes));
@@ -436,11 +551,18 @@ impl fmt::Display for Plan {
                 write!(f, "\nlast modified {} to {}", first.date_naive(), last.date_naive())?;
             }
         }
-        let Skipped { already_indexed, failed_before, not_included, excluded, own_output } = &self.skipped;
+        let Skipped { already_indexed, failed_before, given_up, archived, not_included, excluded, own_output } =
+            &self.skipped;
+        let times = format!("failed {FAILURES_MAX} times in a row (--retry-failed takes them again)");
         let groups = [
+            (&self.retried, "retried", "failed before"),
+            (&self.restored, "restored", "deleted before and back unchanged: their earlier rows count again"),
+            (&self.archived, "archived", "in an archive storage class: restore them to have them indexed"),
             (&self.deleted, "deleted", "gone from the input: their rows are current no more"),
             (already_indexed, "skipped", "already indexed (--reindex takes them again)"),
             (failed_before, "skipped", "failed before and unchanged (--retry-failed takes them again)"),
+            (given_up, "skipped", times.as_str()),
+            (archived, "skipped", "still in an archive storage class (--retry-failed tries to read them)"),
             (not_included, "skipped", "not matched by input.include"),
             (excluded, "skipped", "matched by input.exclude"),
             (own_output, "skipped", "written by vidindex"),
@@ -452,7 +574,7 @@ impl fmt::Display for Plan {
                 write!(f, "\n    {}{more}", group.examples.join(", "))?;
             }
         }
-        Ok(())
+        self.missing.iter().try_for_each(|missing| write!(f, "\n{missing}"))
     }
 }
 
@@ -511,7 +633,9 @@ mod tests {
     /// A row of what `stores` lists, as a run of the same job would have written it.
     fn row(key: &str, size: u64, status: &'static str) -> VideoRow {
         let fingerprint = job().fingerprint(&[("persons", "ab")]);
-        VideoRow { video: video(key, size), status, fingerprint, indexed_at: 1, run_id: "r1".to_owned() }
+        let error_kind = (status == "failed").then_some("corrupt");
+        let (video, run_id) = (video(key, size), "r1".to_owned());
+        VideoRow { video, status, error_kind, failures: None, fingerprint, indexed_at: 1, run_id }
     }
 
     #[tokio::test]
@@ -574,8 +698,14 @@ mod tests {
         ];
         put("0", &rows).await;
         let plan = planned(&input, &output, PlanOptions::default()).await;
+        assert_eq!((plan.run.videos, plan.deleted.count), (0, 0), "three of five are too many");
+        let text = "missing 3 objects, 10 B, of 5 indexed: more than input.deleted_max (20 %)";
+        assert!(plan.to_string().contains(text) && plan.to_string().ends_with("files in no folder: 3 of 5"), "{plan}");
+        let plan = planned(&input, &output, PlanOptions { confirm_deleted: true, ..Default::default() }).await;
         assert_eq!(keys(&plan).await, ["failed.mp4", "gone.mp4", "of-another-job.mp4"]);
-        assert!(shards(&plan).await.iter().all(|shard| shard.videos.iter().all(|video| video.deleted)));
+        assert_eq!(plan.missing, None);
+        let videos = shards(&plan).await.into_iter().flat_map(|shard| shard.videos);
+        assert!(videos.into_iter().all(|video| video.todo == Todo::MarkDeleted));
         assert_eq!((plan.run.videos, plan.run.bytes, plan.deleted.count), (3, 0, 3));
         assert!(plan.to_string().contains("\ndeleted 3 objects, 10 B: gone from the input"), "{plan}");
         assert!(plan.to_string().starts_with("0 videos, 0 B to index, in 1 shard"), "{plan}");
@@ -599,6 +729,106 @@ mod tests {
         output.put("videos/0.parquet", videos_table(&[row("a.mp4", 1, "ok")])).await.unwrap();
         let plan = planned(&input, &output, PlanOptions::default()).await;
         assert!(plan.run.videos == 0 && plan.nothing_matched());
+        let folders = [(String::new(), (1, 1))].into();
+        assert_eq!(plan.missing.as_ref().unwrap().folders, folders);
+        let confirmed = planned(&input, &output, PlanOptions { confirm_deleted: true, ..Default::default() }).await;
+        assert_eq!((confirmed.run.videos, confirmed.deleted.count), (1, 1));
+    }
+
+    /// The (key, what is done) of each video in the plan.
+    async fn todos(plan: &Plan) -> Vec<(String, Todo)> {
+        shards(plan).await.into_iter().flat_map(|shard| shard.videos).map(|video| (video.key, video.todo)).collect()
+    }
+
+    #[tokio::test]
+    async fn failures_that_may_pass_are_retried_and_counted_per_content() {
+        let keys = ["1.mp4", "4.mp4", "5.mp4", "changed.mp4", "old.mp4", "own.mp4", "part.mp4", "well.mp4"];
+        let (input, output) = stores(&keys.map(|key| (key, 1)));
+        let failed = |key: &str, failures: Option<i64>| VideoRow {
+            error_kind: Some("access_denied"),
+            failures,
+            ..row(key, 1, "failed")
+        };
+        let partial = |key: &str, kind| VideoRow { error_kind: Some(kind), failures: None, ..row(key, 1, "partial") };
+        let mut changed = failed("changed.mp4", Some(4));
+        changed.video.etag = "before".to_owned();
+        let later = VideoRow { indexed_at: 2, ..row("well.mp4", 1, "ok") };
+        let rows = [
+            failed("1.mp4", Some(1)),
+            failed("4.mp4", Some(4)),
+            failed("5.mp4", Some(5)),
+            changed,
+            failed("old.mp4", None),
+            row("own.mp4", 1, "failed"),
+            partial("part.mp4", "timeout"),
+            failed("well.mp4", Some(3)),
+            later,
+        ];
+        output.put("videos/0.parquet", videos_table(&rows)).await.unwrap();
+        let plan = planned(&input, &output, PlanOptions::default()).await;
+        let index = |key: &str, failures| (key.to_owned(), Todo::Index { failures });
+        let expected = [("1.mp4", 1), ("4.mp4", 4), ("changed.mp4", 0), ("old.mp4", 1), ("part.mp4", 1)];
+        assert_eq!(todos(&plan).await, expected.map(|(key, failures)| index(key, failures)));
+        assert_eq!(plan.retried.examples, ["1.mp4", "4.mp4", "old.mp4"]);
+        let Skipped { given_up, failed_before, already_indexed, .. } = &plan.skipped;
+        assert_eq!([&given_up.examples, &failed_before.examples], [&["5.mp4"], &["own.mp4"]]);
+        assert_eq!(already_indexed.examples, ["well.mp4"]);
+        assert!(plan.to_string().contains("skipped 1 object, 1 B: failed 5 times in a row (--retry-failed"), "{plan}");
+        let asked = planned(&input, &output, PlanOptions { retry_failed: true, ..Default::default() }).await;
+        assert_eq!(asked.retried.count, 6);
+        assert!(todos(&asked).await.contains(&index("5.mp4", 5)));
+    }
+
+    #[tokio::test]
+    async fn an_archived_video_gets_one_row_and_waits_for_its_restore() {
+        let (input, output) = stores(&[("cold.mp4", 7), ("warm.mp4", 1)]);
+        input.archive("cold.mp4", "DEEP_ARCHIVE");
+        let plan = planned(&input, &output, PlanOptions::default()).await;
+        let todo = Todo::MarkArchived { storage_class: "DEEP_ARCHIVE".to_owned() };
+        assert_eq!(todos(&plan).await, [("cold.mp4".to_owned(), todo), ("warm.mp4".to_owned(), Todo::default())]);
+        assert_eq!((plan.run.bytes, plan.archived.count), (1, 1));
+        assert!(plan.to_string().starts_with("1 video, 1 B to index, in 1 shard"), "{plan}");
+
+        let archived = VideoRow { error_kind: Some("archived"), failures: Some(0), ..row("cold.mp4", 7, "failed") };
+        output.put("videos/0.parquet", videos_table(&[archived, row("warm.mp4", 1, "ok")])).await.unwrap();
+        let plan = planned(&input, &output, PlanOptions::default()).await;
+        assert_eq!((plan.run.videos, plan.skipped.archived.count), (0, 1));
+        assert!(!plan.nothing_matched());
+        input.add("cold.mp4", 7);
+        let plan = planned(&input, &output, PlanOptions::default()).await;
+        assert_eq!(todos(&plan).await, [("cold.mp4".to_owned(), Todo::default())], "the mark was no attempt");
+    }
+
+    #[tokio::test]
+    async fn a_deleted_video_that_is_back_unchanged_is_restored_from_its_latest_good_rows() {
+        let (input, output) = stores(&[("back.mp4", 7), ("changed.mp4", 2), ("failed.mp4", 1)]);
+        let run = "20261101T000000000Z-000001";
+        let place = |shard: u32| format!("dt=2026-11-01/part-{run}-{shard:06}.parquet");
+        let at = |row: VideoRow, indexed_at| VideoRow { indexed_at, ..row };
+        let other = |row: VideoRow| VideoRow { fingerprint: "another".to_owned(), ..row };
+        let files = [
+            vec![at(row("back.mp4", 7, "ok"), 1), at(row("changed.mp4", 1, "ok"), 1)],
+            vec![at(row("back.mp4", 7, "ok"), 2), at(row("failed.mp4", 1, "failed"), 1)],
+            vec![at(other(row("back.mp4", 7, "ok")), 3), at(row("back.mp4", 7, "failed"), 4)],
+            ["back.mp4", "changed.mp4", "failed.mp4"].map(|key| at(other(row(key, 7, "deleted")), 5)).to_vec(),
+        ];
+        for (shard, rows) in (0..).zip(&files) {
+            output.put(&format!("videos/{}", place(shard)), videos_table(rows)).await.unwrap();
+        }
+        let plan = planned(&input, &output, PlanOptions::default()).await;
+        let expected = [
+            ("back.mp4".to_owned(), Todo::Restore { from: place(1) }),
+            ("changed.mp4".to_owned(), Todo::default()),
+            ("failed.mp4".to_owned(), Todo::default()),
+        ];
+        assert_eq!(todos(&plan).await, expected);
+        assert_eq!((plan.run.bytes, plan.restored.count), (3, 1));
+        // A file that vidindex did not name has no files of the other tables beside it.
+        let body = output.get(&format!("videos/{}", place(1))).await.unwrap();
+        output.delete(&[format!("videos/{}", place(1)), format!("videos/{}", place(0))]).await.unwrap();
+        output.put("videos/merged.parquet", body).await.unwrap();
+        let plan = planned(&input, &output, PlanOptions::default()).await;
+        assert_eq!(todos(&plan).await[0], ("back.mp4".to_owned(), Todo::default()));
     }
 
     #[tokio::test]
@@ -732,7 +962,11 @@ mod tests {
                 let (count, bytes) = (draft.videos, draft.bytes);
                 let videos = draft.arrange(&input).unwrap();
                 let run = manifest::testing::record(videos.shards, count, bytes);
-                runtime.block_on(shards(&Plan { run, skipped: Skipped::default(), deleted: Group::default(), objects_seen: count, videos }))
+                let [retried, restored, archived, deleted] = [const { Group::EMPTY }; 4];
+                let (skipped, missing, objects_seen) = (Skipped::default(), None, count);
+                runtime.block_on(shards(&Plan {
+                    run, skipped, retried, restored, archived, deleted, missing, objects_seen, videos,
+                }))
             };
             let cut_once = cut(&videos);
             prop_assert_eq!(&cut_once, &cut(&shuffled));

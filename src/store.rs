@@ -26,6 +26,13 @@ pub struct ObjectMeta {
     pub etag: String,
     /// To the microsecond at most.
     pub last_modified: DateTime<Utc>,
+    /// Its storage class, where the store says that it must be restored before it can be read.
+    pub archived: Option<String>,
+}
+
+/// Whether objects of this storage class of S3's must be restored before they can be read.
+pub(crate) fn is_archive(storage_class: &str) -> bool {
+    matches!(storage_class, "GLACIER" | "DEEP_ARCHIVE")
 }
 
 /// Bytes of an object together with the etag of the version that they belong to.

@@ -6,6 +6,7 @@
 
 mod actions;
 mod column;
+pub(crate) mod copy;
 mod label_scores;
 mod layout;
 mod persons;
@@ -233,7 +234,7 @@ mod tests {
         assert_eq!(
             columns(Table::Videos),
             "video_id Utf8\nuri Utf8\netag Utf8\nsize_bytes Int64\nlast_modified timestamp Microsecond UTC\n\
-             status Utf8\nerror_kind Utf8?\nerror_message Utf8?\ncontainer Utf8?\ncodec Utf8?\nwidth Int32?\n\
+             status Utf8\nerror_kind Utf8?\nerror_message Utf8?\nfailures Int64?\ncontainer Utf8?\ncodec Utf8?\nwidth Int32?\n\
              height Int32?\nrotation Int32?\nmirrored Boolean?\nframes_per_second Float64?\nstart_seconds Float64?\n\
              duration_seconds Float64?\nframes_decoded Int64\nsegments Int64\nboxes Int64\nactions_model Utf8?\n\
              persons_model Utf8?\nfingerprint Utf8\nrun_id Utf8\nshard Int64\n\

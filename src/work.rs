@@ -7,6 +7,7 @@ pub mod encode;
 pub mod fetch;
 pub mod key_frames;
 pub mod models;
+pub mod restore;
 pub mod thumbnails;
 pub mod video;
 
@@ -29,6 +30,7 @@ use attempt::Attempt;
 use commit::{Committed, ShardTotals};
 use encode::ShardEncoder;
 use models::{JobModels, OpenModels};
+use restore::Restorer;
 use video::{Indexer, VideoRows};
 
 /// Attempts at a shard while the store is away; then the task gives up, and the engine tries again.
@@ -211,6 +213,7 @@ impl Worker {
         let in_flight = cores.min(shard.videos.len());
         let indexer = Arc::new(Indexer {
             input: self.input.clone(),
+            restorer: Restorer::new(self.output.clone()),
             models: models.clone(),
             run: self.run.clone(),
             program: self.program.clone(),
@@ -240,9 +243,12 @@ impl Worker {
                 self.note(&rows, totals);
                 let writing = Instant::now();
                 let path = shard.videos[written].partition_path();
-                tokio::task::block_in_place(|| {
-                    encoder.push_thumbnails(&path, &rows.video.uri, &rows.thumbnails)?;
-                    encoder.push(&path, rows.video, rows.actions, rows.persons)
+                tokio::task::block_in_place(|| match &rows.copies {
+                    Some(copies) => encoder.push_copies(&path, &rows.video.uri, copies),
+                    None => {
+                        encoder.push_thumbnails(&path, &rows.video.uri, &rows.thumbnails)?;
+                        encoder.push(&path, rows.video, rows.actions, rows.persons)
+                    }
                 })
                 .map_err(Failure::Fatal)?;
                 self.progress.wrote(writing.elapsed());

@@ -14,7 +14,7 @@ use support::{Scratch, run, said, stderr, stdout, tables, test_video, vidindex};
 use vidindex::error::VideoErrorKind;
 use vidindex::job::Job;
 use vidindex::plan::manifest::{RunRecord, job_key};
-use vidindex::plan::{ModelRef, VideoObject};
+use vidindex::plan::{ModelRef, Todo, VideoObject};
 use vidindex::tables::{ActionRow, LabelScore, PersonRow, Provenance, ThumbnailRow, VideoRow, VideoStatus};
 use vidindex::work::commit::{AttemptId, ShardTotals, commit};
 use vidindex::work::encode::ShardEncoder;
@@ -421,7 +421,7 @@ fn video(uri: &str, n: usize, scenes: &[Scene], dice: &mut Dice) -> Made {
         etag: "e".to_owned(),
         last_modified: at,
         partition: Vec::new(),
-        deleted: false,
+        todo: Todo::default(),
     };
     let (video_id, uri): (Arc<str>, Arc<str>) = (object.video_id().into(), uri.into());
     let run_id: Arc<str> = RUN.into();
@@ -525,6 +525,7 @@ fn video(uri: &str, n: usize, scenes: &[Scene], dice: &mut Dice) -> Made {
         status,
         error_kind: error.map(|(kind, _)| kind),
         error_message: error.map(|(_, message)| message.to_owned()),
+        failures: None,
         container: known.then(|| "mov,mp4".to_owned()),
         codec: known.then(|| "h264".to_owned()),
         width: known.then_some(1920),

@@ -4,22 +4,20 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
-};
-use arrow::compute::{BatchCoalescer, cast};
+use arrow::array::{Array, AsArray, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::compute::BatchCoalescer;
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use futures::StreamExt;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
-use parquet::file::metadata::ParquetMetaData;
 
 use crate::current::{VideoId, parse_id};
 use crate::error::{Error, Result};
 use crate::store::{Store, StoreErrorKind};
+use crate::tables::Table;
+use crate::tables::copy::{check_version, conform, of_run, replace};
 use crate::tables::read::{text_column, time_column, value};
-use crate::tables::{SCHEMA_VERSION, SCHEMA_VERSION_KEY, Table};
 
 /// Rows of one file that are in memory at a time.
 const READ_ROWS: usize = 512;
@@ -29,8 +27,6 @@ const WRITE_ROWS: usize = 2048;
 
 /// Files fetched ahead of the one that is opened.
 const READS_AHEAD: usize = 4;
-
-const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// A file to merge.
 pub(super) struct Input<'a> {
@@ -102,21 +98,12 @@ pub(super) async fn merge(
 
 /// The rows as the copies that they are: of this run, and of `videos` of this shard, and a microsecond younger.
 pub(super) fn restamp(table: Table, batch: &RecordBatch, run_id: &str, shard: u32) -> Result<RecordBatch, ArrowError> {
-    let rows = batch.num_rows();
-    let schema = batch.schema();
-    let columns = schema.fields().iter().zip(batch.columns()).map(|(field, column)| -> ArrayRef {
-        match field.name().as_str() {
-            "run_id" => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(run_id, rows))),
-            "shard" if table == Table::Videos => Arc::new(Int64Array::from_value(i64::from(shard), rows)),
-            "indexed_at" => {
-                let times = column.as_primitive::<TimestampMicrosecondType>();
-                let later: TimestampMicrosecondArray = times.unary(|at| at + 1);
-                Arc::new(later.with_timezone_opt(times.timezone()))
-            }
-            _ => Arc::clone(column),
-        }
-    });
-    RecordBatch::try_new(schema.clone(), columns.collect())
+    replace(&of_run(table, batch, run_id, shard)?, |name| {
+        let times = batch.column_by_name(name).filter(|_| name == "indexed_at")?;
+        let times = times.as_primitive::<TimestampMicrosecondType>();
+        let later: TimestampMicrosecondArray = times.unary(|at| at + 1);
+        Some(Arc::new(later.with_timezone_opt(times.timezone())))
+    })
 }
 
 fn unreadable(output: &dyn Store, input: &Input<'_>, problem: &str) -> Error {
@@ -140,9 +127,7 @@ impl Cursor {
     /// None of a file without rows.
     fn open(bytes: Bytes, table: Table, file: u32) -> Result<Option<Self>, String> {
         let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| error.to_string())?;
-        if let Some(version) = newer_schema(builder.metadata()) {
-            return Err(format!("it is of schema version {version}, and vidindex {VERSION} knows {SCHEMA_VERSION}"));
-        }
+        check_version(builder.metadata())?;
         let reader = builder.with_batch_size(READ_ROWS).build().map_err(|error| error.to_string())?;
         let schema = table.schema();
         let none = StringArray::new_null(0);
@@ -186,27 +171,6 @@ impl Cursor {
         self.uri.push_str(uri);
         Ok(true)
     }
-}
-
-/// The version that the file says it is of, where that is not known here.
-fn newer_schema(file: &ParquetMetaData) -> Option<u32> {
-    let pairs = file.file_metadata().key_value_metadata()?;
-    let version = pairs.iter().find(|pair| pair.key == SCHEMA_VERSION_KEY)?.value.as_ref()?.parse().ok()?;
-    (version > SCHEMA_VERSION).then_some(version)
-}
-
-/// The columns of the table, those null that an older vidindex did not write.
-fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, String> {
-    let read = batch.schema();
-    if let Some(field) = read.fields().iter().find(|field| schema.column_with_name(field.name()).is_none()) {
-        return Err(format!("it has a column `{}`, which vidindex {VERSION} does not know", field.name()));
-    }
-    let columns = schema.fields().iter().map(|field| match batch.column_by_name(field.name()) {
-        Some(column) => cast(column, field.data_type()),
-        None => Ok(new_null_array(field.data_type(), batch.num_rows())),
-    });
-    let columns = columns.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
-    RecordBatch::try_new(schema.clone(), columns).map_err(|error| error.to_string())
 }
 
 impl Ord for Cursor {

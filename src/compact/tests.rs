@@ -57,6 +57,7 @@ fn video_row(indexing: Indexing, n: usize, run: &Run, shard: u32) -> VideoRow {
         status: indexing.status,
         error_kind: None,
         error_message: None,
+        failures: None,
         container: None,
         codec: None,
         width: None,

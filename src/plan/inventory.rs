@@ -2,7 +2,8 @@
 //! CSV or Parquet.
 //!
 //! A report is some hours to days old. A video that has changed since fails by what the report says of it, and is
-//! taken by the run after the next report.
+//! taken by the run after the next report. A report does not say which archived objects are restored: those are taken by a
+//! plan that retries failed videos, or once they are in another storage class.
 
 mod csv;
 mod parquet;
@@ -21,7 +22,7 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use crate::error::{Error, Result};
-use crate::store::{self, ObjectMeta, Store, StoreConfig};
+use crate::store::{self, ObjectMeta, Store, StoreConfig, is_archive};
 
 /// Data files read at the same time; each lies on the scratch disk meanwhile.
 const FILES_MAX: usize = 4;
@@ -208,6 +209,11 @@ fn unusable(uri: &str, problem: &str) -> Error {
     Error::usage(format!("cannot list by the inventory {uri}: {problem}")).with_hint(
         "the report needs the fields Size, LastModifiedDate and ETag: add them to its inventory configuration",
     )
+}
+
+/// As [`ObjectMeta::archived`].
+fn archived(storage_class: &str) -> Option<String> {
+    is_archive(storage_class).then(|| storage_class.to_owned())
 }
 
 /// Where a data file's reader puts what it finds.

@@ -4,7 +4,7 @@ use chrono::SubsecRound;
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
 
-use super::{Skipped, VideoObject};
+use super::{Skipped, Todo, VideoObject};
 use crate::error::Result;
 use crate::job::{Input, glob_set};
 use crate::store::{ObjectMeta, Store};
@@ -42,7 +42,7 @@ pub(super) async fn list(
     let own = OwnOutput::of(input, output);
     let mut listing = Listing::default();
     while let Some(object) = objects.try_next().await? {
-        let ObjectMeta { key, size_bytes, etag, last_modified } = object;
+        let ObjectMeta { key, size_bytes, etag, last_modified, archived } = object;
         if key.ends_with('/') {
             continue;
         }
@@ -64,7 +64,10 @@ pub(super) async fn list(
                 size_bytes,
                 etag,
                 last_modified: last_modified.trunc_subsecs(6),
-                deleted: false,
+                todo: match archived {
+                    Some(storage_class) => Todo::MarkArchived { storage_class },
+                    None => Todo::default(),
+                },
             };
             take(ListedObject::Video(video), skipped)?;
         }

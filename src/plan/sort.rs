@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut};
 use chrono::DateTime;
 
-use super::VideoObject;
+use super::{Todo, VideoObject};
 use crate::error::{Error, Result};
 use crate::store::Store;
 
@@ -21,6 +21,12 @@ const RUN_BYTES: usize = 64 << 20;
 
 /// What the merge reads ahead of each run: ten thousand runs, of some billions of videos, fit into memory.
 const READ_BYTES: usize = 64 << 10;
+
+// What a record says of its [`Todo`].
+const INDEX: u8 = 0;
+const MARK_DELETED: u8 = 1;
+const MARK_ARCHIVED: u8 = 2;
+const RESTORE: u8 = 3;
 
 /// Takes videos in any order and gives them back in that of (partition path, key). On the scratch disk a video takes
 /// its key, its etag and some fifty bytes.
@@ -60,11 +66,18 @@ impl Sorter {
         records.put_u8(0);
         records.put_slice(video.key.as_bytes());
         let key = records.len() - start;
-        records.put_u8(u8::from(video.deleted));
+        let (kind, failures, detail) = match &video.todo {
+            Todo::Index { failures } => (INDEX, *failures, ""),
+            Todo::MarkDeleted => (MARK_DELETED, 0, ""),
+            Todo::MarkArchived { storage_class } => (MARK_ARCHIVED, 0, storage_class.as_str()),
+            Todo::Restore { from } => (RESTORE, 0, from.as_str()),
+        };
+        records.put_u8(kind);
+        records.put_u32(failures);
         records.put_u64(video.size_bytes);
         records.put_i64(video.last_modified.timestamp_micros());
         let partition = video.partition.iter().flat_map(|(name, value)| [name, value]);
-        for text in std::iter::once(&video.etag).chain(partition) {
+        for text in [detail, &video.etag].into_iter().chain(partition.map(String::as_str)) {
             records.put_u32(length(text.len())?);
             records.put_slice(text.as_bytes());
         }
@@ -162,15 +175,23 @@ impl Run {
         let path_end = self.key.iter().position(|byte| *byte == 0)?;
         let key = String::from_utf8(self.key[path_end + 1..].to_vec()).ok()?;
         let mut rest = self.rest.as_slice();
-        let deleted = rest.try_get_u8().ok()? == 1;
+        let (kind, failures) = (rest.try_get_u8().ok()?, rest.try_get_u32().ok()?);
         let (size_bytes, micros) = (rest.try_get_u64().ok()?, rest.try_get_i64().ok()?);
+        let detail = text(&mut rest)?;
+        let todo = match kind {
+            INDEX => Todo::Index { failures },
+            MARK_DELETED => Todo::MarkDeleted,
+            MARK_ARCHIVED => Todo::MarkArchived { storage_class: detail },
+            RESTORE => Todo::Restore { from: detail },
+            _ => return None,
+        };
         let etag = text(&mut rest)?;
         let mut partition = Vec::new();
         while !rest.is_empty() {
             partition.push((text(&mut rest)?, text(&mut rest)?));
         }
         let last_modified = DateTime::from_timestamp_micros(micros)?;
-        Some(VideoObject { uri: input.uri(&key), key, size_bytes, etag, last_modified, partition, deleted })
+        Some(VideoObject { uri: input.uri(&key), key, size_bytes, etag, last_modified, partition, todo })
     }
 }
 

@@ -21,7 +21,7 @@ use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::statistics::Statistics;
 use parquet::schema::types::ColumnPath;
 
-use super::{Shard, VideoObject};
+use super::{Shard, Todo, VideoObject};
 use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::tables::read::{text_column, time_column, whole_number_column};
@@ -242,6 +242,9 @@ fn schema(partition: &DataType) -> SchemaRef {
         field("last_modified", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))),
         field("partition", partition.clone()),
         field("deleted", DataType::Boolean),
+        field("failures", DataType::Int64),
+        Field::new("storage_class", DataType::Utf8, true),
+        Field::new("restore_from", DataType::Utf8, true),
     ]))
 }
 
@@ -259,6 +262,7 @@ fn to_batch(rows: &[PlanRow]) -> Result<RecordBatch, String> {
         partitions.append(true).map_err(|error| error.to_string())?;
     }
     let partitions = partitions.finish();
+    let todos = || rows.iter().map(|(_, video)| &video.todo);
     let schema = schema(partitions.data_type());
     let columns: Vec<Arc<dyn Array>> = vec![
         Arc::new(shards.map_err(|error| error.to_string())?),
@@ -268,7 +272,19 @@ fn to_batch(rows: &[PlanRow]) -> Result<RecordBatch, String> {
         Arc::new(sizes.map_err(|error| error.to_string())?),
         Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC")),
         Arc::new(partitions),
-        Arc::new(BooleanArray::from_iter(rows.iter().map(|(_, video)| Some(video.deleted)))),
+        Arc::new(BooleanArray::from_iter(todos().map(|todo| Some(*todo == Todo::MarkDeleted)))),
+        Arc::new(Int64Array::from_iter_values(todos().map(|todo| match todo {
+            Todo::Index { failures } => i64::from(*failures),
+            _ => 0,
+        }))),
+        Arc::new(StringArray::from_iter(todos().map(|todo| match todo {
+            Todo::MarkArchived { storage_class } => Some(storage_class),
+            _ => None,
+        }))),
+        Arc::new(StringArray::from_iter(todos().map(|todo| match todo {
+            Todo::Restore { from } => Some(from),
+            _ => None,
+        }))),
     ];
     RecordBatch::try_new(schema, columns).map_err(|error| error.to_string())
 }
@@ -284,7 +300,16 @@ fn from_batch(batch: &RecordBatch, videos: &mut Vec<PlanRow>) -> Result<(), Stri
         .ok_or("it has no map `partition`")?;
     let deleted = batch.column_by_name("deleted").and_then(|column| column.as_boolean_opt());
     let deleted = deleted.ok_or("it has no truth values `deleted`")?;
+    let failures = whole_number_column(batch, "failures")?;
+    let (classes, sources) = (text_column(batch, "storage_class")?, text_column(batch, "restore_from")?);
+    let text_at = |column: &StringArray, row| column.is_valid(row).then(|| column.value(row).to_owned());
     for row in 0..batch.num_rows() {
+        let todo = match (deleted.value(row), text_at(&classes, row), text_at(&sources, row)) {
+            (true, _, _) => Todo::MarkDeleted,
+            (_, Some(storage_class), _) => Todo::MarkArchived { storage_class },
+            (_, _, Some(from)) => Todo::Restore { from },
+            _ => Todo::Index { failures: u32::try_from(failures.value(row)).map_err(|error| error.to_string())? },
+        };
         let shard = u32::try_from(shards.value(row)).map_err(|error| error.to_string())?;
         let time = times.value(row);
         let video = VideoObject {
@@ -294,7 +319,7 @@ fn from_batch(batch: &RecordBatch, videos: &mut Vec<PlanRow>) -> Result<(), Stri
             etag: etags.value(row).to_owned(),
             last_modified: DateTime::from_timestamp_micros(time).ok_or_else(|| format!("no such time: {time}"))?,
             partition: partition_of(partitions, row)?,
-            deleted: deleted.value(row),
+            todo,
         };
         videos.push((shard, video));
     }

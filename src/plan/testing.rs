@@ -12,7 +12,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 use proptest::prelude::*;
 
-use super::VideoObject;
+use super::{Todo, VideoObject};
 use crate::job::Job;
 use crate::store::{ObjectMeta, PutNew, RangeRead, Store, StoreError, StoreErrorKind, StoreResult};
 
@@ -32,8 +32,13 @@ impl MemoryStore {
     pub(crate) fn add(&self, key: &str, size_bytes: u64) {
         let video = video(key, size_bytes);
         let VideoObject { etag, last_modified, .. } = video;
-        let meta = ObjectMeta { key: key.to_owned(), size_bytes, etag, last_modified };
+        let meta = ObjectMeta { key: key.to_owned(), size_bytes, etag, last_modified, archived: None };
         self.objects.lock().unwrap().insert(key.to_owned(), (meta, Bytes::new()));
+    }
+
+    /// Moves an object into this storage class, of which a read needs a restore.
+    pub(crate) fn archive(&self, key: &str, storage_class: &str) {
+        self.objects.lock().unwrap().get_mut(key).unwrap().0.archived = Some(storage_class.to_owned());
     }
 
     pub(crate) fn keys(&self) -> Vec<String> {
@@ -114,7 +119,7 @@ pub(super) fn video(key: &str, size_bytes: u64) -> VideoObject {
         etag: format!("{key}-{size_bytes}"),
         last_modified: "2026-11-01T12:00:00.123456Z".parse::<DateTime<Utc>>().unwrap(),
         partition: Vec::new(),
-        deleted: false,
+        todo: Todo::default(),
     }
 }
 
@@ -125,7 +130,12 @@ pub(super) fn archive() -> impl Strategy<Value = Vec<VideoObject>> {
         let one = |(n, (size_bytes, camera, day)): (usize, (u64, u32, u32))| VideoObject {
             last_modified: DateTime::UNIX_EPOCH + chrono::Duration::days(i64::from(day)),
             partition: vec![("camera".to_owned(), camera.to_string())],
-            deleted: day == 0 && n % 3 == 0,
+            todo: match (day, n % 4) {
+                (0, 0) => Todo::MarkDeleted,
+                (0, 1) => Todo::MarkArchived { storage_class: "DEEP_ARCHIVE".to_owned() },
+                (0, 2) => Todo::Restore { from: format!("camera={camera}/dt=1970-01-01/part-r-000000.parquet") },
+                _ => Todo::Index { failures: u32::try_from(n % 3).unwrap() },
+            },
             ..video(&format!("{camera}/{n}.mp4"), size_bytes)
         };
         videos.into_iter().enumerate().map(one).collect()

@@ -92,7 +92,13 @@ fn refused(kind: StoreErrorKind, message: &str) -> StoreError {
 
 fn meta(key: &str, body: &Bytes) -> ObjectMeta {
     let last_modified = DateTime::<Utc>::UNIX_EPOCH;
-    ObjectMeta { key: key.to_owned(), size_bytes: body.len() as u64, etag: format!("{body:?}"), last_modified }
+    ObjectMeta {
+        key: key.to_owned(),
+        size_bytes: body.len() as u64,
+        etag: format!("{body:?}"),
+        last_modified,
+        archived: None,
+    }
 }
 
 #[async_trait::async_trait]

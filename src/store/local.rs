@@ -415,6 +415,7 @@ fn describe(key: String, metadata: &Metadata) -> ObjectMeta {
         size_bytes: metadata.len(),
         etag: etag(metadata),
         last_modified: modified.duration_trunc(TimeDelta::microseconds(1)).unwrap_or(modified),
+        archived: None,
     }
 }
 

@@ -16,7 +16,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::primitives::{ByteStream, DateTime as SdkDateTime};
-use aws_sdk_s3::types::{Delete, ObjectIdentifier};
+use aws_sdk_s3::types::{Delete, ObjectIdentifier, OptionalObjectAttributes, RestoreStatus};
 use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, Utc};
 use futures::stream::{self, BoxStream};
@@ -25,7 +25,9 @@ use futures::{StreamExt, TryStreamExt};
 pub(crate) use self::connect::sdk_config;
 use self::failure::{Action, Place};
 use self::retry::{Retry, retry};
-use super::{Access, ObjectMeta, PutNew, RangeRead, Store, StoreConfig, StoreError, StoreErrorKind, StoreResult};
+use super::{
+    Access, ObjectMeta, PutNew, RangeRead, Store, StoreConfig, StoreError, StoreErrorKind, StoreResult, is_archive,
+};
 
 /// Keys in one `DeleteObjects`: S3's own limit.
 const DELETE_KEYS_MAX: usize = 1000;
@@ -151,6 +153,7 @@ impl S3Store {
             .list_objects_v2()
             .bucket(&self.bucket)
             .set_prefix(prefix)
+            .optional_object_attributes(OptionalObjectAttributes::RestoreStatus)
             .set_delimiter(listed.by_folder.then(|| "/".to_owned()))
             .set_continuation_token(token.map(ToOwned::to_owned));
         retry!(self.retry, page.clone().send().await.map_err(|error| self.failure(Action::List, listed.prefix, &error)))
@@ -168,6 +171,10 @@ impl S3Store {
                     size_bytes,
                     etag: unquoted(reply.e_tag()),
                     last_modified: time(reply.last_modified()),
+                    archived: archived(
+                        reply.storage_class().map(|class| class.as_str()),
+                        reply.restore().is_some_and(|restore| restore.contains("ongoing-request=\"false\"")),
+                    ),
                 })
             }
             Err(error) => Err(match failure::status(&error) {
@@ -415,6 +422,10 @@ impl S3Store {
             size_bytes: size(object.size()),
             etag: unquoted(object.e_tag()),
             last_modified: time(object.last_modified()),
+            archived: archived(
+                object.storage_class().map(|class| class.as_str()),
+                object.restore_status().is_some_and(is_restored),
+            ),
         })
     }
 }
@@ -436,6 +447,16 @@ enum Part {
 /// The token of the page after this one, where there is one.
 fn next_page(page: &ListObjectsV2Output) -> Option<String> {
     page.next_continuation_token().filter(|_| page.is_truncated() == Some(true)).map(ToOwned::to_owned)
+}
+
+/// The storage class, where it must be restored before a read. (GLACIER_IR can be read; which objects of
+/// INTELLIGENT_TIERING are archived, a listing does not say.)
+fn archived(storage_class: Option<&str>, is_restored: bool) -> Option<String> {
+    storage_class.filter(|class| is_archive(class) && !is_restored).map(str::to_owned)
+}
+
+fn is_restored(status: &RestoreStatus) -> bool {
+    status.is_restore_in_progress() != Some(true) && status.restore_expiry_date().is_some()
 }
 
 /// Appends until `length` bytes in all were read or the body ends where it said it would.
@@ -497,6 +518,30 @@ mod tests {
     fn copy_source_keeps_slashes_and_encodes_what_urls_reserve() {
         assert_eq!(percent_encoded("a b/c+d/é?#%.mp4"), "a%20b/c%2Bd/%C3%A9%3F%23%25.mp4");
         assert_eq!(percent_encoded("plain/Key-1_2.~"), "plain/Key-1_2.~");
+    }
+
+    #[test]
+    fn an_archived_object_can_be_read_once_its_restore_has_ended() {
+        let object = |class: Option<&str>, restore: Option<RestoreStatus>| {
+            let class = class.map(aws_sdk_s3::types::ObjectStorageClass::from);
+            let object =
+                aws_sdk_s3::types::Object::builder().set_storage_class(class).set_restore_status(restore).build();
+            archived(object.storage_class().map(|c| c.as_str()), object.restore_status().is_some_and(is_restored))
+        };
+        let status = |ongoing: bool, expires: bool| {
+            let expires = expires.then(|| SdkDateTime::from_secs(2_000_000_000));
+            Some(RestoreStatus::builder().is_restore_in_progress(ongoing).set_restore_expiry_date(expires).build())
+        };
+        for class in ["GLACIER", "DEEP_ARCHIVE"] {
+            assert_eq!(object(Some(class), None).as_deref(), Some(class));
+            assert_eq!(object(Some(class), status(true, false)).as_deref(), Some(class), "under way");
+            assert_eq!(object(Some(class), status(false, false)).as_deref(), Some(class));
+            assert_eq!(object(Some(class), status(false, true)), None);
+        }
+        for class in [None, Some("STANDARD"), Some("GLACIER_IR"), Some("INTELLIGENT_TIERING"), Some("COLD_COMPATIBLE")]
+        {
+            assert_eq!(object(class, None), None);
+        }
     }
 
     #[test]

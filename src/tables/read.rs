@@ -92,6 +92,15 @@ pub(crate) fn number_column(batch: &RecordBatch, name: &str) -> Result<Float64Ar
     column.as_any().downcast_ref::<Float64Array>().cloned().ok_or_else(|| format!("column `{name}` is no number"))
 }
 
+/// A column that an older vidindex did not write: none where the file lacks it. `read` is one of the functions above.
+pub(crate) fn optional<T>(
+    batch: &RecordBatch,
+    name: &str,
+    read: impl FnOnce(&RecordBatch, &str) -> Result<T, String>,
+) -> Result<Option<T>, String> {
+    batch.column_by_name(name).map(|_| read(batch, name)).transpose()
+}
+
 /// The column as `to`, whichever way it is encoded: what compacted the table may have chosen another.
 fn column(batch: &RecordBatch, name: &str, to: &DataType) -> Result<ArrayRef, String> {
     let column = batch.column_by_name(name).ok_or_else(|| format!("it has no column `{name}`"))?;

@@ -58,6 +58,9 @@ pub struct VideoRow {
     pub error_kind: Option<VideoErrorKind>,
     /// The same for a person; null where `error_kind` is.
     pub error_message: Option<String>,
+    /// How many times in a row it could not be read to its end, this time included; see [`VideoErrorKind::may_pass`].
+    /// 0 where it was not tried, null where it did not fail or an older vidindex wrote the row.
+    pub failures: Option<i64>,
     /// FFmpeg's name of the container format; null where none was recognised.
     pub container: Option<String>,
     /// FFmpeg's name of the video stream's codec; null without a stream.
@@ -135,6 +138,14 @@ pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
         .null("Nothing did."),
         text("error_message", "The same for a person.", "\"the stream ends in the middle of a frame\"")
             .null("As `error_kind`."),
+        long(
+            "failures",
+            "How many runs in a row failed to index this content with these settings, this one included. 0: an archived \
+             object that was not tried. The next runs retry an error that may pass (`access_denied`, `archived`, \
+             `unreadable`, `timeout`, `out_of_memory`, `changed_during_read`) until there are 5.",
+            "1",
+        )
+        .null("It is indexed as far as its content allows, or deleted; or the row is older than this column."),
         text("container", "FFmpeg's name of the container format.", "\"mov,mp4,m4a,3gp,3g2,mj2\"")
             .null("None was recognised."),
         text("codec", "FFmpeg's name of the video stream's codec.", "\"h264\"").null("There is no video stream."),
@@ -230,6 +241,7 @@ impl Row for VideoRow {
                 text(|row| row.status.as_str()),
                 text_or_null(|row| row.error_kind.map(VideoErrorKind::as_str)),
                 text_or_null(|row| row.error_message.as_deref()),
+                Arc::new(rows.iter().map(|row| row.failures).collect::<Int64Array>()),
                 text_or_null(|row| row.container.as_deref()),
                 text_or_null(|row| row.codec.as_deref()),
                 int_or_null(|row| row.width),

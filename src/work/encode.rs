@@ -112,6 +112,22 @@ impl ShardEncoder {
         partition.write(&self.scratch_dir, &self.provenance, self.parts.len(), thumbnails)
     }
 
+    /// Writes a video's rows that another run wrote, its row of `videos` among them, instead of [`Self::push`]. Each batch is
+    /// of its table's schema, in its order, and of this run.
+    ///
+    /// # Errors
+    /// As [`Self::push`].
+    pub fn push_copies(&mut self, partition_path: &str, uri: &Arc<str>, copies: &[(Table, RecordBatch)]) -> Result<()> {
+        self.turn_to(partition_path, uri)?;
+        let Some(partition) = &mut self.open else { return Ok(()) };
+        partition.video_done = true;
+        for (table, rows) in copies {
+            let writer = partition.writer(*table, &self.scratch_dir, &self.provenance, self.parts.len())?;
+            writer.write(rows)?;
+        }
+        Ok(())
+    }
+
     /// Closes the last files and names all, in the order of (partition path, table). Empty for a shard without videos.
     ///
     /// # Errors
@@ -190,7 +206,6 @@ impl Partition {
         self.persons_seconds = f64::NEG_INFINITY;
     }
 
-    /// `files_before`: of earlier partitions, so that no two files on the scratch disk share a name.
     fn write<R: Row>(
         &mut self,
         scratch_dir: &Path,
@@ -202,25 +217,35 @@ impl Partition {
         if rows.is_empty() && R::TABLE != Table::Videos && provenance.model(R::TABLE).is_none() {
             return Ok(());
         }
-        let slot = &mut self.writers[R::TABLE as usize];
-        let writer = match slot {
-            Some(writer) => writer,
-            None => {
-                let path = scratch_dir.join(format!("{}-{files_before}.parquet", R::TABLE));
-                let model = provenance.model(R::TABLE);
-                if model.is_none() && R::TABLE.has_model() {
-                    let table = R::TABLE;
-                    let problem = format!("there are rows for the {table} table, but the job has no such model");
-                    return Err(Error::failed(problem));
-                }
-                let key = part_key(R::TABLE, model, &self.path, &provenance.run_id, provenance.shard);
-                slot.insert(TableWriter::create(R::TABLE, key, path, provenance)?)
-            }
-        };
+        let writer = self.writer(R::TABLE, scratch_dir, provenance, files_before)?;
         for rows in rows.chunks(BATCH_ROWS_MAX) {
             writer.write(&R::to_batch(rows).map_err(|error| scratch_failed(&writer.path, &error))?)?;
         }
         Ok(())
+    }
+
+    /// The table's file. `files_before`: of earlier partitions, so that no two files on the scratch disk share a name.
+    fn writer(
+        &mut self,
+        table: Table,
+        scratch_dir: &Path,
+        provenance: &Provenance,
+        files_before: usize,
+    ) -> Result<&mut TableWriter> {
+        let slot = &mut self.writers[table as usize];
+        Ok(match slot {
+            Some(writer) => writer,
+            None => {
+                let path = scratch_dir.join(format!("{table}-{files_before}.parquet"));
+                let model = provenance.model(table);
+                if model.is_none() && table.has_model() {
+                    let problem = format!("there are rows for the {table} table, but the job has no such model");
+                    return Err(Error::failed(problem));
+                }
+                let key = part_key(table, model, &self.path, &provenance.run_id, provenance.shard);
+                slot.insert(TableWriter::create(table, key, path, provenance)?)
+            }
+        })
     }
 }
 

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use chrono::{SubsecRound, Utc};
 
 use super::batch::{Batcher, Pending, answered};
 use super::fetch::Fetch;
 use super::key_frames::KeyFrames;
 use super::models::{ActionInput, ActionScores, OpenModels};
+use super::restore::Restorer;
 use super::thumbnails::{Thumbnail, Thumbnails, WITHOUT_DETECTOR};
 use crate::decode::sample::segment_at;
 use crate::decode::{Clip, Decoding, ImageSpec, Request, SampledFrame, StreamInfo, Totals};
@@ -18,9 +20,9 @@ use crate::error::{Failure, VideoError, VideoErrorKind};
 use crate::infer::boxes::Detection;
 use crate::infer::person_actions::scaled_box;
 use crate::job::Scores;
-use crate::plan::{RunRecord, VideoObject};
+use crate::plan::{RunRecord, Todo, VideoObject};
 use crate::store::Store;
-use crate::tables::{ActionRow, LabelScore, PersonRow, ThumbnailRow, VideoRow, VideoStatus};
+use crate::tables::{ActionRow, LabelScore, PersonRow, Table, ThumbnailRow, VideoRow, VideoStatus};
 use crate::telemetry::Progress;
 
 /// Memory that one decoder process may have: 8K HEVC with its reference frames fits.
@@ -30,6 +32,8 @@ const DECODER_MEMORY_BYTES: u64 = 4 << 30;
 pub struct Indexer {
     /// Where the videos are.
     pub input: Arc<dyn Store>,
+    /// What earlier runs wrote.
+    pub restorer: Restorer,
     /// The models.
     pub models: OpenModels,
     /// The run.
@@ -55,6 +59,8 @@ pub struct VideoRows {
     pub persons: Vec<PersonRow>,
     /// A row per thumbnail, by time; none where the job asks for none.
     pub thumbnails: Vec<ThumbnailRow>,
+    /// In place of all of these, where they are another run's: of each table the rows as they are written.
+    pub copies: Option<Vec<(Table, RecordBatch)>>,
     /// What its decoder did.
     pub totals: Totals,
 }
@@ -66,11 +72,31 @@ impl Indexer {
     /// Only what is not the video's fault: the store is away, a model fails.
     pub async fn index(&self, object: &VideoObject, shard: u32) -> Result<VideoRows, Failure> {
         let mut state = State::new(self, object);
-        if object.deleted {
-            let mut rows = state.into_rows(None, shard)?;
-            let (status, actions_model, persons_model) = (VideoStatus::Deleted, None, None);
-            rows.video = VideoRow { status, actions_model, persons_model, ..rows.video };
-            return Ok(rows);
+        match &object.todo {
+            Todo::Index { .. } => {}
+            Todo::MarkDeleted => {
+                let mut rows = state.into_rows(None, shard)?;
+                let (status, actions_model, persons_model) = (VideoStatus::Deleted, None, None);
+                rows.video = VideoRow { status, actions_model, persons_model, ..rows.video };
+                return Ok(rows);
+            }
+            Todo::MarkArchived { storage_class } => {
+                let message = format!(
+                    "not read: it is in the storage class {storage_class}; restore it, and the next plan takes it"
+                );
+                let mut rows = state.into_rows(Some(VideoError::new(VideoErrorKind::Archived, message)), shard)?;
+                rows.video.failures = Some(0);
+                return Ok(rows);
+            }
+            Todo::Restore { from } => {
+                let mut rows = State::new(self, object).into_rows(None, shard)?;
+                let copies = self.restorer.copies(&rows.video, from).await;
+                if let Some(copies) = copies.map_err(|error| Failure::of_output(error.into()))? {
+                    (rows.video, rows.copies) = (copies.video, Some(copies.tables));
+                    return Ok(rows);
+                }
+                tracing::info!(uri = %object.uri, "its earlier rows are not all there any more: indexing it anew");
+            }
         }
         let result = self.decode(object, &mut state).await;
         state.reach(f64::INFINITY);
@@ -358,6 +384,9 @@ impl<'a> State<'a> {
             self.persons.clear();
             thumbnails.clear();
         }
+        let earlier_failures = if let Todo::Index { failures } = self.object.todo { failures } else { 0 };
+        let failed = status == VideoStatus::Failed || error.as_ref().is_some_and(|error| error.kind.may_pass());
+        let failures = failed.then(|| i64::from(earlier_failures) + 1);
         let (run, info, totals) = (&self.indexer.run, self.info.as_ref(), self.totals);
         let video = VideoRow {
             video_id: self.video_id,
@@ -368,6 +397,7 @@ impl<'a> State<'a> {
             status,
             error_kind: error.as_ref().map(|e| e.kind),
             error_message: error.map(|e| e.message),
+            failures,
             container: info.map(|i| i.container.clone()),
             codec: info.map(|i| i.codec.clone()),
             width: info.map(|i| i.width as i32).filter(|width| *width > 0),
@@ -389,7 +419,7 @@ impl<'a> State<'a> {
             decode_seconds: totals.decode_seconds,
             inference_seconds: self.inference_seconds,
         };
-        Ok(VideoRows { video, actions: self.actions, persons: self.persons, thumbnails, totals })
+        Ok(VideoRows { video, actions: self.actions, persons: self.persons, thumbnails, copies: None, totals })
     }
 
     fn thumbnail_rows(&mut self) -> Result<Vec<ThumbnailRow>, Failure> {

@@ -140,6 +140,7 @@ impl Indexed {
             status: VideoStatus::Ok,
             error_kind: None,
             error_message: None,
+            failures: None,
             container: Some("mov,mp4,m4a,3gp,3g2,mj2".to_owned()),
             codec: Some("h264".to_owned()),
             width: Some(1920),

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use flate2::read::MultiGzDecoder;
 use percent_encoding::percent_decode;
 
-use super::Batches;
+use super::{Batches, archived};
 use crate::store::ObjectMeta;
 
 /// Where the fields stand that count.
@@ -20,6 +20,8 @@ pub(super) struct Columns {
     size: usize,
     last_modified: usize,
     etag: usize,
+    /// Only in reports that have the field.
+    storage_class: Option<usize>,
     /// Only in reports of all versions.
     is_latest: Option<usize>,
     is_delete_marker: Option<usize>,
@@ -35,6 +37,7 @@ impl Columns {
             size: required("Size")?,
             last_modified: required("LastModifiedDate")?,
             etag: required("ETag")?,
+            storage_class: find("StorageClass"),
             is_latest: find("IsLatest"),
             is_delete_marker: find("IsDeleteMarker"),
         })
@@ -79,6 +82,7 @@ fn object(record: &ByteRecord, columns: &Columns, batches: &Batches) -> Result<O
         size_bytes: size.parse().map_err(|error| format!("size {size:?}: {error}"))?,
         etag: field(columns.etag, "ETag")?.trim_matches('"').to_owned(),
         last_modified,
+        archived: columns.storage_class.map(|class| field(class, "StorageClass")).transpose()?.and_then(archived),
     }))
 }
 

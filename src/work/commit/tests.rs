@@ -94,6 +94,7 @@ fn totals_count_videos_and_tell_the_first_failures() {
         status,
         error_kind,
         error_message: error_kind.map(|kind| format!("{kind} seen")),
+        failures: None,
         container: None,
         codec: None,
         width: None,

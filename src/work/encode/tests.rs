@@ -32,6 +32,7 @@ fn video(uri: &str) -> VideoRow {
         status: VideoStatus::Ok,
         error_kind: None,
         error_message: None,
+        failures: None,
         container: Some("mov,mp4,m4a,3gp,3g2,mj2".into()),
         codec: Some("h264".into()),
         width: Some(1920),

@@ -1,0 +1,120 @@
+//! Deciding: what a run does with a listed video, by how earlier runs fared with it.
+
+use super::indexed::Earlier;
+use super::{FAILURES_MAX, PlanOptions, Todo};
+
+/// What becomes of a listed video.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// It is new, or has changed.
+    New,
+    /// It failed before, for a cause that may have passed or that the user asks to retry.
+    Retry { failures: u32 },
+    /// It is archived: a row says so, and nothing is read.
+    Archived { storage_class: String },
+    /// It was deleted and is back: its earlier rows are copied.
+    Restore { from: String },
+    /// Its rows are there.
+    Done,
+    /// It failed by its own fault.
+    FailedBefore,
+    /// It failed [`FAILURES_MAX`] times in a row.
+    GivenUp,
+    /// It is still archived.
+    StillArchived,
+}
+
+impl Decision {
+    /// `archived`: its storage class, where the listing says that it cannot be read. `source`: where its earlier rows are,
+    /// asked for a deleted video.
+    pub(super) fn of(
+        earlier: Option<Earlier>,
+        archived: Option<&str>,
+        source: impl FnOnce() -> Option<String>,
+        options: PlanOptions,
+    ) -> Self {
+        let source = if earlier == Some(Earlier::Deleted) { source() } else { None };
+        match (earlier, archived) {
+            (Some(Earlier::Done), _) => Self::Done,
+            (Some(Earlier::Failed { failures, .. }), _) if options.retry_failed => {
+                Self::Retry { failures: failures.into() }
+            }
+            // A listing may not know of a restore: whoever asks gets a read.
+            (Some(Earlier::Archived), _) if options.retry_failed => Self::Retry { failures: 0 },
+            (Some(Earlier::Failed { may_pass: false, .. }), _) => Self::FailedBefore,
+            (Some(Earlier::Failed { failures, .. }), _) if u32::from(failures) >= FAILURES_MAX => Self::GivenUp,
+            (Some(Earlier::Archived), Some(_)) => Self::StillArchived,
+            (Some(Earlier::Archived), None) => Self::Retry { failures: 0 },
+            (Some(Earlier::Failed { failures, .. }), None) => Self::Retry { failures: failures.into() },
+            (None | Some(Earlier::Deleted), archived) => match (source, archived) {
+                (Some(from), _) => Self::Restore { from },
+                (None, Some(class)) => Self::Archived { storage_class: class.to_owned() },
+                (None, None) => Self::New,
+            },
+            (Some(Earlier::Failed { .. }), Some(class)) => Self::Archived { storage_class: class.to_owned() },
+        }
+    }
+
+    /// What the run does; none for a video that it leaves out.
+    pub(super) fn todo(&self) -> Option<Todo> {
+        match self.clone() {
+            Self::New => Some(Todo::default()),
+            Self::Retry { failures } => Some(Todo::Index { failures }),
+            Self::Archived { storage_class } => Some(Todo::MarkArchived { storage_class }),
+            Self::Restore { from } => Some(Todo::Restore { from }),
+            Self::Done | Self::FailedBefore | Self::GivenUp | Self::StillArchived => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FAILED: fn(u8, bool) -> Option<Earlier> = |failures, may_pass| Some(Earlier::Failed { failures, may_pass });
+
+    fn decided(earlier: Option<Earlier>, archived: Option<&str>, source: Option<&str>, retry_failed: bool) -> Decision {
+        let options = PlanOptions { retry_failed, ..PlanOptions::default() };
+        Decision::of(earlier, archived, || source.map(str::to_owned), options)
+    }
+
+    #[test]
+    fn a_cause_that_may_pass_is_retried_until_it_failed_five_times_in_a_row() {
+        for failures in 0..5 {
+            let retried = Decision::Retry { failures: failures.into() };
+            assert_eq!(decided(FAILED(failures, true), None, None, false), retried);
+            assert_eq!(decided(FAILED(failures, false), None, None, false), Decision::FailedBefore);
+        }
+        assert_eq!(decided(FAILED(5, true), None, None, false), Decision::GivenUp);
+        for (failures, may_pass) in [(1, false), (5, true), (255, true)] {
+            let asked = decided(FAILED(failures, may_pass), None, None, true);
+            assert_eq!(asked, Decision::Retry { failures: failures.into() });
+        }
+    }
+
+    #[test]
+    fn an_archived_video_is_marked_once_and_taken_when_the_listing_says_that_it_can_be_read() {
+        let archived = Decision::Archived { storage_class: "GLACIER".to_owned() };
+        let class = Some("GLACIER");
+        assert_eq!(decided(None, class, None, false), archived);
+        assert_eq!(decided(None, class, None, true), archived, "it has not failed yet");
+        assert_eq!(decided(FAILED(2, true), class, None, false), archived);
+        assert_eq!(decided(FAILED(2, false), class, None, false), Decision::FailedBefore);
+        assert_eq!(decided(Some(Earlier::Archived), class, None, false), Decision::StillArchived);
+        assert_eq!(decided(Some(Earlier::Archived), class, None, true), Decision::Retry { failures: 0 });
+        assert_eq!(decided(Some(Earlier::Archived), None, None, false), Decision::Retry { failures: 0 });
+        assert_eq!(decided(Some(Earlier::Done), class, None, false), Decision::Done);
+    }
+
+    #[test]
+    fn a_video_that_is_back_gets_its_earlier_rows_where_there_are_any() {
+        let restored = Decision::Restore { from: "part".to_owned() };
+        let deleted = Some(Earlier::Deleted);
+        assert_eq!(decided(deleted, None, Some("part"), false), restored);
+        assert_eq!(decided(deleted, Some("GLACIER"), Some("part"), false), restored, "nothing of it is read");
+        assert_eq!(decided(deleted, None, None, false), Decision::New);
+        let archived = Decision::Archived { storage_class: "GLACIER".to_owned() };
+        assert_eq!(decided(deleted, Some("GLACIER"), None, false), archived);
+        assert_eq!(decided(None, None, Some("part"), false), Decision::New, "it was not deleted");
+    }
+}

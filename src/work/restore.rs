@@ -1,0 +1,174 @@
+//! Restoring: copies of the rows that an earlier run wrote of a video, for one that was deleted and is back unchanged.
+//!
+//! Nothing holds these rows in place: `prune` may have removed some tables' files of the earlier run, or all. A copy is made
+//! only of a video whose rows are all there; any other is indexed anew.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
+use arrow::compute::concat_batches;
+use arrow::datatypes::Int64Type;
+use bytes::Bytes;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ArrowPredicateFn, ParquetRecordBatchReaderBuilder, RowFilter};
+use tokio::sync::Mutex;
+
+use crate::store::{Store, StoreErrorKind, StoreResult};
+use crate::tables::copy::{check_version, conform, of_run, replace};
+use crate::tables::read::{text_column, time_column, value};
+use crate::tables::{Row, Table, VideoRow, VideoStatus, escape_into};
+
+/// Bytes of earlier runs' files that are kept for the next video. At most four files more are in memory.
+const CACHE_BYTES: usize = 256 << 20;
+
+/// Columns of `videos` that say how the video was indexed: a copy has those of the earlier run. The others are this run's.
+const THIS_RUNS: [&str; 11] = [
+    "etag",
+    "size_bytes",
+    "last_modified",
+    "actions_model",
+    "persons_model",
+    "fingerprint",
+    "run_id",
+    "shard",
+    "indexed_at",
+    "decode_seconds",
+    "inference_seconds",
+];
+
+/// A video's rows in every table, as copies of another run's.
+#[derive(Debug, Clone)]
+pub struct Copies {
+    /// Its row, as far as totals and progress go by it.
+    pub video: VideoRow,
+    /// Of each table the rows as they are written; the one of `videos` first.
+    pub tables: Vec<(Table, RecordBatch)>,
+}
+
+/// Reads what earlier runs wrote.
+#[derive(Debug)]
+pub struct Restorer {
+    output: Arc<dyn Store>,
+    files: Mutex<HashMap<String, Option<Bytes>>>,
+}
+
+impl Restorer {
+    /// Of the tables in `output`.
+    pub fn new(output: Arc<dyn Store>) -> Self {
+        Self { output, files: Mutex::default() }
+    }
+
+    /// The rows of the video from the files of the earlier run at this place below their tables; none where they are not
+    /// all there. `row` is the video's row as this run has it, with nothing read.
+    ///
+    /// # Errors
+    /// The output refused.
+    pub async fn copies(&self, row: &VideoRow, place: &str) -> StoreResult<Option<Copies>> {
+        let Some(file) = self.file(format!("{}/{place}", Table::Videos)).await? else { return Ok(None) };
+        let read = rows_of(file, Table::Videos, row).and_then(|videos| latest(&videos, row));
+        let Some(video) = self.usable(place, read).flatten() else { return Ok(None) };
+        let mut copies = Copies { video: video.row, tables: vec![(Table::Videos, video.batch)] };
+        let (segments, boxes) = (copies.video.segments, copies.video.boxes);
+        let models = [(Table::Actions, video.actions_model, segments), (Table::Persons, video.persons_model, boxes)];
+        for (table, model, expected) in models {
+            let Some(model) = model else { continue };
+            let mut key = format!("{table}/model=");
+            escape_into(&mut key, &model);
+            let Some(file) = self.file(format!("{key}/{place}")).await? else { return Ok(None) };
+            let Some(rows) = self.usable(place, rows_of(file, table, row)) else { return Ok(None) };
+            if i64::try_from(rows.num_rows()) != Ok(expected) {
+                return Ok(None);
+            }
+            copies.tables.push((table, rows));
+        }
+        if let Some(file) = self.file(format!("{}/{place}", Table::Thumbnails)).await? {
+            let Some(rows) = self.usable(place, rows_of(file, Table::Thumbnails, row)) else { return Ok(None) };
+            if rows.num_rows() > 0 {
+                copies.tables.push((Table::Thumbnails, rows));
+            }
+        }
+        Ok(Some(copies))
+    }
+
+    fn usable<T>(&self, place: &str, read: Result<T, String>) -> Option<T> {
+        read.inspect_err(|problem| tracing::warn!(place, problem, "cannot copy earlier rows, indexing anew")).ok()
+    }
+
+    /// The whole file; none where it is gone.
+    async fn file(&self, key: String) -> StoreResult<Option<Bytes>> {
+        let mut files = self.files.lock().await;
+        if let Some(known) = files.get(&key) {
+            return Ok(known.clone());
+        }
+        let file = match self.output.get(&key).await {
+            Ok(bytes) => Some(bytes),
+            Err(error) if error.kind == StoreErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        if files.values().flatten().map(Bytes::len).sum::<usize>() > CACHE_BYTES {
+            files.clear();
+        }
+        files.insert(key, file.clone());
+        Ok(file)
+    }
+}
+
+/// The row that is copied.
+struct Video {
+    row: VideoRow,
+    batch: RecordBatch,
+    actions_model: Option<String>,
+    persons_model: Option<String>,
+}
+
+/// Of a video's rows the latest good one of the content and settings of `row`.
+fn latest(videos: &RecordBatch, row: &VideoRow) -> Result<Option<Video>, String> {
+    let text = |name| text_column(videos, name);
+    let (etags, statuses, fingerprints) = (text("etag")?, text("status")?, text("fingerprint")?);
+    let times = time_column(videos, "indexed_at")?;
+    let is_good = |at: &usize| {
+        let status = value(&statuses, *at);
+        let good = [VideoStatus::Ok, VideoStatus::Partial].iter().any(|good| good.as_str() == status);
+        good && value(&etags, *at) == row.etag && value(&fingerprints, *at) == row.fingerprint
+    };
+    let Some(at) = (0..videos.num_rows()).filter(is_good).max_by_key(|at| times.value(*at)) else { return Ok(None) };
+    let earlier = videos.slice(at, 1);
+    let model =
+        |name| Ok::<_, String>(Some(text(name)?).filter(|ids| ids.is_valid(at)).map(|ids| ids.value(at).to_owned()));
+    let number = |name: &str| earlier.column_by_name(name).map_or(0, |n| n.as_primitive::<Int64Type>().value(0));
+    let counted = VideoRow {
+        status: if value(&statuses, at) == VideoStatus::Ok.as_str() { VideoStatus::Ok } else { VideoStatus::Partial },
+        segments: number("segments"),
+        boxes: number("boxes"),
+        ..row.clone()
+    };
+    let new = VideoRow::to_batch(std::slice::from_ref(row)).map_err(|error| error.to_string())?;
+    let batch = replace(&earlier, |name| new.column_by_name(name).filter(|_| THIS_RUNS.contains(&name)).cloned());
+    Ok(Some(Video {
+        row: counted,
+        batch: batch.map_err(|error| error.to_string())?,
+        actions_model: model("actions_model")?,
+        persons_model: model("persons_model")?,
+    }))
+}
+
+/// The video's rows in a file, as this run's.
+fn rows_of(file: Bytes, table: Table, row: &VideoRow) -> Result<RecordBatch, String> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string())?;
+    check_version(builder.metadata())?;
+    let id = row.video_id.clone();
+    let is_its = move |batch: RecordBatch| {
+        let ids = text_column(&batch, "video_id").map_err(arrow::error::ArrowError::ParquetError)?;
+        Ok(BooleanArray::from_iter((0..ids.len()).map(|at| Some(value(&ids, at) == &*id))))
+    };
+    let mask = ProjectionMask::columns(builder.parquet_schema(), ["video_id"]);
+    let filter = RowFilter::new(vec![Box::new(ArrowPredicateFn::new(mask, is_its))]);
+    let schema = table.schema();
+    let mut batches = Vec::new();
+    for batch in builder.with_row_filter(filter).build().map_err(|error| error.to_string())? {
+        batches.push(conform(&batch.map_err(|error| error.to_string())?, &schema)?);
+    }
+    let rows = concat_batches(&schema, &batches).map_err(|error| error.to_string())?;
+    of_run(table, &rows, &row.run_id, row.shard).map_err(|error| error.to_string())
+}
