@@ -392,7 +392,7 @@ pub async fn plan(
 
 /// Marks the videos that are gone from the input, unless they are suspiciously many.
 async fn deletions(
-    indexed: Indexed,
+    mut indexed: Indexed,
     job: &Job,
     input: &dyn Store,
     output: &dyn Store,
@@ -400,19 +400,21 @@ async fn deletions(
     objects_seen: u64,
     draft: &mut Draft,
 ) -> Result<(Group, Option<Missing>)> {
-    let (mut deleted, counts) = (Group::EMPTY, indexed.counts());
-    if counts.gone == 0 {
+    let mut deleted = Group::EMPTY;
+    if !indexed.lacks_any() {
+        return Ok((deleted, None));
+    }
+    let mut missing = Missing::new(job.input.deleted_max);
+    let count = |video: &Latest<'_>| {
+        missing.add(video);
+        Ok(())
+    };
+    indexed.each_latest(output, count).await?;
+    if missing.gone.count == 0 {
         return Ok((deleted, None));
     }
     // An input that shows nothing at all is an unmounted disk rather than an archive that was emptied.
-    let suspicious = objects_seen == 0 || missing::is_suspicious(counts, job.input.deleted_max);
-    if suspicious && !options.confirm_deleted {
-        let mut missing = Missing::new(job.input.deleted_max);
-        let add = |video: &Latest<'_>| {
-            missing.add(video);
-            Ok(())
-        };
-        indexed.each_latest(output, add).await?;
+    if (objects_seen == 0 || missing.is_suspicious()) && !options.confirm_deleted {
         return Ok((deleted, Some(missing)));
     }
     let mark = |video: &Latest<'_>| {

@@ -18,6 +18,7 @@ use crate::prune;
 use crate::seal::testing::{Fault, MemoryStore};
 use crate::tables::{ActionRow, PersonRow, ThumbnailRow, VideoRow, VideoStatus};
 use crate::work::encode::ShardEncoder;
+use crate::work::restore::Restorer;
 
 /// What a run says of a video.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +49,7 @@ fn partition(video: u32) -> &'static str {
 fn video_row(indexing: Indexing, n: usize, run: &Run, shard: u32) -> VideoRow {
     let good = matches!(indexing.status, VideoStatus::Ok | VideoStatus::Partial);
     let model = |has: bool, name: &str| (good && has).then(|| format!("{name}/{}", n % 2));
+    let rows = |has: bool| if good && has { rows_of(indexing.video) } else { 0 };
     VideoRow {
         video_id: format!("{:032x}", indexing.video + 1).into(),
         uri: format!("s3://archive/{}.mp4", indexing.video).into(),
@@ -68,8 +70,8 @@ fn video_row(indexing: Indexing, n: usize, run: &Run, shard: u32) -> VideoRow {
         start_seconds: None,
         duration_seconds: Some(1.0),
         frames_decoded: 0,
-        segments: 0,
-        boxes: 0,
+        segments: rows(run.actions),
+        boxes: rows(run.persons),
         actions_model: model(run.actions, "a"),
         persons_model: model(run.persons, "p"),
         fingerprint: format!("{}{}{}", run.actions, run.persons, n % 2),
@@ -79,6 +81,11 @@ fn video_row(indexing: Indexing, n: usize, run: &Run, shard: u32) -> VideoRow {
         decode_seconds: 0.0,
         inference_seconds: 0.0,
     }
+}
+
+/// Rows of a video in each of the other tables.
+fn rows_of(video: u32) -> i64 {
+    i64::from(video % 3) + 1
 }
 
 fn run_id(n: usize) -> String {
@@ -101,7 +108,7 @@ async fn write_run(output: &MemoryStore, n: usize, run: &Run) {
             let video = video_row(*indexing, n, run, shard);
             let (video_id, uri, run_id) = (video.video_id.clone(), video.uri.clone(), video.run_id.clone());
             // A failed video may have left rows.
-            let rows = if indexing.status == VideoStatus::Deleted { 0 } else { i64::from(indexing.video % 3) + 1 };
+            let rows = if indexing.status == VideoStatus::Deleted { 0 } else { rows_of(indexing.video) };
             let actions = (0..rows).filter(|_| run.actions).map(|segment| ActionRow {
                 video_id: video_id.clone(),
                 uri: uri.clone(),
@@ -346,6 +353,95 @@ proptest! {
             find(&output, later, TARGET_BYTES).await.unwrap().run(&store, &job()).await.unwrap();
             prune_at(&output, later).await;
             assert_eq!(views(&output).await, shown);
+        });
+    }
+}
+
+/// The rows of each table that run `n` wrote of a video, but for what a copy has of its own.
+async fn rows_written(output: &MemoryStore, video_id: &str, n: usize) -> BTreeMap<Table, Vec<String>> {
+    let mut written: BTreeMap<Table, Vec<String>> = BTreeMap::new();
+    for table in [Table::Actions, Table::Persons, Table::Thumbnails] {
+        let of_run = rows(output, table).await.into_iter().map(|(shown, _)| shown);
+        for shown in of_run.filter(|shown| shown.video_id == video_id && shown.run_id == run_id(n)) {
+            written.entry(table).or_default().push(shown.rest);
+        }
+    }
+    written
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// Every video is deleted, then runs are merged and pruned in any order, and one video is back.
+    #[test]
+    fn a_video_that_is_back_gets_all_rows_of_an_earlier_run_or_none(
+        before in prop::collection::vec(a_run(), 1..5),
+        deleted in prop::collection::btree_set(0_u32..7, 0..8),
+        compacts in prop::collection::vec(any::<bool>(), 0..4),
+        choice in any::<prop::sample::Index>(),
+    ) {
+        wait(async {
+            let (output, originals) = (written(&before).await, written(&before).await);
+            let goes = |video| Indexing { video, status: VideoStatus::Deleted };
+            let marks = Run { actions: false, persons: false, thumbnails: false, ..ok([]) };
+            write_run(&output, before.len(), &Run { videos: deleted.into_iter().map(goes).collect(), ..marks }).await;
+            for compacts in compacts {
+                if compacts {
+                    compact(&output).await;
+                } else {
+                    prune_at(&output, Utc::now()).await;
+                }
+            }
+            let all = rows(&output, Table::Videos).await;
+            let is_good = |row: &RecordBatch| ["ok", "partial"].contains(&text_column(row, "status").unwrap().value(0));
+            let good: Vec<_> = all.iter().filter(|(_, row)| is_good(row)).collect();
+            if good.is_empty() {
+                return;
+            }
+            let (shown, row) = choice.get(&good);
+            let text = |name| text_column(row, name).unwrap().value(0).to_owned();
+            let n: usize = text("etag").strip_prefix("etag ").unwrap().parse().unwrap();
+            let video = u32::from_str_radix(&shown.video_id, 16).unwrap() - 1;
+            let shard = row.column_by_name("shard").unwrap().as_primitive::<Int64Type>().value(0);
+            let place = format!("{}/{}", partition(video), part_name(&shown.run_id, u32::try_from(shard).unwrap()));
+
+            let now = before.len() + 2 + n % 2;
+            let indexing = Indexing { video, status: VideoStatus::Ok };
+            let mut back = video_row(indexing, now, &before[n], 0);
+            (back.etag, back.fingerprint) = (text("etag"), text("fingerprint"));
+            (back.actions_model, back.persons_model) =
+                (before[n].actions.then(|| format!("a/{}", n % 2)), before[n].persons.then(|| format!("p/{}", n % 2)));
+            let store: Arc<dyn Store> = Arc::new(output.clone());
+            let Some(copies) = Restorer::new(store).copies(&back, &place).await.unwrap() else { return };
+            let provenance = Provenance {
+                run_id: run_id(now),
+                shard: 0,
+                fingerprint: String::new(),
+                actions_model: back.actions_model.clone(),
+                persons_model: back.persons_model.clone(),
+            };
+            let scratch = tempfile::tempdir().unwrap();
+            let mut encoder = ShardEncoder::new(scratch.path(), provenance);
+            encoder.push_copies(partition(video), &back.uri, &copies.tables).unwrap();
+            for part in encoder.finish().unwrap() {
+                output.put_file(&part.key, &part.path).await.unwrap();
+            }
+            let of_video = format!("\"{}\"", back.uri);
+            let mut current: BTreeMap<Table, Vec<String>> = BTreeMap::new();
+            for (table, rest, _) in views(&output).await.into_iter().filter(|(_, rest, _)| rest.contains(&of_video)) {
+                current.entry(table).or_default().push(rest);
+            }
+            assert_eq!(current.remove(&Table::Videos).unwrap().len(), 1);
+            let expected = rows_written(&originals, &shown.video_id, n).await;
+            for (table, had) in [(Table::Actions, before[n].actions), (Table::Persons, before[n].persons)] {
+                if had {
+                    assert_eq!(current.get(&table), expected.get(&table), "{table}");
+                }
+            }
+            // Pictures are not what a plan asks for: they may be pruned alone.
+            if let Some(pictures) = current.get(&Table::Thumbnails) {
+                assert_eq!(Some(pictures), expected.get(&Table::Thumbnails));
+            }
         });
     }
 }

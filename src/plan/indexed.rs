@@ -56,13 +56,6 @@ pub(super) struct Latest<'a> {
     pub(super) is_gone: bool,
 }
 
-/// How many videos are indexed below the input, and how many of them it does not hold any more.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Counts {
-    pub(super) indexed: u64,
-    pub(super) gone: u64,
-}
-
 /// Of each video the latest row that counts for this fingerprint, the latest such that is [`Earlier::Done`], and the latest
 /// of all, where these differ, each in 40 bytes. Rows of other fingerprints do not count, but for those that say that a video was gone: jobs that share an
 /// output would otherwise index everything again in turn.
@@ -154,22 +147,19 @@ impl Indexed {
         Some(rows)
     }
 
-    /// How many videos the listing should have shown, and how many of them it did not.
-    pub(super) fn counts(&self) -> Counts {
+    /// Whether the listing lacks any video that it should have shown.
+    pub(super) fn lacks_any(&self) -> bool {
         let of_one_video = self.rows.chunk_by(|a, b| a.id == b.id);
-        let latest = of_one_video.filter_map(|rows| rows.last()).filter(|row| row.is_expected());
-        latest.fold(Counts::default(), |counts, row| Counts {
-            indexed: counts.indexed + 1,
-            gone: counts.gone + u64::from(!row.seen),
-        })
+        of_one_video.filter_map(|rows| rows.last()).any(|row| row.is_expected() && !row.seen)
     }
 
     /// The latest row of each video that the listing should have shown, in no particular order, read from the table again.
     pub(super) async fn each_latest(
-        mut self,
+        &mut self,
         output: &dyn Store,
         mut each: impl FnMut(&Latest<'_>) -> Result<()>,
     ) -> Result<()> {
+        self.rows.iter_mut().for_each(|row| row.passed = false);
         let columns = ["video_id", "uri", "etag", "size_bytes", "last_modified", "indexed_at"];
         let mut read = |batch: &RecordBatch| {
             let (ids, uris) = (text_column(batch, "video_id")?, text_column(batch, "uri")?);

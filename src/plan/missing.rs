@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::indexed::{Counts, Latest};
+use super::indexed::Latest;
 use super::{Group, counted, human};
 
 /// So few are marked whatever their share: of three files, one may go.
@@ -25,14 +25,14 @@ pub struct Missing {
     pub folders: BTreeMap<String, (u64, u64)>,
 }
 
-/// Whether so many are gone that somebody should confirm it.
-pub(super) fn is_suspicious(counts: Counts, deleted_max: f64) -> bool {
-    counts.gone > ALWAYS_MARKED && counts.gone as f64 > deleted_max * counts.indexed as f64
-}
-
 impl Missing {
     pub(super) fn new(deleted_max: f64) -> Self {
         Self { deleted_max, ..Self::default() }
+    }
+
+    /// Whether so many are gone that somebody should confirm it.
+    pub(super) fn is_suspicious(&self) -> bool {
+        self.gone.count > ALWAYS_MARKED && self.gone.count as f64 > self.deleted_max * self.indexed as f64
     }
 
     /// Counts an indexed video in.
@@ -83,7 +83,8 @@ mod tests {
     use super::*;
 
     fn suspicious(gone: u64, indexed: u64, deleted_max: f64) -> bool {
-        is_suspicious(Counts { indexed, gone }, deleted_max)
+        let gone = Group { count: gone, ..Group::default() };
+        Missing { gone, indexed, ..Missing::new(deleted_max) }.is_suspicious()
     }
 
     #[test]
