@@ -57,7 +57,7 @@ pub enum Todo {
     MarkDeleted,
     /// Writes a failed row without reading the video.
     MarkArchived {
-        /// Which must be left by a restore.
+        /// S3's name of it.
         storage_class: String,
     },
     /// Copies the rows that an earlier run wrote, without reading the video; where they are not there any more, indexes it.
@@ -779,6 +779,16 @@ mod tests {
         let asked = planned(&input, &output, PlanOptions { retry_failed: true, ..Default::default() }).await;
         assert_eq!(asked.retried.count, 6);
         assert!(todos(&asked).await.contains(&index("5.mp4", 5)));
+    }
+
+    #[tokio::test]
+    async fn the_table_of_an_older_version_is_read() {
+        let (input, output) = (MemoryStore::new("s3://archive/"), MemoryStore::new("s3://index/"));
+        let name = "videos/camera=cam-9/dt=2026-10-31/part-20261101T000000000Z-000001-000000.parquet";
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/schema-1").join(name);
+        output.put(name, std::fs::read(file).unwrap().into()).await.unwrap();
+        let plan = planned(&input, &output, PlanOptions::default()).await;
+        assert_eq!(plan.missing.unwrap().folders, [("cam-9".to_owned(), (1, 1))].into());
     }
 
     #[tokio::test]

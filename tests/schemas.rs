@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use chrono::Utc;
 use serde_json::{Value, json};
 use vidindex::error::VideoErrorKind;
+use vidindex::plan::FAILURES_MAX;
 use vidindex::seal::{RunSummary, SUMMARY_SCHEMA_VERSION, TableTotals};
 use vidindex::tables::{Column, Dialect, SCHEMA_VERSION, Table, VideoStatus};
 use vidindex::work::commit::{
@@ -217,6 +218,10 @@ fn pages_name_every_status_and_error() {
     for kind in VideoErrorKind::ALL {
         assert!(of("error_kind").contains(&format!("`{kind}`")), "{kind}");
     }
+    for kind in VideoErrorKind::ALL {
+        assert_eq!(of("failures").contains(&format!("`{kind}`")), kind.may_pass(), "{kind}");
+    }
+    assert!(of("failures").ends_with(&format!("until there are {FAILURES_MAX}.")));
     for status in [VideoStatus::Ok, VideoStatus::Partial, VideoStatus::Failed, VideoStatus::Deleted] {
         assert!(of("status").contains(&format!("`{}`", status.as_str())));
     }

@@ -57,8 +57,8 @@ pub(super) struct Latest<'a> {
 }
 
 /// Of each video the latest row that counts for this fingerprint, the latest such that is [`Earlier::Done`], and the latest
-/// of all, where these differ, each in 40 bytes. Rows of other fingerprints do not count, but for those that say that a video was gone: jobs that share an
-/// output would otherwise index everything again in turn.
+/// of all, where these differ, each in 40 bytes. Rows of other fingerprints do not count, but for those that say that a video
+/// was gone: jobs that share an output would otherwise index everything again in turn.
 #[derive(Debug, Default)]
 pub(super) struct Indexed {
     /// What the addresses of the input's videos begin with.
@@ -78,7 +78,7 @@ pub(super) struct Indexed {
 
 /// `id` and `etag` are hashes: two videos of one id are indexed in turn with each run, of which there is one chance in
 /// 400,000 among ten million.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Row {
     id: u64,
     etag: u64,
@@ -301,6 +301,43 @@ fn hash(text: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn row(time: i64, (id, done, counts, deleted): (u64, bool, bool, bool)) -> Row {
+        let earlier = match (deleted, done) {
+            (true, _) => Earlier::Deleted,
+            (_, true) => Earlier::Done,
+            _ => Earlier::Failed { failures: 1, may_pass: true },
+        };
+        let counts = counts || deleted;
+        Row { id, etag: 0, time, run: 0, file: 0, earlier, counts, listable: true, seen: false, passed: false }
+    }
+
+    proptest! {
+        #[test]
+        fn rows_dropped_early_are_of_no_account_in_whatever_order_files_are_read(
+            rows in prop::collection::vec((0_u64..3, any::<bool>(), any::<bool>(), any::<bool>()), 0..30)
+                .prop_map(|rows| (0..).zip(rows).map(|(time, of)| row(time, of)).collect::<Vec<_>>())
+                .prop_shuffle(),
+            every in 1_usize..5,
+        ) {
+            let runs = || vec!["r".to_owned()];
+            let mut once = Indexed { rows: rows.clone(), runs: runs(), ..Indexed::default() };
+            once.settle();
+            let mut often = Indexed { runs: runs(), ..Indexed::default() };
+            for rows in rows.chunks(every) {
+                often.rows.extend(rows);
+                often.settle();
+            }
+            prop_assert_eq!(&once.rows, &often.rows);
+            prop_assert!(once.rows.chunk_by(|a, b| a.id == b.id).all(|rows| rows.len() <= 3));
+        }
+    }
 }
 
 #[cfg(test)]

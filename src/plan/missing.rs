@@ -15,9 +15,9 @@ const FOLDERS_SHOWN: usize = 10;
 /// Indexed videos that the input does not hold any more, and that are not marked as deleted.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Missing {
-    /// They.
+    /// The videos.
     pub gone: Group,
-    /// Videos that are indexed below the input, with these.
+    /// How many videos are indexed below the input, the missing ones included.
     pub indexed: u64,
     /// The share that may be gone.
     pub deleted_max: f64,

@@ -14,15 +14,16 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowPredicateFn, ParquetRecordBatchReaderBuilder, RowFilter};
 use tokio::sync::Mutex;
 
+use crate::error::VideoErrorKind;
 use crate::store::{Store, StoreErrorKind, StoreResult};
 use crate::tables::copy::{check_version, conform, of_run, replace};
 use crate::tables::read::{text_column, time_column, value};
 use crate::tables::{Row, Table, VideoRow, VideoStatus, escape_into};
 
-/// Bytes of earlier runs' files that are kept for the next video. At most four files more are in memory.
+/// Bytes of earlier runs' files that are kept for the next videos of the shard, and one file more.
 const CACHE_BYTES: usize = 256 << 20;
 
-/// Columns of `videos` that say how the video was indexed: a copy has those of the earlier run. The others are this run's.
+/// Columns of `videos` that a copy has from this run. The others say how the video was indexed, by the earlier run.
 const THIS_RUNS: [&str; 11] = [
     "etag",
     "size_bytes",
@@ -126,6 +127,7 @@ struct Video {
 fn latest(videos: &RecordBatch, row: &VideoRow) -> Result<Option<Video>, String> {
     let text = |name| text_column(videos, name);
     let (etags, statuses, fingerprints) = (text("etag")?, text("status")?, text("fingerprint")?);
+    let (kinds, messages) = (text("error_kind")?, text("error_message")?);
     let times = time_column(videos, "indexed_at")?;
     let is_good = |at: &usize| {
         let status = value(&statuses, *at);
@@ -139,6 +141,8 @@ fn latest(videos: &RecordBatch, row: &VideoRow) -> Result<Option<Video>, String>
     let number = |name: &str| earlier.column_by_name(name).map_or(0, |n| n.as_primitive::<Int64Type>().value(0));
     let counted = VideoRow {
         status: if value(&statuses, at) == VideoStatus::Ok.as_str() { VideoStatus::Ok } else { VideoStatus::Partial },
+        error_kind: VideoErrorKind::ALL.into_iter().find(|kind| kind.as_str() == value(&kinds, at)),
+        error_message: messages.is_valid(at).then(|| messages.value(at).to_owned()),
         segments: number("segments"),
         boxes: number("boxes"),
         ..row.clone()
