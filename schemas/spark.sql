@@ -17,6 +17,7 @@ CREATE OR REPLACE TEMPORARY VIEW videos (
     status string COMMENT 'ok: indexed from beginning to end. partial: as far as it could be read. failed: not indexed; the other tables may hold rows of it, which do not count. deleted: gone from the source since it was indexed.',
     error_kind string COMMENT 'What stopped a partial or failed video: not_found, changed_during_read, access_denied, archived, unreadable, encrypted, not_a_video, no_video_stream, corrupt, unsupported, too_large, timeout, decoder_crashed or out_of_memory.',
     error_message string COMMENT 'The same for a person.',
+    failures bigint COMMENT 'How many runs in a row failed to index this content with these settings, this one included. 0: an archived object that was not tried. The next runs retry an error that may pass (access_denied, archived, unreadable, timeout, out_of_memory, changed_during_read) until there are 5.',
     container string COMMENT 'FFmpeg\'s name of the container format.',
     codec string COMMENT 'FFmpeg\'s name of the video stream\'s codec.',
     width int COMMENT 'Of the frame as displayed: turned and mirrored.',
