@@ -7,15 +7,41 @@
 -- A video that was indexed more than once has rows of each run. `current_*` shows, of each video, the rows of its latest
 -- good indexing: a later one that failed does not hide an earlier one that did not. What an indexing without a model
 -- leaves out is taken from the latest with one. A video that has gone from the source is not shown.
+--
+-- A table without files is empty: the job has one model, or does not write thumbnails, or nothing is indexed yet.
+-- When it has its first files, read this file again.
 
-CREATE OR REPLACE VIEW videos AS
-FROM read_parquet(getvariable('index') || '/videos/**/*.parquet', hive_partitioning = true, union_by_name = true);
+SET VARIABLE videos_rows = (
+    SELECT CASE WHEN count(*) > 0
+        THEN 'FROM read_parquet(getvariable(''index'') || ''/videos/**/*.parquet'', hive_partitioning = true, union_by_name = true)'
+        ELSE 'SELECT NULL::VARCHAR AS "video_id", NULL::VARCHAR AS "uri", NULL::VARCHAR AS "etag", NULL::BIGINT AS "size_bytes", NULL::TIMESTAMP WITH TIME ZONE AS "last_modified", NULL::VARCHAR AS "status", NULL::VARCHAR AS "error_kind", NULL::VARCHAR AS "error_message", NULL::VARCHAR AS "container", NULL::VARCHAR AS "codec", NULL::INTEGER AS "width", NULL::INTEGER AS "height", NULL::INTEGER AS "rotation", NULL::DOUBLE AS "frames_per_second", NULL::DOUBLE AS "start_seconds", NULL::DOUBLE AS "duration_seconds", NULL::BIGINT AS "frames_decoded", NULL::BIGINT AS "segments", NULL::BIGINT AS "boxes", NULL::VARCHAR AS "actions_model", NULL::VARCHAR AS "persons_model", NULL::VARCHAR AS "fingerprint", NULL::VARCHAR AS "run_id", NULL::BIGINT AS "shard", NULL::TIMESTAMP WITH TIME ZONE AS "indexed_at", NULL::DOUBLE AS "decode_seconds", NULL::DOUBLE AS "inference_seconds", NULL::DATE AS "dt" WHERE false' END
+    FROM (FROM glob(getvariable('index') || '/videos/**/*.parquet') LIMIT 1)
+);
+CREATE OR REPLACE VIEW videos AS FROM query(getvariable('videos_rows'));
 
-CREATE OR REPLACE VIEW actions AS
-FROM read_parquet(getvariable('index') || '/actions/**/*.parquet', hive_partitioning = true, union_by_name = true);
+SET VARIABLE actions_rows = (
+    SELECT CASE WHEN count(*) > 0
+        THEN 'FROM read_parquet(getvariable(''index'') || ''/actions/**/*.parquet'', hive_partitioning = true, union_by_name = true)'
+        ELSE 'SELECT NULL::VARCHAR AS "video_id", NULL::VARCHAR AS "uri", NULL::BIGINT AS "segment", NULL::DOUBLE AS "start_seconds", NULL::DOUBLE AS "end_seconds", NULL::BIGINT AS "frames", NULL::VARCHAR AS "top_label", NULL::FLOAT AS "top_score", NULL::STRUCT(label_id INTEGER, label VARCHAR, score FLOAT)[] AS "top", NULL::FLOAT[] AS "scores", NULL::FLOAT[] AS "embedding", NULL::VARCHAR AS "run_id", NULL::VARCHAR AS "model", NULL::DATE AS "dt" WHERE false' END
+    FROM (FROM glob(getvariable('index') || '/actions/**/*.parquet') LIMIT 1)
+);
+CREATE OR REPLACE VIEW actions AS FROM query(getvariable('actions_rows'));
 
-CREATE OR REPLACE VIEW persons AS
-FROM read_parquet(getvariable('index') || '/persons/**/*.parquet', hive_partitioning = true, union_by_name = true);
+SET VARIABLE persons_rows = (
+    SELECT CASE WHEN count(*) > 0
+        THEN 'FROM read_parquet(getvariable(''index'') || ''/persons/**/*.parquet'', hive_partitioning = true, union_by_name = true)'
+        ELSE 'SELECT NULL::VARCHAR AS "video_id", NULL::VARCHAR AS "uri", NULL::BIGINT AS "segment", NULL::DOUBLE AS "time_seconds", NULL::BIGINT AS "frame", NULL::INTEGER AS "box", NULL::VARCHAR AS "label", NULL::FLOAT AS "x1", NULL::FLOAT AS "y1", NULL::FLOAT AS "x2", NULL::FLOAT AS "y2", NULL::FLOAT AS "confidence", NULL::STRUCT(label_id INTEGER, label VARCHAR, score FLOAT)[] AS "actions", NULL::VARCHAR AS "run_id", NULL::VARCHAR AS "model", NULL::DATE AS "dt" WHERE false' END
+    FROM (FROM glob(getvariable('index') || '/persons/**/*.parquet') LIMIT 1)
+);
+CREATE OR REPLACE VIEW persons AS FROM query(getvariable('persons_rows'));
+
+SET VARIABLE thumbnails_rows = (
+    SELECT CASE WHEN count(*) > 0
+        THEN 'FROM read_parquet(getvariable(''index'') || ''/thumbnails/**/*.parquet'', hive_partitioning = true, union_by_name = true)'
+        ELSE 'SELECT NULL::VARCHAR AS "video_id", NULL::VARCHAR AS "uri", NULL::BIGINT AS "segment", NULL::DOUBLE AS "time_seconds", NULL::BIGINT AS "frame", NULL::INTEGER AS "width", NULL::INTEGER AS "height", NULL::BLOB AS "jpeg", NULL::VARCHAR AS "run_id", NULL::DATE AS "dt" WHERE false' END
+    FROM (FROM glob(getvariable('index') || '/thumbnails/**/*.parquet') LIMIT 1)
+);
+CREATE OR REPLACE VIEW thumbnails AS FROM query(getvariable('thumbnails_rows'));
 
 CREATE OR REPLACE VIEW current_videos AS
 SELECT videos.*
@@ -47,3 +73,13 @@ JOIN (
     WHERE status = 'deleted' OR (status <> 'failed' AND persons_model IS NOT NULL)
     GROUP BY video_id
 ) AS latest ON persons.video_id = latest.video_id AND persons.run_id = latest.run_id;
+
+CREATE OR REPLACE VIEW current_thumbnails AS
+SELECT thumbnails.*
+FROM thumbnails
+JOIN (
+    SELECT video_id, max_by(run_id, (indexed_at, run_id)) AS run_id
+    FROM videos
+    WHERE status <> 'failed'
+    GROUP BY video_id
+) AS latest ON thumbnails.video_id = latest.video_id AND thumbnails.run_id = latest.run_id;

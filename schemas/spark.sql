@@ -7,6 +7,9 @@
 -- A video that was indexed more than once has rows of each run. `current_*` shows, of each video, the rows of its latest
 -- good indexing: a later one that failed does not hide an earlier one that did not. What an indexing without a model
 -- leaves out is taken from the latest with one. A video that has gone from the source is not shown.
+--
+-- Spark makes no view of a table without files: leave out the statements of a table that has none, such as
+-- `actions` in the index of a job without an actions model.
 
 CREATE OR REPLACE TEMPORARY VIEW videos (
     video_id string COMMENT 'Names the video in every table: a stable hash of its uri.',

@@ -1,8 +1,8 @@
 //! The command line: what can be typed, and which function it means.
 
 mod models;
+pub mod outcome;
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand};
+use outcome::Known;
 
 use crate::engine::{self, Engine, Submission};
 use crate::error::{Error, Result};
@@ -17,11 +18,14 @@ use crate::infer::session::Runtime;
 use crate::job::Job;
 use crate::plan::manifest;
 use crate::plan::{Plan, PlanOptions, RunId};
+use crate::seal::RunSummary;
+use crate::status::{RunStatus, State};
 use crate::store::{self, Store};
 use crate::telemetry::{LogFormat, MetricsFile, Progress, Shown};
+use crate::work::attempt;
 use crate::work::models::JobModels;
 use crate::work::{Done, Task, Worker};
-use crate::{compact, decode, doctor, infer, plan, prune, query, report, seal, status, telemetry};
+use crate::{compact, console, decode, doctor, infer, plan, prune, query, report, seal, status, telemetry};
 
 /// Turns a video archive into tables: which action happens in which segment, and where the people are.
 #[derive(Debug, Parser)]
@@ -57,7 +61,12 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Plan, work every shard here, seal: the whole job in one process.
-    #[command(after_help = "Example:\n  vidindex run jobs/local.toml --set output.uri=/tmp/index")]
+    #[command(after_help = "Examples:
+  vidindex run jobs/local.toml --set output.uri=/tmp/index
+  vidindex run jobs/local.toml --json >summary.json
+
+With --json, one JSON object is printed however the run ends: finished, nothing to do, failed or stopped by a signal.
+schemas/records.json describes it (run_report).")]
     Run {
         #[command(flatten)]
         job: JobArgs,
@@ -131,10 +140,13 @@ What the engine is told of the tasks stands in the job file, e.g. [engine.slurm]
         #[arg(long)]
         dry_run: bool,
     },
-    /// Show how the runs of an output go, from what lies in it.
+    /// Show how the runs of an output go, from what lies in it and from the engine that has them.
     #[command(after_help = "Examples:
   vidindex status jobs/s3.toml                        every run, a line each
-  vidindex status jobs/s3.toml --run $run --watch     one run, until nobody is at work any more")]
+  vidindex status jobs/s3.toml --run $run --watch     one run, until nothing more will happen
+
+A run that was submitted is watched until its engine has no task of it left, pending or running. Where the engine cannot be
+asked from here (no squeue, no kubectl), status says so, and --watch waits until the run is sealed.")]
     Status {
         #[command(flatten)]
         job: JobArgs,
@@ -227,9 +239,20 @@ are left alone.")]
         dry_run: bool,
     },
     /// List, download, write and look at models.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  vidindex models list
+  vidindex models pull yolov5s                        download the official weights and write the model
+  vidindex models convert mine.pt --out models        write the model of your own checkpoint"
+    )]
     Models(models::Command),
     /// Check what is installed and reachable, and say what mends the rest.
+    #[command(after_help = "Examples:
+  vidindex doctor                                     what is installed
+  vidindex doctor jobs/s3.toml                        and whether this job's models, input and output can be used
+
+Exit code 1 where a check failed.")]
     Doctor {
         /// A job to check too: its models, input and output.
         job: Option<PathBuf>,
@@ -319,8 +342,21 @@ pub fn main() -> ExitCode {
     };
     let format = cli.log_format;
     let result = runtime.block_on(async {
+        let known = Known::default();
+        let reports = matches!(&cli.command, Command::Run { json, .. } if json.json);
+        let code = tokio::select! {
+            result = run(cli, &known) => {
+                if reports {
+                    known.print(&result).await?;
+                }
+                return result;
+            }
+            code = signalled() => code,
+        };
+        tracing::warn!("stopped by a signal: committed shards are kept, `vidindex work` and `seal` go on from there");
         tokio::select! {
-            result = run(cli) => result,
+            said = last_words(reports.then_some(&known), code) => said.map(|()| code),
+            // A second signal ends it now.
             code = signalled() => Ok(code),
         }
     });
@@ -333,6 +369,15 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Says what a signal has stopped: to the store, for `status`, and on standard output for `run --json`.
+async fn last_words(reports: Option<&Known>, code: u8) -> Result<()> {
+    attempt::stopped().await;
+    match reports {
+        Some(known) => known.print_stopped(code).await,
+        None => Ok(()),
+    }
+}
+
 /// Waits for SIGINT or SIGTERM; gives their exit codes.
 async fn signalled() -> u8 {
     use tokio::signal::unix::{SignalKind, signal};
@@ -340,29 +385,31 @@ async fn signalled() -> u8 {
     else {
         return std::future::pending().await;
     };
-    let code = tokio::select! {
+    tokio::select! {
         _ = interrupt.recv() => 130,
         _ = terminate.recv() => 143,
-    };
-    tracing::warn!("stopped by a signal: committed shards are kept, `vidindex work` and `seal` go on from there");
-    code
+    }
 }
 
 fn failed(error: &Error, format: LogFormat) -> ExitCode {
     if format == LogFormat::Json {
         tracing::error!(hint = error.hint(), "{error}");
     } else {
-        eprintln!("error: {error}");
+        console::note(format_args!("error: {error}"));
         if let Some(hint) = error.hint() {
-            eprintln!("hint: {hint}");
+            console::note(format_args!("hint: {hint}"));
         }
     }
     ExitCode::from(error.exit_code())
 }
 
-const SOME_FAILED: u8 = 3;
+/// Of a run that published this.
+fn exit_code(summary: &RunSummary) -> u8 {
+    // 3: some videos failed, or shards are missing.
+    if summary.is_flawless() { 0 } else { 3 }
+}
 
-async fn run(cli: Cli) -> Result<u8> {
+async fn run(cli: Cli, known: &Known) -> Result<u8> {
     let mut context = Context {
         format: cli.log_format,
         quiet: cli.quiet,
@@ -373,16 +420,16 @@ async fn run(cli: Cli) -> Result<u8> {
     match cli.command {
         Command::Run { job, plan, metrics, json } => {
             context.metrics = metrics.metrics;
-            context.run(&job.load()?, plan.options(), json.json).await
+            context.run(&job.load()?, plan.options(), json.json, known).await
         }
         Command::Plan { job, plan, dry_run } => {
             let job = job.load()?;
             let (_, planned, output) = context.plan(&job, plan.options(), dry_run).await?;
             if dry_run {
-                println!("{planned}");
+                console::print(&planned)?;
             } else {
                 planned.write(&*output).await?;
-                println!("{}", planned.run.run_id);
+                console::print(&planned.run.run_id)?;
             }
             Ok(0)
         }
@@ -401,7 +448,14 @@ async fn run(cli: Cli) -> Result<u8> {
                 let shards = manifest::read_record(&*output, &run).await?.shards;
                 seal::wait(&*output, run.as_str(), shards, Duration::from_secs(seconds)).await?;
             }
-            context.seal(&*output, &run, json.json).await
+            let summary = context.seal(&*output, &run).await?;
+            if json.json {
+                let text = serde_json::to_string_pretty(&summary);
+                console::print(text.map_err(|error| Error::failed(format!("failed to print the summary: {error}")))?)?;
+            } else {
+                context.show_published(&summary);
+            }
+            Ok(exit_code(&summary))
         }
         Command::Submit { job, plan, engine, run, dry_run } => {
             context.submit(&job, plan.options(), engine, run.as_deref(), dry_run).await
@@ -412,10 +466,10 @@ async fn run(cli: Cli) -> Result<u8> {
             let job = job.load()?;
             let output = store::open(&job.output.uri, &job.store).await?;
             let prunable = prune::find(&*output, Utc::now()).await?;
-            println!("{prunable}");
+            console::print(&prunable)?;
             match (prunable.is_empty(), yes) {
                 (false, true) => prunable.remove(&*output).await?,
-                (false, false) => eprintln!("nothing is removed without --yes"),
+                (false, false) => console::note("nothing is removed without --yes"),
                 (true, _) => {}
             }
             Ok(0)
@@ -428,10 +482,10 @@ async fn run(cli: Cli) -> Result<u8> {
             }
             let compaction = compact::find(&*output, Utc::now(), compact::TARGET_BYTES).await?;
             if dry_run || compaction.is_empty() {
-                println!("{compaction}");
+                console::print(&compaction)?;
             } else {
-                println!("{}", compaction.run(&output, &job).await?);
-                eprintln!("nothing is removed: `vidindex prune` shows the files that are in use no more");
+                console::print(compaction.run(&output, &job).await?)?;
+                console::note("nothing is removed: `vidindex prune` shows the files that are in use no more");
             }
             Ok(0)
         }
@@ -443,7 +497,7 @@ async fn run(cli: Cli) -> Result<u8> {
         Command::Models(command) => command.run(&context).await,
         Command::Doctor { job, set } => {
             let job = job.map(|path| Job::load(&path, &set)).transpose()?;
-            Ok(if doctor::check(context.onnxruntime.as_deref(), job.as_ref()).await { 0 } else { 1 })
+            Ok(if doctor::check(context.onnxruntime.as_deref(), job.as_ref()).await? { 0 } else { 1 })
         }
     }
 }
@@ -460,7 +514,7 @@ async fn write_report(job: &Job, run: Option<&str>, file: &Path) -> Result<u8> {
     let page = report::page(&*output, &run).await?;
     std::fs::write(file, &page).map_err(|error| Error::failed(format!("cannot write {}: {error}", file.display())))?;
     tracing::info!(run_id = run.as_str(), size = %bytesize::ByteSize(page.len() as u64), "report written");
-    println!("{}", file.display());
+    console::print(file.display())?;
     Ok(0)
 }
 
@@ -470,33 +524,44 @@ const WATCH_EVERY: Duration = Duration::from_secs(5);
 async fn show_status(job: &Job, run: Option<&str>, watch: bool, json: bool) -> Result<u8> {
     let output = store::open(&job.output.uri, &job.store).await?;
     let Some(run) = run else {
-        let runs = status::of_all(&*output).await?;
+        let mut runs = status::of_all(&*output).await?;
+        for run in &mut runs {
+            ask_engine(&*output, job, run).await?;
+        }
         if json {
-            println!("{:#}", serde_json::json!(runs));
+            console::print(format_args!("{:#}", serde_json::json!(runs)))?;
         } else if runs.is_empty() {
-            eprintln!("no runs in {}", job.output.uri);
+            console::note(format_args!("no runs in {}", job.output.uri));
         } else {
-            runs.iter().for_each(|run| println!("{}", run.line()));
+            console::print(runs.iter().map(RunStatus::line).collect::<Vec<_>>().join("\n"))?;
         }
         return Ok(0);
     };
     let run = run.parse()?;
     loop {
-        let status = status::of_run(&*output, &run).await?;
-        if json {
-            println!("{:#}", serde_json::json!(status));
+        let mut status = status::of_run(&*output, &run).await?;
+        ask_engine(&*output, job, &mut status).await?;
+        let is_read = if json {
+            console::print(format_args!("{:#}", serde_json::json!(status)))?
         } else {
-            if watch && std::io::stdout().is_terminal() {
-                // Clears the screen.
-                print!("\x1b[2J\x1b[H");
-            }
-            println!("{status}");
-        }
-        if !watch || status.is_still() {
+            let clear = if watch && console::is_screen(&std::io::stdout()) { "\x1b[2J\x1b[H" } else { "" };
+            console::print(format_args!("{clear}{status}"))?
+        };
+        if !watch || !is_read || status.is_still() {
             return Ok(0);
         }
         tokio::time::sleep(WATCH_EVERY).await;
     }
+}
+
+/// What the output does not tell: whether tasks wait, of a run that an engine has.
+async fn ask_engine(output: &dyn Store, job: &Job, status: &mut RunStatus) -> Result<()> {
+    if status.state != State::Sealed
+        && let Some(found) = engine::queue::look(output, job, &status.run_id).await?
+    {
+        status.learn(found);
+    }
+    Ok(())
 }
 
 struct Context {
@@ -508,7 +573,7 @@ struct Context {
 }
 
 impl Context {
-    async fn run(&self, job: &Job, options: PlanOptions, json: bool) -> Result<u8> {
+    async fn run(&self, job: &Job, options: PlanOptions, json: bool, known: &Known) -> Result<u8> {
         // A device that is not there must be known before anything is listed.
         self.runtime(job)?;
         let (models, planned, output) = self.plan(job, options, false).await?;
@@ -516,12 +581,18 @@ impl Context {
             return self.nothing_to_do(&planned);
         }
         planned.write(&*output).await?;
+        known.planned(&output, &planned.run);
         let run_id = planned.run.run_id.clone();
         let done = self.work_with(job, models, output.clone(), &run_id, Task::ALL).await?;
-        let code = self.seal(&*output, &run_id, json).await?;
-        self.show(&done);
+        let summary = self.seal(&*output, &run_id).await?;
+        let code = exit_code(&summary);
         if !json {
-            println!("{run_id}");
+            self.show_published(&summary);
+        }
+        self.show(&done);
+        known.sealed(summary);
+        if !json {
+            console::print(&run_id)?;
         }
         Ok(code)
     }
@@ -534,7 +605,7 @@ impl Context {
                 .with_hint("check [input] uri and include; `vidindex plan JOB --dry-run` shows what was skipped"));
         }
         tracing::info!("nothing new to index: --reindex takes every video, --retry-failed those that failed");
-        eprintln!("{planned}");
+        console::note(planned);
         Ok(0)
     }
 
@@ -601,11 +672,11 @@ impl Context {
         dry_run: bool,
     ) -> Result<u8> {
         let job = arguments.load()?;
-        let (run, shards) = match run {
+        let (run, shards, output) = match run {
             Some(run) => {
                 let output = store::open(&job.output.uri, &job.store).await?;
                 let record = manifest::read_record(&*output, &run.parse()?).await?;
-                (record.run_id, record.shards)
+                (record.run_id, record.shards, output)
             }
             None => {
                 let (_, planned, output) = self.plan(&job, options, dry_run).await?;
@@ -613,11 +684,11 @@ impl Context {
                     return self.nothing_to_do(&planned);
                 }
                 if dry_run {
-                    eprintln!("{planned}");
+                    console::note(&planned);
                 } else {
                     planned.write(&*output).await?;
                 }
-                (planned.run.run_id, planned.run.shards)
+                (planned.run.run_id, planned.run.shards, output)
             }
         };
         let submission = Submission {
@@ -628,13 +699,17 @@ impl Context {
             job_file: arguments.job.clone(),
             job_options: arguments.options(),
         };
-        let lines = engine::submit(engine, &submission, dry_run).await?;
+        let submitted = engine::submit(engine, &submission, dry_run).await?;
+        let lines = submitted.lines.join("\n");
         if dry_run {
-            println!("{}", lines.join("\n"));
-        } else {
-            lines.iter().for_each(|line| eprintln!("{line}"));
-            println!("{run}");
+            console::print(lines)?;
+            return Ok(0);
         }
+        console::note(lines);
+        if let Err(error) = engine::queue::note(&*output, &run, engine, submitted.jobs).await {
+            tracing::warn!(%error, "`vidindex status` cannot tell that this run is submitted");
+        }
+        console::print(&run)?;
         Ok(0)
     }
 
@@ -648,21 +723,21 @@ impl Context {
         Ok(self.runtime.get_or_init(|| runtime).clone())
     }
 
-    async fn seal(&self, output: &dyn Store, run_id: &RunId, json: bool) -> Result<u8> {
+    async fn seal(&self, output: &dyn Store, run_id: &RunId) -> Result<RunSummary> {
         let run = manifest::read_record(output, run_id).await?;
-        let summary = seal::seal(output, run_id.as_str(), run.shards, run.created_at).await?;
-        if json {
-            let text = serde_json::to_string_pretty(&summary);
-            println!("{}", text.map_err(|error| Error::failed(format!("failed to print the summary: {error}")))?);
-        } else if !self.quiet && self.format == LogFormat::Text {
-            let filled = summary.tables.iter().filter(|(_, totals)| totals.files > 0);
-            let rows = filled.map(|(table, totals)| format!("{table} {} rows", totals.rows));
-            eprintln!("published  {}", rows.collect::<Vec<_>>().join(", "));
-            if !summary.is_complete() {
-                eprintln!("missing    shards {:?}: work on them, then seal again", summary.missing);
-            }
+        seal::seal(output, run_id.as_str(), run.shards, run.created_at).await
+    }
+
+    fn show_published(&self, summary: &RunSummary) {
+        if self.quiet || self.format != LogFormat::Text {
+            return;
         }
-        Ok(if summary.is_flawless() { 0 } else { SOME_FAILED })
+        let filled = summary.tables.iter().filter(|(_, totals)| totals.files > 0);
+        let rows = filled.map(|(table, totals)| format!("{table} {} rows", totals.rows));
+        console::note(format_args!("published  {}", rows.collect::<Vec<_>>().join(", ")));
+        if !summary.is_complete() {
+            console::note(format_args!("missing    shards {:?}: work on them, then seal again", summary.missing));
+        }
     }
 
     /// The closing table.
@@ -674,7 +749,7 @@ impl Context {
             tracing::info!(shards = done.committed_before, "shards were committed before and are kept");
         }
         match self.format {
-            LogFormat::Text => eprint!("{}", done.closing),
+            LogFormat::Text => console::note(done.closing.to_string().trim_end()),
             LogFormat::Json => done.closing.log(),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::console;
 use crate::decode;
 use crate::error::{Error, Result};
 use crate::infer::DeviceChoice;
@@ -13,8 +14,11 @@ use crate::work::models::JobModels;
 use crate::zoo::descriptor;
 
 /// Checks and prints; says whether all is well. `job` is checked too where one is given.
-pub(crate) async fn check(onnxruntime: Option<&Path>, job: Option<&Job>) -> bool {
-    let mut report = Report { well: true };
+///
+/// # Errors
+/// The report cannot be written.
+pub(crate) async fn check(onnxruntime: Option<&Path>, job: Option<&Job>) -> Result<bool> {
+    let mut report = Report { well: true, unwritten: None };
     report.line("vidindex", Ok(env!("CARGO_PKG_VERSION").to_owned()));
     report.line("FFmpeg", Ok(ffmpeg()));
     let sandbox = match decode::own_program() {
@@ -42,7 +46,7 @@ pub(crate) async fn check(onnxruntime: Option<&Path>, job: Option<&Job>) -> bool
     if let Some(job) = job {
         self::job(&mut report, job, runtime.as_ref().ok()).await;
     }
-    report.well
+    report.unwritten.map_or(Ok(report.well), Err)
 }
 
 async fn job(report: &mut Report, job: &Job, runtime: Option<&Runtime>) {
@@ -87,12 +91,13 @@ fn ffmpeg() -> String {
 
 struct Report {
     well: bool,
+    unwritten: Option<Error>,
 }
 
 impl Report {
     fn line(&mut self, what: &str, found: Result<String>) {
         match found {
-            Ok(found) => println!("ok    {what}: {found}"),
+            Ok(found) => self.print(format_args!("ok    {what}: {found}")),
             Err(error) => self.fail(what, &error),
         }
     }
@@ -105,21 +110,30 @@ impl Report {
     /// What a job does without.
     fn wish(&mut self, what: &str, found: Result<String>, needed: &str) {
         match found {
-            Ok(found) => println!("ok    {what}: {found}"),
+            Ok(found) => self.print(format_args!("ok    {what}: {found}")),
             Err(error) => {
-                println!("none  {what}: {error} ({needed})");
-                if let Some(hint) = error.hint() {
-                    println!("      {hint}");
-                }
+                self.print(format_args!("none  {what}: {error} ({needed})"));
+                self.hint(&error);
             }
         }
     }
 
     fn fail(&mut self, what: &str, error: &Error) {
         self.well = false;
-        println!("FAIL  {what}: {error}");
+        self.print(format_args!("FAIL  {what}: {error}"));
+        self.hint(error);
+    }
+
+    fn hint(&mut self, error: &Error) {
         if let Some(hint) = error.hint() {
-            println!("      {hint}");
+            self.print(format_args!("      {hint}"));
+        }
+    }
+
+    /// Each line as soon as it is known: a store may take a while to answer.
+    fn print(&mut self, line: impl std::fmt::Display) {
+        if let Err(error) = console::print(line) {
+            self.unwritten = Some(error);
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod aws_batch;
 mod kubernetes;
+pub(crate) mod queue;
 mod slurm;
 mod task;
 mod tool;
@@ -15,7 +16,8 @@ use crate::plan::RunId;
 pub(crate) use task::task;
 
 /// Who runs the tasks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Engine {
     /// `sbatch`, found on the path.
     Slurm,
@@ -23,6 +25,32 @@ pub(crate) enum Engine {
     AwsBatch,
     /// An Indexed Job, by `kubectl` found on the path.
     Kubernetes,
+}
+
+/// As on the command line.
+impl std::fmt::Display for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Slurm => "slurm",
+            Self::AwsBatch => "aws-batch",
+            Self::Kubernetes => "kubernetes",
+        })
+    }
+}
+
+/// What was handed in, or would be.
+#[derive(Debug)]
+pub(crate) struct Submitted {
+    /// What a person wants to know of it, or what would be handed in.
+    pub(crate) lines: Vec<String>,
+    /// The engine's names of the tasks' job and of the seal's.
+    pub(crate) jobs: Vec<String>,
+}
+
+impl Submitted {
+    fn shown(lines: Vec<String>) -> Self {
+        Self { lines, jobs: Vec::new() }
+    }
 }
 
 /// A planned run, to be handed to an engine.
@@ -59,12 +87,11 @@ impl Submission<'_> {
     }
 }
 
-/// Hands the run in: an array of tasks, and behind it the seal. Gives what a person wants
-/// to know of it, line by line; with `dry_run` what would be handed in.
+/// Hands the run in: an array of tasks, and behind it the seal. With `dry_run` nothing is handed in.
 ///
 /// # Errors
 /// The engine is not there, or refused.
-pub(crate) async fn submit(engine: Engine, submission: &Submission<'_>, dry_run: bool) -> Result<Vec<String>> {
+pub(crate) async fn submit(engine: Engine, submission: &Submission<'_>, dry_run: bool) -> Result<Submitted> {
     match engine {
         Engine::Slurm => slurm::submit(submission, dry_run).await,
         Engine::AwsBatch => aws_batch::submit(submission, dry_run).await,

@@ -29,6 +29,7 @@
 
 pub mod cli;
 pub mod compact;
+mod console;
 mod current;
 pub mod decode;
 mod doctor;

@@ -10,6 +10,7 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 
+use crate::console;
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::store::{self, Access, StoreConfig};
@@ -124,8 +125,8 @@ pub(crate) async fn run(index: &Index, query: &Query, duckdb: Option<&Path>) -> 
     let duckdb = DuckDb::find(duckdb)?;
     let store = store::open(&index.uri, &index.store).await?;
     let folders = store.folders("").await?;
-    if !folders.iter().any(|folder| folder == Table::Videos.directory()) {
-        return Err(Error::failed(format!("{} is no index: it has no videos/", index.uri))
+    if !folders.iter().any(|folder| folder == Table::Videos.directory() || folder == "_vidindex") {
+        return Err(Error::failed(format!("{} is no index: it has no videos/ and no _vidindex/", index.uri))
             .with_hint("name a job file, or the directory or s3:// address that its [output] uri names"));
     }
     let access = store.access().await?;
@@ -135,6 +136,15 @@ pub(crate) async fn run(index: &Index, query: &Query, duckdb: Option<&Path>) -> 
         command.args(["-no-init", "-batch"]);
     }
     command.arg("-bail").args(query.format.options());
+    if !console::is_coloured(&std::io::stdout()) {
+        // DuckDB knows no NO_COLOR, and colours some results also where nobody sees them.
+        command.args(
+            ["highlight", "highlight_errors", "highlight_results"]
+                .map(|what| format!(".{what} off"))
+                .iter()
+                .flat_map(|set| ["-cmd", set]),
+        );
+    }
     if let Some(access) = &access {
         let secret = access.secret();
         let extension = duckdb.httpfs()?;

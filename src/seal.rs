@@ -176,6 +176,33 @@ pub async fn catch_up(output: &dyn Store, fingerprint: &str, since: DateTime<Utc
     Ok(())
 }
 
+/// The shards of a run that are committed, published or not.
+#[derive(Debug, Clone)]
+pub(crate) struct CommittedShards {
+    /// How many they are.
+    pub(crate) shards: u32,
+    /// The others, ascending.
+    pub(crate) missing: Vec<u32>,
+    pub(crate) totals: ShardTotals,
+    /// When the last of them was committed.
+    pub(crate) finished_at: Option<DateTime<Utc>>,
+}
+
+/// Looks at the commit records of the run that has `shards_total`, and changes nothing.
+///
+/// # Errors
+/// The output refused, or a record cannot be read.
+pub(crate) async fn committed(output: &dyn Store, run_id: &str, shards_total: u32) -> Result<CommittedShards> {
+    let mut seen = Sealed::new(run_id, shards_total, DateTime::UNIX_EPOCH);
+    for shard in seen.fresh(output).await? {
+        if let Some(record) = read_commit(output, run_id, shard).await? {
+            seen.count(&record, &[]);
+        }
+    }
+    let RunSummary { shards_committed: shards, missing, totals, finished_at, .. } = seen.summary();
+    Ok(CommittedShards { shards, missing, totals, finished_at })
+}
+
 /// What the last seal said of the run; none before the first.
 ///
 /// # Errors

@@ -1,4 +1,5 @@
-//! How runs go, from the store alone: what is committed, who is at work, who fell silent, when it will be done.
+//! How runs go, from the store: what is committed, who is at work, who fell silent, when it will be done; and of a run
+//! that was submitted, whether its engine has tasks that wait.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -23,6 +24,9 @@ const READS_MAX: usize = 16;
 /// Beats that a heart may miss: a busy store is not a dead machine.
 const BEATS_MISSED_MAX: u32 = 4;
 
+/// The same, where the engine says that none of the run's tasks is there: whoever still works does so without it.
+const BEATS_MISSED_ALONE: u32 = 2;
+
 /// An attempt is long that takes so many times as long as the middle one of those that are done.
 const LONG: f64 = 3.0;
 
@@ -35,6 +39,8 @@ const SHOWN_MAX: usize = 10;
 pub enum State {
     /// Nobody has begun.
     Planned,
+    /// Nobody is at work, and an engine has the run: its tasks wait, or it cannot be asked.
+    Submitted,
     /// Somebody is at work.
     AtWork,
     /// Nobody is at work, and shards are missing.
@@ -74,6 +80,32 @@ pub struct RunStatus {
     pub eta_seconds: Option<f64>,
     /// The latest attempt at each shard that is begun and not committed.
     pub attempts: Vec<AttemptStatus>,
+    /// The engine that has the run; null where it was not submitted, or is sealed.
+    pub engine: Option<InEngine>,
+}
+
+/// A run in an engine's hands.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct InEngine {
+    /// `slurm`, `aws-batch` or `kubernetes`.
+    pub engine: String,
+    /// The engine's names of the tasks' job and of the seal's.
+    pub jobs: Vec<String>,
+    /// When the run was handed in.
+    pub submitted_at: DateTime<Utc>,
+    /// Tasks that wait, the seal among them; null where the engine could not be asked.
+    pub pending: Option<u32>,
+    /// Tasks that run; null likewise.
+    pub running: Option<u32>,
+    /// Why it could not be asked.
+    pub problem: Option<String>,
+}
+
+impl InEngine {
+    /// Whether the engine says that it has nothing of the run any more.
+    fn is_done(&self) -> bool {
+        (self.pending, self.running) == (Some(0), Some(0))
+    }
 }
 
 /// An attempt that has not committed.
@@ -153,6 +185,7 @@ pub async fn of_run(output: &dyn Store, run: &RunId) -> Result<RunStatus> {
         videos_per_second,
         eta_seconds: videos_per_second.filter(|_| alive).map(|rate| left / rate),
         attempts,
+        engine: None,
     })
 }
 
@@ -216,7 +249,7 @@ async fn totals(
 }
 
 fn kind(record: &AttemptRecord, at: DateTime<Utc>, usual_seconds: Option<f64>) -> AttemptKind {
-    let silent = at - record.seen_at > TimeDelta::from_std(HEARTBEAT * BEATS_MISSED_MAX).unwrap_or(TimeDelta::MAX);
+    let silent = is_silent(record, at, BEATS_MISSED_MAX);
     let seconds = seconds_between(record.started_at, at);
     match record.failure {
         Some(_) => AttemptKind::Failed,
@@ -224,6 +257,10 @@ fn kind(record: &AttemptRecord, at: DateTime<Utc>, usual_seconds: Option<f64>) -
         None if usual_seconds.is_some_and(|usual| seconds > LONG * usual.max(1.0)) => AttemptKind::Long,
         None => AttemptKind::AtWork,
     }
+}
+
+fn is_silent(record: &AttemptRecord, at: DateTime<Utc>, beats: u32) -> bool {
+    at - record.seen_at > TimeDelta::from_std(HEARTBEAT * beats).unwrap_or(TimeDelta::MAX)
 }
 
 fn seconds_between(from: DateTime<Utc>, to: DateTime<Utc>) -> f64 {
@@ -235,9 +272,35 @@ fn human(seconds: f64) -> HumanDuration {
 }
 
 impl RunStatus {
+    /// Takes in what the engine says that has the run.
+    pub fn learn(&mut self, engine: InEngine) {
+        if engine.is_done() {
+            for attempt in self.attempts.iter_mut().filter(|attempt| attempt.kind >= AttemptKind::Long) {
+                if is_silent(&attempt.record, self.at, BEATS_MISSED_ALONE) {
+                    attempt.kind = AttemptKind::Silent;
+                }
+            }
+        }
+        let alive = self.attempts.iter().any(|attempt| attempt.kind >= AttemptKind::Long);
+        self.state = match self.state {
+            State::Committed | State::Sealed => self.state,
+            _ if alive => State::AtWork,
+            _ if engine.is_done() => State::Stopped,
+            _ => State::Submitted,
+        };
+        self.eta_seconds = self.eta_seconds.filter(|_| alive);
+        self.engine = Some(engine);
+    }
+
     /// Whether nothing will change any more unless somebody does something.
     pub fn is_still(&self) -> bool {
-        !matches!(self.state, State::AtWork | State::Planned)
+        let has_tasks = self.engine.as_ref().is_some_and(|engine| !engine.is_done());
+        match self.state {
+            State::Planned | State::Submitted | State::AtWork => false,
+            // The seal is a task, too.
+            State::Stopped | State::Committed => !has_tasks,
+            State::Sealed => true,
+        }
     }
 
     /// One line of a list of runs.
@@ -249,10 +312,25 @@ impl RunStatus {
     }
 }
 
+impl fmt::Display for InEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} has it as {}: ", self.engine, self.jobs.join(" and "))?;
+        match (self.pending, self.running, &self.problem) {
+            (Some(0), Some(0), _) => write!(f, "nothing of it waits or runs any more"),
+            (Some(pending), Some(running), _) => write!(f, "{pending} pending, {running} running"),
+            (.., problem) => {
+                let problem = problem.as_deref().unwrap_or("no answer");
+                write!(f, "it cannot be asked whether tasks wait ({problem})")
+            }
+        }
+    }
+}
+
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Planned => "planned",
+            Self::Submitted => "submitted",
             Self::AtWork => "at work",
             Self::Stopped => "stopped",
             Self::Committed => "committed",
@@ -270,6 +348,9 @@ impl fmt::Display for RunStatus {
         let at_work = count(AttemptKind::AtWork) + count(AttemptKind::Long);
         write!(f, "shards   {} of {} committed, {at_work} at work", self.shards_committed, self.shards)?;
         writeln!(f, ", {} silent, {} failed", count(AttemptKind::Silent), count(AttemptKind::Failed))?;
+        if let Some(engine) = &self.engine {
+            writeln!(f, "engine   {engine}")?;
+        }
         let totals = &self.totals;
         write!(f, "videos   {} of {} done: {}", totals.videos(), self.videos, counts(totals.by_status()))?;
         if let Some(rate) = self.videos_per_second {
@@ -334,5 +415,60 @@ mod tests {
         assert_eq!(kind(&record(800, 990, None), now, Some(60.0)), AttemptKind::Long);
         assert_eq!(kind(&record(800, 870, None), now, Some(60.0)), AttemptKind::Silent);
         assert_eq!(kind(&record(800, 870, Some("no answer")), now, Some(60.0)), AttemptKind::Failed);
+    }
+
+    fn run(state: State, attempts: Vec<AttemptRecord>) -> RunStatus {
+        let at = DateTime::UNIX_EPOCH + TimeDelta::seconds(1000);
+        RunStatus {
+            run_id: RunId::new(at),
+            state,
+            merges_files: false,
+            planned_at: DateTime::UNIX_EPOCH,
+            at,
+            shards: 2,
+            shards_committed: 0,
+            videos: 2,
+            totals: ShardTotals::default(),
+            committed_at: None,
+            videos_per_second: None,
+            eta_seconds: None,
+            attempts: attempts
+                .into_iter()
+                .map(|record| AttemptStatus { kind: kind(&record, at, None), record })
+                .collect(),
+            engine: None,
+        }
+    }
+
+    #[test]
+    fn an_engine_tells_whether_a_run_still_moves() {
+        let says = |pending, running| InEngine {
+            engine: "slurm".to_owned(),
+            jobs: vec!["7".to_owned(), "8".to_owned()],
+            submitted_at: DateTime::UNIX_EPOCH,
+            pending,
+            running,
+            problem: None,
+        };
+        let learned = |state, attempts, engine: InEngine| {
+            let mut run = run(state, attempts);
+            run.learn(engine);
+            (run.state, run.is_still())
+        };
+        let now = || vec![record(900, 990, None)];
+        let earlier = || vec![record(800, 920, None)];
+        // Between two tasks nobody is at work.
+        assert_eq!(learned(State::Stopped, vec![], says(Some(3), Some(0))), (State::Submitted, false));
+        assert_eq!(learned(State::Planned, vec![], says(Some(3), Some(0))), (State::Submitted, false));
+        assert_eq!(learned(State::Planned, vec![], says(None, None)), (State::Submitted, false));
+        assert_eq!(learned(State::AtWork, now(), says(Some(3), Some(1))), (State::AtWork, false));
+        // Cancelled: before it began, in the midst of work, and with a worker that goes on without the engine.
+        assert_eq!(learned(State::Planned, vec![], says(Some(0), Some(0))), (State::Stopped, true));
+        assert_eq!(learned(State::AtWork, earlier(), says(Some(0), Some(0))), (State::Stopped, true));
+        assert_eq!(learned(State::AtWork, earlier(), says(Some(0), Some(1))), (State::AtWork, false));
+        assert_eq!(learned(State::AtWork, now(), says(Some(0), Some(0))), (State::AtWork, false));
+        // The seal is still to come.
+        assert_eq!(learned(State::Committed, vec![], says(Some(1), Some(0))), (State::Committed, false));
+        assert_eq!(learned(State::Committed, vec![], says(Some(0), Some(0))), (State::Committed, true));
     }
 }

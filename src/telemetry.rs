@@ -6,7 +6,7 @@ mod usage;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::console;
 use crate::decode::Totals;
 use crate::error::VideoErrorKind;
 use crate::tables::{VideoRow, VideoStatus};
@@ -51,7 +52,7 @@ pub fn init(format: LogFormat, verbosity: i8) {
     // A second initialisation (in tests) keeps the first.
     let _ = match format {
         LogFormat::Json => builder.json().with_current_span(true).with_span_list(false).try_init(),
-        LogFormat::Text => builder.with_target(false).with_ansi(io::stderr().is_terminal()).try_init(),
+        LogFormat::Text => builder.with_target(false).with_ansi(console::is_coloured(&io::stderr())).try_init(),
     };
 }
 
@@ -62,16 +63,17 @@ pub fn rounded(time: Duration) -> f64 {
 
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// Standard error, with the progress bar out of the way while a line is written.
+/// Standard error, with the progress bar out of the way while a line is written. Lines that nobody reads any more are
+/// dropped: whoever logs could only panic.
 struct AroundBar;
 
 impl Write for AroundBar {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match bar {
-            Some(bar) => bar.suspend(|| io::stderr().write_all(line))?,
-            None => io::stderr().write_all(line)?,
-        }
+        let _ = match bar {
+            Some(bar) => bar.suspend(|| io::stderr().write_all(line)),
+            None => io::stderr().write_all(line),
+        };
         Ok(line.len())
     }
 
@@ -252,7 +254,7 @@ pub struct Shown {
 impl Shown {
     /// Starts to show. Nothing is shown where `quiet`.
     pub fn start(progress: Arc<Progress>, format: LogFormat, quiet: bool) -> Self {
-        let on_terminal = format == LogFormat::Text && io::stderr().is_terminal();
+        let on_terminal = format == LogFormat::Text && console::is_screen(&io::stderr());
         let task = tokio::spawn(async move {
             if quiet {
                 return;

@@ -104,6 +104,14 @@ fn a_submitted_run_is_an_array_and_a_seal_whose_commands_do_the_job() {
     assert!(submitted.status.success(), "{}", said(&submitted));
     let id = stdout(&submitted);
 
+    // The server's jobs end at once, and the engine is asked for them.
+    let mut status = vidindex(["status".as_ref(), job.as_os_str(), "--run".as_ref(), id.as_ref(), "--json".as_ref()]);
+    let status = status.envs(environment()).env("AWS_REGION", "eu-west-1");
+    let status = status.env("AWS_ENDPOINT_URL_BATCH", server.endpoint()).output().unwrap();
+    let status: Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!((&status["engine"]["engine"], &status["engine"]["problem"]), (&json!("aws-batch"), &Value::Null));
+    assert!(status["engine"]["pending"].is_u64() && status["engine"]["running"].is_u64(), "{status:#}");
+
     let described = python(DESCRIBE, &server.endpoint()).unwrap().output().unwrap();
     assert!(described.status.success(), "{}", said(&described));
     let jobs: Value = serde_json::from_slice(&described.stdout).unwrap();

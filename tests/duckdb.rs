@@ -88,6 +88,39 @@ fn the_tables_have_their_types_and_partitions_in_duckdb() {
 }
 
 #[test]
+fn the_views_of_an_index_with_one_model_or_none_are_there_and_empty() {
+    let Some(python) = support::python() else { return };
+    let scratch = Scratch::new();
+    test_video(&scratch.videos().join("a.mp4"), "160x120", "25", 5.0, &["-pix_fmt", "yuv420p"]);
+    let views =
+        ["videos", "actions", "persons", "thumbnails"].map(|table| [table.to_owned(), format!("current_{table}")]);
+    let counts: Vec<String> = views.concat().iter().map(|view| format!("SELECT count(*) FROM {view}")).collect();
+    let counts: Vec<&str> = counts.iter().map(String::as_str).collect();
+    let found = || {
+        let rows: Vec<Vec<[String; 1]>> = ask(&python, &scratch.index(), &counts)
+            .into_iter()
+            .map(|rows| serde_json::from_value(rows).unwrap())
+            .collect();
+        rows.iter().map(|rows| rows[0][0].parse().unwrap()).collect::<Vec<u64>>()
+    };
+    // Not even a folder, then a plan alone.
+    assert_eq!(found(), [0; 8]);
+    let models = scratch.small_models();
+    let (actions, persons) = models.split_at(models.find("[persons]").unwrap());
+    let job = scratch.job(actions);
+    assert_eq!(vidindex(["plan".as_ref(), job.as_os_str()]).output().unwrap().status.code(), Some(0));
+    assert_eq!(found(), [0; 8]);
+    run(&job, &[], 0);
+    assert_eq!(found(), [1, 1, 3, 3, 0, 0, 0, 0], "actions alone");
+    let empty = ask(&python, &scratch.index(), &["SELECT count(model) + count(dt) + count(x1) FROM current_persons"]);
+    assert_eq!(empty, [json!([["0"]])]);
+    std::fs::remove_dir_all(scratch.index()).unwrap();
+    run(&scratch.job(persons), &[], 0);
+    let [videos, current_videos, 0, 0, boxes, current_boxes, 0, 0] = found()[..] else { panic!("{:?}", found()) };
+    assert!((videos, current_videos) == (1, 1) && boxes > 0 && boxes == current_boxes, "persons alone");
+}
+
+#[test]
 fn the_actions_of_persons_are_unnested_and_join_their_segments() {
     let Some(python) = support::python() else { return };
     let scratch = Scratch::new();

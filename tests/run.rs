@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Map, Value};
-use support::{Scratch, ffmpeg, run, stderr, stdout, tables, test_video, vidindex};
+use support::{Scratch, ffmpeg, run, said, stderr, stdout, tables, test_video, vidindex};
 
 /// The rows of `videos` by file name.
 fn videos_by_name(index: &Path) -> BTreeMap<String, Map<String, Value>> {
@@ -221,4 +221,81 @@ fn partition_columns_come_from_the_key() {
         folders[0].starts_with("actions/model=slowfast-tiny-") && folders[0].contains("/camera=cam-1/dt=20"),
         "{folders:?}"
     );
+}
+
+/// The one JSON document on standard output, checked for what it always has.
+fn report(output: &std::process::Output) -> Value {
+    let report: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", said(output)));
+    assert_eq!(report["exit_code"].as_i64(), output.status.code().map(i64::from), "{report:#}");
+    let schema: Value =
+        serde_json::from_str(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/records.json"))).unwrap();
+    let keys = |of: &Value| of.as_object().unwrap().keys().cloned().collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(keys(&report), keys(&schema["$defs"]["run_report"]["properties"]));
+    report
+}
+
+#[test]
+fn a_json_summary_is_printed_however_the_run_ends() {
+    let scratch = Scratch::new();
+    for i in 0..2 {
+        test_video(&scratch.videos().join(format!("{i}.mp4")), "160x120", "25", 2.0, &["-pix_fmt", "yuv420p"]);
+    }
+    let job = scratch.job(&format!("{}[run]\nshard_bytes = 1\n", scratch.small_models()));
+    let first = report(&run(&job, &["--json"], 0));
+    assert_eq!((&first["outcome"], &first["shards_committed"]), (&"finished".into(), &2.into()));
+    assert_eq!((&first["totals"]["videos_ok"], &first["tables"]["videos"]["rows"]), (&2.into(), &2.into()));
+    assert!(first["run_id"].is_string() && first["sealed_at"].is_string() && first["error"].is_null());
+
+    let nothing = report(&run(&job, &["--json"], 0));
+    assert_eq!((&nothing["outcome"], &nothing["shards_total"]), (&"nothing_to_do".into(), &0.into()));
+    assert_eq!((&nothing["run_id"], &nothing["totals"]["videos_ok"]), (&Value::Null, &0.into()));
+
+    // After the plan: nothing is committed yet.
+    let failed = report(&run(&job, &["--json", "--reindex", "--metrics", "/nowhere/x.prom"], 1));
+    assert_eq!((&failed["outcome"], &failed["shards_total"]), (&"failed".into(), &2.into()));
+    assert_eq!((&failed["shards_committed"], &failed["missing"]), (&0.into(), &serde_json::json!([0, 1])));
+    assert!(failed["error"].as_str().unwrap().contains("/nowhere/x.prom"), "{failed:#}");
+    assert!(failed["run_id"].is_string() && failed["run_id"] != first["run_id"]);
+
+    // Before it.
+    let no_model = report(&run(&job, &["--json", "--set", "actions.model=nowhere.onnx"], 2));
+    assert_eq!((&no_model["outcome"], &no_model["run_id"]), (&"failed".into(), &Value::Null));
+    assert!(no_model["hint"].is_string(), "{no_model:#}");
+    let no_job = vidindex(["run", "nowhere.toml", "--json"]).output().unwrap();
+    assert_eq!((no_job.status.code(), &report(&no_job)["outcome"]), (Some(2), &"failed".into()));
+    let no_match = report(&run(&job, &["--json", "--set", "input.include=['*.none']"], 1));
+    assert_eq!(no_match["outcome"], "failed", "{no_match:#}");
+
+    std::fs::write(scratch.videos().join("bad.mp4"), "no video").unwrap();
+    let bad = report(&run(&job, &["--json"], 3));
+    assert_eq!((&bad["outcome"], &bad["totals"]["videos_failed"]), (&"finished".into(), &1.into()));
+    assert_eq!(bad["totals"]["failures"]["not_a_video"]["videos"], 1);
+}
+
+#[test]
+fn a_run_that_a_signal_stops_says_so_in_its_summary_and_to_status() {
+    let scratch = Scratch::new();
+    for i in 0..2 {
+        test_video(&scratch.videos().join(format!("{i}.mp4")), "320x240", "25", 60.0, &["-pix_fmt", "yuv420p"]);
+    }
+    let job = scratch.job(&format!("{}frames_per_second = 12\n[run]\ndevice = \"cpu\"\n", scratch.small_models()));
+    let mut command = vidindex(["run".as_ref(), job.as_os_str(), "--json".as_ref()]);
+    let child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let status = || -> Value {
+        let output = vidindex(["status".as_ref(), job.as_os_str(), "--json".as_ref()]).output().unwrap();
+        let runs: Value = serde_json::from_slice(&output.stdout).unwrap();
+        runs[0].clone()
+    };
+    support::slurm::wait_until("a run at work", || status()["state"] == "at_work");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(143), "{}", said(&output));
+    let report = report(&output);
+    assert_eq!((&report["outcome"], &report["shards_committed"]), (&"stopped".into(), &0.into()));
+    assert_eq!((&report["sealed_at"], &report["missing"]), (&Value::Null, &serde_json::json!([0])));
+    let status = status();
+    assert_eq!((&status["run_id"], &status["state"]), (&report["run_id"], &"stopped".into()));
+    assert_eq!(status["attempts"][0]["failure"], "stopped by a signal");
 }

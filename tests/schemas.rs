@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use chrono::Utc;
 use serde_json::{Value, json};
+use vidindex::cli::outcome::RunReport;
 use vidindex::error::VideoErrorKind;
 use vidindex::plan::FAILURES_MAX;
 use vidindex::seal::{RunSummary, SUMMARY_SCHEMA_VERSION, TableTotals};
@@ -64,7 +65,8 @@ const ABOUT_CURRENT: &str = "\
 -- leaves out is taken from the latest with one. A video that has gone from the source is not shown.
 ";
 
-/// The tables of every index. Thumbnails are in those alone whose jobs ask for them, and a view needs files.
+/// The tables that Spark gets views of. Thumbnails are in indexes alone whose jobs ask for them, and a view of Spark's
+/// needs files.
 const ALWAYS: [Table; 3] = [Table::Videos, Table::Actions, Table::Persons];
 
 fn current(create: &str, tables: &[Table]) -> String {
@@ -72,16 +74,19 @@ fn current(create: &str, tables: &[Table]) -> String {
 }
 
 fn duckdb() -> String {
-    let tables = ALWAYS.map(|table| format!("\nCREATE OR REPLACE VIEW {table} AS\n{};\n", table.duckdb_files()));
+    let tables = Table::ALL.map(|table| format!("\n{}", table.duckdb_view()));
     format!(
         "-- Views over an index for DuckDB; `vidindex query` has them in place. Elsewhere, say where it is, then read this file:\n\
          --\n\
          --     SET VARIABLE index = 'demo/index';          -- or 's3://bucket/prefix'\n\
          --     .read schemas/duckdb.sql\n\
          --     SELECT top_label, count(*) FROM current_actions GROUP BY ALL ORDER BY 2 DESC;\n\
-         --\n{ABOUT_CURRENT}{}{}",
+         --\n{ABOUT_CURRENT}\
+         --\n\
+         -- A table without files is empty: the job has one model, or does not write thumbnails, or nothing is indexed yet.\n\
+         -- When it has its first files, read this file again.\n{}{}",
         tables.concat(),
-        current("CREATE OR REPLACE VIEW", &ALWAYS)
+        current("CREATE OR REPLACE VIEW", &Table::ALL)
     )
 }
 
@@ -92,7 +97,10 @@ fn spark() -> String {
          --     SET index = s3a://bucket/prefix;\n\
          --     SET spark.sql.session.timeZone = UTC;\n\
          --     SOURCE schemas/spark.sql;\n\
-         --\n{ABOUT_CURRENT}"
+         --\n{ABOUT_CURRENT}\
+         --\n\
+         -- Spark makes no view of a table without files: leave out the statements of a table that has none, such as\n\
+         -- `actions` in the index of a job without an actions model.\n"
     );
     for table in ALWAYS {
         let column = |column: &Column| {
@@ -125,7 +133,7 @@ fn totals() -> ShardTotals {
     totals
 }
 
-fn records() -> [(&'static str, Value); 2] {
+fn records() -> [(&'static str, Value); 3] {
     let part = CommittedPart {
         table: Table::Actions,
         from: "_vidindex/runs/r/parts/000000/a/actions/part-r-000000.parquet".to_owned(),
@@ -158,13 +166,22 @@ fn records() -> [(&'static str, Value); 2] {
         finished_at: Some(Utc::now()),
         sealed_at: Utc::now(),
     };
-    [("shard_commit", serde_json::to_value(commit).unwrap()), ("run_summary", serde_json::to_value(summary).unwrap())]
+    let report = RunReport::finished(summary.clone(), 3);
+    [
+        ("shard_commit", serde_json::to_value(commit).unwrap()),
+        ("run_summary", serde_json::to_value(summary).unwrap()),
+        ("run_report", serde_json::to_value(report).unwrap()),
+    ]
 }
 
 /// What the schema says that the value has not, and the other way round.
 fn compare(schema: &Value, root: &Value, value: &Value, at: &str) {
     if let Some(name) = schema["$ref"].as_str() {
         return compare(root.pointer(name.strip_prefix('#').unwrap()).unwrap(), root, value, at);
+    }
+    if let Some(kinds) = schema["anyOf"].as_array() {
+        // A thing, or null.
+        return compare(&kinds[usize::from(value.is_null())], root, value, at);
     }
     assert!(schema["description"].is_string() || at.is_empty() || schema["type"].is_null(), "{at} has no description");
     let types: Vec<&str> = match &schema["type"] {

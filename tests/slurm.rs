@@ -4,12 +4,14 @@
 mod support;
 
 use std::path::Path;
+use std::process::{Child, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use support::bucket::{Bucket, comparable};
 use support::s3::environment;
 use support::slurm::{Cluster, wait_until};
-use support::{Scratch, run, stderr, stdout, tables, test_video};
+use support::{Scratch, run, said, stderr, stdout, tables, test_video, vidindex};
 
 const TABLES: [&str; 3] = ["videos", "actions", "persons"];
 
@@ -146,6 +148,78 @@ fn what_a_cancelled_run_committed_is_not_done_again() {
     archive.assert_rows(&archive.bucket.index());
 }
 
+/// What `status` says of the run on the cluster's machines.
+fn status(cluster: &Cluster, archive: &Archive, run: &str) -> serde_json::Value {
+    let mut command = vidindex(["status".as_ref(), archive.bucket.job.as_os_str()]);
+    cluster.reach(&mut command);
+    let output = command.args(["--run", run, "--json"]).envs(environment()).output().unwrap();
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", said(&output)))
+}
+
+/// A watcher of the run; gives what it said when it has ended.
+fn watch(cluster: &Cluster, archive: &Archive, run: &str) -> Child {
+    let mut command = vidindex(["status".as_ref(), archive.bucket.job.as_os_str()]);
+    cluster.reach(&mut command);
+    command.args(["--run", run, "--watch"]).envs(environment()).stdout(Stdio::piped()).spawn().unwrap()
+}
+
+#[test]
+fn a_watcher_waits_for_tasks_that_wait_and_until_the_seal() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(cluster) = Cluster::start(2) else { return };
+    let Some(archive) = Archive::new() else { return };
+    cluster.ask("scontrol", &["update", "nodename=node[1-2]", "state=drain", "reason=test"]);
+    let run = archive.submit(&cluster, &[]);
+    let waits = status(&cluster, &archive, &run);
+    assert_eq!(waits["state"], "submitted", "{waits:#}");
+    // Eight tasks, and the seal.
+    assert_eq!((&waits["engine"]["pending"], &waits["engine"]["running"]), (&9.into(), &0.into()), "{waits:#}");
+    // Elsewhere nobody can tell.
+    let mut elsewhere = vidindex(["status".as_ref(), archive.bucket.job.as_os_str(), "--run".as_ref(), run.as_ref()]);
+    let told = stdout(&elsewhere.envs(environment()).env("PATH", "/nowhere").output().unwrap());
+    assert!(told.contains("submitted") && told.contains("cannot be asked") && told.contains("squeue"), "{told}");
+
+    let mut watcher = watch(&cluster, &archive, &run);
+    // More than one look.
+    std::thread::sleep(Duration::from_secs(8));
+    assert!(watcher.try_wait().unwrap().is_none(), "tasks wait, and the watcher has gone");
+    cluster.ask("scontrol", &["update", "nodename=node[1-2]", "state=resume"]);
+    cluster.drain(180);
+    let watched = watcher.wait_with_output().unwrap();
+    let told = stdout(&watched);
+    let last = told.rsplit("run      ").next().unwrap();
+    assert!(watched.status.success() && last.contains(": sealed") && told.contains("pending"), "{told}");
+    archive.assert_rows(&archive.bucket.index());
+}
+
+#[test]
+fn a_run_that_was_cancelled_is_not_at_work_and_not_watched() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(cluster) = Cluster::start(2) else { return };
+    let Some(archive) = Archive::new() else { return };
+    let run = archive.submit(&cluster, &[]);
+    wait_until("a task at work", || archive.is_at_work(&run));
+    wait_until("the status of it", || status(&cluster, &archive, &run)["state"] == "at_work");
+    let watcher = watch(&cluster, &archive, &run);
+    cluster.ask("scancel", &["--user=root"]);
+    cluster.drain(60);
+    let stopped = status(&cluster, &archive, &run);
+    assert_eq!(stopped["state"], "stopped", "{stopped:#}");
+    assert_eq!((&stopped["engine"]["pending"], &stopped["engine"]["running"]), (&0.into(), &0.into()));
+    let watched = watcher.wait_with_output().unwrap();
+    let told = stdout(&watched);
+    assert!(told.rsplit("run      ").next().unwrap().contains(": stopped"), "{told}");
+
+    // Cancelled before anybody began.
+    cluster.ask("scontrol", &["update", "nodename=node[1-2]", "state=drain", "reason=test"]);
+    let rest = archive.submit(&cluster, &[]);
+    cluster.ask("scancel", &["--user=root"]);
+    cluster.drain(60);
+    assert_eq!(status(&cluster, &archive, &rest)["state"], "stopped");
+    let watched = watch(&cluster, &archive, &rest).wait_with_output().unwrap();
+    assert!(watched.status.success() && stdout(&watched).contains("nothing of it waits or runs"), "{}", said(&watched));
+}
+
 #[test]
 fn a_run_whose_tasks_ran_out_of_time_is_gone_on_with() {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -187,7 +261,7 @@ fn a_submission_is_shown_before_it_is_made() {
     test_video(&scratch.videos().join("a b.mp4"), "160x120", "25", 1.0, &["-pix_fmt", "yuv420p"]);
     let engine = "[engine.slurm]\npartition = \"gpu\"\ngres = \"gpu:1\"\noptions = [\"--qos=low\"]\n";
     let job = scratch.job(&format!("{}{engine}", scratch.small_models()));
-    let shown = support::vidindex(["submit".as_ref(), job.as_os_str()])
+    let shown = vidindex(["submit".as_ref(), job.as_os_str()])
         .args(["--engine", "slurm", "--dry-run", "--set", "persons.iou=0.5"])
         .env("PATH", "/nowhere")
         .output()
@@ -207,7 +281,7 @@ fn a_submission_is_shown_before_it_is_made() {
         assert!(text.contains(expected), "{expected}: {text}");
     }
     assert!(!scratch.index().exists(), "nothing was written");
-    let failed = support::vidindex(["submit".as_ref(), job.as_os_str()])
+    let failed = vidindex(["submit".as_ref(), job.as_os_str()])
         .args(["--engine", "slurm"])
         .env("PATH", "/nowhere")
         .output()

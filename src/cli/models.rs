@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 
 use super::Context;
+use crate::console;
 use crate::error::Result;
 use crate::infer::session::Runtime;
 use crate::infer::{Device, DeviceChoice};
@@ -140,19 +141,19 @@ impl Command {
     /// Gives the exit code.
     pub(super) async fn run(self, context: &Context) -> Result<u8> {
         match self {
-            Self::List { out, json } => list::print(&out, json),
+            Self::List { out, json } => list::print(&out, json)?,
             Self::Pull { name, mirror, checkpoint_only, target } => {
                 let (name, official) = registry::official(&name)?;
                 let checkpoint = pull(name, &official, mirror.as_ref(), context).await?;
                 if checkpoint_only {
-                    println!("{}", checkpoint.display());
+                    console::print(checkpoint.display())?;
                     return Ok(0);
                 }
                 let mut options = target.options(context.onnxruntime.as_deref())?;
                 if options.out.extension().is_none_or(|extension| extension != "onnx") {
                     options.out = options.out.join(format!("{name}.onnx"));
                 }
-                println!("{}", zoo::convert(&checkpoint, Some(name), &options)?.onnx.display());
+                console::print(zoo::convert(&checkpoint, Some(name), &options)?.onnx.display())?;
             }
             Self::Build { name, seed, weights, target } => {
                 let options = BuildOptions { seed, weights, ..target.options(context.onnxruntime.as_deref())? };
@@ -160,12 +161,12 @@ impl Command {
                 if built.descriptor.is_random() {
                     tracing::warn!(model = %built.onnx.display(), "{RANDOM}");
                 }
-                println!("{}", built.onnx.display());
+                console::print(built.onnx.display())?;
             }
             Self::Convert { file, arch, target } => {
                 let options = target.options(context.onnxruntime.as_deref())?;
                 let built = zoo::convert(&file, arch.as_deref(), &options)?;
-                println!("{}", built.onnx.display());
+                console::print(built.onnx.display())?;
             }
             Self::Inspect { file, json } => inspect(&file, json)?,
         }
@@ -214,13 +215,13 @@ fn inspect(file: &Path, json: bool) -> Result<()> {
         let described = descriptor.as_ref().map(Descriptor::to_toml).ok();
         let shown =
             serde_json::json!({"model": info, "id": info.model_id(), "random": random, "descriptor": described});
-        println!("{shown:#}");
+        console::print(format_args!("{shown:#}"))?;
     } else {
-        print!("{info}");
-        match descriptor {
-            Ok(descriptor) => print!("\n{}", descriptor.to_toml()),
-            Err(error) => println!("\nnot usable in a job: {error}"),
-        }
+        let usable = match descriptor {
+            Ok(descriptor) => descriptor.to_toml(),
+            Err(error) => format!("not usable in a job: {error}"),
+        };
+        console::print(format_args!("{info}\n{}", usable.trim_end()))?;
     }
     Ok(())
 }

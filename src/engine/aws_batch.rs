@@ -12,11 +12,12 @@ use aws_sdk_batch::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_batch::error::{BoxError, DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_batch::operation::submit_job::builders::SubmitJobFluentBuilder;
 use aws_sdk_batch::types::{
-    ArrayProperties, ContainerOverrides, EvaluateOnExit, JobDependency, JobTimeout, ResourceRequirement, ResourceType,
-    RetryAction, RetryStrategy,
+    ArrayProperties, ContainerOverrides, EvaluateOnExit, JobDependency, JobStatus, JobTimeout, ResourceRequirement,
+    ResourceType, RetryAction, RetryStrategy,
 };
 
-use super::Submission;
+use super::queue::Counts;
+use super::{Submission, Submitted};
 use crate::error::{Error, Result};
 use crate::job::engine::AwsBatch;
 use crate::store::{self, StoreConfig};
@@ -31,7 +32,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 ///
 /// The image has the job file and the models where they are from the working directory here, and `vidindex` as its
 /// entry point.
-pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result<Vec<String>> {
+pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result<Submitted> {
     let settings = submission.job.engine.aws_batch.as_ref().ok_or_else(|| {
         Error::usage(format!("{}: the section [engine.aws-batch] is missing", submission.job_file.display())).with_hint(
             "add it, for example:\n    [engine.aws-batch]\n    queue = \"vidindex-gpu\"\n    job_definition = \"vidindex\"",
@@ -39,7 +40,7 @@ pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result
     })?;
     let batch = Batch { client: client(&submission.job.store).await, submission, settings };
     if dry_run {
-        return Ok(vec![shown(batch.work()).await?, shown(batch.seal("ARRAY")).await?]);
+        return Ok(Submitted::shown(vec![shown(batch.work()).await?, shown(batch.seal("ARRAY")).await?]));
     }
     let tasks = batch.tasks();
     let array = hand_in(batch.work()).await?;
@@ -47,12 +48,36 @@ pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result
         Error::failed(format!("the tasks are submitted as Batch's job {array}, but not the seal: {error}"))
             .with_hint(format!("when they are done: vidindex {}", batch.arguments("seal").join(" ")))
     })?;
-    Ok(vec![
+    let lines = vec![
         format!("tasks   Batch job {array}: {tasks} for {} shards", submission.shards),
         format!("seal    Batch job {sealing}, when every task has succeeded; else submit again with --run"),
         format!("watch   aws batch describe-jobs --jobs {array} {sealing}"),
         format!("stop    aws batch terminate-job --reason stopped --job-id {array}"),
-    ])
+    ];
+    Ok(Submitted { lines, jobs: vec![array, sealing] })
+}
+
+/// What of these jobs waits and runs. Batch forgets a job a week after its end.
+pub(super) async fn counts(store: &StoreConfig, jobs: &[String]) -> Result<Counts> {
+    let described = client(store).await.describe_jobs().set_jobs(Some(jobs.to_vec())).send().await;
+    let described = described.map_err(|error| {
+        let said = error.message().map_or_else(|| DisplayErrorContext(&error).to_string(), str::to_owned);
+        Error::failed(format!("AWS Batch: {said}")).with_hint("it takes the right batch:DescribeJobs")
+    })?;
+    let mut counts = Counts::default();
+    for job in described.jobs() {
+        let tasks = job.array_properties().and_then(|array| array.status_summary());
+        let alone = [(job.status().map_or("", JobStatus::as_str).to_owned(), 1)].into();
+        for (status, tasks) in tasks.filter(|tasks| !tasks.is_empty()).unwrap_or(&alone) {
+            let tasks = u32::try_from(*tasks).unwrap_or(0);
+            match status.as_str() {
+                "SUBMITTED" | "PENDING" | "RUNNABLE" => counts.pending += tasks,
+                "STARTING" | "RUNNING" => counts.running += tasks,
+                _ => {}
+            }
+        }
+    }
+    Ok(counts)
 }
 
 struct Batch<'a> {

@@ -20,9 +20,11 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio::process::Command;
 
-use super::Submission;
+use super::queue::Counts;
+use super::{Submission, Submitted};
 use crate::error::{Error, Result};
 use crate::job::engine::Kubernetes;
+use crate::plan::RunId;
 
 /// The most indexes of a Job; Kubernetes takes ten times as many, but wants other limits for them.
 const TASKS_MAX: u32 = 10_000;
@@ -39,7 +41,7 @@ const GPU: &str = "nvidia.com/gpu";
 /// See [`super::submit`].
 ///
 /// The image has the models where they are from the working directory here, and `vidindex` as its entry point.
-pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result<Vec<String>> {
+pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result<Submitted> {
     let file = submission.job_file.display();
     let settings = submission.job.engine.kubernetes.as_ref().ok_or_else(|| {
         Error::usage(format!("{file}: the section [engine.kubernetes] is missing")).with_hint(
@@ -52,7 +54,7 @@ pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result
     let documents = yaml(&objects.job_file(job_text), &[objects.work(), objects.seal()])
         .map_err(|error| Error::failed(format!("the objects for Kubernetes cannot be written: {error}")))?;
     if dry_run {
-        return Ok(vec![documents.trim_end().to_owned()]);
+        return Ok(Submitted::shown(vec![documents.trim_end().to_owned()]));
     }
     // What an earlier submission of this run left would be in the way.
     kubectl(&["delete", "--ignore-not-found", "-f", "-"], &documents).await?;
@@ -62,7 +64,46 @@ pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result
     let label = format!("{LABEL}={}", submission.run);
     lines.push(format!("watch   kubectl get jobs,pods{namespace} -l {label}"));
     lines.push(format!("stop    kubectl delete jobs,configmaps{namespace} -l {label}"));
-    Ok(lines)
+    let jobs = [objects.work(), objects.seal()].into_iter().filter_map(|job| job.metadata.name).collect();
+    Ok(Submitted { lines, jobs })
+}
+
+/// What of the run waits and runs, pod by pod.
+pub(super) async fn counts(job: &crate::job::Job, run: &RunId) -> Result<Counts> {
+    let label = format!("--selector={LABEL}={run}");
+    let namespace = job.engine.kubernetes.as_ref().and_then(|settings| settings.namespace.as_ref());
+    let namespace = namespace.map(|name| format!("--namespace={name}"));
+    let arguments: Vec<&str> =
+        ["get", "jobs", "--output=json", &label].into_iter().chain(namespace.as_deref()).collect();
+    let listed = kubectl(&arguments, "").await?;
+    count(&listed).map_err(|error| Error::failed(format!("kubectl: its list of Jobs cannot be read: {error}")))
+}
+
+fn count(listed: &str) -> Result<Counts, serde_json::Error> {
+    /// As `kubectl` lists things of any kind.
+    #[derive(serde::Deserialize)]
+    struct Jobs {
+        items: Vec<Job>,
+    }
+    let jobs: Jobs = serde_json::from_str(listed)?;
+    Ok(jobs.items.iter().map(count_job).fold(Counts::default(), |sum, job| Counts {
+        pending: sum.pending + job.pending,
+        running: sum.running + job.running,
+    }))
+}
+
+/// A Job that is not over has indexes to come, and pods that are ready or not yet.
+fn count_job(job: &Job) -> Counts {
+    let number = |count: Option<i32>| count.and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
+    let Some(status) = &job.status else { return Counts { pending: 1, running: 0 } };
+    let ends = |kind: &str| kind == "Complete" || kind == "Failed";
+    if status.conditions.iter().flatten().any(|condition| ends(&condition.type_) && condition.status == "True") {
+        return Counts::default();
+    }
+    let completions = job.spec.as_ref().and_then(|spec| spec.completions).or(Some(1));
+    let running = number(status.ready);
+    let over = number(status.succeeded) + running;
+    Counts { pending: number(completions).saturating_sub(over), running }
 }
 
 /// On everything that is the run's; its value is the run's id.
@@ -283,4 +324,36 @@ async fn kubectl(arguments: &[&str], input: &str) -> Result<String> {
         "the settings come from [engine.kubernetes] in the job file; --dry-run shows the objects",
     )
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn pods_are_counted_as_kubectl_lists_them() {
+        let job = |spec: &str, status: &str| {
+            format!("{{\"apiVersion\": \"batch/v1\", \"kind\": \"Job\", \"spec\": {spec}, \"status\": {status}}}")
+        };
+        let list = |jobs: &[String]| {
+            format!(
+                "{{\"apiVersion\": \"v1\", \"kind\": \"List\", \"metadata\": {{}}, \"items\": [{}]}}",
+                jobs.join(", ")
+            )
+        };
+        let template = "\"template\": {\"metadata\": {}, \"spec\": {\"containers\": []}}";
+        let tasks = format!("{{\"completions\": 8, {template}}}");
+        let seal = format!("{{{template}}}");
+        assert_eq!(count(&list(&[])).unwrap(), Counts::default());
+        // Two of eight run, one is over; the seal waits for a machine.
+        let both = [
+            job(&tasks, "{\"active\": 3, \"ready\": 2, \"succeeded\": 1}"),
+            job(&seal, "{\"active\": 1, \"ready\": 0}"),
+        ];
+        assert_eq!(count(&list(&both)).unwrap(), Counts { pending: 6, running: 2 });
+        let failed = "{\"failed\": 1, \"conditions\": [{\"type\": \"Failed\", \"status\": \"True\"}]}";
+        assert_eq!(count(&list(&[job(&tasks, failed)])).unwrap(), Counts::default());
+    }
 }

@@ -3,9 +3,11 @@
 
 use tokio::process::Command;
 
-use super::Submission;
+use super::queue::Counts;
+use super::{Submission, Submitted};
 use crate::error::{Error, Result};
 use crate::job::engine::Slurm;
+use crate::plan::RunId;
 
 /// Slurm's default `MaxArraySize` is 1001; the largest index is below it.
 const ARRAY_DEFAULT: u32 = 1000;
@@ -18,7 +20,7 @@ struct Batch {
 }
 
 /// See [`super::submit`].
-pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result<Vec<String>> {
+pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result<Submitted> {
     let settings = &submission.job.engine.slurm;
     let array_max = match array_max().await {
         Err(_) if dry_run => ARRAY_DEFAULT,
@@ -27,7 +29,7 @@ pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result
     let directory = std::env::current_dir()
         .map_err(|error| Error::failed(format!("the working directory cannot be read: {error}")))?;
     let logs = directory.join(&settings.logs).join(submission.run.as_str());
-    let name = format!("vidindex-{}", submission.run);
+    let name = job_name(submission.run);
     let common = |log: &str| {
         vec![
             format!("--job-name={name}"),
@@ -56,7 +58,7 @@ pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result
         script: script(&command("seal")),
     };
     if dry_run {
-        return Ok([work, seal("ARRAY")].iter().map(Batch::to_string).collect());
+        return Ok(Submitted::shown([work, seal("ARRAY")].iter().map(Batch::to_string).collect()));
     }
     std::fs::create_dir_all(&logs)
         .map_err(|error| Error::failed(format!("{}: cannot be made: {error}", logs.display())))?;
@@ -65,12 +67,39 @@ pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result
         Error::failed(format!("the tasks are submitted as Slurm's job {array}, but not the seal: {error}"))
             .with_hint(format!("when they are done: {}", quoted(&command("seal"))))
     })?;
-    Ok(vec![
+    let lines = vec![
         format!("tasks   Slurm job {array}: {tasks} for {} shards", submission.shards),
         format!("seal    Slurm job {sealing}, when they have ended"),
         format!("logs    {}", logs.display()),
         format!("watch   squeue -j {array},{sealing}    stop  scancel {array}"),
-    ])
+    ];
+    Ok(Submitted { lines, jobs: vec![array, sealing] })
+}
+
+/// Of the tasks and of the seal.
+fn job_name(run: &RunId) -> String {
+    format!("vidindex-{run}")
+}
+
+/// What of the run waits and runs. By its name, as `squeue` refuses the numbers of jobs that it has forgotten.
+pub(super) async fn counts(run: &RunId) -> Result<Counts> {
+    let mut squeue = Command::new("squeue");
+    squeue.args(["--noheader", "--array", "--format=%T", &format!("--name={}", job_name(run))]);
+    let absent = "ask from a machine where Slurm's commands are installed and on the PATH";
+    let states = super::tool::run(squeue, "", absent, "is the cluster up?").await?;
+    Ok(count(&states))
+}
+
+/// Of the states that `squeue` lists; those of ended jobs are not among them.
+fn count(states: &str) -> Counts {
+    let mut counts = Counts::default();
+    for state in states.lines() {
+        match state.trim() {
+            "PENDING" | "REQUEUED" | "SUSPENDED" | "STOPPED" => counts.pending += 1,
+            _ => counts.running += 1,
+        }
+    }
+    counts
 }
 
 fn work_options(settings: &Slurm, tasks: u32) -> Vec<String> {
@@ -166,6 +195,12 @@ mod tests {
         let expected = ["--array=0-19%8", "--time=4:00:00", "--gres=gpu:1", "--partition=gpu", "--qos=low"];
         assert_eq!(options, expected);
         assert_eq!(shared_options(&settings), ["--partition=gpu", "--qos=low"], "the seal needs no GPU");
+    }
+
+    #[test]
+    fn tasks_are_counted_by_their_states() {
+        assert_eq!(count(""), Counts::default());
+        assert_eq!(count("RUNNING\nPENDING\nPENDING\nCOMPLETING\n"), Counts { pending: 2, running: 2 });
     }
 
     #[test]

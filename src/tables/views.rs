@@ -38,6 +38,22 @@ impl Table {
         )
     }
 
+    /// DuckDB statements that make the view of the table below the variable `index`, also where it has no files: reading
+    /// none would be an error. Which of the two is found when these statements run.
+    pub fn duckdb_view(self) -> String {
+        let quoted = |sql: String| sql.replace('\'', "''");
+        let (files, nothing) = (quoted(self.duckdb_files()), quoted(self.duckdb_nothing()));
+        format!(
+            "SET VARIABLE {self}_rows = (\n    \
+                 SELECT CASE WHEN count(*) > 0\n        \
+                 THEN '{files}'\n        \
+                 ELSE '{nothing}' END\n    \
+                 FROM (FROM glob(getvariable('index') || '/{self}/**/*.parquet') LIMIT 1)\n\
+             );\n\
+             CREATE OR REPLACE VIEW {self} AS FROM query(getvariable('{self}_rows'));\n"
+        )
+    }
+
     /// A table without files, for DuckDB, which knows no columns where it finds none.
     pub(crate) fn duckdb_nothing(self) -> String {
         let columns = self.columns().iter().chain(self.partition_columns());

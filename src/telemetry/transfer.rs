@@ -1,12 +1,13 @@
 //! How far the download of a file is: a bar on a terminal, a line now and then elsewhere.
 
-use std::io::{self, IsTerminal as _};
+use std::io;
 use std::sync::PoisonError;
 use std::time::Instant;
 
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{BAR, LOG_EVERY, LogFormat};
+use crate::console;
 
 /// A transfer that is shown until it is dropped.
 #[derive(Debug)]
@@ -20,7 +21,7 @@ pub struct Transfer {
 impl Transfer {
     /// Starts to show the transfer of this file. Nothing is shown where `quiet`.
     pub fn start(name: &str, format: LogFormat, quiet: bool) -> Self {
-        let on_terminal = !quiet && format == LogFormat::Text && io::stderr().is_terminal();
+        let on_terminal = !quiet && format == LogFormat::Text && console::is_screen(&io::stderr());
         let target = if on_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(None, target);
         let template = "{msg} [{bar:24}] {bytes}/{total_bytes}  {bytes_per_sec}  ETA {eta}";

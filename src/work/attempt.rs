@@ -1,11 +1,12 @@
 //! What an attempt at a shard says of itself while it is at work, for people who ask how a run goes. Nothing depends on
 //! it: what counts is the commit.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 
 use super::commit::{AttemptId, attempt_prefix, host_name};
@@ -18,6 +19,12 @@ pub const HEARTBEAT: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 const FILE: &str = "attempt.json";
+
+/// For the words of attempts that were stopped; engines give a task more before they kill it.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What attempts that were stopped still have to say.
+static STOPPED: Mutex<Vec<tokio::task::JoinHandle<()>>> = Mutex::new(Vec::new());
 
 /// `parts/<shard>/<attempt>/attempt.json`: written when the attempt begins, every [`HEARTBEAT`], and when it fails. The
 /// seal clears it with the attempt's files.
@@ -46,7 +53,7 @@ pub(crate) fn is_record(key: &str) -> bool {
     key.ends_with(&format!("/{FILE}"))
 }
 
-/// An attempt at work; says so until it is dropped.
+/// An attempt at work. Dropped before it ends or fails, it was stopped, and says so: see [`stopped`].
 pub(crate) struct Attempt {
     pub(crate) id: AttemptId,
     output: Arc<dyn Store>,
@@ -54,6 +61,7 @@ pub(crate) struct Attempt {
     first: AttemptRecord,
     videos_done: Arc<AtomicU64>,
     heart: tokio::task::JoinHandle<()>,
+    is_over: bool,
 }
 
 impl Attempt {
@@ -82,7 +90,7 @@ impl Attempt {
                 }
             }
         });
-        Self { id, output, key, first, videos_done, heart }
+        Self { id, output, key, first, videos_done, heart, is_over: false }
     }
 
     pub(super) fn done(&self, videos: usize) {
@@ -90,7 +98,8 @@ impl Attempt {
     }
 
     /// The shard is committed: by this attempt or another.
-    pub(crate) async fn end(self) {
+    pub(crate) async fn end(mut self) {
+        self.is_over = true;
         self.heart.abort();
         let delete = self.output.delete(std::slice::from_ref(&self.key));
         match tokio::time::timeout(PATIENCE, delete).await {
@@ -100,7 +109,8 @@ impl Attempt {
         }
     }
 
-    pub(crate) async fn fail(self, why: &str) {
+    pub(crate) async fn fail(mut self, why: &str) {
+        self.is_over = true;
         self.heart.abort();
         say(&*self.output, &self.key, &self.first, &self.videos_done, Some(why)).await;
     }
@@ -109,6 +119,22 @@ impl Attempt {
 impl Drop for Attempt {
     fn drop(&mut self) {
         self.heart.abort();
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if self.is_over {
+            return;
+        }
+        let (output, key, first) = (self.output.clone(), self.key.clone(), self.first.clone());
+        let done = self.videos_done.clone();
+        let says = async move { say(&*output, &key, &first, &done, Some("stopped by a signal")).await };
+        STOPPED.lock().unwrap_or_else(PoisonError::into_inner).push(runtime.spawn(says));
+    }
+}
+
+/// Waits until the attempts that were dropped have said that they were stopped, for some seconds at most.
+pub(crate) async fn stopped() {
+    let says = std::mem::take(&mut *STOPPED.lock().unwrap_or_else(PoisonError::into_inner));
+    if tokio::time::timeout(STOP_TIMEOUT, join_all(says)).await.is_err() {
+        tracing::debug!("the output does not answer: nobody is told that this attempt was stopped");
     }
 }
 

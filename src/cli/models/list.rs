@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use crate::console;
+use crate::error::Result;
 use crate::zoo::descriptor::Descriptor;
 use crate::zoo::registry::{MODELS, Official};
 
 /// A table for people, or JSON for machines. `out` is where models are looked for.
-pub(super) fn print(out: &Path, json: bool) {
+pub(super) fn print(out: &Path, json: bool) -> Result<()> {
     let here = |name: &str| Some(out.join(format!("{name}.onnx"))).filter(|path| path.is_file());
     if json {
         let official = |official: Official| {
@@ -28,13 +30,13 @@ pub(super) fn print(out: &Path, json: bool) {
                 "official": model.official.map(official),
             })
         });
-        println!("{:#}", models.collect::<serde_json::Value>());
-        return;
+        console::print(format_args!("{:#}", models.collect::<serde_json::Value>()))?;
+        return Ok(());
     }
-    println!(
+    let mut lines = vec![format!(
         "{:22} {:6} {:>10} {:>9}  {:10} accuracy, in percent",
         "name", "here", "parameters", "mul-adds", "licence"
-    );
+    )];
     for model in MODELS {
         let here = match here(model.name) {
             Some(path) if Descriptor::says_random(&path) => "random",
@@ -48,8 +50,10 @@ pub(super) fn print(out: &Path, json: bool) {
             None => ("", "no official weights".into()),
         };
         let sizes = format!("{parameters:8.2} M {multiply_adds:>9}");
-        println!("{:22} {here:6} {sizes}  {licence:10} {accuracy}", model.name);
+        lines.push(format!("{:22} {here:6} {sizes}  {licence:10} {accuracy}", model.name));
     }
+    console::print(lines.join("\n"))?;
+    Ok(())
 }
 
 /// `Kinetics-400 top-1 76.9, Kinetics-400 top-5 92.7`

@@ -1,0 +1,72 @@
+//! Standard output and standard error: lines for a reader who may be gone, and whether they may be coloured.
+
+use std::fmt::Display;
+use std::io::{self, ErrorKind, IsTerminal, Write};
+
+use crate::error::{Error, Result};
+
+/// Writes a line on standard output; whether somebody still reads it. A reader that is gone (`| head`) is no error: the
+/// command does its work and ends with its own exit code, and only its words are lost.
+///
+/// # Errors
+/// The line cannot be written for another reason, such as a full disk.
+pub(crate) fn print(line: impl Display) -> Result<bool> {
+    let mut output = io::stdout().lock();
+    match writeln!(output, "{line}").and_then(|()| output.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Error::failed(format!("cannot write to standard output: {error}"))),
+    }
+}
+
+/// Writes a line on standard error, if somebody reads it.
+pub(crate) fn note(line: impl Display) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Whether this is a terminal that can move its cursor: for progress bars, and for a screen that is cleared.
+pub(crate) fn is_screen(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && !is_dumb(|name| std::env::var(name).ok())
+}
+
+/// Whether what is written there may be coloured.
+pub(crate) fn is_coloured(stream: &impl IsTerminal) -> bool {
+    coloured(stream.is_terminal(), |name| std::env::var(name).ok())
+}
+
+/// `NO_COLOR` (no-color.org) comes first, then `CLICOLOR_FORCE` and `CLICOLOR` (bixense.com/clicolors).
+fn coloured(is_terminal: bool, variable: impl Fn(&str) -> Option<String>) -> bool {
+    let is_set = |name: &str| variable(name).is_some_and(|value| !value.is_empty());
+    let is_zero = |name: &str| variable(name).is_some_and(|value| value == "0");
+    if is_set("NO_COLOR") {
+        return false;
+    }
+    if is_set("CLICOLOR_FORCE") && !is_zero("CLICOLOR_FORCE") {
+        return true;
+    }
+    is_terminal && !is_zero("CLICOLOR") && !is_dumb(variable)
+}
+
+fn is_dumb(variable: impl Fn(&str) -> Option<String>) -> bool {
+    variable("TERM").is_some_and(|term| term == "dumb")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_for_terminals_unless_variables_say_otherwise() {
+        let with = |is_terminal, variables: &[(&str, &str)]| {
+            coloured(is_terminal, |name| variables.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned()))
+        };
+        assert!(with(true, &[]) && !with(false, &[]));
+        assert!(with(true, &[("NO_COLOR", "")]), "an empty one says nothing");
+        assert!(!with(true, &[("NO_COLOR", "1")]) && !with(true, &[("NO_COLOR", "0")]));
+        assert!(!with(true, &[("TERM", "dumb")]) && with(true, &[("TERM", "xterm")]));
+        assert!(!with(true, &[("CLICOLOR", "0")]));
+        assert!(with(false, &[("CLICOLOR_FORCE", "1")]) && with(true, &[("CLICOLOR_FORCE", "1"), ("TERM", "dumb")]));
+        assert!(!with(false, &[("CLICOLOR_FORCE", "0")]));
+        assert!(!with(true, &[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]));
+    }
+}

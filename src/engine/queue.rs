@@ -1,0 +1,81 @@
+//! What was handed to an engine for a run, kept with the run, and what the engine says of it now.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{Engine, aws_batch, kubernetes, slurm};
+use crate::error::{Error, Result};
+use crate::job::Job;
+use crate::plan::RunId;
+use crate::plan::manifest::RUNS_PREFIX;
+use crate::status::InEngine;
+use crate::store::{Store, StoreErrorKind};
+
+/// For an engine's answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// `submission.json`: who has the run's tasks. The next submission of the run replaces it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct SubmissionRecord {
+    engine: Engine,
+    /// The engine's names of the tasks' job and of the seal's, as people ask for them.
+    jobs: Vec<String>,
+    submitted_at: DateTime<Utc>,
+}
+
+/// How many of a run's jobs wait and run: tasks, and the seal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) pending: u32,
+    pub(super) running: u32,
+}
+
+/// Notes that the run was handed in as these jobs.
+///
+/// # Errors
+/// The output refused.
+pub(crate) async fn note(output: &dyn Store, run: &RunId, engine: Engine, jobs: Vec<String>) -> Result<()> {
+    let record = SubmissionRecord { engine, jobs, submitted_at: Utc::now() };
+    let body = serde_json::to_vec_pretty(&record).map_err(|error| Error::failed(error.to_string()))?;
+    Ok(output.put(&key(run), Bytes::from(body)).await?)
+}
+
+/// What the engine that has the run says of it; none where it was not submitted.
+///
+/// # Errors
+/// The output refused. An engine that does not answer is no error: what is found says so.
+pub(crate) async fn look(output: &dyn Store, job: &Job, run: &RunId) -> Result<Option<InEngine>> {
+    let body = match output.get(&key(run)).await {
+        Ok(body) => body,
+        Err(error) if error.kind == StoreErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    // One of another version says nothing to us.
+    let Ok(SubmissionRecord { engine, jobs, submitted_at }) = serde_json::from_slice(&body) else { return Ok(None) };
+    let counts = async {
+        match engine {
+            Engine::Slurm => slurm::counts(run).await,
+            Engine::AwsBatch => aws_batch::counts(&job.store, &jobs).await,
+            Engine::Kubernetes => kubernetes::counts(job, run).await,
+        }
+    };
+    let counts = tokio::time::timeout(ANSWER_TIMEOUT, counts).await;
+    let counts = counts.unwrap_or_else(|_| Err(Error::failed(format!("no answer in {} s", ANSWER_TIMEOUT.as_secs()))));
+    let problem = counts.as_ref().err().map(ToString::to_string);
+    let counts = counts.ok();
+    Ok(Some(InEngine {
+        engine: engine.to_string(),
+        jobs,
+        submitted_at,
+        pending: counts.map(|counts| counts.pending),
+        running: counts.map(|counts| counts.running),
+        problem,
+    }))
+}
+
+fn key(run: &RunId) -> String {
+    format!("{RUNS_PREFIX}{run}/submission.json")
+}
