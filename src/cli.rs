@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::infer::session::Runtime;
 use crate::job::Job;
 use crate::plan::manifest;
-use crate::plan::{Plan, PlanOptions, RunId};
+use crate::plan::{Plan, PlanOptions, RunId, layout};
 use crate::seal::RunSummary;
 use crate::status::{RunStatus, State};
 use crate::store::{self, Store};
@@ -39,7 +39,7 @@ use crate::{compact, console, decode, doctor, infer, plan, prune, query, report,
   vidindex plan jobs/local.toml --dry-run           what would be done
 
 Exit codes: 0 all videos indexed; 1 the job failed; 2 wrong usage or configuration;
-3 finished, but some videos failed or shards are missing; 130/143 stopped by a signal."
+3 finished, but some videos failed, or folders could not be listed, or shards are missing; 130/143 stopped by a signal."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -403,10 +403,12 @@ fn failed(error: &Error, format: LogFormat) -> ExitCode {
     ExitCode::from(error.exit_code())
 }
 
-/// Of a run that published this.
+/// The exit code of a run that finished, but not for every video.
+const INCOMPLETE: u8 = 3;
+
+/// The exit code that a summary calls for.
 fn exit_code(summary: &RunSummary) -> u8 {
-    // 3: some videos failed, or shards are missing.
-    if summary.is_flawless() { 0 } else { 3 }
+    if summary.is_flawless() { 0 } else { INCOMPLETE }
 }
 
 async fn run(cli: Cli, known: &Known) -> Result<u8> {
@@ -518,6 +520,11 @@ async fn write_report(job: &Job, run: Option<&str>, file: &Path) -> Result<u8> {
     Ok(0)
 }
 
+/// The exit code that the listing calls for: what could not be listed is not indexed.
+fn listed_code(planned: &Plan) -> u8 {
+    if planned.unlisted_message().is_some() { INCOMPLETE } else { 0 }
+}
+
 /// From one look at a run to the next.
 const WATCH_EVERY: Duration = Duration::from_secs(5);
 
@@ -585,7 +592,7 @@ impl Context {
         let run_id = planned.run.run_id.clone();
         let done = self.work_with(job, models, output.clone(), &run_id, Task::ALL).await?;
         let summary = self.seal(&*output, &run_id).await?;
-        let code = exit_code(&summary);
+        let code = exit_code(&summary).max(listed_code(&planned));
         if !json {
             self.show_published(&summary);
         }
@@ -606,7 +613,7 @@ impl Context {
         }
         tracing::info!("nothing new to index: --reindex takes every video, --retry-failed those that failed");
         console::note(planned);
-        Ok(0)
+        Ok(listed_code(planned))
     }
 
     async fn plan(&self, job: &Job, options: PlanOptions, dry_run: bool) -> Result<(JobModels, Plan, Arc<dyn Store>)> {
@@ -619,6 +626,11 @@ impl Context {
             seal::catch_up(&*output, &job.fingerprint(&refs.hashes()), DateTime::UNIX_EPOCH).await?;
         }
         let planned = plan::plan(job, &refs, &*input, &*output, options).await?;
+        if !dry_run {
+            planned.not_included_message().inspect(|message| tracing::info!("{message}"));
+            planned.unlisted_message().inspect(|message| tracing::warn!("{message}"));
+            planned.unfit_message().inspect(|message| tracing::warn!("{message}"));
+        }
         Ok((models, planned, output))
     }
 
@@ -725,6 +737,9 @@ impl Context {
 
     async fn seal(&self, output: &dyn Store, run_id: &RunId) -> Result<RunSummary> {
         let run = manifest::read_record(output, run_id).await?;
+        if !run.merges_files() {
+            layout::check(&run.job, output).await?;
+        }
         seal::seal(output, run_id.as_str(), run.shards, run.created_at).await
     }
 

@@ -1,6 +1,9 @@
 //! `vidindex doctor`: looks at everything that a job needs, and says what mends the rest.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures::TryStreamExt;
 
 use crate::console;
 use crate::decode;
@@ -9,7 +12,7 @@ use crate::infer::DeviceChoice;
 use crate::infer::session::Runtime;
 use crate::job::{Job, Precision};
 use crate::query::DuckDb;
-use crate::store;
+use crate::store::{self, Scanned};
 use crate::work::models::JobModels;
 use crate::zoo::descriptor;
 
@@ -66,13 +69,14 @@ async fn job(report: &mut Report, job: &Job, runtime: Option<&Runtime>) {
 }
 
 async fn listed(uri: &str, job: &Job) -> Result<String> {
-    use futures::StreamExt;
     let store = store::open(uri, &job.store).await?;
-    match store.list("").next().await {
-        Some(Ok(object)) => Ok(format!("{uri} ({} and more)", object.key)),
-        Some(Err(error)) => Err(error.into()),
-        None => Ok(format!("{uri} (empty)")),
+    let mut scanned = store.scan(Arc::new(|_| true));
+    while let Some(found) = scanned.try_next().await? {
+        if let Scanned::Object(object) = found {
+            return Ok(format!("{uri} ({} and more)", object.key));
+        }
     }
+    Ok(format!("{uri} (empty)"))
 }
 
 async fn writable(uri: &str, job: &Job) -> Result<String> {

@@ -90,7 +90,7 @@ pub enum VideoErrorKind {
     NoVideoStream,
     /// A container or stream that is damaged.
     Corrupt,
-    /// A codec or pixel format that this FFmpeg does not decode.
+    /// A codec or pixel format that this FFmpeg does not decode, or a key whose partition values make no folder.
     Unsupported,
     /// Frames larger than the decoder process may hold.
     TooLarge,

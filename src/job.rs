@@ -62,8 +62,12 @@ pub struct Input {
     pub inventory: Option<String>,
     /// An object is taken where one of these matches...
     pub include: Vec<String>,
-    /// ...and none of these.
+    /// ...and none of these. A folder in which one matches everything is not opened.
     pub exclude: Vec<String>,
+    /// Whether to take files with a name in their path that begins with a dot or is a system's, such as `lost+found` and
+    /// `@eaDir`.
+    #[serde(default)]
+    pub hidden: bool,
     /// Makes partition columns of parts of the key.
     pub partition: Option<Partition>,
     /// The share of the indexed videos, 0 to 1, that may be gone from the input for a plan to mark them as deleted unasked.
@@ -252,17 +256,40 @@ pub(crate) fn glob_set(globs: &[String]) -> Result<GlobSet> {
     set.build().map_err(|error| Error::usage(format!("the globs {globs:?} do not work together: {error}")))
 }
 
+/// Compiles globs that match folders, by their keys without the last `/`, in which one of the job's globs matches
+/// everything. Only globs ending in `/`, `/**` or `/**/*` are considered.
+pub(crate) fn folder_glob_set(globs: &[String]) -> Result<GlobSet> {
+    let mut set = GlobSetBuilder::new();
+    for text in globs {
+        let whole = whole_glob(text);
+        let folder = whole.strip_suffix("/**/*").or_else(|| whole.strip_suffix("/**"));
+        // The rest is no glob when the slash was escaped.
+        if let Some(glob) = folder.and_then(|folder| build_glob(folder).ok()) {
+            set.add(glob);
+        }
+    }
+    set.build().map_err(|error| Error::usage(format!("the globs {globs:?} do not work together: {error}")))
+}
+
 fn glob(text: &str) -> Result<Glob, String> {
-    let below = if text.ends_with('/') { "**" } else { "" };
-    let whole = match text.strip_prefix('/') {
-        Some(anchored) => format!("{anchored}{below}"),
-        None if text.contains('/') => format!("{text}{below}"),
-        None => format!("**/{text}"),
-    };
     if text.is_empty() {
         return Err("is empty".to_owned());
     }
-    GlobBuilder::new(&whole)
+    build_glob(&whole_glob(text))
+}
+
+/// The glob for a whole key.
+fn whole_glob(text: &str) -> String {
+    let below = if text.ends_with('/') { "**" } else { "" };
+    match text.strip_prefix('/') {
+        Some(anchored) => format!("{anchored}{below}"),
+        None if text.contains('/') => format!("{text}{below}"),
+        None => format!("**/{text}"),
+    }
+}
+
+fn build_glob(whole: &str) -> Result<Glob, String> {
+    GlobBuilder::new(whole)
         .case_insensitive(true)
         .literal_separator(true)
         .build()
@@ -273,6 +300,11 @@ impl Input {
     /// (name, value) of each partition column of an object, whose key is relative to `uri`.
     pub fn partition_of(&self, key: &str) -> Vec<(String, String)> {
         self.partition.as_ref().map(|partition| partition.columns(key)).unwrap_or_default()
+    }
+
+    /// Why an object with this key cannot be indexed: its partition values cannot be folders. For a person.
+    pub fn partition_problem(&self, key: &str) -> Option<String> {
+        self.partition.as_ref()?.problem(key)
     }
 
     fn read(section: &Section) -> Result<Self> {
@@ -295,6 +327,7 @@ impl Input {
             inventory,
             include,
             exclude: section.strings("exclude", checked)?.unwrap_or_default(),
+            hidden: section.get("hidden", "true or false", Entry::boolean)?.unwrap_or(false),
             partition: partition.map_err(|problem| section.complain("partition", problem))?,
             deleted_max: deleted_max.unwrap_or_else(default_deleted_max),
         })

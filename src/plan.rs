@@ -5,12 +5,15 @@
 //! scratch file, which [`Plan::write`] uploads.
 
 mod decide;
+mod extensions;
 mod indexed;
 mod inventory;
+pub(crate) mod layout;
 mod list;
 pub mod manifest;
 mod missing;
 mod shard;
+mod sift;
 mod sort;
 mod table;
 #[cfg(test)]
@@ -19,6 +22,7 @@ pub(crate) mod testing;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use bytesize::ByteSize;
 use chrono::{DateTime, NaiveDateTime, SubsecRound, Utc};
@@ -29,16 +33,18 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::scratch::Scratch;
-use crate::store::Store;
+use crate::store::{Scanned, Store};
 use crate::tables::escape_into;
 pub use crate::tables::shard_id;
 use crate::zoo::inspect::hex;
 use decide::Decision;
+pub use extensions::Extensions;
 use indexed::{Indexed, Latest};
 use list::ListedObject;
 pub use manifest::RunRecord;
 pub use missing::Missing;
 use shard::{Cut, Load};
+use sift::Sift;
 use sort::Sorter;
 use table::PlanWriter;
 
@@ -240,11 +246,13 @@ pub struct PlanOptions {
     pub confirm_deleted: bool,
 }
 
-/// Objects that were left out for one reason.
+/// Objects and folders that were left out for one reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
-    /// How many.
+    /// How many objects.
     pub count: u64,
+    /// How many folders, whose objects were not listed.
+    pub folders: u64,
     /// Sum of their sizes.
     pub bytes: u64,
     /// The first keys by name, [`Group::EXAMPLES`] at most.
@@ -255,10 +263,11 @@ impl Group {
     /// How many keys are kept to show.
     pub const EXAMPLES: usize = 3;
 
-    const EMPTY: Self = Self { count: 0, bytes: 0, examples: Vec::new() };
+    const EMPTY: Self = Self { count: 0, folders: 0, bytes: 0, examples: Vec::new() };
 
+    /// Counts an object, or a folder when the key ends in `/`.
     fn add(&mut self, key: &str, size_bytes: u64) {
-        self.count += 1;
+        *(if key.ends_with('/') { &mut self.folders } else { &mut self.count }) += 1;
         self.bytes += size_bytes;
         // Kept sorted, so that the examples are the same in whatever order a store lists.
         let at = self.examples.partition_point(|example| example.as_str() < key);
@@ -266,6 +275,26 @@ impl Group {
             self.examples.insert(at, key.to_owned());
             self.examples.truncate(Self::EXAMPLES);
         }
+    }
+
+    fn total(&self) -> u64 {
+        self.count + self.folders
+    }
+
+    /// Such as `2 folders and 1 object, 3.0 KiB`.
+    fn amount(&self) -> String {
+        let objects = counted(self.count, "object");
+        match (self.folders, self.count, self.bytes) {
+            (0, _, bytes) => format!("{objects}, {}", human(bytes)),
+            (folders, 0, _) => counted(folders, "folder"),
+            (folders, _, 0) => format!("{} and {objects}", counted(folders, "folder")),
+            (folders, _, bytes) => format!("{} and {objects}, {}", counted(folders, "folder"), human(bytes)),
+        }
+    }
+
+    fn examples(&self) -> String {
+        let more = if self.total() > self.examples.len() as u64 { ", ..." } else { "" };
+        format!("{}{more}", self.examples.join(", "))
     }
 }
 
@@ -282,6 +311,12 @@ pub struct Skipped {
     pub archived: Group,
     /// No `include` glob matches.
     pub not_included: Group,
+    /// The same files by extension.
+    pub extensions: Extensions,
+    /// A name in their path begins with a dot or is a system's.
+    pub hidden: Group,
+    /// They could not be listed. Videos indexed there are not marked as deleted.
+    pub unlisted: Group,
     /// An `exclude` glob matches.
     pub excluded: Group,
     /// Written by vidindex itself.
@@ -305,6 +340,8 @@ pub struct Plan {
     pub deleted: Group,
     /// Those that are too many to be marked.
     pub missing: Option<Missing>,
+    /// Videos in `run` that will fail because their partition values cannot be folders.
+    pub unfit: Group,
     /// Objects listed below the input, of whatever kind.
     pub objects_seen: u64,
     videos: Arranged,
@@ -322,11 +359,27 @@ pub async fn plan(
     options: PlanOptions,
 ) -> Result<Plan> {
     let fingerprint = job.fingerprint(&models.hashes());
+    layout::check(job, output).await?;
 
     let mut draft = Draft::new(job.run.shard_bytes)?;
-    let (objects, as_of) = match &job.input.inventory {
-        Some(uri) => inventory::list(uri, &job.store, input, draft.scratch.path()).await?,
-        None => (input.list_unordered("").map_err(Error::from).boxed(), DateTime::<Utc>::MAX_UTC),
+    let sift = Arc::new(Sift::new(&job.input, input, output)?);
+    let (scanned, as_of) = match &job.input.inventory {
+        Some(uri) => {
+            let (objects, as_of) = inventory::list(uri, &job.store, input, draft.scratch.path()).await?;
+            (objects.map_ok(Scanned::Object).boxed(), as_of)
+        }
+        None => {
+            let sift = sift.clone();
+            let scanned = input.scan(Arc::new(move |folder| sift.folder(folder).is_none()));
+            (scanned.map_err(Error::from).boxed(), DateTime::<Utc>::MAX_UTC)
+        }
+    };
+    let mut unfit = Group::default();
+    let mut add = |video: &VideoObject| {
+        if job.input.partition_problem(&video.key).is_some() {
+            unfit.add(&video.key, video.size_bytes);
+        }
+        draft.add(video)
     };
     let mut indexed = match options.reindex {
         true => Indexed::default(),
@@ -363,13 +416,15 @@ pub async fn plan(
         match decision.todo() {
             Some(todo) => {
                 video.todo = todo;
-                draft.add(&video)
+                add(&video)
             }
             None => Ok(()),
         }
     };
-    let listing = list::list(&job.input, objects, input, output, take).await?;
-    let (deleted, missing) = deletions(indexed, job, input, output, options, listing.objects_seen, &mut draft).await?;
+    let listing = list::list(&job.input, &sift, scanned, input, take).await?;
+    let unlisted = |key: &str| sift.lies_left_out(key) || listing.gaps.may_hold(key);
+    let coverage = Coverage { objects_seen: listing.objects_seen, unlisted: &unlisted };
+    let (deleted, missing) = deletions(indexed, job, input, output, options, coverage, &mut draft).await?;
 
     let (count, bytes) = (draft.videos, draft.bytes);
     let videos = draft.arrange(input)?;
@@ -387,7 +442,14 @@ pub async fn plan(
         job: job.clone(),
     };
     let (skipped, objects_seen) = (listing.skipped, listing.objects_seen);
-    Ok(Plan { run, skipped, retried, restored, archived, deleted, missing, objects_seen, videos })
+    Ok(Plan { run, skipped, retried, restored, archived, deleted, missing, unfit, objects_seen, videos })
+}
+
+/// How much of the input the listing shows.
+struct Coverage<'a> {
+    objects_seen: u64,
+    /// Whether a key lies where the listing did not look: then it is not known to be gone.
+    unlisted: &'a (dyn Fn(&str) -> bool + Sync),
 }
 
 /// Marks the videos that are gone from the input, unless they are suspiciously many.
@@ -397,7 +459,7 @@ async fn deletions(
     input: &dyn Store,
     output: &dyn Store,
     options: PlanOptions,
-    objects_seen: u64,
+    coverage: Coverage<'_>,
     draft: &mut Draft,
 ) -> Result<(Group, Option<Missing>)> {
     let mut deleted = Group::EMPTY;
@@ -409,12 +471,12 @@ async fn deletions(
         missing.add(video);
         Ok(())
     };
-    indexed.each_latest(output, count).await?;
+    indexed.each_latest(output, coverage.unlisted, count).await?;
     if missing.gone.count == 0 {
         return Ok((deleted, None));
     }
     // An input that shows nothing at all is an unmounted disk rather than an archive that was emptied.
-    if (objects_seen == 0 || missing.is_suspicious()) && !options.confirm_deleted {
+    if (coverage.objects_seen == 0 || missing.is_suspicious()) && !options.confirm_deleted {
         return Ok((deleted, Some(missing)));
     }
     let mark = |video: &Latest<'_>| {
@@ -432,7 +494,7 @@ async fn deletions(
             todo: Todo::MarkDeleted,
         })
     };
-    indexed.each_latest(output, mark).await?;
+    indexed.each_latest(output, coverage.unlisted, mark).await?;
     Ok((deleted, None))
 }
 
@@ -532,7 +594,47 @@ impl Plan {
         if !input.exclude.is_empty() {
             message.push_str(&format!(" and not exclude = {:?}", input.exclude));
         }
+        let Skipped { hidden, unlisted, .. } = &self.skipped;
+        if hidden.total() > 0 {
+            message.push_str(&format!("; {} hidden ([input] hidden = true takes them)", hidden.amount()));
+        }
+        if unlisted.total() > 0 {
+            message.push_str(&format!("; {} could not be listed", unlisted.amount()));
+        }
         message
+    }
+
+    /// How many files match no `include`, by extension; none when all match.
+    pub fn not_included_message(&self) -> Option<String> {
+        let Skipped { not_included, extensions, .. } = &self.skipped;
+        let (files, verb) = match not_included.count {
+            0 => return None,
+            1 => ("1 file".to_owned(), "matches"),
+            count => (format!("{count} files"), "match"),
+        };
+        Some(format!("{files} {verb} no include: {extensions}"))
+    }
+
+    /// Which videos will fail because of their keys; none when none will.
+    pub fn unfit_message(&self) -> Option<String> {
+        let unfit = &self.unfit;
+        let will_fail = || {
+            format!(
+                "{} will fail because a partition value is too long for a folder's name: {}",
+                counted(unfit.count, "video"),
+                unfit.examples()
+            )
+        };
+        (unfit.count > 0).then(will_fail)
+    }
+
+    /// What could not be listed; none when everything was.
+    pub fn unlisted_message(&self) -> Option<String> {
+        let unlisted = &self.skipped.unlisted;
+        let passed_over = || {
+            format!("{} could not be listed; videos indexed there are kept: {}", unlisted.amount(), unlisted.examples())
+        };
+        (unlisted.total() > 0).then(passed_over)
     }
 }
 
@@ -553,27 +655,39 @@ impl fmt::Display for Plan {
                 write!(f, "\nlast modified {} to {}", first.date_naive(), last.date_naive())?;
             }
         }
-        let Skipped { already_indexed, failed_before, given_up, archived, not_included, excluded, own_output } =
-            &self.skipped;
+        let Skipped {
+            already_indexed,
+            failed_before,
+            given_up,
+            archived,
+            not_included,
+            extensions,
+            hidden,
+            unlisted,
+            excluded,
+            own_output,
+        } = &self.skipped;
         let times = format!("failed {FAILURES_MAX} times in a row (--retry-failed takes them again)");
+        let by_extension = format!("not matched by input.include: {extensions}");
         let groups = [
             (&self.retried, "retried", "failed before"),
             (&self.restored, "restored", "deleted before and back unchanged: their earlier rows count again"),
             (&self.archived, "archived", "in an archive storage class: restore them to have them indexed"),
             (&self.deleted, "deleted", "gone from the input: their rows are current no more"),
+            (&self.unfit, "will fail", "a partition value is too long for a folder's name"),
             (already_indexed, "skipped", "already indexed (--reindex takes them again)"),
             (failed_before, "skipped", "failed before and unchanged (--retry-failed takes them again)"),
             (given_up, "skipped", times.as_str()),
             (archived, "skipped", "still in an archive storage class (--retry-failed tries to read them)"),
-            (not_included, "skipped", "not matched by input.include"),
+            (unlisted, "passed over", "could not be listed; videos indexed there are kept"),
+            (not_included, "skipped", &by_extension),
+            (hidden, "skipped", "hidden or system files ([input] hidden = true takes them)"),
             (excluded, "skipped", "matched by input.exclude"),
             (own_output, "skipped", "written by vidindex"),
         ];
         for (group, what, reason) in groups {
-            if group.count > 0 {
-                let more = if group.count > group.examples.len() as u64 { ", ..." } else { "" };
-                write!(f, "\n{what} {}, {}: {reason}", counted(group.count, "object"), human(group.bytes))?;
-                write!(f, "\n    {}{more}", group.examples.join(", "))?;
+            if group.total() > 0 {
+                write!(f, "\n{what} {}: {reason}\n    {}", group.amount(), group.examples())?;
             }
         }
         self.missing.iter().try_for_each(|missing| write!(f, "\n{missing}"))
@@ -906,7 +1020,7 @@ mod tests {
             "1 video, 60.0 MiB to index, in 1 shard (the largest 60.0 MiB; run.shard_bytes is 100 B)\n\
              last modified 2026-11-01 to 2026-11-01\n\
              skipped 1 object, 1 B: already indexed (--reindex takes them again)\n    b.mp4\n\
-             skipped 4 objects, 4 B: not matched by input.include\n    1.txt, 2.txt, 3.txt, ..."
+             skipped 4 objects, 4 B: not matched by input.include: 4 .txt\n    1.txt, 2.txt, 3.txt, ..."
         );
         assert!(!plan.nothing_matched());
     }
@@ -974,10 +1088,10 @@ mod tests {
                 let (count, bytes) = (draft.videos, draft.bytes);
                 let videos = draft.arrange(&input).unwrap();
                 let run = manifest::testing::record(videos.shards, count, bytes);
-                let [retried, restored, archived, deleted] = [const { Group::EMPTY }; 4];
+                let [retried, restored, archived, deleted, unfit] = [const { Group::EMPTY }; 5];
                 let (skipped, missing, objects_seen) = (Skipped::default(), None, count);
                 runtime.block_on(shards(&Plan {
-                    run, skipped, retried, restored, archived, deleted, missing, objects_seen, videos,
+                    run, skipped, retried, restored, archived, deleted, missing, unfit, objects_seen, videos,
                 }))
             };
             let cut_once = cut(&videos);

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::plan::manifest::{self, RUNS_PREFIX};
-use crate::plan::{RunId, shard_id};
+use crate::plan::{RunId, layout, shard_id};
 use crate::store::{Store, StoreErrorKind, get_record};
 use crate::tables::Table;
 use crate::work::commit::{ShardCommit, ShardTotals, read_commit};
@@ -169,6 +169,11 @@ pub async fn catch_up(output: &dyn Store, fingerprint: &str, since: DateTime<Utc
         let run_id = run.as_str();
         let committed = Sealed::new(run_id, record.shards, record.created_at).fresh(output).await?.len();
         if record.fingerprint == fingerprint && record.created_at >= since && committed > published as usize {
+            // A merge keeps the columns of the files that it merges.
+            if !record.merges_files() && layout::mismatch(&record.job, output).await?.is_some() {
+                tracing::warn!(run_id, "not published: its files have other partition columns than the index");
+                continue;
+            }
             tracing::info!(run_id, committed, shards = record.shards, "publishing what an unfinished run committed");
             seal(output, run_id, record.shards, record.created_at).await?;
         }

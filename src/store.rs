@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures::TryStreamExt;
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 pub(crate) use record::get_record;
 pub(crate) use s3::sdk_config;
 
@@ -34,6 +34,25 @@ pub struct ObjectMeta {
 pub(crate) fn is_archive(storage_class: &str) -> bool {
     matches!(storage_class, "GLACIER" | "DEEP_ARCHIVE")
 }
+
+/// What a scan of an input finds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scanned {
+    /// An object.
+    Object(ObjectMeta),
+    /// The key of a folder, ending in `/`, that was not opened because the caller's filter refused it.
+    NotEntered(String),
+    /// A file or folder that could not be listed.
+    Unlisted {
+        /// Ends in `/` for a folder. Bytes that are not UTF-8 are replaced.
+        key: String,
+        /// Names the path and the cause.
+        reason: String,
+    },
+}
+
+/// Says whether a scan opens a folder, given its key, which ends in `/`.
+pub type FolderFilter = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// Bytes of an object together with the etag of the version that they belong to.
 #[derive(Debug, Clone)]
@@ -107,9 +126,13 @@ pub trait Store: std::fmt::Debug + Send + Sync {
     /// is an error, for a directory only where it is listed whole.
     fn list(&self, prefix: &str) -> BoxStream<'static, StoreResult<ObjectMeta>>;
 
-    /// The same objects in any order, from several places at once where that is faster.
-    fn list_unordered(&self, prefix: &str) -> BoxStream<'static, StoreResult<ObjectMeta>> {
-        self.list(prefix)
+    /// Every object in any order, from several places at once where that is faster. Unlike [`Store::list`], it continues
+    /// past what cannot be listed, and it does not open folders that `enter` refuses. A store lists the objects of a refused
+    /// folder when it has no cheap way to leave them out.
+    fn scan(&self, enter: FolderFilter) -> BoxStream<'static, StoreResult<Scanned>> {
+        // A store without folders has nothing to open.
+        let _ = enter;
+        self.list("").map_ok(Scanned::Object).boxed()
     }
 
     /// The names of what lies directly below `prefix` (a folder's key ending in `/`, or empty) and has something below

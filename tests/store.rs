@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use support::line::BreakingLine;
 use support::s3::S3Server;
-use vidindex::store::{ObjectMeta, PutNew, Store, StoreConfig, StoreError, StoreErrorKind, open};
+use vidindex::store::{ObjectMeta, PutNew, Scanned, Store, StoreConfig, StoreError, StoreErrorKind, open};
 
 /// A store of the test's own, and what keeps it alive.
 struct Scene {
@@ -78,6 +78,7 @@ conformance! {
     lists_more_keys_than_a_page_holds
     lists_below_a_prefix_only
     lists_in_any_order_each_object_once
+    scans_without_the_folders_that_are_refused
     names_the_folders_directly_below_a_prefix
     keeps_awkward_keys_as_they_are
     reads_ranges_at_the_edges
@@ -115,14 +116,22 @@ async fn lists_in_any_order_each_object_once(scene: Scene) {
     let wide: Vec<String> = (0..1100).map(|n| format!("wide/{n:04}/x")).collect();
     let keys: Vec<String> = deep.into_iter().chain(wide).collect();
     put_all(&scene, &keys).await;
-    for prefix in ["", "a/", "a/b/", "wide/", "wide/0007/", "absent/"] {
-        let mut found: Vec<String> =
-            scene.store.list_unordered(prefix).map_ok(|object| object.key).try_collect().await.unwrap();
-        found.sort();
+    for prefix in ["", "a/", "a/b/", "wide/", "wide/0007/"] {
+        let below = open(&scene.store.uri(prefix), &scene.config).await.unwrap();
+        let (mut found, _) = scanned(&*below, |_| true).await;
+        found.iter_mut().for_each(|key| key.insert_str(0, prefix));
         let mut expected: Vec<_> = keys.iter().filter(|key| key.starts_with(prefix)).cloned().collect();
         expected.sort();
         assert_eq!(found, expected, "{prefix}");
     }
+}
+
+async fn scans_without_the_folders_that_are_refused(scene: Scene) {
+    put_all(&scene, &["a/1", "a/b/2", "b/3", "c", "refused/4", "refused/b/5"].map(String::from)).await;
+    let (found, refused) = scanned(&*scene.store, |folder| folder != "refused/").await;
+    assert_eq!(found, ["a/1", "a/b/2", "b/3", "c"]);
+    assert_eq!(refused, ["refused/"]);
+    assert_eq!(scanned(&*scene.store, |_| false).await.0, ["c"]);
 }
 
 async fn names_the_folders_directly_below_a_prefix(scene: Scene) {
@@ -335,6 +344,24 @@ async fn local_listing_leaves_out_unfinished_files_and_odd_names() {
     std::os::unix::fs::symlink("k", root.join("d/link")).unwrap();
     std::os::unix::fs::symlink("d", root.join("folder-link")).unwrap();
     assert_eq!(listed(&scene, "").await, ["d/k", "d/link", "folder-link/k", "folder-link/link"]);
+}
+
+#[tokio::test]
+async fn local_scan_does_not_open_a_refused_folder() {
+    use std::fs::{File, FileTimes};
+    let scene = local().await.unwrap();
+    put_all(&scene, &["entered/a", "refused/b"].map(String::from)).await;
+    let folder = |name: &str| std::path::PathBuf::from(scene.store.uri(name));
+    let read_at = |name: &str| std::fs::metadata(folder(name)).unwrap().accessed().unwrap();
+    let long_ago = std::time::UNIX_EPOCH;
+    for name in ["entered", "refused"] {
+        File::open(folder(name)).unwrap().set_times(FileTimes::new().set_accessed(long_ago)).unwrap();
+    }
+    assert_eq!(scanned(&*scene.store, |folder| folder != "refused/").await.0, ["entered/a"]);
+    assert_eq!(read_at("refused"), long_ago);
+    if read_at("entered") == long_ago {
+        eprintln!("nothing is shown: the file system does not keep access times");
+    }
 }
 
 #[tokio::test]
@@ -622,6 +649,20 @@ async fn listed(scene: &Scene, prefix: &str) -> Vec<String> {
 }
 
 /// What a user is told who opens this and lists it.
+/// The keys of a scan's objects, sorted, and the folders that it did not enter.
+async fn scanned(store: &dyn Store, enter: fn(&str) -> bool) -> (Vec<String>, Vec<String>) {
+    let (mut found, mut refused) = (Vec::new(), Vec::new());
+    for scanned in store.scan(Arc::new(enter)).try_collect::<Vec<_>>().await.unwrap() {
+        match scanned {
+            Scanned::Object(object) => found.push(object.key),
+            Scanned::NotEntered(key) => refused.push(key),
+            Scanned::Unlisted { reason, .. } => panic!("{reason}"),
+        }
+    }
+    found.sort();
+    (found, refused)
+}
+
 async fn first_error(uri: &str, config: &StoreConfig) -> StoreError {
     match open(uri, config).await {
         Err(error) => error,

@@ -12,7 +12,7 @@ use crate::job::Job;
 use crate::plan::RunId;
 use crate::plan::manifest::RUNS_PREFIX;
 use crate::status::InEngine;
-use crate::store::{Store, StoreErrorKind};
+use crate::store::{Store, get_record};
 
 /// For an engine's answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -48,11 +48,7 @@ pub(crate) async fn note(output: &dyn Store, run: &RunId, engine: Engine, jobs: 
 /// # Errors
 /// The output refused. An engine that does not answer is no error: what is found says so.
 pub(crate) async fn look(output: &dyn Store, job: &Job, run: &RunId) -> Result<Option<InEngine>> {
-    let body = match output.get(&key(run)).await {
-        Ok(body) => body,
-        Err(error) if error.kind == StoreErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
+    let Some(body) = get_record(output, &key(run)).await? else { return Ok(None) };
     // One of another version says nothing to us.
     let Ok(SubmissionRecord { engine, jobs, submitted_at }) = serde_json::from_slice(&body) else { return Ok(None) };
     let counts = async {

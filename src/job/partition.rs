@@ -5,19 +5,16 @@ use std::fmt;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
+use crate::tables::{Table, escape_into};
+
 /// What a partition column holds where its group took no part in the match (or matched nothing): Hive's name for null.
 pub const NULL_PARTITION: &str = "__HIVE_DEFAULT_PARTITION__";
 
-/// Names that a partition column may not have: those of the tables' own columns and directories.
-#[rustfmt::skip]
-const RESERVED_COLUMNS: [&str; 47] = [
-    "actions", "actions_model", "box", "boxes", "codec", "confidence", "container", "decode_seconds", "dt",
-    "duration_seconds", "embedding", "end_seconds", "error_kind", "error_message", "etag", "fingerprint", "frame",
-    "frames", "frames_decoded", "frames_per_second", "height", "indexed_at", "inference_seconds", "last_modified",
-    "mirrored", "model", "persons_model", "rotation", "run_id", "scores", "segment", "segments", "shard", "size_bytes",
-    "start_seconds", "status", "time_seconds", "top", "top_label", "top_score", "uri", "video_id", "width", "x1",
-    "x2", "y1", "y2",
-];
+/// Bytes of a folder's name, here `name=value` with escapes: the limit of file systems.
+const FOLDER_BYTES_MAX: usize = 255;
+
+/// Bytes of all the columns' folders together. It leaves the other half of an S3 key (1024 bytes) to the rest of the path.
+const FOLDERS_BYTES_MAX: usize = 512;
 
 /// A pattern with named groups, searched for anywhere in a key: each group becomes a partition column of the tables.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -35,7 +32,7 @@ impl Partition {
             if !plain {
                 return Err(format!("names a group `{name}`: a column's name takes letters, digits and `_` only"));
             }
-            if RESERVED_COLUMNS.contains(&lower.as_str()) {
+            if is_column_of_a_table(name) {
                 return Err(format!("names a group `{name}`, which is a column of the tables: call it something else"));
             }
             if seen.contains(&lower) {
@@ -46,7 +43,11 @@ impl Partition {
         if seen.is_empty() {
             return Err("has no named group such as (?<camera>[^/]+), so it would make no column".to_owned());
         }
-        Ok(Self(regex))
+        let partition = Self(regex);
+        match too_long(&partition.nulls()) {
+            Some(_) => Err(format!("has groups whose names are too long for folders: {}", seen.join(", "))),
+            None => Ok(partition),
+        }
     }
 
     /// The columns' names, in the pattern's order.
@@ -54,12 +55,54 @@ impl Partition {
         self.0.capture_names().flatten()
     }
 
-    /// (name, value) of every column for this key; [`NULL_PARTITION`] where a group has no part in it.
+    /// (name, value) of every column for this key. The value is [`NULL_PARTITION`] when its group did not match, and in all
+    /// columns when there is a [`Self::problem`].
     pub fn columns(&self, key: &str) -> Vec<(String, String)> {
+        let values = self.values(key);
+        if too_long(&values).is_some() { self.nulls() } else { values }
+    }
+
+    /// Why the values in this key cannot be folders, for a person.
+    pub fn problem(&self, key: &str) -> Option<String> {
+        too_long(&self.values(key))
+    }
+
+    fn values(&self, key: &str) -> Vec<(String, String)> {
         let captures = self.0.captures(key);
         let value = |name| captures.as_ref()?.name(name).map(|group| group.as_str()).filter(|text| !text.is_empty());
         self.names().map(|name| (name.to_owned(), value(name).unwrap_or(NULL_PARTITION).to_owned())).collect()
     }
+
+    fn nulls(&self) -> Vec<(String, String)> {
+        self.names().map(|name| (name.to_owned(), NULL_PARTITION.to_owned())).collect()
+    }
+}
+
+/// In any letter case, because engines ignore it.
+fn is_column_of_a_table(name: &str) -> bool {
+    let columns = Table::ALL.into_iter().flat_map(|table| table.columns().iter().chain(table.partition_columns()));
+    columns.into_iter().any(|column| column.name.eq_ignore_ascii_case(name))
+}
+
+fn too_long(columns: &[(String, String)]) -> Option<String> {
+    let mut all = 0;
+    for (name, value) in columns {
+        let mut folder = format!("{name}=");
+        escape_into(&mut folder, value);
+        if folder.len() > FOLDER_BYTES_MAX {
+            return Some(format!(
+                "its value of the partition column `{name}` is too long: {name}=... has {} bytes, and the name of a folder \
+                 may have {FOLDER_BYTES_MAX}",
+                folder.len()
+            ));
+        }
+        all += folder.len() + 1;
+    }
+    (all > FOLDERS_BYTES_MAX).then(|| {
+        format!(
+            "its values of the partition columns are too long together: {all} bytes, of at most {FOLDERS_BYTES_MAX}"
+        )
+    })
 }
 
 impl PartialEq for Partition {
@@ -85,5 +128,64 @@ impl From<Partition> for String {
 impl fmt::Display for Partition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0.as_str())
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn no_column_of_any_table_can_be_a_partition_column_whatever_its_case() {
+        for table in Table::ALL {
+            for column in table.columns().iter().chain(table.partition_columns()) {
+                for name in [column.name.to_owned(), column.name.to_uppercase()] {
+                    let refused = Partition::new(&format!("(?<{name}>x)")).unwrap_err();
+                    assert!(refused.contains("which is a column of the tables"), "{table}.{name}: {refused}");
+                }
+            }
+        }
+        // Those that were once forgotten.
+        for name in ["label", "jpeg", "model", "dt"] {
+            assert!(Partition::new(&format!("(?<{name}>x)")).is_err(), "{name}");
+        }
+        assert!(Partition::new("(?<camera>x)").is_ok());
+    }
+
+    #[test]
+    fn a_value_fits_up_to_the_byte_that_a_folder_may_have() {
+        let partition = Partition::new("^(?<camera>[^/]+)/").unwrap();
+        let fitting = "c".repeat(255 - "camera=".len());
+        assert_eq!(partition.columns(&format!("{fitting}/a.mp4")), [("camera".to_owned(), fitting.clone())]);
+        let problem = partition.problem(&format!("{fitting}c/a.mp4")).unwrap();
+        assert!(problem.contains("`camera`") && problem.contains("256 bytes"), "{problem}");
+        assert_eq!(partition.columns(&format!("{fitting}c/a.mp4"))[0].1, NULL_PARTITION);
+        // What counts is what it comes to: three bytes for a colon, two for an umlaut.
+        for letter in [":", "ü"] {
+            assert_eq!(partition.problem(&format!("{}/a.mp4", letter.repeat(82))), None);
+            assert!(partition.problem(&format!("{}/a.mp4", letter.repeat(125))).is_some(), "{letter}");
+        }
+    }
+
+    #[test]
+    fn names_that_leave_no_room_for_a_null_are_refused() {
+        let name = "n".repeat(255 - NULL_PARTITION.len());
+        assert!(Partition::new(&format!("(?<{name}>x)")).unwrap_err().contains("too long"));
+        assert!(Partition::new(&format!("(?<{}>x)", &name[1..])).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn folders_always_fit(a in "[a-z:ü]{0,300}", b in "[a-z:ü]{0,300}", c in "[a-z:ü]{0,300}") {
+            let partition = Partition::new("(?<a>[^/]*)/(?<b>[^/]*)/(?<c>[^/]*)/").unwrap();
+            let key = format!("{a}/{b}/{c}/x.mp4");
+            let columns = partition.columns(&key);
+            prop_assert_eq!(too_long(&columns), None);
+            let shown = |value: &str| if value.is_empty() { NULL_PARTITION.to_owned() } else { value.to_owned() };
+            let whole = columns.iter().map(|(_, value)| value.clone()).eq([a, b, c].map(|value| shown(&value)));
+            prop_assert!(whole != partition.problem(&key).is_some() || columns == partition.nulls());
+        }
     }
 }

@@ -48,7 +48,7 @@ const SECTIONS: [(&str, &[&str]); 10] = [
         "engine.slurm",
         &["account", "at_once", "cpus", "gres", "logs", "memory", "options", "partition", "tasks", "time"],
     ),
-    ("input", &["deleted_max", "exclude", "include", "inventory", "partition", "uri"]),
+    ("input", &["deleted_max", "exclude", "hidden", "include", "inventory", "partition", "uri"]),
     ("output", &["uri"]),
     ("persons", &["classes", "confidence", "frames_per_second", "iou", "model"]),
     ("report", &["thumbnails"]),

@@ -154,9 +154,11 @@ impl Indexed {
     }
 
     /// The latest row of each video that the listing should have shown, in no particular order, read from the table again.
+    /// A video whose key is `unlisted` is not known to be gone.
     pub(super) async fn each_latest(
         &mut self,
         output: &dyn Store,
+        unlisted: &(dyn Fn(&str) -> bool + Sync),
         mut each: impl FnMut(&Latest<'_>) -> Result<()>,
     ) -> Result<()> {
         self.rows.iter_mut().for_each(|row| row.passed = false);
@@ -181,7 +183,7 @@ impl Indexed {
                     etag: value(&etags, row),
                     size_bytes: sizes.value(row).max(0).cast_unsigned(),
                     last_modified,
-                    is_gone: !latest.seen,
+                    is_gone: !latest.seen && !unlisted(key),
                 };
                 each(&video).map_err(|error| error.to_string())?;
             }

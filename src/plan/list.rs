@@ -1,113 +1,150 @@
-//! Listing: the objects below the input, sifted by the job's globs, each given its partition columns.
+//! Listing: the objects below the input, sifted by the job's rules, each given its partition columns.
 
-use chrono::SubsecRound;
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, SubsecRound, Utc};
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
 
+use super::sift::{LeftOut, Sift};
 use super::{Skipped, Todo, VideoObject};
 use crate::error::Result;
-use crate::job::{Input, glob_set};
-use crate::store::{ObjectMeta, Store};
+use crate::job::Input;
+use crate::store::{ObjectMeta, Scanned, Store};
+
+/// Warnings about single files and folders that cannot be listed.
+const WARNINGS_MAX: u64 = 20;
 
 /// What is below an input besides videos.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     pub(super) skipped: Skipped,
-    /// Folder markers (keys that end in `/`) are not counted.
+    /// Folder markers (keys that end in `/`), and what is hidden or could not be listed, are not counted.
     pub(super) objects_seen: u64,
+    pub(super) gaps: Gaps,
 }
 
 /// An object below the input that is not our own.
 pub(super) enum ListedObject<'a> {
     /// One that the job wants.
     Video(VideoObject),
-    /// One that its globs leave out.
+    /// One that it leaves out.
     LeftOut {
         /// Relative to the input.
         key: &'a str,
     },
 }
 
-/// Sifts the objects below `input`; gives each to `take`. An empty object is a video too: its row will say what is
+/// Sifts what `scanned` gives; gives each object to `take`. An empty object is a video too: its row will say what is
 /// wrong with it.
 pub(super) async fn list(
     job: &Input,
-    mut objects: BoxStream<'static, Result<ObjectMeta>>,
+    sift: &Sift,
+    mut scanned: BoxStream<'static, Result<Scanned>>,
     input: &dyn Store,
-    output: &dyn Store,
     mut take: impl FnMut(ListedObject<'_>, &mut Skipped) -> Result<()>,
 ) -> Result<Listing> {
-    let include = glob_set(&job.include)?;
-    let exclude = glob_set(&job.exclude)?;
-    let own = OwnOutput::of(input, output);
     let mut listing = Listing::default();
-    while let Some(object) = objects.try_next().await? {
-        let ObjectMeta { key, size_bytes, etag, last_modified, archived } = object;
-        if key.ends_with('/') {
-            continue;
+    while let Some(scanned) = scanned.try_next().await? {
+        let Listing { skipped, objects_seen, gaps } = &mut listing;
+        let (key, found) = match scanned {
+            Scanned::Object(ObjectMeta { key, .. }) if key.ends_with('/') => continue,
+            Scanned::Object(ObjectMeta { key, size_bytes, etag, last_modified, archived }) => {
+                (key, Found::Object { size_bytes, etag, last_modified, archived })
+            }
+            Scanned::NotEntered(key) => (key, Found::Refused),
+            Scanned::Unlisted { key, reason } => (key, Found::Unlisted { reason }),
+        };
+        let is_folder = key.ends_with('/');
+        let left_out = if is_folder { sift.folder(&key) } else { sift.object(&key) };
+        if matches!(found, Found::Object { .. }) && left_out != Some(LeftOut::Hidden) {
+            *objects_seen += 1;
         }
-        listing.objects_seen += 1;
-        let skipped = &mut listing.skipped;
-        if own.holds(&key) {
-            skipped.own_output.add(&key, size_bytes);
-        } else if !include.is_match(&key) {
-            skipped.not_included.add(&key, size_bytes);
-            take(ListedObject::LeftOut { key: &key }, skipped)?;
-        } else if exclude.is_match(&key) {
-            skipped.excluded.add(&key, size_bytes);
-            take(ListedObject::LeftOut { key: &key }, skipped)?;
-        } else {
-            let video = VideoObject {
-                uri: input.uri(&key),
-                partition: job.partition_of(&key),
-                key,
-                size_bytes,
-                etag,
-                last_modified: last_modified.trunc_subsecs(6),
-                todo: match archived {
-                    Some(storage_class) => Todo::MarkArchived { storage_class },
-                    None => Todo::default(),
-                },
-            };
-            take(ListedObject::Video(video), skipped)?;
+        match (left_out, found) {
+            (Some(why), found) => {
+                let group = match why {
+                    LeftOut::OwnOutput => &mut skipped.own_output,
+                    LeftOut::Hidden => &mut skipped.hidden,
+                    LeftOut::Excluded => &mut skipped.excluded,
+                    LeftOut::NotIncluded => &mut skipped.not_included,
+                };
+                group.add(&key, if let Found::Object { size_bytes, .. } = found { size_bytes } else { 0 });
+                if why == LeftOut::NotIncluded {
+                    skipped.extensions.add(&key);
+                }
+                if !is_folder && why != LeftOut::OwnOutput {
+                    take(ListedObject::LeftOut { key: &key }, skipped)?;
+                }
+            }
+            (None, Found::Object { size_bytes, etag, last_modified, archived }) => {
+                let video = VideoObject {
+                    uri: input.uri(&key),
+                    partition: job.partition_of(&key),
+                    key,
+                    size_bytes,
+                    etag,
+                    last_modified: last_modified.trunc_subsecs(6),
+                    todo: match archived {
+                        Some(storage_class) => Todo::MarkArchived { storage_class },
+                        None => Todo::default(),
+                    },
+                };
+                take(ListedObject::Video(video), skipped)?;
+            }
+            (None, Found::Unlisted { reason }) => {
+                if skipped.unlisted.total() < WARNINGS_MAX {
+                    tracing::warn!("passed over: {reason}");
+                }
+                skipped.unlisted.add(&key, 0);
+                gaps.add(key);
+            }
+            // The scan refuses folders by the same rules.
+            (None, Found::Refused) => {}
         }
     }
     tracing::debug!(objects = listing.objects_seen, "listed the input");
     Ok(listing)
 }
 
-/// Tells what vidindex wrote from what it is to read, where the output lies below the input or is the same place.
-struct OwnOutput {
-    /// The output's key prefix within the input, ending in `/`; empty where they are the same place.
-    prefix: Option<String>,
+/// What a scan found under a key.
+enum Found {
+    Object {
+        size_bytes: u64,
+        etag: String,
+        last_modified: DateTime<Utc>,
+        archived: Option<String>,
+    },
+    /// A folder that the job leaves out.
+    Refused,
+    Unlisted {
+        reason: String,
+    },
 }
 
-impl OwnOutput {
-    fn of(input: &dyn Store, output: &dyn Store) -> Self {
-        let (input, output) = (input.uri(""), output.uri(""));
-        let below = output.trim_end_matches('/').strip_prefix(input.trim_end_matches('/'));
-        let prefix = match below {
-            Some("") => Some(String::new()),
-            Some(rest) => rest.strip_prefix('/').map(|rest| format!("{}/", rest.trim_start_matches('/'))),
-            None => None,
-        };
-        Self { prefix }
+/// Parts of the input that could not be listed.
+#[derive(Debug, Default)]
+pub(super) struct Gaps {
+    /// Keys of objects, and of folders, with their `/`.
+    keys: BTreeSet<String>,
+    /// There are more than can be kept.
+    everywhere: bool,
+}
+
+impl Gaps {
+    /// Keys that are kept, in tens of megabytes.
+    const KEYS_MAX: usize = 100_000;
+
+    fn add(&mut self, key: String) {
+        match self.keys.len() < Self::KEYS_MAX {
+            true => drop(self.keys.insert(key)),
+            false => self.everywhere = true,
+        }
     }
 
-    fn holds(&self, key: &str) -> bool {
-        // Whatever lies in `_vidindex/` is a run's state, this job's or another's.
-        if key.split('/').any(|part| part == "_vidindex") {
-            return true;
-        }
-        match self.prefix.as_deref() {
-            None => false,
-            // The archive's own objects lie here too: only the tables' files are ours.
-            Some("") => {
-                key.ends_with(".parquet")
-                    && ["videos/", "actions/", "persons/"].iter().any(|table| key.starts_with(table))
-            }
-            Some(prefix) => key.starts_with(prefix),
-        }
+    /// Whether the object may be in the input though it was not listed.
+    pub(super) fn may_hold(&self, key: &str) -> bool {
+        let folders = || key.match_indices('/').any(|(slash, _)| self.keys.contains(&key[..=slash]));
+        self.everywhere || self.keys.contains(key) || (!self.keys.is_empty() && folders())
     }
 }
 
@@ -115,10 +152,9 @@ impl OwnOutput {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::error::Error;
     use crate::job::Partition;
     use crate::plan::testing::{MemoryStore, job};
-    use futures::StreamExt;
+    use futures::{StreamExt, stream};
 
     /// A listing together with its videos.
     struct Listed {
@@ -139,7 +175,11 @@ mod tests {
     }
 
     async fn list_all(job: &Input, input: &MemoryStore, output: &MemoryStore) -> Listed {
-        let objects = input.list("").map_err(Error::from).boxed();
+        let scanned = input.list("").map_ok(Scanned::Object).collect::<Vec<_>>().await;
+        list_scanned(job, input, output, scanned.into_iter().map(|scanned| scanned.unwrap()).collect()).await
+    }
+
+    async fn list_scanned(job: &Input, input: &MemoryStore, output: &MemoryStore, scanned: Vec<Scanned>) -> Listed {
         let mut videos = Vec::new();
         let take = |listed: ListedObject<'_>, _: &mut Skipped| {
             if let ListedObject::Video(video) = listed {
@@ -147,7 +187,9 @@ mod tests {
             }
             Ok(())
         };
-        let listing = list(job, objects, input, output, take).await.unwrap();
+        let sift = Sift::new(job, input, output).unwrap();
+        let scanned = stream::iter(scanned).map(Ok).boxed();
+        let listing = list(job, &sift, scanned, input, take).await.unwrap();
         Listed { videos, listing }
     }
 
@@ -223,5 +265,36 @@ mod tests {
         let listed = list_all(&job().input, &store, &MemoryStore::new("s3://index/")).await;
         assert_eq!(keys(&listed), ["empty.mp4"]);
         assert_eq!(listed.videos[0].uri, "s3://archive/2026/empty.mp4");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_listed_is_counted_unless_the_job_leaves_it_out_anyway() {
+        let unlisted = |key: &str| Scanned::Unlisted { key: key.to_owned(), reason: "no".to_owned() };
+        let (input, output) = (MemoryStore::new("s3://archive/2026/"), MemoryStore::new("s3://index/"));
+        let scanned = [
+            unlisted("locked/"),
+            unlisted("bad.mp4"),
+            unlisted("notes.txt"),
+            unlisted("lost+found/"),
+            Scanned::NotEntered(".git/".to_owned()),
+        ];
+        let Listing { skipped, objects_seen, gaps } =
+            list_scanned(&job().input, &input, &output, scanned.to_vec()).await.listing;
+        assert_eq!((skipped.unlisted.folders, skipped.unlisted.count), (1, 1));
+        assert_eq!(skipped.unlisted.examples, ["bad.mp4", "locked/"]);
+        assert_eq!((skipped.hidden.folders, skipped.not_included.count, objects_seen), (2, 1, 0));
+        for key in ["bad.mp4", "locked/a.mp4", "locked/b/c.mp4"] {
+            assert!(gaps.may_hold(key), "{key}");
+        }
+        for key in ["good.mp4", "lock/a.mp4", "x/locked/a.mp4", "bad.mp4/x", "notes.txt"] {
+            assert!(!gaps.may_hold(key), "{key}");
+        }
+    }
+
+    #[test]
+    fn more_gaps_than_are_kept_are_everywhere() {
+        let mut gaps = Gaps::default();
+        (0..=Gaps::KEYS_MAX).for_each(|n| gaps.add(format!("{n}/")));
+        assert!(gaps.may_hold("elsewhere.mp4") && gaps.keys.len() == Gaps::KEYS_MAX);
     }
 }

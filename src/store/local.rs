@@ -1,6 +1,8 @@
 //! A store in a directory: keys are paths below it, publishing is a rename, and a put-if-absent is a rename that
 //! refuses to replace.
 
+mod walk;
+
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
@@ -14,7 +16,8 @@ use tempfile::NamedTempFile;
 use tokio::sync::mpsc;
 use walkdir::WalkDir;
 
-use super::{ObjectMeta, PutNew, RangeRead, Store, StoreError, StoreErrorKind, StoreResult};
+use self::walk::Met;
+use super::{FolderFilter, ObjectMeta, PutNew, RangeRead, Scanned, Store, StoreError, StoreErrorKind, StoreResult};
 
 /// Begins the name of a file that is still being written; such files are never listed.
 const TEMPORARY: &str = ".vidindex-tmp-";
@@ -76,8 +79,8 @@ impl LocalStore {
         }
     }
 
-    /// Ends with the walk's end or the receiver's.
-    fn walk(&self, prefix: &str, objects: &mpsc::Sender<StoreResult<ObjectMeta>>) -> StoreResult<()> {
+    /// Passes everything below `prefix` to `visit`, until that returns false.
+    fn walk(&self, prefix: &str, enter: &dyn Fn(&str) -> bool, visit: &mut dyn FnMut(Met) -> bool) -> StoreResult<()> {
         match fs::metadata(&self.root) {
             Ok(root) if root.is_dir() => {}
             Ok(_) => {
@@ -98,47 +101,27 @@ impl LocalStore {
         if !folder.is_dir() {
             return Ok(());
         }
-        for entry in WalkDir::new(&folder).min_depth(1).follow_links(true).sort_by_file_name() {
-            let entry = match entry {
-                Ok(entry) => entry,
-                Err(error) => match self.walk_failure(&error) {
-                    Some(error) => return Err(error),
-                    None => continue,
-                },
-            };
-            if !entry.file_type().is_file() || entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes()) {
-                continue;
-            }
-            let Some(key) = entry.path().strip_prefix(&self.root).ok().and_then(Path::to_str) else {
-                tracing::warn!(path = %entry.path().display(), "skipped a file whose name is not UTF-8");
-                continue;
-            };
-            // A file that vanished since its directory was read is as good as never seen.
-            let Ok(metadata) = fs::metadata(entry.path()) else { continue };
-            if objects.blocking_send(Ok(describe(key.to_owned(), &metadata))).is_err() {
-                return Ok(());
-            }
-        }
-        Ok(())
+        walk::walk(folder, prefix, enter, visit)
     }
 
-    /// What ends a listing: a directory that cannot be read hides videos. What does not is told and passed over.
-    fn walk_failure(&self, error: &walkdir::Error) -> Option<StoreError> {
-        let path = error.path().unwrap_or(&self.root);
-        if error.loop_ancestor().is_some() {
-            tracing::warn!(path = %path.display(), "skipped a link to a directory that holds it");
-            return None;
-        }
-        match error.io_error() {
-            Some(cause) if absent(cause) || cause.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
-                if path.is_symlink() {
-                    tracing::warn!(path = %path.display(), "skipped a link that leads nowhere");
+    /// Streams what `walk` sends. The walk starts with the first poll and stops when the stream is dropped.
+    fn walked<T: Send + 'static>(
+        &self,
+        walk: impl FnOnce(&Self, &mpsc::Sender<StoreResult<T>>) -> StoreResult<()> + Send + 'static,
+    ) -> BoxStream<'static, StoreResult<T>> {
+        let store = self.clone();
+        stream::once(async move {
+            let (sender, receiver) = mpsc::channel(LISTED_AHEAD_MAX);
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = walk(&store, &sender) {
+                    // Nobody listens any more: then nobody needs to know.
+                    let _ = sender.blocking_send(Err(error));
                 }
-                None
-            }
-            Some(cause) => Some(failure("list", path, cause)),
-            None => Some(failure("list", path, &io::Error::other(error.to_string()))),
-        }
+            });
+            stream::unfold(receiver, async |mut receiver| receiver.recv().await.map(|object| (object, receiver)))
+        })
+        .flatten()
+        .boxed()
     }
 
     fn read(&self, key: &str, offset: u64, length: u64) -> StoreResult<RangeRead> {
@@ -238,20 +221,35 @@ impl Store for LocalStore {
     }
 
     fn list(&self, prefix: &str) -> BoxStream<'static, StoreResult<ObjectMeta>> {
-        let (store, prefix) = (self.clone(), prefix.to_owned());
-        // Started when it is first polled, and stopped by the dropped receiver.
-        stream::once(async move {
-            let (sender, receiver) = mpsc::channel(LISTED_AHEAD_MAX);
-            tokio::task::spawn_blocking(move || {
-                if let Err(error) = store.walk(&prefix, &sender) {
-                    // Nobody listens any more: then nobody needs to know.
-                    let _ = sender.blocking_send(Err(error));
-                }
-            });
-            stream::unfold(receiver, async |mut receiver| receiver.recv().await.map(|object| (object, receiver)))
+        let prefix = prefix.to_owned();
+        self.walked(move |store, objects| {
+            store.walk(&prefix, &|_| true, &mut |met| {
+                let object = match met {
+                    Met::Object(object) => Ok(object),
+                    Met::Unlisted { error, .. } => Err(error),
+                    // Not written by this program.
+                    Met::NotUtf8 { .. } | Met::NotEntered(_) => return true,
+                };
+                let go_on = object.is_ok();
+                objects.blocking_send(object).is_ok() && go_on
+            })
         })
-        .flatten()
-        .boxed()
+    }
+
+    fn scan(&self, enter: FolderFilter) -> BoxStream<'static, StoreResult<Scanned>> {
+        self.walked(move |store, objects| {
+            store.walk("", &*enter, &mut |met| {
+                let scanned = match met {
+                    Met::Object(object) => Scanned::Object(object),
+                    Met::NotEntered(key) => Scanned::NotEntered(key),
+                    Met::Unlisted { key, error } => Scanned::Unlisted { key, reason: error.message },
+                    Met::NotUtf8 { key, path } => {
+                        Scanned::Unlisted { key, reason: format!("the name of {path:?} is not UTF-8") }
+                    }
+                };
+                objects.blocking_send(Ok(scanned)).is_ok()
+            })
+        })
     }
 
     async fn folders(&self, prefix: &str) -> StoreResult<Vec<String>> {
@@ -262,19 +260,22 @@ impl Store for LocalStore {
                 folder => store.path(folder)?,
             };
             let mut names = Vec::new();
-            for entry in WalkDir::new(&folder).min_depth(1).max_depth(1).follow_links(true).sort_by_file_name() {
-                match entry {
-                    Ok(entry) if entry.file_type().is_dir() => {
-                        names.extend(entry.file_name().to_str().map(ToOwned::to_owned));
-                    }
-                    Ok(_) => {}
-                    Err(error) => {
-                        if let Some(error) = store.walk_failure(&error) {
-                            return Err(error);
-                        }
-                    }
+            let entries = match fs::read_dir(&folder) {
+                Ok(entries) => entries,
+                Err(error) if absent(&error) => return Ok(names),
+                Err(error) => return Err(failure("list", &folder, &error)),
+            };
+            for entry in entries {
+                let entry = entry.map_err(|error| failure("list", &folder, &error))?;
+                let is_folder = match entry.file_type() {
+                    Ok(file_type) if !file_type.is_symlink() => file_type.is_dir(),
+                    _ => entry.path().is_dir(),
+                };
+                if is_folder {
+                    names.extend(entry.file_name().into_string());
                 }
             }
+            names.sort_unstable();
             Ok(names)
         })
         .await

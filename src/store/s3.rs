@@ -25,9 +25,8 @@ use futures::{StreamExt, TryStreamExt};
 pub(crate) use self::connect::sdk_config;
 use self::failure::{Action, Place};
 use self::retry::{Retry, retry};
-use super::{
-    Access, ObjectMeta, PutNew, RangeRead, Store, StoreConfig, StoreError, StoreErrorKind, StoreResult, is_archive,
-};
+use super::{Access, FolderFilter, ObjectMeta, PutNew, RangeRead, Scanned, is_archive};
+use super::{Store, StoreConfig, StoreError, StoreErrorKind, StoreResult};
 
 /// Keys in one `DeleteObjects`: S3's own limit.
 const DELETE_KEYS_MAX: usize = 1000;
@@ -280,24 +279,27 @@ impl Store for S3Store {
     }
 
     /// Folder by folder where the first that branches has no more of them than a page holds: a listing's pages can only
-    /// be asked for in turn.
-    fn list_unordered(&self, prefix: &str) -> BoxStream<'static, StoreResult<ObjectMeta>> {
-        let (store, prefix) = (self.clone(), prefix.to_owned());
+    /// be asked for in turn. Folders further down are not told apart from their objects.
+    fn scan(&self, enter: FolderFilter) -> BoxStream<'static, StoreResult<Scanned>> {
+        let store = self.clone();
         stream::once(async move {
-            let mut folder = prefix.clone();
+            let mut folder = String::new();
             let mut beside = Vec::new();
             loop {
                 let level = store.level(&folder).await?;
-                let Some((objects, mut folders)) = level else {
-                    return Ok(stream::iter(beside).map(Ok).chain(store.list(&folder)).boxed());
+                let Some((objects, folders)) = level else {
+                    let list = store.list(&folder).map_ok(Scanned::Object);
+                    return Ok(stream::iter(beside).map(Ok).chain(list).boxed());
                 };
-                beside.extend(objects);
+                let (mut folders, refused): (Vec<_>, Vec<_>) = folders.into_iter().partition(|folder| enter(folder));
+                beside.extend(objects.into_iter().map(Scanned::Object));
+                beside.extend(refused.into_iter().map(Scanned::NotEntered));
                 match folders.pop() {
                     Some(only) if folders.is_empty() => folder = only,
                     last => {
                         folders.extend(last);
                         let lists = stream::iter(folders).map(move |folder| store.list(&folder));
-                        let lists = lists.flatten_unordered(LISTS_MAX);
+                        let lists = lists.flatten_unordered(LISTS_MAX).map_ok(Scanned::Object);
                         return Ok(stream::iter(beside).map(Ok).chain(lists).boxed());
                     }
                 }

@@ -109,6 +109,9 @@ impl Indexer {
     }
 
     async fn decode(&self, object: &VideoObject, state: &mut State<'_>) -> Result<(), Failure> {
+        if let Some(problem) = self.run.job.input.partition_problem(&object.key) {
+            return Err(VideoError::new(VideoErrorKind::Unsupported, problem).into());
+        }
         let request = Request {
             size_bytes: object.size_bytes,
             clips: self.models.actions.as_ref().map(|model| model.clips.clone()),
