@@ -279,7 +279,7 @@ where
     E: Error + 'static,
 {
     match status(error) {
-        Some(status) => status >= 500 || status < 300,
+        Some(status) => !(300..500).contains(&status),
         None => match error {
             SdkError::TimeoutError(_) | SdkError::ResponseError(_) => true,
             SdkError::DispatchFailure(failure) => {
