@@ -107,8 +107,8 @@ impl Report {
     }
 
     /// What works, but not as one would want it.
-    fn warn(&self, what: &str, found: &str) {
-        println!("WARN  {what}: {found}");
+    fn warn(&mut self, what: &str, found: &str) {
+        self.print(format_args!("WARN  {what}: {found}"));
     }
 
     /// What a job does without.

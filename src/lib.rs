@@ -27,6 +27,9 @@
 //!    32 bytes that the planner keeps of each video that is indexed already).
 //! 7. Only `store/` (and the engine of AWS Batch) names AWS, only `decode/` names FFmpeg, only `infer/` names ONNX Runtime.
 
+// A reader who is gone must not be a panic: `console` prints.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod cli;
 pub mod compact;
 mod console;

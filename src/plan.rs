@@ -901,7 +901,9 @@ mod tests {
         let name = "videos/camera=cam-9/dt=2026-10-31/part-20261101T000000000Z-000001-000000.parquet";
         let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/schema-1").join(name);
         output.put(name, std::fs::read(file).unwrap().into()).await.unwrap();
-        let plan = planned(&input, &output, PlanOptions::default()).await;
+        let mut job = job();
+        job.input.partition = Some("(?<camera>cam-[^/]+)/".to_owned().try_into().unwrap());
+        let plan = plan(&job, &models(), &input, &output, PlanOptions::default()).await.unwrap();
         assert_eq!(plan.missing.unwrap().folders, [("cam-9".to_owned(), (1, 1))].into());
     }
 

@@ -25,7 +25,11 @@ fn stopped(device: &str, signal: rustix::process::Signal, after: Duration) -> (O
         "[actions]\nmodel = \"models/demo-slowfast.onnx\"\nstride_seconds = 0.2\n\
          [persons]\nmodel = \"models/demo-yolov5.onnx\"\nframes_per_second = 30.0\n",
     );
+    // A scratch disk of its own: the run would also clear, and tell of, what other killed processes left.
+    let disk = scratch.path("disk");
+    std::fs::create_dir(&disk).unwrap();
     let mut command = vidindex(["run".as_ref(), job.as_os_str()]);
+    command.env("TMPDIR", disk);
     let mut child = command.args(["--device", device]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();

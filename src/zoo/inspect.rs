@@ -385,8 +385,8 @@ mod tests {
                 // The table is rounded to a tenth, which is more than a percent of the smallest.
                 let near = |own: f64, published: f64| (own - published).abs() <= f64::max(0.05, published * 0.01);
                 let (counted, computed) = (counted as f64 / 1e6, multiply_adds.unwrap() as f64 * 2.0 / 1e9);
-                eprintln!("yolov5{letter} with {} grids: {counted:.3} M, {computed:.2} GFLOPs", config.grids);
-                assert!(near(counted, parameters) && near(computed, gflops), "yolov5{letter}, {} grids", config.grids);
+                let found = format!("yolov5{letter}, {} grids: {counted:.3} M, {computed:.2} GFLOPs", config.grids);
+                assert!(near(counted, parameters) && near(computed, gflops), "{found}");
             }
         }
         // Exact, where the reference prints it: after its fusion of the batch norms.

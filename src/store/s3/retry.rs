@@ -265,7 +265,8 @@ mod tests {
         .await;
         let most = most.into_inner();
         assert!((8..=16).contains(&most), "{most}");
-        assert_eq!((gate.flow().limit, gate.flow().in_flight), (16.0, 0));
+        let flow = gate.flow();
+        assert_eq!((flow.limit, flow.in_flight), (16.0, 0));
     }
 
     #[tokio::test]
