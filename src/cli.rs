@@ -16,9 +16,8 @@ use crate::engine::{self, Engine, Submission};
 use crate::error::{Error, Result};
 use crate::infer::session::Runtime;
 use crate::job::Job;
-use crate::plan::manifest;
-use crate::plan::{Plan, PlanOptions, RunId, layout};
-use crate::seal::RunSummary;
+use crate::plan::{Plan, PlanOptions, layout};
+use crate::run::{RunId, RunSummary, record};
 use crate::status::{RunStatus, State};
 use crate::store::{self, Store};
 use crate::telemetry::{LogFormat, MetricsFile, Progress, Shown};
@@ -447,7 +446,7 @@ async fn run(cli: Cli, known: &Known) -> Result<u8> {
             let output = store::open(&job.output.uri, &job.store).await?;
             let run = run.run.parse()?;
             if let Some(seconds) = wait {
-                let shards = manifest::read_record(&*output, &run).await?.shards;
+                let shards = record::read_record(&*output, &run).await?.shards;
                 seal::wait(&*output, run.as_str(), shards, Duration::from_secs(seconds)).await?;
             }
             let summary = context.seal(&*output, &run).await?;
@@ -649,7 +648,7 @@ impl Context {
         run_id: &RunId,
         task: Task,
     ) -> Result<Done> {
-        let (run, plan) = manifest::read(&*output, run_id).await?;
+        let (run, plan) = record::read(&*output, run_id).await?;
         if job.fingerprint(&models.refs().hashes()) != run.fingerprint {
             return Err(Error::usage(format!(
                 "the job file or its models are not those that {run_id} was planned with"
@@ -687,7 +686,7 @@ impl Context {
         let (run, shards, output) = match run {
             Some(run) => {
                 let output = store::open(&job.output.uri, &job.store).await?;
-                let record = manifest::read_record(&*output, &run.parse()?).await?;
+                let record = record::read_record(&*output, &run.parse()?).await?;
                 (record.run_id, record.shards, output)
             }
             None => {
@@ -736,7 +735,7 @@ impl Context {
     }
 
     async fn seal(&self, output: &dyn Store, run_id: &RunId) -> Result<RunSummary> {
-        let run = manifest::read_record(output, run_id).await?;
+        let run = record::read_record(output, run_id).await?;
         if !run.merges_files() {
             layout::check(&run.job, output).await?;
         }

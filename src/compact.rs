@@ -34,14 +34,16 @@ use crate::current::{self, Kind, Row, Rows, Tables, VideoId, place};
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::plan::counted;
-use crate::plan::manifest::{self, MERGES_FILES, RunRecord};
+use crate::run::commit::ShardTotals;
+use crate::run::record::{self, MERGES_FILES, RunRecord};
+use crate::run::summary::{RunSummary, TableTotals};
 use crate::scratch::Scratch;
-use crate::seal::{self, RunSummary, TableTotals};
+use crate::seal;
 use crate::store::{ObjectMeta, Store};
 use crate::tables::read::{number_column, text_column, value};
 use crate::tables::{Provenance, Table, part_name};
 use crate::work::attempt::Attempt;
-use crate::work::commit::{ShardTotals, commit};
+use crate::work::commit::commit;
 use crate::work::encode::{PartFile, TableWriter};
 use merge::{Input, merge, restamp};
 
@@ -234,7 +236,7 @@ impl Compaction {
             let shards = u32::try_from(groups.len()).map_err(|_| Error::failed("more than 2^32 shards"))?;
             let videos = groups.iter().map(|group| group.videos).sum();
             let record = RunRecord::merging(job, shards, videos, groups.iter().map(|group| group.bytes).sum());
-            manifest::write_record(&**output, &record).await?;
+            record::write_record(&**output, &record).await?;
             for (shard, group) in (0..).zip(groups) {
                 self.shard(output, &record, shard, group).await?;
             }

@@ -12,9 +12,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures::{StreamExt, TryStreamExt};
 
 use crate::error::{Error, Result};
-use crate::plan::RunId;
-use crate::plan::manifest::{self, RUNS_PREFIX};
-use crate::seal;
+use crate::run::{RUNS_PREFIX, RunId, record, summary};
 use crate::store::{ObjectMeta, Store};
 use crate::tables::read::{read_videos, text_column, time_column, value};
 use crate::tables::{Table, VideoStatus};
@@ -220,12 +218,12 @@ pub(crate) fn run_of(place: &str) -> Option<RunId> {
 /// # Errors
 /// The output refused.
 pub(crate) async fn settled_runs(output: &dyn Store, now: DateTime<Utc>) -> Result<BTreeSet<RunId>> {
-    let runs = futures::stream::iter(manifest::runs(output).await?);
+    let runs = futures::stream::iter(record::runs(output).await?);
     let settled = runs.map(async |run| {
-        let settled_at = match seal::read_summary(output, run.as_str()).await? {
+        let settled_at = match summary::read_summary(output, run.as_str()).await? {
             Some(summary) if summary.is_complete() => Some(summary.sealed_at),
             _ => {
-                let record = manifest::find_record(output, &run).await?;
+                let record = record::find_record(output, &run).await?;
                 match record.filter(|record| record.merges_files() && now - record.created_at > LEFT_ALONE) {
                     Some(record) => last_sign(output, &run).await?.max(Some(record.created_at)),
                     None => None,

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Result;
 use crate::job::Job;
-use crate::plan::RunId;
+use crate::run::RunId;
 pub(crate) use task::task;
 
 /// Who runs the tasks.

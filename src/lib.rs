@@ -44,6 +44,7 @@ pub mod plan;
 pub mod prune;
 mod query;
 pub mod report;
+pub mod run;
 mod scratch;
 pub mod seal;
 pub mod status;

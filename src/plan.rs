@@ -10,230 +10,39 @@ mod indexed;
 mod inventory;
 pub(crate) mod layout;
 mod list;
-pub mod manifest;
 mod missing;
 mod shard;
 mod sift;
 mod sort;
-mod table;
 #[cfg(test)]
 pub(crate) mod testing;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use bytesize::ByteSize;
-use chrono::{DateTime, NaiveDateTime, SubsecRound, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::job::Job;
+use crate::run::plan_file::PlanWriter;
+use crate::run::{PlanModels, RunId, RunRecord, Todo, VideoObject, record};
 use crate::scratch::Scratch;
 use crate::store::{Scanned, Store};
-use crate::tables::escape_into;
-pub use crate::tables::shard_id;
-use crate::zoo::inspect::hex;
 use decide::Decision;
 pub use extensions::Extensions;
 use indexed::{Indexed, Latest};
 use list::ListedObject;
-pub use manifest::RunRecord;
 pub use missing::Missing;
 use shard::{Cut, Load};
 use sift::Sift;
 use sort::Sorter;
-use table::PlanWriter;
 
 /// Failures in a row after which a video is retried only when a user asks for it or the file changes.
 pub const FAILURES_MAX: u32 = 5;
-
-/// What a worker does with a video.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Todo {
-    /// Reads it and writes its rows.
-    Index {
-        /// How many times in a row it failed before, with this content and these settings.
-        failures: u32,
-    },
-    /// Writes a row that says that the video is gone from the input. The rest is as it was.
-    MarkDeleted,
-    /// Writes a failed row without reading the video.
-    MarkArchived {
-        /// S3's name of it.
-        storage_class: String,
-    },
-    /// Copies the rows that an earlier run wrote, without reading the video; where they are not there any more, indexes it.
-    Restore {
-        /// The path of the earlier run's file below `videos/`, which its files of other tables share.
-        from: String,
-    },
-}
-
-impl Default for Todo {
-    fn default() -> Self {
-        Self::Index { failures: 0 }
-    }
-}
-
-/// One video of the plan, as it was listed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VideoObject {
-    /// Relative to the job's `input.uri`.
-    pub key: String,
-    /// The full address, as written to the tables.
-    pub uri: String,
-    /// Length in bytes; may be 0.
-    pub size_bytes: u64,
-    /// Of the version listed; a worker that finds another fails the video with `changed_during_read`.
-    pub etag: String,
-    /// To the microsecond.
-    pub last_modified: DateTime<Utc>,
-    /// (name, value) of each partition column, in the job's order; the values as they stand in the key.
-    pub partition: Vec<(String, String)>,
-    /// What is done with it.
-    pub todo: Todo,
-}
-
-impl VideoObject {
-    /// Names the video in every table: 128 bits of the SHA-256 of its uri, as 32 hex digits. Another content under
-    /// the same uri is the same video.
-    pub fn video_id(&self) -> String {
-        hex(&Sha256::digest(&self.uri)[..16])
-    }
-
-    /// What a worker will read of it.
-    pub fn bytes_to_read(&self) -> u64 {
-        if matches!(self.todo, Todo::Index { .. }) { self.size_bytes } else { 0 }
-    }
-
-    /// The directory of its rows within a table, e.g. `camera=cam-1/dt=2026-11-01`: the partition columns, their values
-    /// escaped as Hive does it, then the day of `last_modified` in UTC.
-    pub fn partition_path(&self) -> String {
-        let mut path = String::new();
-        for (name, value) in &self.partition {
-            path.push_str(name);
-            path.push('=');
-            escape_into(&mut path, value);
-            path.push('/');
-        }
-        path.push_str(&format!("dt={}", self.last_modified.date_naive()));
-        path
-    }
-}
-
-/// A share of the plan, worked on as one: all of it is committed, or nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shard {
-    /// From 0, without gaps, in the plan's order.
-    pub index: u32,
-    /// In the order of (partition path, key), which is the order of the shard's rows. Never empty.
-    pub videos: Vec<VideoObject>,
-}
-
-impl Shard {
-    /// The index as it stands in keys: `000042`.
-    pub fn id(&self) -> String {
-        shard_id(self.index)
-    }
-
-    /// What a worker will read of the videos.
-    pub fn size_bytes(&self) -> u64 {
-        self.videos.iter().map(VideoObject::bytes_to_read).sum()
-    }
-}
-
-/// Names a run and sorts by the time it was planned: `20261123T073712123Z-ab12cd`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct RunId(String);
-
-impl RunId {
-    /// A new name for a run planned at `now`: its milliseconds, and 24 random bits to tell runs of one instant apart.
-    pub fn new(now: DateTime<Utc>) -> Self {
-        use std::hash::BuildHasher;
-        // Each RandomState is keyed by the system's randomness, which saves us a generator for these six digits.
-        let random = std::hash::RandomState::new().hash_one(std::process::id()) & 0xff_ffff;
-        Self(format!("{}Z-{random:06x}", now.format("%Y%m%dT%H%M%S%3f")))
-    }
-
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for RunId {
-    type Err = Error;
-
-    /// # Errors
-    /// [`Error::Usage`] where the text has another form: it becomes part of keys, so nothing else may pass.
-    fn from_str(text: &str) -> Result<Self> {
-        let well_formed = text.split_once("Z-").is_some_and(|(time, random)| {
-            time.len() == 18
-                && NaiveDateTime::parse_from_str(time, "%Y%m%dT%H%M%S%3f").is_ok()
-                && random.len() == 6
-                && random.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-        });
-        if !well_formed {
-            return Err(Error::usage(format!("{text:?} is not a run id"))
-                .with_hint("`vidindex plan JOB.toml` prints it: it looks like 20261123T073712123Z-ab12cd"));
-        }
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl TryFrom<String> for RunId {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self> {
-        text.parse()
-    }
-}
-
-impl From<RunId> for String {
-    fn from(run: RunId) -> Self {
-        run.0
-    }
-}
-
-impl fmt::Display for RunId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// A model as a run knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModelRef {
-    /// As in the tables' `model=<id>`.
-    pub id: String,
-    /// SHA-256 of everything of the model that changes rows, in hex.
-    pub sha256: String,
-    /// Whether its weights are random, so that its rows mean nothing.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub random: bool,
-}
-
-/// The models of a job, one for each section that it has.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PlanModels {
-    /// Of `[actions]`.
-    pub actions: Option<ModelRef>,
-    /// Of `[persons]`.
-    pub persons: Option<ModelRef>,
-}
-
-impl PlanModels {
-    /// Role and hash of each, as [`Job::fingerprint`] takes them.
-    pub fn hashes(&self) -> Vec<(&'static str, &str)> {
-        let roles = [("actions", &self.actions), ("persons", &self.persons)];
-        roles.into_iter().filter_map(|(role, model)| Some((role, model.as_ref()?.sha256.as_str()))).collect()
-    }
-}
 
 /// What to take besides the new and the changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -565,7 +374,7 @@ impl Plan {
     /// # Errors
     /// Where the output cannot be written, or a run of the same name is there.
     pub async fn write(&self, output: &dyn Store) -> Result<()> {
-        manifest::write(output, &self.run, &self.videos.table).await?;
+        record::write(output, &self.run, &self.videos.table).await?;
         let RunRecord { run_id, videos, bytes, shards, .. } = &self.run;
         self.missing.iter().for_each(|missing| tracing::warn!("{missing}"));
         let [retried, restored, archived, deleted] =
@@ -708,6 +517,7 @@ mod tests {
     use super::indexed::testing::{VideoRow, videos_table};
     use super::testing::{MemoryStore, archive, job, video};
     use super::*;
+    use crate::run::{ModelRef, Shard};
     use proptest::prelude::*;
 
     fn models() -> PlanModels {
@@ -731,7 +541,7 @@ mod tests {
     async fn shards(plan: &Plan) -> Vec<Shard> {
         let output = MemoryStore::new("s3://written/");
         plan.write(&output).await.unwrap();
-        let (record, file) = manifest::read(&output, &plan.run.run_id).await.unwrap();
+        let (record, file) = record::read(&output, &plan.run.run_id).await.unwrap();
         assert_eq!(record, plan.run);
         let mut shards = Vec::new();
         for index in 0..record.shards {
@@ -767,8 +577,8 @@ mod tests {
         assert_eq!(output.keys(), [format!("{prefix}/job.json"), format!("{prefix}/plan.parquet")]);
         let shards = shards(&plan).await;
         assert_eq!(keys(&plan).await, ["a.mp4", "b.mp4", "c.mp4"]);
-        assert_eq!(manifest::read_shard(&output, run, 1).await.unwrap(), shards[1]);
-        assert_eq!(manifest::runs(&output).await.unwrap().last(), Some(run));
+        assert_eq!(record::read_shard(&output, run, 1).await.unwrap(), shards[1]);
+        assert_eq!(record::runs(&output).await.unwrap().last(), Some(run));
     }
 
     #[tokio::test]
@@ -1027,55 +837,6 @@ mod tests {
         assert!(!plan.nothing_matched());
     }
 
-    #[test]
-    fn a_run_id_sorts_by_time_and_nothing_else_passes_for_one() {
-        let at = |text: &str| RunId::new(text.parse::<DateTime<Utc>>().unwrap());
-        let early = at("2026-11-23T07:37:12.123Z");
-        assert!(early.as_str().starts_with("20261123T073712123Z-"), "{early}");
-        assert_eq!(early.to_string().parse::<RunId>().unwrap(), early);
-        assert!(early < at("2026-11-23T07:37:12.124Z") && early < at("2027-01-01T00:00:00Z"));
-        assert_ne!(early, at("2026-11-23T07:37:12.123Z"));
-        for text in [
-            "",
-            "latest",
-            "../x",
-            "20261123T073712123Z-AB12CD",
-            "20261323T073712123Z-ab12cd",
-            "20261123T073712123Z-ab12cd/",
-        ] {
-            assert!(text.parse::<RunId>().is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_video_keeps_its_id_and_a_change_of_content_does_not_alter_it() {
-        assert_eq!(video("a.mp4", 1).video_id(), video("a.mp4", 2).video_id());
-        assert_eq!(video("a.mp4", 1).video_id(), "9b26e03df35ab4c2eb10d9aac585361a");
-    }
-
-    #[test]
-    fn partition_values_are_escaped_as_hive_does_it() {
-        let mut escaped = String::new();
-        escape_into(&mut escaped, "a/b=c:d%e f\u{1}ü");
-        assert_eq!(escaped, "a%2Fb%3Dc%3Ad%25e f%01ü");
-    }
-
-    proptest! {
-        #[test]
-        fn different_partition_values_never_share_a_path(
-            a in prop::collection::vec("\\PC{0,8}|[/=%:.A-F0-9]{0,8}", 2),
-            b in prop::collection::vec("\\PC{0,8}|[/=%:.A-F0-9]{0,8}", 2),
-        ) {
-            let path = |values: &[String]| {
-                let partition = ["camera", "site"].map(str::to_owned).into_iter().zip(values.iter().cloned()).collect();
-                VideoObject { partition, ..video("a.mp4", 1) }.partition_path()
-            };
-            prop_assert_eq!(path(&a) == path(&b), a == b);
-            prop_assert_eq!(path(&a).matches('/').count(), 2);
-            prop_assert!(path(&a).split('/').all(|part| part.matches('=').count() == 1));
-        }
-    }
-
     proptest! {
         #[test]
         fn shards_are_the_same_in_whatever_order_the_videos_come_and_in_order_themselves(
@@ -1089,7 +850,7 @@ mod tests {
                 videos.iter().for_each(|video| draft.add(video).unwrap());
                 let (count, bytes) = (draft.videos, draft.bytes);
                 let videos = draft.arrange(&input).unwrap();
-                let run = manifest::testing::record(videos.shards, count, bytes);
+                let run = record::testing::record(videos.shards, count, bytes);
                 let [retried, restored, archived, deleted, unfit] = [const { Group::EMPTY }; 5];
                 let (skipped, missing, objects_seen) = (Skipped::default(), None, count);
                 runtime.block_on(shards(&Plan {

@@ -12,8 +12,8 @@ use futures::TryStreamExt;
 
 use crate::current::{self, Rows, Tables, place};
 use crate::error::Result;
-use crate::plan::manifest::RUNS_PREFIX;
-use crate::plan::{RunId, counted};
+use crate::plan::counted;
+use crate::run::{RUNS_PREFIX, RunId};
 use crate::store::{ObjectMeta, Store};
 use crate::tables::Table;
 
@@ -142,9 +142,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::plan::manifest::job_key;
     use crate::plan::testing::MemoryStore;
-    use crate::seal::{self, RunSummary};
+    use crate::run::record::job_key;
+    use crate::run::{RunSummary, summary};
     use crate::tables::part_key;
 
     const NOW: &str = "2026-11-23T00:00:00Z";
@@ -210,7 +210,7 @@ mod tests {
             finished_at: None,
             sealed_at: format!("2026-11-{:02}T00:00:00Z", n + 1).parse().unwrap(),
         };
-        put(&seal::summary_key(&run), serde_json::to_vec(&summary).unwrap());
+        put(&summary::summary_key(&run), serde_json::to_vec(&summary).unwrap());
         if whole {
             put(&job_key(&run.parse().unwrap()), b"{}".to_vec());
         }

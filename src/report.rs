@@ -14,10 +14,9 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt};
 
 use crate::error::Result;
-use crate::plan::RunId;
-use crate::plan::manifest::{self, RunRecord};
+use crate::run::commit::{CommittedPart, ShardTotals, read_commit};
+use crate::run::{RunId, RunRecord, record};
 use crate::store::Store;
-use crate::work::commit::{CommittedPart, ShardTotals, read_commit};
 use read::Contents;
 
 /// Commit records read at the same time.
@@ -57,7 +56,7 @@ struct Committed {
 /// # Errors
 /// There is no such run, the output refused, or a file of its tables cannot be read. A file that is gone is none.
 pub async fn page(output: &dyn Store, run: &RunId) -> Result<String> {
-    let record = manifest::read_record(output, run).await?;
+    let record = record::read_record(output, run).await?;
     let committed = committed(output, &record).await?;
     for model in [&record.actions_model, &record.persons_model].into_iter().flatten().filter(|model| model.random) {
         tracing::warn!(model = model.id, "{}", crate::zoo::descriptor::RANDOM);
@@ -78,8 +77,8 @@ pub async fn page(output: &dyn Store, run: &RunId) -> Result<String> {
 /// The output refused.
 pub async fn newest(output: &dyn Store) -> Result<Option<RunId>> {
     let mut merging = None;
-    for run in manifest::runs(output).await?.into_iter().rev() {
-        match manifest::find_record(output, &run).await? {
+    for run in record::runs(output).await?.into_iter().rev() {
+        match record::find_record(output, &run).await? {
             Some(record) if record.merges_files() => merging = merging.or(Some(run)),
             Some(_) => return Ok(Some(run)),
             None => {}

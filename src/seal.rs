@@ -6,21 +6,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt};
-use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::plan::manifest::{self, RUNS_PREFIX};
-use crate::plan::{RunId, layout, shard_id};
-use crate::store::{Store, StoreErrorKind, get_record};
-use crate::tables::Table;
-use crate::work::commit::{ShardCommit, ShardTotals, read_commit};
-use crate::work::commit::{attempted_shard, commits_prefix, committed_shard, parts_prefix};
-
-/// Version of the summary.
-pub const SUMMARY_SCHEMA_VERSION: u32 = 1;
+use crate::plan::layout;
+use crate::run::attempt::{attempted_shard, parts_prefix};
+use crate::run::commit::{ShardCommit, ShardTotals, commits_prefix, committed_shard, read_commit};
+use crate::run::summary::{RunSummary, SUMMARY_SCHEMA_VERSION, TableTotals, put_summary, read_summary};
+use crate::run::{RunId, record};
+use crate::store::{Store, StoreErrorKind};
+use crate::tables::{Table, shard_id};
 
 /// Shards published at the same time, each file by file.
 const SHARDS_MAX: usize = 8;
@@ -34,59 +30,6 @@ const LOOK_LAST: Duration = Duration::from_secs(30);
 
 /// Keys of one delete: what S3 takes.
 const DELETE_KEYS_MAX: usize = 1000;
-
-/// `summary.json`: what the seal says of the whole run. The next seal replaces it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RunSummary {
-    /// [`SUMMARY_SCHEMA_VERSION`] of whoever wrote it.
-    pub schema_version: u32,
-    /// The run.
-    pub run_id: String,
-    /// Of vidindex, as sealed it.
-    pub tool_version: String,
-    /// Shards of the plan.
-    pub shards_total: u32,
-    /// Shards committed, and published but for the lost parts.
-    pub shards_committed: u32,
-    /// Shards that no attempt has committed, ascending.
-    pub missing: Vec<u32>,
-    /// Files that a commit record names and that are neither with their attempt nor published: somebody removed them. And
-    /// the shard's files of `videos` then, which are not published without their rows.
-    pub lost_parts: Vec<String>,
-    /// What each table gained.
-    pub tables: BTreeMap<Table, TableTotals>,
-    /// Sums over the committed shards.
-    pub totals: ShardTotals,
-    /// When the run was planned.
-    pub started_at: DateTime<Utc>,
-    /// When the last shard so far was committed; null before the first.
-    pub finished_at: Option<DateTime<Utc>>,
-    /// When this summary was made.
-    pub sealed_at: DateTime<Utc>,
-}
-
-/// What a table gained by a run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TableTotals {
-    /// Files published.
-    pub files: u64,
-    /// Rows in them.
-    pub rows: u64,
-    /// Their lengths in bytes.
-    pub size_bytes: u64,
-}
-
-impl RunSummary {
-    /// Whether every shard is published. If not: do the missing ones, and seal again.
-    pub fn is_complete(&self) -> bool {
-        self.missing.is_empty() && self.lost_parts.is_empty()
-    }
-
-    /// Whether there is nothing left to wish for: complete, and no video failed or ended early.
-    pub fn is_flawless(&self) -> bool {
-        self.is_complete() && self.totals.videos_partial + self.totals.videos_failed == 0
-    }
-}
 
 /// Waits until every shard of the run is committed, `limit` at most: for an engine that knows no "after the tasks".
 ///
@@ -152,7 +95,7 @@ pub async fn seal(
 /// # Errors
 /// As [`seal`].
 pub async fn catch_up(output: &dyn Store, fingerprint: &str, since: DateTime<Utc>) -> Result<()> {
-    let runs = manifest::runs(output).await?;
+    let runs = record::runs(output).await?;
     // Most are complete, which their summary says; the others are few.
     let unfinished = futures::stream::iter(runs)
         .map(async |run: RunId| {
@@ -165,7 +108,7 @@ pub async fn catch_up(output: &dyn Store, fingerprint: &str, since: DateTime<Utc
         .try_collect::<Vec<_>>()
         .await?;
     for (run, published) in unfinished {
-        let Some(record) = manifest::find_record(output, &run).await? else { continue };
+        let Some(record) = record::find_record(output, &run).await? else { continue };
         let run_id = run.as_str();
         let committed = Sealed::new(run_id, record.shards, record.created_at).fresh(output).await?.len();
         if record.fingerprint == fingerprint && record.created_at >= since && committed > published as usize {
@@ -206,32 +149,6 @@ pub(crate) async fn committed(output: &dyn Store, run_id: &str, shards_total: u3
     }
     let RunSummary { shards_committed: shards, missing, totals, finished_at, .. } = seen.summary();
     Ok(CommittedShards { shards, missing, totals, finished_at })
-}
-
-/// What the last seal said of the run; none before the first.
-///
-/// # Errors
-/// The output refused, or the summary is not this version's.
-pub async fn read_summary(output: &dyn Store, run_id: &str) -> Result<Option<RunSummary>> {
-    let key = summary_key(run_id);
-    let Some(body) = get_record(output, &key).await? else { return Ok(None) };
-    serde_json::from_slice(&body).map(Some).map_err(|problem| {
-        Error::failed(format!("cannot read the summary {}: {problem}", output.uri(&key)))
-            .with_hint(format!("`vidindex seal` with --run {run_id} writes it anew"))
-    })
-}
-
-/// `_vidindex/runs/<run>/summary.json`.
-pub(crate) fn summary_key(run_id: &str) -> String {
-    format!("{RUNS_PREFIX}{run_id}/summary.json")
-}
-
-async fn put_summary(output: &dyn Store, summary: &RunSummary) -> Result<()> {
-    let key = summary_key(&summary.run_id);
-    let body = serde_json::to_vec_pretty(summary)
-        .map_err(|error| Error::failed(format!("cannot write {}: {error}", output.uri(&key))))?;
-    output.put(&key, Bytes::from(body)).await?;
-    Ok(())
 }
 
 /// The run as far as this seal has published it. Sums alone: records are dropped as soon as they are published.

@@ -11,12 +11,11 @@ use indicatif::HumanDuration;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::plan::{RunId, manifest};
-use crate::seal;
+use crate::run::attempt::{AttemptRecord, HEARTBEAT, attempted_shard, is_record, parts_prefix};
+use crate::run::commit::{ShardTotals, commits_prefix, committed_shard, read_commit};
+use crate::run::{RunId, record, summary};
 use crate::store::{Store, StoreErrorKind};
 use crate::telemetry::counts;
-use crate::work::attempt::{AttemptRecord, HEARTBEAT, is_record};
-use crate::work::commit::{ShardTotals, attempted_shard, commits_prefix, committed_shard, parts_prefix, read_commit};
 
 /// Records read at the same time.
 const READS_MAX: usize = 16;
@@ -137,9 +136,9 @@ pub enum AttemptKind {
 /// # Errors
 /// There is no such run, or the output refused.
 pub async fn of_run(output: &dyn Store, run: &RunId) -> Result<RunStatus> {
-    let record = manifest::read_record(output, run).await?;
+    let record = record::read_record(output, run).await?;
     let run_id = run.as_str();
-    let summary = seal::read_summary(output, run_id).await?;
+    let summary = summary::read_summary(output, run_id).await?;
     let mut committed = BTreeMap::new();
     let mut commits = output.list(&commits_prefix(run_id));
     while let Some(commit) = commits.try_next().await? {
@@ -195,8 +194,8 @@ pub async fn of_run(output: &dyn Store, run: &RunId) -> Result<RunStatus> {
 /// The output refused.
 pub async fn of_all(output: &dyn Store) -> Result<Vec<RunStatus>> {
     let mut all = Vec::new();
-    for run in manifest::runs(output).await? {
-        if manifest::find_record(output, &run).await?.is_some() {
+    for run in record::runs(output).await? {
+        if record::find_record(output, &run).await?.is_some() {
             all.push(of_run(output, &run).await?);
         }
     }
@@ -391,7 +390,7 @@ impl fmt::Display for RunStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::work::commit::AttemptId;
+    use crate::run::attempt::AttemptId;
 
     fn record(started: i64, seen: i64, failure: Option<&str>) -> AttemptRecord {
         let at = |seconds| DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds);

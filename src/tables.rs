@@ -210,6 +210,13 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn partition_values_are_escaped_as_hive_does_it() {
+        let mut escaped = String::new();
+        escape_into(&mut escaped, "a/b=c:d%e f\u{1}ü");
+        assert_eq!(escaped, "a%2Fb%3Dc%3Ad%25e f%01ü");
+    }
+
     /// One line per column: `name type`, with a `?` where it may be null.
     fn columns(table: Table) -> String {
         let schema = table.schema();

@@ -20,14 +20,14 @@ use tokio::task::JoinSet;
 
 use crate::error::{Error, Failure, Result};
 use crate::infer::session::Runtime;
-use crate::plan::manifest::PlanFile;
-use crate::plan::{RunRecord, Shard};
+use crate::run::commit::{ShardTotals, is_committed};
+use crate::run::{PlanFile, RunRecord, Shard};
 use crate::scratch::Scratch;
 use crate::store::Store;
 use crate::tables::Provenance;
 use crate::telemetry::{self, Closing, Progress, UsageCounter};
 use attempt::Attempt;
-use commit::{Committed, ShardTotals};
+use commit::Committed;
 use encode::ShardEncoder;
 use models::{JobModels, OpenModels};
 use restore::Restorer;
@@ -107,7 +107,7 @@ impl Worker {
         let mine = || (task.index..plan.shard_count()).step_by(task.count.max(1) as usize);
         let mut to_do = Vec::new();
         for index in mine() {
-            if commit::is_committed(&*self.output, self.run.run_id.as_str(), index).await? {
+            if is_committed(&*self.output, self.run.run_id.as_str(), index).await? {
                 committed_before += 1;
             } else {
                 let shard = plan.shard(&*self.output, index).await?;

@@ -13,10 +13,12 @@ use support::browser::{Browser, key};
 use support::{Scratch, run, said, stderr, stdout, tables, test_video, vidindex};
 use vidindex::error::VideoErrorKind;
 use vidindex::job::Job;
-use vidindex::plan::manifest::{RunRecord, job_key};
-use vidindex::plan::{ModelRef, Todo, VideoObject};
+use vidindex::run::attempt::AttemptId;
+use vidindex::run::commit::ShardTotals;
+use vidindex::run::record::job_key;
+use vidindex::run::{ModelRef, RunRecord, Todo, VideoObject};
 use vidindex::tables::{ActionRow, LabelScore, PersonRow, Provenance, ThumbnailRow, VideoRow, VideoStatus};
-use vidindex::work::commit::{AttemptId, ShardTotals, commit};
+use vidindex::work::commit::commit;
 use vidindex::work::encode::ShardEncoder;
 use vidindex::{seal, store};
 

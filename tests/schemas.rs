@@ -12,11 +12,10 @@ use serde_json::{Value, json};
 use vidindex::cli::outcome::RunReport;
 use vidindex::error::VideoErrorKind;
 use vidindex::plan::FAILURES_MAX;
-use vidindex::seal::{RunSummary, SUMMARY_SCHEMA_VERSION, TableTotals};
+use vidindex::run::attempt::AttemptId;
+use vidindex::run::commit::{COMMIT_SCHEMA_VERSION, CommittedPart, Failure, Failures, ShardCommit, ShardTotals};
+use vidindex::run::summary::{RunSummary, SUMMARY_SCHEMA_VERSION, TableTotals};
 use vidindex::tables::{Column, Dialect, SCHEMA_VERSION, Table, VideoStatus};
-use vidindex::work::commit::{
-    AttemptId, COMMIT_SCHEMA_VERSION, CommittedPart, Failure, Failures, ShardCommit, ShardTotals,
-};
 
 fn schemas() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas")

@@ -9,11 +9,12 @@ use serde::Serialize;
 
 use crate::console;
 use crate::error::{Error, Result};
-use crate::plan::RunRecord;
-use crate::seal::{self, RunSummary, TableTotals};
+use crate::run::RunRecord;
+use crate::run::commit::ShardTotals;
+use crate::run::summary::{RunSummary, TableTotals};
+use crate::seal;
 use crate::store::Store;
 use crate::tables::Table;
-use crate::work::commit::ShardTotals;
 
 /// Version of [`RunReport`].
 pub const REPORT_SCHEMA_VERSION: u32 = 1;

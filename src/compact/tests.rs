@@ -15,6 +15,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::plan::testing::job;
 use crate::prune;
+use crate::run::summary;
 use crate::seal::testing::{Fault, MemoryStore};
 use crate::tables::{ActionRow, PersonRow, ThumbnailRow, VideoRow, VideoStatus};
 use crate::work::encode::ShardEncoder;
@@ -172,7 +173,7 @@ async fn write_run(output: &MemoryStore, n: usize, run: &Run) {
         finished_at: None,
         sealed_at: format!("2020-01-{:02}T00:00:00Z", n + 1).parse().unwrap(),
     };
-    output.put(&seal::summary_key(&run_id), serde_json::to_vec(&summary).unwrap().into()).await.unwrap();
+    output.put(&summary::summary_key(&run_id), serde_json::to_vec(&summary).unwrap().into()).await.unwrap();
 }
 
 /// A row of a table, but for what a copy has of its own.
@@ -482,16 +483,16 @@ fn the_files_of_a_partition_become_one_of_each_table_and_model_and_run() {
         let left = format!("videos/camera=b/dt=2020-01-01/part-{}-000000.parquet", run_id(0));
         let after = files(&output, "videos");
         assert!(after.len() == 4 && after.contains(&left), "{after:?}");
-        let runs = manifest::runs(&output).await.unwrap();
+        let runs = record::runs(&output).await.unwrap();
         assert_eq!(runs.len(), 3, "{runs:?}");
         for run in &runs[1..] {
-            let record = manifest::read_record(&output, run).await.unwrap();
+            let record = record::read_record(&output, run).await.unwrap();
             assert!(record.merges_files());
-            let summary = seal::read_summary(&output, run.as_str()).await.unwrap().unwrap();
+            let summary = summary::read_summary(&output, run.as_str()).await.unwrap().unwrap();
             assert!(summary.is_complete() && summary.totals.videos() == record.videos, "{summary:?}");
             let status = crate::status::of_run(&output, run).await.unwrap();
             assert!(status.line().ends_with("videos, merged"), "{}", status.line());
-            assert!(manifest::read(&output, run).await.unwrap_err().to_string().contains("nothing to index"));
+            assert!(record::read(&output, run).await.unwrap_err().to_string().contains("nothing to index"));
         }
         assert!(output.contents().keys().all(|key| !key.contains("/parts/")), "{:?}", output.contents().keys());
     });
@@ -521,7 +522,7 @@ fn a_compaction_that_is_cut_off_anywhere_is_mended_by_the_next() {
             prune_at(&output, Utc::now() + TimeDelta::days(2)).await;
             assert_eq!(views(&output).await, shown);
             assert_eq!(files(&output, "videos").len(), 4, "after {writes} writes and {fault:?}");
-            assert_eq!(manifest::runs(&output).await.unwrap().len(), output_runs(&output).len());
+            assert_eq!(record::runs(&output).await.unwrap().len(), output_runs(&output).len());
         }
     });
 }

@@ -24,7 +24,7 @@ use super::queue::Counts;
 use super::{Submission, Submitted};
 use crate::error::{Error, Result};
 use crate::job::engine::Kubernetes;
-use crate::plan::RunId;
+use crate::run::RunId;
 
 /// The most indexes of a Job; Kubernetes takes ten times as many, but wants other limits for them.
 const TASKS_MAX: u32 = 10_000;

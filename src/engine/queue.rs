@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Engine, aws_batch, kubernetes, slurm};
 use crate::error::{Error, Result};
 use crate::job::Job;
-use crate::plan::RunId;
-use crate::plan::manifest::RUNS_PREFIX;
+use crate::run::{RUNS_PREFIX, RunId};
 use crate::status::InEngine;
 use crate::store::{Store, get_record};
 

@@ -7,7 +7,7 @@ use super::queue::Counts;
 use super::{Submission, Submitted};
 use crate::error::{Error, Result};
 use crate::job::engine::Slurm;
-use crate::plan::RunId;
+use crate::run::RunId;
 
 /// Slurm's default `MaxArraySize` is 1001; the largest index is below it.
 const ARRAY_DEFAULT: u32 = 1000;

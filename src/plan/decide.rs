@@ -1,7 +1,8 @@
 //! Deciding: what a run does with a listed video, by how earlier runs fared with it.
 
 use super::indexed::Earlier;
-use super::{FAILURES_MAX, PlanOptions, Todo};
+use super::{FAILURES_MAX, PlanOptions};
+use crate::run::Todo;
 
 /// What becomes of a listed video.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,9 +7,9 @@ use arrow::array::{Array, RecordBatch};
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
-use super::VideoObject;
 use crate::current::place;
 use crate::error::{Result, VideoErrorKind};
+use crate::run::VideoObject;
 use crate::store::{ObjectMeta, Store};
 use crate::tables::read::{optional, read_videos, text_column, time_column, value, whole_number_column};
 use crate::tables::{Table, VideoStatus};

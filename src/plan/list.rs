@@ -6,10 +6,11 @@ use chrono::{DateTime, SubsecRound, Utc};
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
 
+use super::Skipped;
 use super::sift::{LeftOut, Sift};
-use super::{Skipped, Todo, VideoObject};
 use crate::error::Result;
 use crate::job::Input;
+use crate::run::{Todo, VideoObject};
 use crate::store::{ObjectMeta, Scanned, Store};
 
 /// Warnings about single files and folders that cannot be listed.

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut};
 use chrono::DateTime;
 
-use super::{Todo, VideoObject};
 use crate::error::{Error, Result};
+use crate::run::{Todo, VideoObject};
 use crate::store::Store;
 
 /// Bytes of videos sorted in memory at a time.

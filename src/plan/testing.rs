@@ -12,8 +12,8 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 use proptest::prelude::*;
 
-use super::{Todo, VideoObject};
 use crate::job::Job;
+use crate::run::{Todo, VideoObject};
 use crate::store::{ObjectMeta, PutNew, RangeRead, Store, StoreError, StoreErrorKind, StoreResult};
 
 /// A tree of objects in memory. Objects of [`MemoryStore::add`] have a size and no bytes.
@@ -111,7 +111,7 @@ impl Store for MemoryStore {
 }
 
 /// A video of this key and size below `s3://archive/2026/`.
-pub(super) fn video(key: &str, size_bytes: u64) -> VideoObject {
+pub(crate) fn video(key: &str, size_bytes: u64) -> VideoObject {
     VideoObject {
         key: key.to_owned(),
         uri: format!("s3://archive/2026/{key}"),

@@ -7,8 +7,7 @@ use super::Committed;
 use super::pack::{Columns, Names, base64, packed};
 use super::read::{Contents, PersonBox, Picture, Scored, Segment, TOP, Video};
 use crate::error::{Error, Result};
-use crate::plan::ModelRef;
-use crate::plan::manifest::RunRecord;
+use crate::run::{ModelRef, RunRecord};
 
 const HTML: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/page.css");

@@ -11,11 +11,11 @@ use futures::{StreamExt, TryStreamExt};
 use super::Limits;
 use super::pack::Names;
 use crate::error::{Error, Result};
-use crate::plan::manifest::RunRecord;
+use crate::run::RunRecord;
+use crate::run::commit::CommittedPart;
 use crate::store::{Store, StoreErrorKind};
 use crate::tables::read::{number_column, read_file, text_column, value, whole_number_column};
 use crate::tables::{Table, VideoStatus};
-use crate::work::commit::CommittedPart;
 
 /// Labels of a segment.
 pub(super) const TOP: usize = 5;

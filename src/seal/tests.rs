@@ -12,9 +12,12 @@ use proptest::prelude::*;
 
 use super::testing::{Fault, MemoryStore};
 use super::*;
-use crate::plan::RunRecord;
+use crate::run::RunRecord;
+use crate::run::attempt::AttemptId;
+use crate::run::commit::is_committed;
+use crate::run::summary::summary_key;
 use crate::tables::part_key;
-use crate::work::commit::{AttemptId, Committed, commit};
+use crate::work::commit::{Committed, commit};
 use crate::work::encode::PartFile;
 
 const RUN: &str = "20261123T073712123Z-ab12cd";
@@ -356,7 +359,7 @@ proptest! {
 
         // The engine starts what failed again, and the seal after it.
         for shard in 0..SHARDS {
-            if !block_on(crate::work::commit::is_committed(&output, RUN, shard)).unwrap() {
+            if !block_on(is_committed(&output, RUN, shard)).unwrap() {
                 prop_assert_eq!(wins[shard as usize].get(), 0);
                 prop_assert_eq!(commit_now(&output, scratch, shard, "c"), Committed::Ours);
             }
@@ -392,7 +395,7 @@ fn a_plan_catches_up_on_what_unfinished_runs_of_its_kind_committed() {
         job: crate::plan::testing::job(),
     };
     let text = serde_json::to_vec(&record("ours")).unwrap();
-    block_on(output.put(&manifest::job_key(&RUN.parse().unwrap()), text.into())).unwrap();
+    block_on(output.put(&record::job_key(&RUN.parse().unwrap()), text.into())).unwrap();
     let published = || block_on(read_summary(&output, RUN)).unwrap().map(|summary| summary.shards_committed);
     block_on(catch_up(&output, "ours", STARTED)).unwrap();
     assert_eq!(published(), None, "nothing is committed");

@@ -5,53 +5,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use futures::future::join_all;
-use serde::{Deserialize, Serialize};
 
-use super::commit::{AttemptId, attempt_prefix, host_name};
+use crate::run::attempt::{AttemptId, AttemptRecord, HEARTBEAT, host_name, record_key};
 use crate::store::Store;
-
-/// From one word to the next.
-pub const HEARTBEAT: Duration = Duration::from_secs(30);
 
 /// A record of this kind is not worth waiting for a store that is away.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-const FILE: &str = "attempt.json";
 
 /// For the words of attempts that were stopped; engines give a task more before they kill it.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What attempts that were stopped still have to say.
 static STOPPED: Mutex<Vec<tokio::task::JoinHandle<()>>> = Mutex::new(Vec::new());
-
-/// `parts/<shard>/<attempt>/attempt.json`: written when the attempt begins, every [`HEARTBEAT`], and when it fails. The
-/// seal clears it with the attempt's files.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct AttemptRecord {
-    /// The shard, from 0.
-    pub shard: u32,
-    /// The attempt.
-    pub attempt: AttemptId,
-    /// The machine, where it knows its name.
-    pub host: Option<String>,
-    /// By that machine's clock.
-    pub started_at: DateTime<Utc>,
-    /// When this was written. Long ago, with no failure told: the machine or the process is gone.
-    pub seen_at: DateTime<Utc>,
-    /// Videos of the shard.
-    pub videos: u64,
-    /// Of those, how many are done.
-    pub videos_done: u64,
-    /// Why it was given up.
-    pub failure: Option<String>,
-}
-
-/// Whether this key is an attempt's record.
-pub(crate) fn is_record(key: &str) -> bool {
-    key.ends_with(&format!("/{FILE}"))
-}
 
 /// An attempt at work. Dropped before it ends or fails, it was stopped, and says so: see [`stopped`].
 pub(crate) struct Attempt {
@@ -78,7 +45,7 @@ impl Attempt {
             videos_done: 0,
             failure: None,
         };
-        let key = format!("{}{FILE}", attempt_prefix(run_id, shard, &id));
+        let key = record_key(run_id, shard, &id);
         let videos_done = Arc::new(AtomicU64::new(0));
         let heart = tokio::spawn({
             let (output, key, first, done) = (output.clone(), key.clone(), first.clone(), videos_done.clone());

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use crate::decode::ByteSource;
 use crate::error::{Failure, VideoError, VideoErrorKind};
-use crate::plan::VideoObject;
+use crate::run::VideoObject;
 use crate::store::{RangeRead, Store, StoreResult};
 
 /// Read where the decoder has jumped to: an index at the file's end is mostly shorter.

@@ -15,7 +15,7 @@ use crate::infer::person_actions::{PersonActions, PersonClip};
 use crate::infer::session::Runtime;
 use crate::infer::slowfast::{ClipBatch, ClipScores, ClipShape, SlowFast, embedding_output};
 use crate::job::{self, Job};
-use crate::plan::{ModelRef, PlanModels};
+use crate::run::{ModelRef, PlanModels};
 use crate::telemetry;
 use crate::zoo::descriptor::{self, Descriptor, Origin};
 use crate::zoo::inspect::{ModelInfo, hex};

@@ -20,7 +20,7 @@ use crate::error::{Failure, VideoError, VideoErrorKind};
 use crate::infer::boxes::Detection;
 use crate::infer::person_actions::scaled_box;
 use crate::job::Scores;
-use crate::plan::{RunRecord, Todo, VideoObject};
+use crate::run::{RunRecord, Todo, VideoObject};
 use crate::store::Store;
 use crate::tables::{ActionRow, LabelScore, PersonRow, Table, ThumbnailRow, VideoRow, VideoStatus};
 use crate::telemetry::Progress;

@@ -5,7 +5,9 @@
 use futures::executor::block_on;
 
 use super::*;
+use crate::run::commit::is_committed;
 use crate::seal::testing::{Fault, MemoryStore};
+use crate::tables::Table;
 
 const RUN: &str = "20261123T073712123Z-ab12cd";
 
@@ -84,63 +86,6 @@ fn a_shard_without_videos_commits_no_files() {
 }
 
 #[test]
-fn totals_count_videos_and_tell_the_first_failures() {
-    let row = |uri: &str, status, error_kind: Option<VideoErrorKind>| VideoRow {
-        video_id: uri.into(),
-        uri: uri.into(),
-        etag: String::new(),
-        size_bytes: 0,
-        last_modified: DateTime::UNIX_EPOCH,
-        status,
-        error_kind,
-        error_message: error_kind.map(|kind| format!("{kind} seen")),
-        failures: None,
-        container: None,
-        codec: None,
-        width: None,
-        height: None,
-        rotation: None,
-        mirrored: None,
-        frames_per_second: None,
-        start_seconds: None,
-        duration_seconds: Some(2.5),
-        frames_decoded: 10,
-        segments: 2,
-        boxes: 3,
-        actions_model: None,
-        persons_model: None,
-        fingerprint: String::new(),
-        run_id: RUN.into(),
-        shard: 0,
-        indexed_at: DateTime::UNIX_EPOCH,
-        decode_seconds: 0.5,
-        inference_seconds: 0.25,
-    };
-    let mut totals = ShardTotals { wall_seconds: 4.0, ..ShardTotals::default() };
-    totals.add(&row("a", VideoStatus::Ok, None));
-    totals.add(&row("b", VideoStatus::Partial, Some(VideoErrorKind::Corrupt)));
-    for i in 0..7 {
-        totals.add(&row(&format!("c{i}"), VideoStatus::Failed, Some(VideoErrorKind::Timeout)));
-    }
-    let mut run = totals.clone();
-    run.merge(&totals);
-
-    assert_eq!((run.videos_ok, run.videos_partial, run.videos_failed, run.videos()), (2, 2, 14, 18));
-    assert_eq!((run.segments, run.boxes, run.frames_decoded), (36, 54, 180));
-    assert_eq!((run.video_seconds, run.decode_seconds, run.inference_seconds, run.wall_seconds), (45.0, 9.0, 4.5, 8.0));
-    assert_eq!(run.failures[&VideoErrorKind::Corrupt].examples.len(), 2);
-    assert_eq!(run.failures[&VideoErrorKind::Timeout].videos, 14);
-    assert_eq!(run.failures[&VideoErrorKind::Timeout].examples.len(), EXAMPLES_MAX);
-    assert_eq!(
-        run.failures[&VideoErrorKind::Timeout].examples[0],
-        Failure { uri: "c0".into(), message: "timeout seen".into() }
-    );
-    let json = serde_json::to_string(&run).unwrap();
-    assert!(json.contains("\"timeout\":{\"videos\":14"), "{json}");
-    assert_eq!(serde_json::from_str::<ShardTotals>(&json).unwrap(), run);
-}
-
-#[test]
 fn a_record_that_moves_other_files_is_not_gone_by() {
     let dir = tempfile::tempdir().unwrap();
     let output = MemoryStore::bucket();
@@ -172,35 +117,4 @@ fn a_record_that_moves_other_files_is_not_gone_by() {
     }
     output.add(&commit_key(RUN, 0), "{}");
     assert!(block_on(read_commit(&output, RUN, 0)).is_err());
-}
-
-#[tokio::test]
-async fn a_record_that_breaks_off_each_time_is_an_outage() {
-    let output = MemoryStore::bucket();
-    output.add(&commit_key(RUN, 0), "{");
-    match read_commit(&output, RUN, 0).await {
-        Err(Error::Store(error)) => assert_eq!(error.kind, StoreErrorKind::Transient),
-        read => panic!("{read:?}"),
-    }
-}
-
-#[test]
-fn keys_of_shards_are_told_from_other_files() {
-    assert_eq!(committed_shard("r", "_vidindex/runs/r/shards/000012.json"), Some(12));
-    assert_eq!(committed_shard("r", "_vidindex/runs/r/shards/1234567.json"), Some(1_234_567));
-    for other in [
-        "_vidindex/runs/r/shards/12.json",
-        "_vidindex/runs/r/shards/.000012.json.tmp",
-        "_vidindex/runs/s/shards/000012.json",
-    ] {
-        assert_eq!(committed_shard("r", other), None, "{other}");
-    }
-    assert_eq!(attempted_shard("r", "_vidindex/runs/r/parts/000012/a/videos/x.parquet"), Some(12));
-    assert_eq!(attempted_shard("r", "_vidindex/runs/r/parts/x"), None);
-}
-
-#[test]
-fn attempts_never_share_a_name() {
-    let names: std::collections::BTreeSet<String> = (0..1000).map(|_| AttemptId::unique().to_string()).collect();
-    assert_eq!(names.len(), 1000);
 }

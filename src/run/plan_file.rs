@@ -21,10 +21,15 @@ use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::statistics::Statistics;
 use parquet::schema::types::ColumnPath;
 
-use super::{Shard, Todo, VideoObject};
+use super::{RUNS_PREFIX, RunId, Shard, Todo, VideoObject};
 use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::tables::read::{text_column, time_column, whole_number_column};
+
+/// `_vidindex/runs/<run>/plan.parquet`.
+pub fn plan_key(run: &RunId) -> String {
+    format!("{RUNS_PREFIX}{run}/plan.parquet")
+}
 
 /// Rows of one row group: a worker fetches the groups that its shard lies in.
 const GROUP_ROWS: usize = 10_000;
@@ -33,14 +38,14 @@ const GROUP_ROWS: usize = 10_000;
 type PlanRow = (u32, VideoObject);
 
 /// Writes the table into a scratch file, holding one row group.
-pub(super) struct PlanWriter {
+pub(crate) struct PlanWriter {
     path: PathBuf,
     writer: ArrowWriter<File>,
     rows: Vec<PlanRow>,
 }
 
 impl PlanWriter {
-    pub(super) fn new(folder: &Path) -> Result<Self> {
+    pub(crate) fn new(folder: &Path) -> Result<Self> {
         let path = folder.join("plan.parquet");
         let mut properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
@@ -64,13 +69,13 @@ impl PlanWriter {
     }
 
     /// The next video, of the same shard as the last or of one behind it.
-    pub(super) fn push(&mut self, shard: u32, video: VideoObject) -> Result<()> {
+    pub(crate) fn push(&mut self, shard: u32, video: VideoObject) -> Result<()> {
         self.rows.push((shard, video));
         if self.rows.len() == GROUP_ROWS { self.flush() } else { Ok(()) }
     }
 
     /// The whole file.
-    pub(super) fn finish(mut self) -> Result<PathBuf> {
+    pub(crate) fn finish(mut self) -> Result<PathBuf> {
         self.flush()?;
         self.writer.close().map_err(unwritten)?;
         Ok(self.path)

@@ -1,4 +1,4 @@
-//! The plan as it lies in the output: where each file of a run is, and its record `job.json` written and read.
+//! `job.json`, the record of a run, and which runs an output has.
 
 use std::path::Path;
 
@@ -6,14 +6,11 @@ use bytes::Bytes;
 use chrono::{DateTime, SubsecRound, Utc};
 use serde::{Deserialize, Serialize};
 
-pub use super::table::PlanFile;
-use super::{ModelRef, RunId, Shard};
+use super::plan_file::{PlanFile, plan_key};
+use super::{RUNS_PREFIX, RunId, Shard};
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::store::{PutNew, Store, StoreErrorKind, get_record};
-
-/// Where every run's state lies in the output.
-pub const RUNS_PREFIX: &str = "_vidindex/runs/";
 
 /// In place of a job's, of runs that merge files (`compact`).
 pub(crate) const MERGES_FILES: &str = "compact";
@@ -26,9 +23,33 @@ pub fn job_key(run: &RunId) -> String {
     format!("{RUNS_PREFIX}{run}/job.json")
 }
 
-/// The videos of every shard.
-pub fn plan_key(run: &RunId) -> String {
-    format!("{RUNS_PREFIX}{run}/plan.parquet")
+/// A model as a run knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelRef {
+    /// As in the tables' `model=<id>`.
+    pub id: String,
+    /// SHA-256 of everything of the model that changes rows, in hex.
+    pub sha256: String,
+    /// Whether its weights are random, so that its rows mean nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub random: bool,
+}
+
+/// The models of a job, one for each section that it has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PlanModels {
+    /// Of `[actions]`.
+    pub actions: Option<ModelRef>,
+    /// Of `[persons]`.
+    pub persons: Option<ModelRef>,
+}
+
+impl PlanModels {
+    /// Role and hash of each, as [`Job::fingerprint`] takes them.
+    pub fn hashes(&self) -> Vec<(&'static str, &str)> {
+        let roles = [("actions", &self.actions), ("persons", &self.persons)];
+        roles.into_iter().filter_map(|(role, model)| Some((role, model.as_ref()?.sha256.as_str()))).collect()
+    }
 }
 
 /// `job.json`: what the run is, for its workers and for whoever asks later. Never changes.
@@ -134,7 +155,7 @@ pub async fn read_shard(output: &dyn Store, run: &RunId, index: u32) -> Result<S
 
 /// Writes `plan.parquet` from `table`, a file of this machine's, then `job.json`: a run whose record is there has its
 /// whole plan.
-pub(super) async fn write(output: &dyn Store, record: &RunRecord, table: &Path) -> Result<()> {
+pub(crate) async fn write(output: &dyn Store, record: &RunRecord, table: &Path) -> Result<()> {
     // Asked before the plan of another run is replaced; that two of one name come in the same moment, nobody sees.
     let there = match find_record(output, &record.run_id).await {
         // A directory comes into being with its first file.
@@ -183,12 +204,12 @@ async fn no_such_run(output: &dyn Store, run: &RunId) -> Result<Error> {
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
-pub(super) mod testing {
+pub(crate) mod testing {
     use super::*;
     use crate::plan::testing::job;
 
     /// Of a run with an actions model.
-    pub(in crate::plan) fn record(shards: u32, videos: u64, bytes: u64) -> RunRecord {
+    pub(crate) fn record(shards: u32, videos: u64, bytes: u64) -> RunRecord {
         RunRecord {
             run_id: "20261123T073712123Z-ab12cd".parse().unwrap(),
             created_at: "2026-11-23T07:37:12.123456Z".parse().unwrap(),
@@ -208,9 +229,9 @@ pub(super) mod testing {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::plan::VideoObject;
-    use crate::plan::table::PlanWriter;
     use crate::plan::testing::{MemoryStore, video};
+    use crate::run::VideoObject;
+    use crate::run::plan_file::PlanWriter;
 
     fn record(run: &str, shards: u32) -> RunRecord {
         RunRecord { run_id: run.parse().unwrap(), ..testing::record(shards, 0, 0) }
