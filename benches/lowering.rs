@@ -10,9 +10,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use vidindex::device::{Device, DeviceChoice, Precision};
 use vidindex::infer::session::{Model, Runtime};
-use vidindex::infer::{Device, DeviceChoice};
-use vidindex::job::Precision;
 use vidindex::zoo::inspect::{ModelInfo, TensorInfo};
 use vidindex::zoo::lower::Lowering;
 use vidindex::zoo::registry::{self, MODELS};

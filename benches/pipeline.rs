@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use vidindex::decode::{ByteSource, Decoding, Request};
+use vidindex::device::Precision;
 use vidindex::error::Failure;
 use vidindex::infer::boxes::Thresholds;
 use vidindex::infer::detector::{Detector, ImageBatch};
 use vidindex::infer::session::Runtime;
 use vidindex::infer::slowfast::{ClipBatch, ClipShape, SlowFast};
-use vidindex::job::Precision;
 use vidindex::zoo::descriptor::Descriptor;
 use vidindex::zoo::inspect::ModelInfo;
 

@@ -729,8 +729,7 @@ impl Context {
         if let Some(runtime) = self.runtime.get() {
             return Ok(runtime.clone());
         }
-        let device = job.run.device.parse()?;
-        let runtime = Arc::new(Runtime::load(self.onnxruntime.as_deref(), device, job.run.precision)?);
+        let runtime = Arc::new(Runtime::load(self.onnxruntime.as_deref(), job.run.device, job.run.precision)?);
         Ok(self.runtime.get_or_init(|| runtime).clone())
     }
 

@@ -7,10 +7,10 @@ use futures::TryStreamExt;
 
 use crate::console;
 use crate::decode;
+use crate::device::{DeviceChoice, Precision};
 use crate::error::{Error, Result};
-use crate::infer::DeviceChoice;
 use crate::infer::session::Runtime;
-use crate::job::{Job, Precision};
+use crate::job::Job;
 use crate::query::DuckDb;
 use crate::store::{self, Scanned};
 use crate::work::models::JobModels;
@@ -29,9 +29,9 @@ pub(crate) async fn check(onnxruntime: Option<&Path>, job: Option<&Job>) -> Resu
         Err(error) => Err(error),
     };
     report.line("decoder sandbox", sandbox.map(|()| "no files, no network, no programs".to_owned()));
-    let choice = job.map_or(Ok(DeviceChoice::Auto), |job| job.run.device.parse());
+    let choice = job.map_or(DeviceChoice::Auto, |job| job.run.device);
     let precision = job.map_or(Precision::Auto, |job| job.run.precision);
-    let runtime = choice.and_then(|choice| Runtime::load(onnxruntime, choice, precision));
+    let runtime = Runtime::load(onnxruntime, choice, precision);
     match &runtime {
         Ok(runtime) => {
             report.line("ONNX Runtime", Ok(runtime.library().display().to_string()));

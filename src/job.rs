@@ -11,12 +11,13 @@ use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::device::{DeviceChoice, Precision};
 use crate::error::{Error, Result};
+use crate::hash::hex;
 use crate::store::StoreConfig;
-use crate::zoo::inspect::hex;
 use engine::Engines;
 pub use partition::{NULL_PARTITION, Partition};
-use reader::{Document, Entry, Section, nearest};
+use reader::{Document, Entry, Section};
 
 /// The file name extensions that are taken for videos where the job names no `include` of its own.
 pub const DEFAULT_INCLUDE: &str = "**/*.{mp4,m4v,mkv,mov,webm,avi,ts,m2ts,mts,mpg,mpeg,flv,wmv,3gp,ogv,mxf}";
@@ -131,8 +132,8 @@ pub struct Persons {
 /// The job's `[run]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
-    /// `auto`, `cpu`, `openvino`, `cuda`, `cuda:N`, `tensorrt` or `tensorrt:N`.
-    pub device: String,
+    /// Where the models run.
+    pub device: DeviceChoice,
     /// The arithmetic that the models run in.
     pub precision: Precision,
     /// About how many bytes of video one shard holds; above 0.
@@ -147,35 +148,6 @@ pub struct Run {
 pub struct Report {
     /// Whether pictures of a few moments of each video are written.
     pub thumbnails: bool,
-}
-
-/// The arithmetic that the models run in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// What suits the device.
-    Auto,
-    /// 32-bit floating point.
-    Fp32,
-    /// bfloat16.
-    Bf16,
-    /// 16-bit floating point.
-    Fp16,
-    /// 8-bit integers, for models quantised that way.
-    Int8,
-}
-
-impl Precision {
-    /// The name as in the job file.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Fp32 => "fp32",
-            Self::Bf16 => "bf16",
-            Self::Fp16 => "fp16",
-            Self::Int8 => "int8",
-        }
-    }
 }
 
 impl Job {
@@ -391,23 +363,21 @@ impl Persons {
 impl Run {
     fn read(section: Option<&Section>) -> Result<Self> {
         let mut run = Self {
-            device: "auto".to_owned(),
+            device: DeviceChoice::Auto,
             precision: Precision::Auto,
             shard_bytes: 4 << 30,
             video_timeout_seconds: 3600,
         };
         let Some(section) = section else { return Ok(run) };
         if let Some(device) = section.get("device", "a string", Entry::text)? {
-            check_device(&device).map_err(|hint| {
-                section.complain("device", format!("is {device:?}, which is no device")).with_hint(hint)
+            run.device = device.parse().map_err(|error: Error| {
+                let complaint = section.complain("device", format!("is {device:?}, which is no device"));
+                complaint.with_hint(error.hint().unwrap_or_default())
             })?;
-            run.device = device;
         }
         let precision = section.get("precision", "auto, fp32, bf16, fp16 or int8", |entry| {
             let name = entry.text()?;
-            [Precision::Auto, Precision::Fp32, Precision::Bf16, Precision::Fp16, Precision::Int8]
-                .into_iter()
-                .find(|precision| precision.as_str() == name)
+            Precision::ALL.into_iter().find(|precision| precision.as_str() == name)
         })?;
         run.precision = precision.unwrap_or(run.precision);
         let wanted = "a size above 0 such as \"4 GiB\", or a number of bytes";
@@ -466,25 +436,11 @@ fn uri(section: &Section, example: &str) -> Result<String> {
     })
 }
 
-/// The error is the hint.
-fn check_device(device: &str) -> Result<(), String> {
-    const KINDS: [&str; 5] = ["auto", "cpu", "openvino", "cuda", "tensorrt"];
-    let known = "devices: auto, cpu, openvino, cuda:N, tensorrt:N".to_owned();
-    let (kind, index) = device.split_once(':').map_or((device, None), |(kind, index)| (kind, Some(index)));
-    if !KINDS.contains(&kind) {
-        return Err(nearest(kind, &KINDS).map_or(known.clone(), |near| format!("did you mean `{near}`? ({known})")));
-    }
-    match index {
-        None => Ok(()),
-        Some(index) if matches!(kind, "cuda" | "tensorrt") && index.parse::<u16>().is_ok() => Ok(()),
-        Some(_) => Err(known),
-    }
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::device::Device;
     use proptest::prelude::*;
 
     const SMALLEST: &str = "\
@@ -560,7 +516,7 @@ model = \"models/yolov5s.onnx\"
         assert_eq!((persons.frames_per_second, persons.confidence, persons.iou), (1.0, 0.25, 0.45));
         assert_eq!(persons.classes, ["person"]);
         let run = Run {
-            device: "auto".to_owned(),
+            device: DeviceChoice::Auto,
             precision: Precision::Auto,
             shard_bytes: 4 * 1024 * 1024 * 1024,
             video_timeout_seconds: 3600,
@@ -675,7 +631,7 @@ model = \"models/yolov5s.onnx\"
         let job = parse(SMALLEST, &set).unwrap();
         assert_eq!(job.persons.as_ref().unwrap().confidence, 0.5);
         assert_eq!(job.persons.as_ref().unwrap().classes, ["dog"]);
-        assert_eq!((job.run.device.as_str(), job.input.include), ("cpu", vec!["*.mov".to_owned()]));
+        assert_eq!((job.run.device, job.input.include), (DeviceChoice::Named(Device::Cpu), vec!["*.mov".to_owned()]));
         assert_eq!(parse(SMALLEST, &["output.uri=2026"]).unwrap().output.uri, "2026");
         assert_eq!(parse(SMALLEST, &["run.shard_bytes=1 GB"]).unwrap().run.shard_bytes, 1_000_000_000);
         assert_eq!(parse(SMALLEST, &["persons.iou=0.1", "persons.iou=0.2"]).unwrap().persons.unwrap().iou, 0.2);

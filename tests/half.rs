@@ -1,9 +1,8 @@
 //! Networks of 16-bit weights compute what those of 32-bit ones do, run by ONNX Runtime.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use vidindex::device::{Device, DeviceChoice, Precision};
 use vidindex::infer::session::Runtime;
-use vidindex::infer::{Device, DeviceChoice};
-use vidindex::job::Precision;
 use vidindex::zoo::inspect::{Dim, ModelInfo};
 use vidindex::zoo::lower::Lowering;
 use vidindex::zoo::{self, BuildOptions};

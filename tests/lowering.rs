@@ -7,9 +7,8 @@ use std::sync::OnceLock;
 
 use proptest::prelude::*;
 use prost::Message;
+use vidindex::device::{Device, DeviceChoice, Precision};
 use vidindex::infer::session::Runtime;
-use vidindex::infer::{Device, DeviceChoice};
-use vidindex::job::Precision;
 use vidindex::zoo::lower::{Lowering, lower};
 use vidindex::zoo::onnx::{AttributeProto, DimensionValue, ModelProto, ValueInfoProto, number};
 use vidindex::zoo::weights::{RandomWeights, Weights};

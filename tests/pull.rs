@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 use support::site::Site;
 use support::{Scratch, said, stderr, stdout, vidindex};
 use vidindex::error::Result;
+use vidindex::hash::hex;
 use vidindex::telemetry::{LogFormat, Transfer};
-use vidindex::zoo::inspect::hex;
 use vidindex::zoo::{pull, registry};
 
 const FILE: &str = "yolov5n.pt";

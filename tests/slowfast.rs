@@ -8,10 +8,9 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use support::{Scratch, run, said, tables, test_video, vidindex};
+use vidindex::device::{Device, DeviceChoice, Precision};
 use vidindex::error::Error;
 use vidindex::infer::session::Runtime;
-use vidindex::infer::{Device, DeviceChoice};
-use vidindex::job::Precision;
 use vidindex::zoo::descriptor::{Descriptor, Labels, SlowSampling};
 use vidindex::zoo::{self, BuildOptions, BuiltModel};
 

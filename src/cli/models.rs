@@ -8,10 +8,9 @@ use clap::{Args, Subcommand};
 
 use super::Context;
 use crate::console;
+use crate::device::{Device, DeviceChoice, Precision};
 use crate::error::Result;
 use crate::infer::session::Runtime;
-use crate::infer::{Device, DeviceChoice};
-use crate::job::Precision;
 use crate::telemetry::Transfer;
 use crate::zoo::descriptor::{Activation, Descriptor, Labels, RANDOM};
 use crate::zoo::inspect::ModelInfo;

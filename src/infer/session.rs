@@ -13,9 +13,8 @@ use ort::session::{Session, SessionInputValue};
 use ort::value::{DynValue, PrimitiveTensorElementType, Tensor, TensorElementType, TensorRef};
 
 use super::closing::{Stopper, stopper};
-use super::{Device, DeviceChoice};
+use crate::device::{Device, DeviceChoice, Precision};
 use crate::error::{Error, Result};
-use crate::job::Precision;
 
 /// The oldest ONNX Runtime that this program can use.
 const ONNXRUNTIME_MIN: &str = "1.24";
@@ -348,7 +347,7 @@ fn check_precision(device: Device, precision: Precision) -> Result<()> {
     if fits {
         return Ok(());
     }
-    let name = format!("{precision:?}").to_lowercase();
+    let name = precision.as_str();
     Err(Error::usage(format!("precision `{name}` is not to be had on device `{device}`"))
         .with_hint("bf16 runs on openvino, fp16 on tensorrt; auto and fp32 run everywhere"))
 }

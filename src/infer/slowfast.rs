@@ -1,8 +1,8 @@
 //! SlowFast (Feichtenhofer et al., arXiv 1812.03982): clips in, one score per class out.
 
-use super::Device;
 use super::session::{Model, Output, Runtime};
 use crate::decode::sample::linspace_index;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::zoo::descriptor::{self, Activation, SlowSampling, slowfast_tensors};
 use crate::zoo::inspect::{Dim, ModelInfo, TensorInfo};

@@ -3,8 +3,8 @@
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
+use crate::hash::hex;
 use crate::tables::escape_into;
-use crate::zoo::inspect::hex;
 
 /// What a worker does with a video.
 #[derive(Debug, Clone, PartialEq, Eq)]

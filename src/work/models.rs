@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use super::batch::Batcher;
 use crate::decode::{Clip, ClipSpec, Image, ImageSpec};
 use crate::error::{Error, Result};
+use crate::hash::hex;
 use crate::infer::boxes::{Detection, Thresholds};
 use crate::infer::detector::{Detector, ImageBatch};
 use crate::infer::person_actions::{PersonActions, PersonClip};
@@ -18,7 +19,7 @@ use crate::job::{self, Job};
 use crate::run::{ModelRef, PlanModels};
 use crate::telemetry;
 use crate::zoo::descriptor::{self, Descriptor, Origin};
-use crate::zoo::inspect::{ModelInfo, hex};
+use crate::zoo::inspect::ModelInfo;
 
 /// Classes that an error lists.
 const CLASSES_SHOWN: usize = 100;

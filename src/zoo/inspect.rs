@@ -9,6 +9,7 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::hash::hex;
 use crate::zoo::onnx::{
     DimensionValue, GraphProto, ModelProto, NodeProto, StringStringEntryProto, ValueInfoProto, number,
 };
@@ -219,11 +220,6 @@ impl fmt::Display for Element {
             Self::Other => "other",
         })
     }
-}
-
-/// Lower-case hex digits of these bytes.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn tensor_info(info: &ValueInfoProto) -> TensorInfo {

@@ -11,8 +11,8 @@ mod window;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::device::Device;
 use crate::error::Error;
-use crate::infer::Device;
 use crate::zoo::inspect;
 use crate::zoo::onnx::ModelProto;
 

@@ -14,8 +14,8 @@ use reqwest::Url;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::hash::hex;
 use crate::telemetry::Transfer;
-use crate::zoo::inspect::hex;
 use crate::zoo::registry::Official;
 
 /// The folder of checkpoints: `vidindex` in `$XDG_CACHE_HOME`, else in `~/.cache`.
