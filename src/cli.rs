@@ -20,7 +20,7 @@ use crate::plan::{Plan, PlanOptions, layout};
 use crate::run::{RunId, RunSummary, record};
 use crate::status::{RunStatus, State};
 use crate::store::{self, Store};
-use crate::telemetry::{LogFormat, MetricsFile, Progress, Shown};
+use crate::telemetry::{LogFormat, MetricsFile, Progress, ProgressDisplay};
 use crate::work::attempt;
 use crate::work::models::JobModels;
 use crate::work::{Done, Task, Worker};
@@ -118,7 +118,7 @@ Without --task the task comes from the engine: SLURM_ARRAY_TASK_ID, AWS_BATCH_JO
     /// Plan, and hand the run to a cluster's engine: an array of tasks, then the seal.
     #[command(after_help = "Examples:
   vidindex submit jobs/s3.toml --engine slurm
-  vidindex submit jobs/s3.toml --engine slurm --dry-run     what would be handed in
+  vidindex submit jobs/s3.toml --engine slurm --dry-run     what would be submitted
   vidindex submit jobs/s3.toml --engine slurm --run $run    what is left of a run
   vidindex submit jobs/s3.toml --engine aws-batch
   vidindex submit jobs/s3.toml --engine kubernetes --dry-run >objects.yaml
@@ -132,10 +132,10 @@ What the engine is told of the tasks stands in the job file, e.g. [engine.slurm]
         /// Who runs the tasks.
         #[arg(long, value_enum, env = "VIDINDEX_ENGINE")]
         engine: Engine,
-        /// Go on with a run that was planned before.
+        /// Resume a run that was planned before.
         #[arg(long, value_name = "ID", conflicts_with_all = ["reindex", "retry_failed", "confirm_deleted"])]
         run: Option<String>,
-        /// Only print what would be handed in.
+        /// Only print what would be submitted.
         #[arg(long)]
         dry_run: bool,
     },
@@ -246,7 +246,7 @@ are left alone.")]
   vidindex models convert mine.pt --out models        write the model of your own checkpoint"
     )]
     Models(models::Command),
-    /// Check what is installed and reachable, and say what mends the rest.
+    /// Check what is installed and reachable, and say how to fix the rest.
     #[command(after_help = "Examples:
   vidindex doctor                                     what is installed
   vidindex doctor jobs/s3.toml                        and whether this job's models, input and output can be used
@@ -352,7 +352,7 @@ pub fn main() -> ExitCode {
             }
             code = signalled() => code,
         };
-        tracing::warn!("stopped by a signal: committed shards are kept, `vidindex work` and `seal` go on from there");
+        tracing::warn!("stopped by a signal: committed shards are kept, `vidindex work` and `seal` resume from there");
         tokio::select! {
             said = last_words(reports.then_some(&known), code) => said.map(|()| code),
             // A second signal ends it now.
@@ -668,7 +668,7 @@ impl Context {
         };
         let metrics = self.metrics.as_ref().map(|path| MetricsFile::start(path, run_id.as_str(), progress.clone()));
         let metrics = metrics.transpose()?;
-        let _shown = Shown::start(progress, self.format, self.quiet);
+        let _display = ProgressDisplay::start(progress, self.format, self.quiet);
         let done = worker.work(&plan, task, &|| self.runtime(job)).await;
         metrics.map_or(Ok(()), MetricsFile::finish)?;
         done
@@ -762,8 +762,8 @@ impl Context {
             tracing::info!(shards = done.committed_before, "shards were committed before and are kept");
         }
         match self.format {
-            LogFormat::Text => console::note(done.closing.to_string().trim_end()),
-            LogFormat::Json => done.closing.log(),
+            LogFormat::Text => console::note(done.timings.to_string().trim_end()),
+            LogFormat::Json => done.timings.log(),
         }
     }
 }

@@ -120,7 +120,7 @@ pub async fn catch_up(output: &dyn Store, now: DateTime<Utc>) -> Result<()> {
 /// The output refused, or its `videos` table cannot be read.
 pub async fn find(output: &dyn Store, now: DateTime<Utc>, target_bytes: u64) -> Result<Compaction> {
     let settled = current::settled_runs(output, now).await?;
-    let rows = Rows::read(output, COLUMNS, "nothing was merged: move the file away, or mend it").await?;
+    let rows = Rows::read(output, COLUMNS, "nothing was merged: move the file away, or repair it").await?;
     let (layers, twice) = layers(&rows);
     let mut counts = vec![([(0_u64, Tables::default()); LAYERS], 0_u64); rows.files.len()];
     for (row, layer) in rows.rows.iter().zip(&layers) {
@@ -226,7 +226,7 @@ impl Compaction {
     /// Merges it, run by run.
     ///
     /// # Cancel safety
-    /// Dropped anywhere, it leaves what the next compaction goes on with; what the views show stays the same.
+    /// Dropped anywhere, the next compaction resumes from what is there; what the views show stays the same.
     ///
     /// # Errors
     /// The output refused, a file cannot be read or is gone, or the scratch disk is full.
@@ -258,17 +258,17 @@ impl Compaction {
         let started = Instant::now();
         let run_id = record.run_id.as_str();
         let videos = usize::try_from(group.videos).unwrap_or(usize::MAX);
-        let told = Attempt::begin(output.clone(), run_id, shard, videos);
+        let heartbeat = Attempt::begin(output.clone(), run_id, shard, videos);
         let attempt = async {
             let scratch = Scratch::new()?;
             let (parts, mut totals) = self.copy(&**output, run_id, shard, group, scratch.path()).await?;
             totals.wall_seconds = started.elapsed().as_secs_f64();
-            commit(&**output, run_id, shard, &told.id, &parts, totals).await
+            commit(&**output, run_id, shard, &heartbeat.id, &parts, totals).await
         };
         match attempt.await {
-            Ok(_) => told.end().await,
+            Ok(_) => heartbeat.end().await,
             Err(error) => {
-                told.fail(&error.to_string()).await;
+                heartbeat.fail(&error.to_string()).await;
                 return Err(error);
             }
         }
@@ -403,7 +403,7 @@ impl fmt::Display for Compaction {
         }
         let line = |(table, before): (&Table, &TableTotals)| {
             let into = files.get(table).copied().unwrap_or_default();
-            format!("{table}: {}, into {into}", told(before))
+            format!("{table}: {}, into {into}", heartbeat(before))
         };
         write!(f, "{}", self.before().iter().map(line).collect::<Vec<_>>().join("\n"))
     }
@@ -414,13 +414,13 @@ impl fmt::Display for Compacted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let line = |(table, before): (&Table, &TableTotals)| {
             let after = self.after.get(table).copied().unwrap_or_default();
-            format!("{table}: {}, into {}", told(before), told(&after))
+            format!("{table}: {}, into {}", heartbeat(before), heartbeat(&after))
         };
         write!(f, "{}", self.before.iter().map(line).collect::<Vec<_>>().join("\n"))
     }
 }
 
-fn told(totals: &TableTotals) -> String {
+fn heartbeat(totals: &TableTotals) -> String {
     format!("{}, {}", counted(totals.files, "file"), ByteSize(totals.size_bytes).display().iec())
 }
 

@@ -213,7 +213,7 @@ pub(crate) fn run_of(place: &str) -> Option<RunId> {
 }
 
 /// The runs that were sealed whole a day ago, and those that merged files and were cut off a day ago, by their last sign of
-/// life: nobody goes on with these, as what they left undone is merged by another.
+/// life: these are never resumed, as another compaction merges what they left.
 ///
 /// # Errors
 /// The output refused.

@@ -39,7 +39,7 @@ use tokio::task::JoinHandle;
 
 use crate::error::{Error, Failure, VideoError, VideoErrorKind};
 pub use orientation::Orientation;
-use protocol::{BYTES_FD, CONTROL_FD, FRAMES_FD, Layout, Message, Order, SlotKind};
+use protocol::{BYTES_FD, CONTROL_FD, FRAMES_FD, Layout, Message, SlotKind, ToDecoder};
 pub use protocol::{ClipSpec, ImageSpec, Letterbox, Request, StreamInfo, Totals};
 
 /// First argument of the process that decodes: `vidindex <this>` is for [`Decoding`] alone.
@@ -233,7 +233,7 @@ impl Decoding {
         let served = Arc::new(Served::default());
         let limits = Limits { timeout, memory_bytes: request.memory_bytes };
         let clips = request.clips.clone();
-        let first = Order::Decode(request);
+        let first = ToDecoder::Decode(request);
         let activity = served.clone();
         // Bounded by the number of slots. Ends with the child, or with the last slot.
         let order_task = tokio::spawn(async move {
@@ -243,7 +243,7 @@ impl Decoding {
                     return;
                 }
                 activity.activity.fetch_add(1, Ordering::Relaxed);
-                next = to_free.recv().await.map(|(kind, slot)| Order::Free { kind, slot });
+                next = to_free.recv().await.map(|(kind, slot)| ToDecoder::Free { kind, slot });
             }
         });
         let byte_task = tokio::spawn(serve_bytes(bytes, source, served.clone()));
@@ -471,7 +471,7 @@ fn shared_memory(bytes: usize) -> std::io::Result<(OwnedFd, MmapMut)> {
     Ok((fd, memory))
 }
 
-fn framed(order: &Order) -> Vec<u8> {
+fn framed(order: &ToDecoder) -> Vec<u8> {
     let body = serde_json::to_vec(order).unwrap_or_default();
     let mut framed = (body.len() as u32).to_le_bytes().to_vec();
     framed.extend_from_slice(&body);

@@ -1,4 +1,4 @@
-//! `vidindex doctor`: looks at everything that a job needs, and says what mends the rest.
+//! `vidindex doctor`: checks everything that a job needs, and says how to fix what is missing.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -38,10 +38,10 @@ impl std::fmt::Display for Engine {
     }
 }
 
-/// What was handed in, or would be.
+/// What was submitted, or would be.
 #[derive(Debug)]
 pub(crate) struct Submitted {
-    /// What a person wants to know of it, or what would be handed in.
+    /// What a person wants to know of it, or what would be submitted.
     pub(crate) lines: Vec<String>,
     /// The engine's names of the tasks' job and of the seal's.
     pub(crate) jobs: Vec<String>,
@@ -87,7 +87,7 @@ impl Submission<'_> {
     }
 }
 
-/// Hands the run in: an array of tasks, and behind it the seal. With `dry_run` nothing is handed in.
+/// Submits the run: an array of tasks, and a seal that waits for it. With `dry_run` nothing is submitted.
 ///
 /// # Errors
 /// The engine is not there, or refused.

@@ -40,7 +40,7 @@ impl Error {
         Self::Failed { message: message.into(), hint: None }
     }
 
-    /// The same error with the mend named beside it. A store's error keeps its own hint.
+    /// Adds how to fix it. A store's error keeps its own hint.
     pub fn with_hint(mut self, text: impl Into<String>) -> Self {
         if let Self::Usage { hint, .. } | Self::Failed { hint, .. } = &mut self {
             *hint = Some(text.into());

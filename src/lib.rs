@@ -18,7 +18,7 @@
 //!    the same rows once.
 //! 4. A worker writes only below `_vidindex/`, under a name of its own attempt; the shard's commit record, put with
 //!    `If-None-Match: *`, names the winning attempt's files. Only `seal` writes where readers look. So a zombie worker can
-//!    harm nothing, a crash at any point is mended by doing the same again, and a reader never sees half a shard or the
+//!    harm nothing, after a crash at any point, doing the same again is enough, and a reader never sees half a shard or the
 //!    same row twice.
 //! 5. Video bytes are hostile. Demuxing, decoding and scaling happen in a child process (the same binary, re-executed)
 //!    which has no network, no credentials and no files. A crash, a hang or a memory blow-up costs that one video, which

@@ -37,7 +37,7 @@ pub use extensions::Extensions;
 use indexed::{Indexed, Latest};
 use list::ListedObject;
 pub use missing::Missing;
-use shard::{Cut, Load};
+use shard::{Load, ShardCutter};
 use sift::Sift;
 use sort::Sorter;
 
@@ -347,7 +347,7 @@ impl Draft {
     /// is unique. So the shards are the same in whatever order the videos were listed.
     fn arrange(self, input: &dyn Store) -> Result<Arranged> {
         let mut table = PlanWriter::new(self.scratch.path())?;
-        let mut cut = Cut::new(self.load, self.shard_bytes);
+        let mut cutter = ShardCutter::new(self.load, self.shard_bytes);
         let mut modified: Option<(DateTime<Utc>, DateTime<Utc>)> = None;
         let too_many = |_| Error::usage("the plan has more shards than fit: make run.shard_bytes larger");
         let mut sorted = self.sorter.finish()?;
@@ -355,13 +355,13 @@ impl Draft {
             let at = video.last_modified;
             modified = modified.map(|(first, last)| (first.min(at), last.max(at))).or(Some((at, at)));
             // The table counts them in 32 bits with a sign.
-            let shard = i32::try_from(cut.place(video.bytes_to_read())).map_err(too_many)?;
+            let shard = i32::try_from(cutter.place(video.bytes_to_read())).map_err(too_many)?;
             table.push(shard.unsigned_abs(), video)?;
         }
         Ok(Arranged {
             table: table.finish()?,
-            shards: u32::try_from(cut.shards()).map_err(too_many)?,
-            largest_shard_bytes: cut.largest(),
+            shards: u32::try_from(cutter.shards()).map_err(too_many)?,
+            largest_shard_bytes: cutter.largest(),
             modified,
             _scratch: self.scratch,
         })
@@ -595,14 +595,14 @@ mod tests {
 
     #[tokio::test]
     async fn failed_videos_wait_for_a_change_or_to_be_asked_for() {
-        let (input, output) = stores(&[("bad.mp4", 1), ("mended.mp4", 2)]);
-        let rows = [row("bad.mp4", 1, "failed"), row("mended.mp4", 99, "failed")];
+        let (input, output) = stores(&[("bad.mp4", 1), ("fixed.mp4", 2)]);
+        let rows = [row("bad.mp4", 1, "failed"), row("fixed.mp4", 99, "failed")];
         output.put("videos/part-r-000000.parquet", videos_table(&rows)).await.unwrap();
         let plan = planned(&input, &output, PlanOptions::default()).await;
-        assert_eq!(keys(&plan).await, ["mended.mp4"]);
+        assert_eq!(keys(&plan).await, ["fixed.mp4"]);
         assert_eq!((plan.skipped.failed_before.count, plan.skipped.failed_before.bytes), (1, 1));
         let plan = planned(&input, &output, PlanOptions { retry_failed: true, ..Default::default() }).await;
-        assert_eq!(keys(&plan).await, ["bad.mp4", "mended.mp4"]);
+        assert_eq!(keys(&plan).await, ["bad.mp4", "fixed.mp4"]);
     }
 
     #[tokio::test]

@@ -37,7 +37,7 @@ pub struct Prunable {
 /// The output refused, or its `videos` table cannot be read.
 pub async fn find(output: &dyn Store, now: DateTime<Utc>) -> Result<Prunable> {
     let settled = current::settled_runs(output, now).await?;
-    let rows = Rows::read(output, current::COLUMNS, "nothing was removed: move the file away, or mend it").await?;
+    let rows = Rows::read(output, current::COLUMNS, "nothing was removed: move the file away, or repair it").await?;
     let mut used = vec![Tables::default(); rows.files.len()];
     rows.rows.iter().for_each(|row| used[row.file as usize].add(row.used));
 

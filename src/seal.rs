@@ -158,7 +158,7 @@ struct Sealed<'a> {
     started_at: DateTime<Utc>,
     published: BTreeSet<u32>,
     /// Shards that lack a file: what is left of them is not cleared.
-    maimed: BTreeSet<u32>,
+    incomplete: BTreeSet<u32>,
     lost_parts: Vec<String>,
     tables: BTreeMap<Table, TableTotals>,
     totals: ShardTotals,
@@ -172,7 +172,7 @@ impl<'a> Sealed<'a> {
             shards_total,
             started_at,
             published: BTreeSet::new(),
-            maimed: BTreeSet::new(),
+            incomplete: BTreeSet::new(),
             lost_parts: Vec::new(),
             tables: Table::ALL.into_iter().map(|table| (table, TableTotals::default())).collect(),
             totals: ShardTotals::default(),
@@ -206,7 +206,7 @@ impl<'a> Sealed<'a> {
             let Some((record, lost)) = shard else { continue };
             self.count(&record, &lost);
             if !lost.is_empty() {
-                self.maimed.insert(record.shard);
+                self.incomplete.insert(record.shard);
                 self.lost_parts.extend(lost);
             }
         }
@@ -248,7 +248,7 @@ impl<'a> Sealed<'a> {
         let mut keys = Vec::new();
         let mut parts = output.list(&parts_prefix(self.run_id));
         while let Some(part) = parts.try_next().await? {
-            let done = |shard| self.published.contains(&shard) && !self.maimed.contains(&shard);
+            let done = |shard| self.published.contains(&shard) && !self.incomplete.contains(&shard);
             if attempted_shard(self.run_id, &part.key).is_some_and(done) {
                 keys.push(part.key);
             }
@@ -256,7 +256,7 @@ impl<'a> Sealed<'a> {
         for keys in keys.chunks(DELETE_KEYS_MAX) {
             output.delete(keys).await?;
         }
-        for shard in self.published.difference(&self.maimed) {
+        for shard in self.published.difference(&self.incomplete) {
             output.clear_unfinished(&format!("{}{}/", parts_prefix(self.run_id), shard_id(*shard))).await?;
         }
         Ok(keys.len())

@@ -90,7 +90,7 @@ pub struct InEngine {
     pub engine: String,
     /// The engine's names of the tasks' job and of the seal's.
     pub jobs: Vec<String>,
-    /// When the run was handed in.
+    /// When the run was submitted.
     pub submitted_at: DateTime<Utc>,
     /// Tasks that wait, the seal among them; null where the engine could not be asked.
     pub pending: Option<u32>,

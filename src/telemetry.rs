@@ -247,11 +247,11 @@ impl Progress {
 }
 
 /// Shows progress until it is dropped: a bar on a terminal, plain lines elsewhere.
-pub struct Shown {
+pub struct ProgressDisplay {
     task: tokio::task::JoinHandle<()>,
 }
 
-impl Shown {
+impl ProgressDisplay {
     /// Starts to show. Nothing is shown where `quiet`.
     pub fn start(progress: Arc<Progress>, format: LogFormat, quiet: bool) -> Self {
         let on_terminal = format == LogFormat::Text && console::is_screen(&io::stderr());
@@ -284,7 +284,7 @@ impl Shown {
     }
 }
 
-impl Drop for Shown {
+impl Drop for ProgressDisplay {
     fn drop(&mut self) {
         self.task.abort();
         if let Some(bar) = BAR.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -295,7 +295,7 @@ impl Drop for Shown {
 
 /// Where the time went: for the end of a run.
 #[derive(Debug, Clone)]
-pub struct Closing {
+pub struct StageTimings {
     /// What the videos add up to.
     pub ended: Ended,
     /// Wall time of the work.
@@ -310,7 +310,7 @@ pub struct Closing {
     pub device: Option<String>,
 }
 
-impl Closing {
+impl StageTimings {
     /// The same as one log event, for machines.
     pub fn log(&self) {
         let ended = &self.ended;
@@ -344,7 +344,7 @@ pub(crate) fn counts([ok, partial, failed, deleted]: [u64; 4]) -> String {
     format!("{ok} ok, {partial} partial, {failed} failed{deleted}")
 }
 
-impl std::fmt::Display for Closing {
+impl std::fmt::Display for StageTimings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let ended = &self.ended;
         let wall = self.wall_seconds.max(1e-9);

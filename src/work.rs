@@ -25,7 +25,7 @@ use crate::run::{PlanFile, RunRecord, Shard};
 use crate::scratch::Scratch;
 use crate::store::Store;
 use crate::tables::Provenance;
-use crate::telemetry::{self, Closing, Progress, UsageCounter};
+use crate::telemetry::{self, Progress, StageTimings, UsageCounter};
 use attempt::Attempt;
 use commit::Committed;
 use encode::ShardEncoder;
@@ -67,7 +67,7 @@ pub struct Worker {
     pub program: PathBuf,
     /// Time that a video may take to decode.
     pub video_timeout: Duration,
-    /// Who is told.
+    /// Counts what is done, for people and metrics.
     pub progress: Arc<Progress>,
 }
 
@@ -79,7 +79,7 @@ pub struct Done {
     /// Shards that were committed before.
     pub committed_before: u32,
     /// Where the time went.
-    pub closing: Closing,
+    pub timings: StageTimings,
 }
 
 /// The models at work, and what opening them took.
@@ -124,7 +124,7 @@ impl Worker {
             self.shard(&shard, opened).await?;
             shards += 1;
         }
-        let closing = Closing {
+        let timings = StageTimings {
             ended: self.progress.ended(),
             wall_seconds: started.elapsed().as_secs_f64(),
             open_seconds: opened.as_ref().map_or(0.0, |opened| opened.seconds),
@@ -132,7 +132,7 @@ impl Worker {
             models: self.progress.models(),
             device: opened.map(|opened| opened.device),
         };
-        Ok(Done { shards, committed_before, closing })
+        Ok(Done { shards, committed_before, timings })
     }
 
     fn open(&self, runtime: &(dyn Fn() -> Result<Arc<Runtime>> + Send + Sync)) -> Result<Opened> {
@@ -152,11 +152,11 @@ impl Worker {
         let mut attempt = 1;
         loop {
             let run_id = self.run.run_id.as_str();
-            let told = Attempt::begin(self.output.clone(), run_id, shard.index, shard.videos.len());
-            let result = tracing::Instrument::instrument(self.attempt(shard, &told, opened), span.clone()).await;
+            let heartbeat = Attempt::begin(self.output.clone(), run_id, shard.index, shard.videos.len());
+            let result = tracing::Instrument::instrument(self.attempt(shard, &heartbeat, opened), span.clone()).await;
             match &result {
-                Ok(_) => told.end().await,
-                Err(failure) => told.fail(&failure.to_string()).await,
+                Ok(_) => heartbeat.end().await,
+                Err(failure) => heartbeat.fail(&failure.to_string()).await,
             }
             match result {
                 Ok(()) => return Ok(()),
@@ -174,7 +174,7 @@ impl Worker {
         }
     }
 
-    async fn attempt(&self, shard: &Shard, told: &Attempt, opened: &Opened) -> Result<(), Failure> {
+    async fn attempt(&self, shard: &Shard, heartbeat: &Attempt, opened: &Opened) -> Result<(), Failure> {
         let started = Instant::now();
         let scratch = Scratch::new().map_err(Failure::Fatal)?;
         let provenance = Provenance {
@@ -186,12 +186,12 @@ impl Worker {
         };
         let mut encoder = ShardEncoder::new(scratch.path(), provenance);
         let mut totals = ShardTotals::default();
-        self.videos(shard, told, &opened.models, &mut encoder, &mut totals).await?;
+        self.videos(shard, heartbeat, &opened.models, &mut encoder, &mut totals).await?;
         let writing = Instant::now();
         let parts = tokio::task::block_in_place(|| encoder.finish()).map_err(Failure::Fatal)?;
         totals.wall_seconds = started.elapsed().as_secs_f64();
         let run_id = self.run.run_id.as_str();
-        let committed = commit::commit(&*self.output, run_id, shard.index, &told.id, &parts, totals).await;
+        let committed = commit::commit(&*self.output, run_id, shard.index, &heartbeat.id, &parts, totals).await;
         let committed = committed.map_err(Failure::of_output)?;
         self.progress.wrote(writing.elapsed());
         let ours = committed == Committed::Ours;
@@ -204,7 +204,7 @@ impl Worker {
     async fn videos(
         &self,
         shard: &Shard,
-        told: &Attempt,
+        heartbeat: &Attempt,
         models: &OpenModels,
         encoder: &mut ShardEncoder,
         totals: &mut ShardTotals,
@@ -253,7 +253,7 @@ impl Worker {
                 .map_err(Failure::Fatal)?;
                 self.progress.wrote(writing.elapsed());
                 written += 1;
-                told.done(written);
+                heartbeat.done(written);
             }
         }
         Ok(())

@@ -108,7 +108,7 @@ pub(super) fn restamp(table: Table, batch: &RecordBatch, run_id: &str, shard: u3
 
 fn unreadable(output: &dyn Store, input: &Input<'_>, problem: &str) -> Error {
     Error::failed(format!("cannot merge {}: {problem}", output.uri(input.key)))
-        .with_hint("what the views show is as it was: move the file away, or mend it, and compact again")
+        .with_hint("the views show the same as before: move the file away, or repair it, and compact again")
 }
 
 /// A file that is open, at the first row of a video. Ordered by that video's uri.

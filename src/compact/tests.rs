@@ -499,7 +499,7 @@ fn the_files_of_a_partition_become_one_of_each_table_and_model_and_run() {
 }
 
 #[test]
-fn a_compaction_that_is_cut_off_anywhere_is_mended_by_the_next() {
+fn a_compaction_that_is_cut_off_anywhere_is_completed_by_the_next() {
     wait(async {
         let whole = written(&several()).await;
         let shown = views(&whole).await;

@@ -23,7 +23,9 @@ use super::identify;
 use super::orientation::Orientation;
 use super::output::{Output, receive};
 use super::present::Presenter;
-use super::protocol::{BYTES_FD, CONTROL_FD, FRAMES_FD, Layout, Message, Order, Request, SlotKind, StreamInfo, Totals};
+use super::protocol::{
+    BYTES_FD, CONTROL_FD, FRAMES_FD, Layout, Message, Request, SlotKind, StreamInfo, ToDecoder, Totals,
+};
 use super::sandbox;
 use super::stop::{PIXELS_MAX, Stop, av, too_large};
 use super::timeline::ContainerClock;
@@ -45,7 +47,7 @@ pub fn main() -> ExitCode {
 
 fn serve(control: UnixStream, bytes: UnixStream, frames: File) -> io::Result<()> {
     let mut orders = BufReader::new(control.try_clone()?);
-    let Order::Decode(request) = receive(&mut orders)? else { return Err(io::ErrorKind::InvalidData.into()) };
+    let ToDecoder::Decode(request) = receive(&mut orders)? else { return Err(io::ErrorKind::InvalidData.into()) };
     let layout = Layout::of(&request);
     // SAFETY: the file is memory shared with the parent, sealed against shrinking; the parent only reads a slot between
     // our message that it is full and its order that it is free.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use memmap2::MmapMut;
 
-use super::protocol::{Layout, Message, Order, SlotKind};
+use super::protocol::{Layout, Message, SlotKind, ToDecoder};
 
 /// The way back to the parent: messages, and frames in shared memory.
 pub(super) struct Output {
@@ -34,7 +34,7 @@ impl Output {
                 self.waited_us += started.elapsed().as_micros() as u64;
                 return Ok(slot);
             }
-            if let Order::Free { kind, slot } = receive(&mut self.orders)? {
+            if let ToDecoder::Free { kind, slot } = receive(&mut self.orders)? {
                 self.free[kind as usize].push(slot);
             }
         }
@@ -54,7 +54,7 @@ impl Output {
     }
 }
 
-pub(super) fn receive(orders: &mut impl Read) -> io::Result<Order> {
+pub(super) fn receive(orders: &mut impl Read) -> io::Result<ToDecoder> {
     let mut length = [0u8; 4];
     orders.read_exact(&mut length)?;
     let mut body = vec![0u8; u32::from_le_bytes(length) as usize];

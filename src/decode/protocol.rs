@@ -178,7 +178,7 @@ pub(super) enum SlotKind {
 
 /// From parent to child.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Order {
+pub(super) enum ToDecoder {
     Decode(Request),
     Free { kind: SlotKind, slot: usize },
 }

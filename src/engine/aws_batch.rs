@@ -144,7 +144,7 @@ impl Batch<'_> {
             .propagate_tags(true)
     }
 
-    /// What another attempt cannot mend ends the job: a wrong configuration (2), and a seal that lacks shards or has
+    /// What another attempt cannot fix ends the job: a wrong configuration (2), and a seal that lacks shards or has
     /// failed videos (3). Lost hosts, signals, exit code 1 (a store that did not answer) get another attempt.
     fn retries(&self) -> RetryStrategy {
         let rule = |action| EvaluateOnExit::builder().action(action);

@@ -2,7 +2,7 @@
 //! "when that Job has ended", so the seal looks at the output, the only thing that we share: it publishes when every
 //! shard is committed, or what is there when the tasks' deadline is over.
 //!
-//! The objects are made of Kubernetes' own types and handed in by `kubectl`, which knows the user's clusters, contexts
+//! The objects are made of Kubernetes' own types and submitted by `kubectl`, which knows the user's clusters, contexts
 //! and ways to log in, and whose version fits the cluster.
 
 use std::collections::BTreeMap;
@@ -266,7 +266,7 @@ impl Objects<'_> {
 }
 
 /// A pod that was evicted or told to stop costs no attempt; a wrong configuration (2), and a seal that lacks shards or
-/// has failed videos (3), end the Job, since another attempt mends neither. All else (1, killed) counts as an attempt.
+/// has failed videos (3), end the Job, since another attempt fixes neither. All else (1, killed) counts as an attempt.
 fn failure_policy(container: &str) -> PodFailurePolicy {
     let rule = |action: &str| PodFailurePolicyRule { action: action.to_owned(), ..PodFailurePolicyRule::default() };
     let codes = |values: &[i32]| {

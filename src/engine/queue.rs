@@ -32,7 +32,7 @@ pub(super) struct Counts {
     pub(super) running: u32,
 }
 
-/// Notes that the run was handed in as these jobs.
+/// Notes that the run was submitted as these jobs.
 ///
 /// # Errors
 /// The output refused.

@@ -348,6 +348,6 @@ fn check_precision(device: Device, precision: Precision) -> Result<()> {
         return Ok(());
     }
     let name = precision.as_str();
-    Err(Error::usage(format!("precision `{name}` is not to be had on device `{device}`"))
+    Err(Error::usage(format!("precision `{name}` is not supported on device `{device}`"))
         .with_hint("bf16 runs on openvino, fp16 on tensorrt; auto and fp32 run everywhere"))
 }

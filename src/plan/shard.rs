@@ -27,7 +27,7 @@ impl Load {
 /// video belongs to the stretch that it starts in, so no shard is larger than its goal and its last video. A stretch in
 /// which none starts makes no shard.
 #[derive(Debug)]
-pub(super) struct Cut {
+pub(super) struct ShardCutter {
     shard_bytes: u64,
     total: u128,
     stretches: u128,
@@ -38,7 +38,7 @@ pub(super) struct Cut {
     largest: u64,
 }
 
-impl Cut {
+impl ShardCutter {
     pub(super) fn new(load: Load, shard_bytes: u64) -> Self {
         let stretches = load.weight.div_ceil(u128::from(shard_bytes.max(1))).max(1);
         let total = load.weight;
@@ -79,18 +79,18 @@ mod tests {
     fn cut(sizes: &[u64], shard_bytes: u64) -> Vec<Vec<u64>> {
         let mut load = Load::default();
         sizes.iter().for_each(|size| load.add(*size, shard_bytes));
-        let mut cut = Cut::new(load, shard_bytes);
+        let mut cutter = ShardCutter::new(load, shard_bytes);
         let mut shards: Vec<Vec<u64>> = Vec::new();
         for size in sizes {
-            let shard = usize::try_from(cut.place(*size)).unwrap_or(usize::MAX);
+            let shard = usize::try_from(cutter.place(*size)).unwrap_or(usize::MAX);
             assert!(shard == shards.len() || shard + 1 == shards.len(), "shards follow each other");
             if shard == shards.len() {
                 shards.push(Vec::new());
             }
             shards[shard].push(*size);
         }
-        assert_eq!(cut.shards(), shards.len() as u64);
-        assert_eq!(cut.largest(), shards.iter().map(|shard| shard.iter().sum()).max().unwrap_or(0));
+        assert_eq!(cutter.shards(), shards.len() as u64);
+        assert_eq!(cutter.largest(), shards.iter().map(|shard| shard.iter().sum()).max().unwrap_or(0));
         shards
     }
 

@@ -85,7 +85,7 @@ pub struct ShardTotals {
     pub wall_seconds: f64,
 }
 
-/// The videos that one kind of error befell.
+/// The videos that failed with one kind of error.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failures {
     /// How many.

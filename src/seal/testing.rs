@@ -14,7 +14,7 @@ use futures::stream::BoxStream;
 
 use crate::store::{ObjectMeta, PutNew, RangeRead, Store, StoreError, StoreErrorKind, StoreResult};
 
-/// What befalls one request that writes.
+/// How one request that writes fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     None,

@@ -44,7 +44,7 @@ pub struct Indexer {
     pub decoder_threads: usize,
     /// Time that a video may take to decode.
     pub timeout: Duration,
-    /// Who is told.
+    /// Counts what is done, for people and metrics.
     pub progress: Arc<Progress>,
 }
 

@@ -122,7 +122,7 @@ impl Part {
     /// Deletes what is left of it.
     fn delete(&self) {
         for path in [&self.path, &self.from] {
-            // Without a source it is not gone on with, without itself there is nothing.
+            // A download without its source is not resumed, and one that is not there is no loss.
             let _ = std::fs::remove_file(path);
         }
     }

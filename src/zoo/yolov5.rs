@@ -67,7 +67,7 @@ pub enum Head {
     Raw,
 }
 
-/// What a name may go on with, for people.
+/// The suffixes of a name, for people.
 pub const OPTIONS: &str =
     "6 (a fourth grid: yolov5s6), -v5 (as of releases 4.0 and 5.0), -raw (heads before the sigmoid)";
 

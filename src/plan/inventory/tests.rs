@@ -136,7 +136,7 @@ async fn more_objects_than_are_ahead_come_once_each() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_report_is_named_with_the_mend() {
+async fn what_is_wrong_with_a_report_is_named_with_its_fix() {
     let refused = async |uri: &str, input: &str| {
         let error = listed(uri, input).await.unwrap_err();
         format!("{error}\n{}", error.hint().unwrap_or_default())

@@ -3,7 +3,7 @@
 
 use super::{Affinity, Config, FastInput, Lateral, Pathways};
 
-/// What a name may go on with, for people.
+/// The suffixes of a name, for people.
 pub const OPTIONS: &str = "-ava (takes boxes, scores each person), -nl or -nlsoftmax (non-local blocks), -ttoc or -sample (lateral \
     connections by time-to-channel or sampling), -tconv5 or another width in time, -grey or -diff (what Fast sees), \
     -alpha8 and -beta16 or others, -temporal6 (so many blocks of res4 see time)";
