@@ -42,6 +42,7 @@ pub mod error;
 pub mod hash;
 pub mod infer;
 pub mod job;
+pub mod pipeline;
 pub mod plan;
 pub mod prune;
 mod query;

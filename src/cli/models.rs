@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
-use super::Context;
+use super::Console;
 use crate::console;
 use crate::device::{Device, DeviceChoice, Precision};
 use crate::error::Result;
@@ -138,24 +138,24 @@ impl Target {
 
 impl Command {
     /// Gives the exit code.
-    pub(super) async fn run(self, context: &Context) -> Result<u8> {
+    pub(super) async fn run(self, console: &Console, onnxruntime: Option<&Path>) -> Result<u8> {
         match self {
             Self::List { out, json } => list::print(&out, json)?,
             Self::Pull { name, mirror, checkpoint_only, target } => {
                 let (name, official) = registry::official(&name)?;
-                let checkpoint = pull(name, &official, mirror.as_ref(), context).await?;
+                let checkpoint = pull(name, &official, mirror.as_ref(), console).await?;
                 if checkpoint_only {
                     console::print(checkpoint.display())?;
                     return Ok(0);
                 }
-                let mut options = target.options(context.onnxruntime.as_deref())?;
+                let mut options = target.options(onnxruntime)?;
                 if options.out.extension().is_none_or(|extension| extension != "onnx") {
                     options.out = options.out.join(format!("{name}.onnx"));
                 }
                 console::print(zoo::convert(&checkpoint, Some(name), &options)?.onnx.display())?;
             }
             Self::Build { name, seed, weights, target } => {
-                let options = BuildOptions { seed, weights, ..target.options(context.onnxruntime.as_deref())? };
+                let options = BuildOptions { seed, weights, ..target.options(onnxruntime)? };
                 let built = zoo::build(&name, &options)?;
                 if built.descriptor.is_random() {
                     tracing::warn!(model = %built.onnx.display(), "{RANDOM}");
@@ -163,7 +163,7 @@ impl Command {
                 console::print(built.onnx.display())?;
             }
             Self::Convert { file, arch, target } => {
-                let options = target.options(context.onnxruntime.as_deref())?;
+                let options = target.options(onnxruntime)?;
                 let built = zoo::convert(&file, arch.as_deref(), &options)?;
                 console::print(built.onnx.display())?;
             }
@@ -174,7 +174,7 @@ impl Command {
 }
 
 /// The official checkpoint of a model, in the cache.
-async fn pull(name: &str, official: &Official, mirror: Option<&Mirror>, context: &Context) -> Result<PathBuf> {
+async fn pull(name: &str, official: &Official, mirror: Option<&Mirror>, console: &Console) -> Result<PathBuf> {
     if official.licence == registry::AGPL {
         tracing::warn!(
             licence = official.licence,
@@ -183,7 +183,7 @@ async fn pull(name: &str, official: &Official, mirror: Option<&Mirror>, context:
             official.licence
         );
     }
-    let mut transfer = Transfer::start(official.file, context.format, context.quiet);
+    let mut transfer = Transfer::start(official.file, console.format, console.quiet);
     pull::pull(official, mirror, &pull::cache()?, &mut transfer).await
 }
 

@@ -1,0 +1,76 @@
+//! Arguments that several commands share.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::error::Result;
+use crate::job::Job;
+use crate::plan::PlanOptions;
+
+#[derive(Debug, Args)]
+pub(super) struct MetricsArg {
+    /// Keep counters for Prometheus in this file, as node_exporter's textfile collector takes them.
+    #[arg(long, value_name = "FILE", env = "VIDINDEX_METRICS")]
+    pub(super) metrics: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct JobArgs {
+    /// The job file.
+    pub(super) job: PathBuf,
+    /// Changes a value of the job file; may be given again.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+    /// Where models run: auto, cpu, openvino, cuda:0, tensorrt:0. The same as --set run.device=...
+    #[arg(long, env = "VIDINDEX_DEVICE")]
+    device: Option<String>,
+}
+
+impl JobArgs {
+    pub(super) fn load(&self) -> Result<Job> {
+        let mut set = self.set.clone();
+        set.extend(self.device.iter().map(|device| format!("run.device=\"{device}\"")));
+        Job::load(&self.job, &set)
+    }
+
+    /// What follows the job file, for a process elsewhere.
+    pub(super) fn options(&self) -> Vec<String> {
+        let set = self.set.iter().flat_map(|set| ["--set".to_owned(), set.clone()]);
+        set.chain(self.device.iter().flat_map(|device| ["--device".to_owned(), device.clone()])).collect()
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PlanArgs {
+    /// Take every video, also those that are indexed.
+    #[arg(long, env = "VIDINDEX_REINDEX")]
+    reindex: bool,
+    /// Retry every video that failed and has not changed, also those that fail by their own fault or too often.
+    #[arg(long, env = "VIDINDEX_RETRY_FAILED")]
+    retry_failed: bool,
+    /// Mark videos that are gone from the input as deleted, even if they are more than input.deleted_max.
+    #[arg(long, env = "VIDINDEX_CONFIRM_DELETED")]
+    confirm_deleted: bool,
+}
+
+impl PlanArgs {
+    pub(super) fn options(&self) -> PlanOptions {
+        let Self { reindex, retry_failed, confirm_deleted } = *self;
+        PlanOptions { reindex, retry_failed, confirm_deleted }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArg {
+    /// The run's id, as `plan` printed it.
+    #[arg(long = "run", value_name = "ID", env = "VIDINDEX_RUN")]
+    pub(super) run: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct JsonArg {
+    /// Print the summary as JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}

@@ -1,0 +1,39 @@
+//! `vidindex prune`.
+
+use chrono::Utc;
+use clap::Args;
+
+use super::args::JobArgs;
+use crate::error::Result;
+use crate::{console, prune, store};
+
+/// Show what no current view of the tables uses, and with --yes remove it.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vidindex prune jobs/s3.toml                         what would go
+  vidindex prune jobs/s3.toml --yes
+
+Files go whose every row has a newer one; the state of runs goes that have no file left. Runs that were not sealed whole a
+day ago are left alone.")]
+pub(super) struct Prune {
+    #[command(flatten)]
+    job: JobArgs,
+    /// Remove it.
+    #[arg(long)]
+    yes: bool,
+}
+
+impl Prune {
+    pub(super) async fn run(self) -> Result<u8> {
+        let job = self.job.load()?;
+        let output = store::open(&job.output.uri, &job.store).await?;
+        let prunable = prune::find(&*output, Utc::now()).await?;
+        console::print(&prunable)?;
+        match (prunable.is_empty(), self.yes) {
+            (false, true) => prunable.remove(&*output).await?,
+            (false, false) => console::note("nothing is removed without --yes"),
+            (true, _) => {}
+        }
+        Ok(0)
+    }
+}

@@ -1,0 +1,51 @@
+//! `vidindex query`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::error::Result;
+use crate::query;
+
+/// Ask the tables of an index in SQL, which DuckDB answers.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vidindex query jobs/s3.toml \"SELECT top_label, count(*) FROM current_actions GROUP BY ALL\"
+  vidindex query /data/index -f schemas/queries/coverage.sql --format csv
+  vidindex query jobs/s3.toml --like cam-1/a.mp4@75   segments like that of minute 1:15
+  vidindex query s3://index/                          DuckDB's shell, with the views in place
+
+Views: videos, actions and persons have the rows of every run, current_videos, current_actions and current_persons those of
+each video's latest good one. Times are in UTC.")]
+pub(super) struct Query {
+    /// A job file (NAME.toml), whose output is asked, or an index: a directory or s3://bucket/prefix/.
+    #[arg(value_name = "JOB|INDEX")]
+    place: String,
+    /// What to ask. Without it, SQL is read from standard input; on a terminal, that is DuckDB's shell.
+    #[arg(conflicts_with = "file")]
+    sql: Option<String>,
+    /// Read the SQL from a file.
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Find the segments that are most like the one that lies here, by their embeddings.
+    #[arg(long, value_name = "VIDEO@SECONDS", conflicts_with_all = ["sql", "file"])]
+    like: Option<query::Moment>,
+    /// How results are printed.
+    #[arg(long, value_enum, default_value = "table", env = "VIDINDEX_FORMAT")]
+    format: query::Format,
+    /// Changes a value of the job file; may be given again.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+    /// DuckDB's command line, where it is not `duckdb` on the PATH.
+    #[arg(long, value_name = "PROGRAM", env = "VIDINDEX_DUCKDB")]
+    duckdb: Option<PathBuf>,
+}
+
+impl Query {
+    pub(super) async fn run(self) -> Result<u8> {
+        let Self { place, sql, file, like, format, set, duckdb } = self;
+        let index = query::Index::named(&place, &set)?;
+        let sql = sql.or(like.map(|moment| moment.likeness_sql()));
+        query::run(&index, &query::Query { sql, file, format }, duckdb.as_deref()).await
+    }
+}

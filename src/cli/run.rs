@@ -1,0 +1,67 @@
+//! `vidindex run`.
+
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::args::{JobArgs, JsonArg, MetricsArg, PlanArgs};
+use super::outcome::Known;
+use super::{Console, exit_code, plan};
+use crate::console;
+use crate::error::Result;
+use crate::pipeline::{self, Pipeline, Planned};
+use crate::telemetry::Progress;
+use crate::work::Task;
+
+/// Plan, work every shard here, seal: the whole job in one process.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vidindex run jobs/local.toml --set output.uri=/tmp/index
+  vidindex run jobs/local.toml --json >summary.json
+
+With --json, one JSON object is printed however the run ends: finished, nothing to do, failed or stopped by a signal.
+schemas/records.json describes it (run_report).")]
+pub(super) struct Run {
+    #[command(flatten)]
+    job: JobArgs,
+    #[command(flatten)]
+    plan: PlanArgs,
+    #[command(flatten)]
+    metrics: MetricsArg,
+    #[command(flatten)]
+    json: JsonArg,
+}
+
+impl Run {
+    /// Whether the one thing on standard output is a report of how the run ended.
+    pub(super) fn reports(&self) -> bool {
+        self.json.json
+    }
+
+    pub(super) async fn run(self, console: &Console, pipeline: &Pipeline, known: &Known) -> Result<u8> {
+        let job = self.job.load()?;
+        // A device that is not there must be known before anything is listed.
+        pipeline.runtime(&job)?;
+        let Planned { models, plan, output } = pipeline.plan(&job, self.plan.options(), false).await?;
+        if plan.run.shards == 0 {
+            return plan::nothing_to_do(&plan);
+        }
+        plan.write(&*output).await?;
+        known.planned(&output, &plan.run);
+        let run_id = &plan.run.run_id;
+        let progress = Arc::new(Progress::default());
+        let work = pipeline.work(&job, models, output.clone(), run_id, progress.clone()).await?;
+        let done = console.while_shown(run_id, progress, self.metrics.metrics.as_deref(), work.run(Task::ALL)).await?;
+        let summary = pipeline::seal(&*output, run_id).await?;
+        let code = exit_code(&summary).max(plan::listed_code(&plan));
+        if !self.reports() {
+            console.show_published(&summary);
+        }
+        console.show(&done);
+        known.sealed(summary);
+        if !self.reports() {
+            console::print(run_id)?;
+        }
+        Ok(code)
+    }
+}

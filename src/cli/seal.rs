@@ -1,0 +1,47 @@
+//! `vidindex seal`.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::args::{JobArgs, JsonArg, RunArg};
+use super::{Console, exit_code};
+use crate::console;
+use crate::error::{Error, Result};
+use crate::run::record;
+use crate::{pipeline, seal, store};
+
+/// Publish a run's committed shards where readers look, and write its summary.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  vidindex seal jobs/s3.toml --run $run")]
+pub(super) struct Seal {
+    #[command(flatten)]
+    job: JobArgs,
+    #[command(flatten)]
+    run: RunArg,
+    /// Wait first until every shard is committed, at most so long.
+    #[arg(long, value_name = "SECONDS")]
+    wait: Option<u64>,
+    #[command(flatten)]
+    json: JsonArg,
+}
+
+impl Seal {
+    pub(super) async fn run(self, console: &Console) -> Result<u8> {
+        let job = self.job.load()?;
+        let output = store::open(&job.output.uri, &job.store).await?;
+        let run = self.run.run.parse()?;
+        if let Some(seconds) = self.wait {
+            let shards = record::read_record(&*output, &run).await?.shards;
+            seal::wait(&*output, run.as_str(), shards, Duration::from_secs(seconds)).await?;
+        }
+        let summary = pipeline::seal(&*output, &run).await?;
+        if self.json.json {
+            let text = serde_json::to_string_pretty(&summary);
+            console::print(text.map_err(|error| Error::failed(format!("failed to print the summary: {error}")))?)?;
+        } else {
+            console.show_published(&summary);
+        }
+        Ok(exit_code(&summary))
+    }
+}

@@ -1,0 +1,83 @@
+//! `vidindex submit`.
+
+use clap::Args;
+
+use super::args::{JobArgs, PlanArgs};
+use super::plan;
+use crate::engine::{self, Engine, Submission};
+use crate::error::Result;
+use crate::pipeline::{Pipeline, Planned};
+use crate::run::record;
+use crate::{console, decode, store};
+
+/// Plan, and hand the run to a cluster's engine: an array of tasks, then the seal.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vidindex submit jobs/s3.toml --engine slurm
+  vidindex submit jobs/s3.toml --engine slurm --dry-run     what would be submitted
+  vidindex submit jobs/s3.toml --engine slurm --run $run    what is left of a run
+  vidindex submit jobs/s3.toml --engine aws-batch
+  vidindex submit jobs/s3.toml --engine kubernetes --dry-run >objects.yaml
+
+What the engine is told of the tasks stands in the job file, e.g. [engine.slurm]. Prints the run's id.")]
+pub(super) struct Submit {
+    #[command(flatten)]
+    job: JobArgs,
+    #[command(flatten)]
+    plan: PlanArgs,
+    /// Who runs the tasks.
+    #[arg(long, value_enum, env = "VIDINDEX_ENGINE")]
+    engine: Engine,
+    /// Resume a run that was planned before.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["reindex", "retry_failed", "confirm_deleted"])]
+    run: Option<String>,
+    /// Only print what would be submitted.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Submit {
+    pub(super) async fn run(self, pipeline: &Pipeline) -> Result<u8> {
+        let Self { job: arguments, plan, engine, run, dry_run } = self;
+        let job = arguments.load()?;
+        let (run, shards, output) = match run {
+            Some(run) => {
+                let output = store::open(&job.output.uri, &job.store).await?;
+                let record = record::read_record(&*output, &run.parse()?).await?;
+                (record.run_id, record.shards, output)
+            }
+            None => {
+                let Planned { plan, output, .. } = pipeline.plan(&job, plan.options(), dry_run).await?;
+                if plan.run.shards == 0 {
+                    return plan::nothing_to_do(&plan);
+                }
+                if dry_run {
+                    console::note(&plan);
+                } else {
+                    plan.write(&*output).await?;
+                }
+                (plan.run.run_id, plan.run.shards, output)
+            }
+        };
+        let submission = Submission {
+            job: &job,
+            run: &run,
+            shards,
+            program: decode::own_program()?,
+            job_file: arguments.job.clone(),
+            job_options: arguments.options(),
+        };
+        let submitted = engine::submit(engine, &submission, dry_run).await?;
+        let lines = submitted.lines.join("\n");
+        if dry_run {
+            console::print(lines)?;
+            return Ok(0);
+        }
+        console::note(lines);
+        if let Err(error) = engine::queue::note(&*output, &run, engine, submitted.jobs).await {
+            tracing::warn!(%error, "`vidindex status` cannot tell that this run is submitted");
+        }
+        console::print(&run)?;
+        Ok(0)
+    }
+}

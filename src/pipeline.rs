@@ -1,0 +1,141 @@
+//! A job from plan to seal, for the command line and for any Rust program.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use chrono::DateTime;
+
+use crate::decode;
+use crate::error::{Error, Result};
+use crate::infer::session::Runtime;
+use crate::job::Job;
+use crate::plan::{self, Plan, PlanOptions, layout};
+use crate::run::{PlanFile, RunId, RunSummary, record};
+use crate::seal;
+use crate::store::{self, Store};
+use crate::telemetry::Progress;
+use crate::work::models::JobModels;
+use crate::work::{Done, Task, Worker};
+
+/// Runs jobs in this process.
+#[derive(Default)]
+pub struct Pipeline {
+    /// ONNX Runtime's library or its folder, as a user names it.
+    onnxruntime: Option<PathBuf>,
+    runtime: OnceLock<Arc<Runtime>>,
+}
+
+/// A plan that is not written yet, and what it was made from.
+pub struct Planned {
+    /// The models of the job.
+    pub models: JobModels,
+    /// The plan.
+    pub plan: Plan,
+    /// The job's output.
+    pub output: Arc<dyn Store>,
+}
+
+/// A run that this process can work on.
+pub struct Work<'a> {
+    pipeline: &'a Pipeline,
+    job: &'a Job,
+    worker: Worker,
+    plan: PlanFile,
+}
+
+impl Pipeline {
+    /// `onnxruntime`: the library or its folder; where it is none, it is looked for.
+    pub fn new(onnxruntime: Option<PathBuf>) -> Self {
+        Self { onnxruntime, runtime: OnceLock::new() }
+    }
+
+    /// ONNX Runtime on the job's device: loaded once, as a process can have no second.
+    ///
+    /// # Errors
+    /// The library or the device is not there.
+    pub fn runtime(&self, job: &Job) -> Result<Arc<Runtime>> {
+        if let Some(runtime) = self.runtime.get() {
+            return Ok(runtime.clone());
+        }
+        let runtime = Arc::new(Runtime::load(self.onnxruntime.as_deref(), job.run.device, job.run.precision)?);
+        Ok(self.runtime.get_or_init(|| runtime).clone())
+    }
+
+    /// Plans a run of the job, without writing it. Publishes first what earlier runs of the same job committed; with
+    /// `dry_run`, nothing is written at all.
+    ///
+    /// # Errors
+    /// As [`plan::plan`]; the models cannot be read.
+    pub async fn plan(&self, job: &Job, options: PlanOptions, dry_run: bool) -> Result<Planned> {
+        let models = JobModels::read(job)?;
+        models.warn_of_random();
+        let input = store::open(&job.input.uri, &job.store).await?;
+        let output = store::open(&job.output.uri, &job.store).await?;
+        let refs = models.refs();
+        if !dry_run {
+            seal::catch_up(&*output, &job.fingerprint(&refs.hashes()), DateTime::UNIX_EPOCH).await?;
+        }
+        let plan = plan::plan(job, &refs, &*input, &*output, options).await?;
+        if !dry_run {
+            plan.not_included_message().inspect(|message| tracing::info!("{message}"));
+            plan.unlisted_message().inspect(|message| tracing::warn!("{message}"));
+            plan.unfit_message().inspect(|message| tracing::warn!("{message}"));
+        }
+        Ok(Planned { models, plan, output })
+    }
+
+    /// Prepares work on a run that is planned. `progress` is told of what is done.
+    ///
+    /// # Errors
+    /// There is no such run, or it was planned with another job or other models.
+    pub async fn work<'a>(
+        &'a self,
+        job: &'a Job,
+        models: JobModels,
+        output: Arc<dyn Store>,
+        run_id: &RunId,
+        progress: Arc<Progress>,
+    ) -> Result<Work<'a>> {
+        let (run, plan) = record::read(&*output, run_id).await?;
+        if job.fingerprint(&models.refs().hashes()) != run.fingerprint {
+            return Err(Error::usage(format!(
+                "the job file or its models are not those that {run_id} was planned with"
+            ))
+            .with_hint("plan again; or give the same job file, models and --set as to `plan`"));
+        }
+        let input = store::open(&job.input.uri, &job.store).await?;
+        let worker = Worker {
+            input,
+            output,
+            run: Arc::new(run),
+            models,
+            program: decode::own_program()?,
+            video_timeout: Duration::from_secs(job.run.video_timeout_seconds),
+            progress,
+        };
+        Ok(Work { pipeline: self, job, worker, plan })
+    }
+}
+
+impl Work<'_> {
+    /// Works on the shards of the task.
+    ///
+    /// # Errors
+    /// As [`Worker::work`].
+    pub async fn run(&self, task: Task) -> Result<Done> {
+        self.worker.work(&self.plan, task, &|| self.pipeline.runtime(self.job)).await
+    }
+}
+
+/// Publishes what the run has committed.
+///
+/// # Errors
+/// There is no such run, or the partition columns of its files are not those of the index; else as [`seal::seal`].
+pub async fn seal(output: &dyn Store, run_id: &RunId) -> Result<RunSummary> {
+    let run = record::read_record(output, run_id).await?;
+    if !run.merges_files() {
+        layout::check(&run.job, output).await?;
+    }
+    seal::seal(output, run_id.as_str(), run.shards, run.created_at).await
+}
