@@ -54,5 +54,6 @@ pub mod status;
 pub mod store;
 pub mod tables;
 pub mod telemetry;
+pub mod video_status;
 pub mod work;
 pub mod zoo;

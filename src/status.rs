@@ -15,7 +15,6 @@ use crate::run::attempt::{AttemptRecord, HEARTBEAT, attempted_shard, is_record, 
 use crate::run::commit::{ShardTotals, commits_prefix, committed_shard, read_commit};
 use crate::run::{RunId, record, summary};
 use crate::store::{Store, StoreErrorKind};
-use crate::telemetry::counts;
 
 /// Records read at the same time.
 const READS_MAX: usize = 16;
@@ -305,7 +304,7 @@ impl RunStatus {
     /// One line of a list of runs.
     pub fn line(&self) -> String {
         let (run, done, shards) = (&self.run_id, self.shards_committed, self.shards);
-        let counts = counts(self.totals.by_status());
+        let counts = self.totals.by_status();
         let merged = if self.merges_files { ", merged" } else { "" };
         format!("{run}  {:<9}  {done:>5} of {shards:<5} shards  {counts} of {} videos{merged}", self.state, self.videos)
     }
@@ -351,7 +350,7 @@ impl fmt::Display for RunStatus {
             writeln!(f, "engine   {engine}")?;
         }
         let totals = &self.totals;
-        write!(f, "videos   {} of {} done: {}", totals.videos(), self.videos, counts(totals.by_status()))?;
+        write!(f, "videos   {} of {} done: {}", totals.videos(), self.videos, totals.by_status())?;
         if let Some(rate) = self.videos_per_second {
             write!(f, "\nspeed    {:.1} videos a minute", rate * 60.0)?;
         }

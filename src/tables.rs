@@ -30,7 +30,9 @@ pub use label_scores::LabelScore;
 pub use layout::{Provenance, writer_properties};
 pub use persons::PersonRow;
 pub use thumbnails::ThumbnailRow;
-pub use videos::{VideoRow, VideoStatus};
+pub use videos::VideoRow;
+
+pub use crate::video_status::VideoStatus;
 
 /// Counts up whenever a column changes its name, type or meaning; in every file's metadata.
 pub const SCHEMA_VERSION: u32 = 1;

@@ -16,9 +16,8 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::console;
-use crate::decode::Totals;
 use crate::error::VideoErrorKind;
-use crate::tables::{VideoRow, VideoStatus};
+use crate::video_status::{StatusCounts, VideoStatus};
 pub use metrics::MetricsFile;
 pub use transfer::Transfer;
 pub use usage::{Usage, UsageCounter};
@@ -104,11 +103,32 @@ pub struct Progress {
     ended: Mutex<Ended>,
 }
 
+/// What is counted of a video that is done.
+#[derive(Debug, Clone, Copy)]
+pub struct VideoDone<'a> {
+    /// Its address.
+    pub uri: &'a Arc<str>,
+    /// Its status.
+    pub status: VideoStatus,
+    /// Its error, and what is said of it.
+    pub error: Option<(VideoErrorKind, &'a str)>,
+    /// Its length.
+    pub video_seconds: f64,
+    /// Frames decoded.
+    pub frames: u64,
+    /// Seconds that the decoder waited for bytes.
+    pub fetch_seconds: f64,
+    /// Seconds that the decoder worked.
+    pub decode_seconds: f64,
+    /// Seconds that the decoder waited for inference.
+    pub blocked_seconds: f64,
+}
+
 /// What videos that are done add up to.
 #[derive(Debug, Clone, Default)]
 pub struct Ended {
-    /// Videos by status: ok, partial, failed, deleted.
-    pub videos: [u64; 4],
+    /// Videos by status.
+    pub videos: StatusCounts,
     /// Seconds of video.
     pub video_seconds: f64,
     /// Frames decoded.
@@ -185,24 +205,18 @@ impl Progress {
     }
 
     /// A video has its row.
-    pub fn video(&self, row: &VideoRow, totals: &Totals) {
+    pub fn video(&self, video: &VideoDone<'_>) {
         let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        let status = match row.status {
-            VideoStatus::Ok => 0,
-            VideoStatus::Partial => 1,
-            VideoStatus::Failed => 2,
-            VideoStatus::Deleted => 3,
-        };
-        ended.videos[status] += 1;
-        ended.video_seconds += totals.end_seconds;
-        ended.frames += totals.frames_decoded;
-        ended.fetch_seconds += totals.fetch_seconds;
-        ended.decode_seconds += totals.decode_seconds;
-        ended.blocked_seconds += totals.blocked_seconds;
-        if let Some(kind) = row.error_kind {
+        ended.videos.add(video.status);
+        ended.video_seconds += video.video_seconds;
+        ended.frames += video.frames;
+        ended.fetch_seconds += video.fetch_seconds;
+        ended.decode_seconds += video.decode_seconds;
+        ended.blocked_seconds += video.blocked_seconds;
+        if let Some((kind, message)) = video.error {
             *ended.failures.entry(kind).or_default() += 1;
             if ended.first_failures.len() < FAILURES_SHOWN {
-                ended.first_failures.push((row.uri.clone(), kind, row.error_message.clone().unwrap_or_default()));
+                ended.first_failures.push((video.uri.clone(), kind, message.to_owned()));
             }
         }
     }
@@ -220,7 +234,7 @@ impl Progress {
     fn line(&self) -> String {
         let ended = self.ended();
         let elapsed = self.elapsed().as_secs_f64();
-        let done: u64 = ended.videos.iter().sum();
+        let done = ended.videos.total();
         let total = self.videos_total.load(Ordering::Relaxed);
         let segments = self.segments.load(Ordering::Relaxed);
         let boxes = self.boxes.load(Ordering::Relaxed);
@@ -228,7 +242,7 @@ impl Progress {
         if ended.video_seconds > 0.0 {
             let _ = write!(line, "  {:.1}x real time", ended.video_seconds / elapsed);
         }
-        let failed = ended.videos[1] + ended.videos[2];
+        let failed = ended.videos.partial + ended.videos.failed;
         if failed > 0 {
             let _ = write!(line, "  {failed} failed or partial");
         }
@@ -314,7 +328,7 @@ impl StageTimings {
     /// The same as one log event, for machines.
     pub fn log(&self) {
         let ended = &self.ended;
-        let [ok, partial, failed, deleted] = ended.videos;
+        let StatusCounts { ok, partial, failed, deleted } = ended.videos;
         for (model, usage) in &self.models {
             let Usage { busy_seconds, batches, inputs } = *usage;
             tracing::info!(model, busy_seconds, batches, inputs, "inference done");
@@ -338,17 +352,11 @@ impl StageTimings {
     }
 }
 
-/// `6 ok, 0 partial, 0 failed`, and how many are deleted where any is.
-pub(crate) fn counts([ok, partial, failed, deleted]: [u64; 4]) -> String {
-    let deleted = if deleted > 0 { format!(", {deleted} deleted") } else { String::new() };
-    format!("{ok} ok, {partial} partial, {failed} failed{deleted}")
-}
-
 impl std::fmt::Display for StageTimings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let ended = &self.ended;
         let wall = self.wall_seconds.max(1e-9);
-        writeln!(f, "videos     {}", counts(ended.videos))?;
+        writeln!(f, "videos     {}", ended.videos)?;
         writeln!(
             f,
             "speed      {:.1} s of video in {:.1} s: {:.1} times real time",

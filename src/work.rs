@@ -25,7 +25,7 @@ use crate::run::{PlanFile, RunRecord, Shard};
 use crate::scratch::Scratch;
 use crate::store::Store;
 use crate::tables::Provenance;
-use crate::telemetry::{self, Progress, StageTimings, UsageCounter};
+use crate::telemetry::{self, Progress, StageTimings, UsageCounter, VideoDone};
 use attempt::Attempt;
 use commit::Committed;
 use encode::ShardEncoder;
@@ -262,7 +262,17 @@ impl Worker {
     fn note(&self, rows: &VideoRows, totals: &mut ShardTotals) {
         let row = &rows.video;
         totals.add(row);
-        self.progress.video(row, &rows.totals);
+        let decoded = &rows.totals;
+        self.progress.video(&VideoDone {
+            uri: &row.uri,
+            status: row.status,
+            error: row.error_kind.map(|kind| (kind, row.error_message.as_deref().unwrap_or_default())),
+            video_seconds: decoded.end_seconds,
+            frames: decoded.frames_decoded,
+            fetch_seconds: decoded.fetch_seconds,
+            decode_seconds: decoded.decode_seconds,
+            blocked_seconds: decoded.blocked_seconds,
+        });
         match &row.error_kind {
             None => tracing::debug!(uri = %row.uri, segments = row.segments, boxes = row.boxes, "video indexed"),
             Some(kind) => {

@@ -9,7 +9,8 @@ use super::RUNS_PREFIX;
 use super::attempt::{AttemptId, attempt_prefix};
 use crate::error::{Error, Result, VideoErrorKind};
 use crate::store::{Store, StoreErrorKind, get_record};
-use crate::tables::{Table, VideoRow, VideoStatus, part_name, shard_id};
+use crate::tables::{Table, VideoRow, part_name, shard_id};
+use crate::video_status::{StatusCounts, VideoStatus};
 
 /// Version of the commit record.
 pub const COMMIT_SCHEMA_VERSION: u32 = 1;
@@ -143,14 +144,19 @@ impl ShardTotals {
         self.wall_seconds += other.wall_seconds;
     }
 
-    /// Videos by status: ok, partial, failed, deleted.
-    pub fn by_status(&self) -> [u64; 4] {
-        [self.videos_ok, self.videos_partial, self.videos_failed, self.videos_deleted]
+    /// Videos by status.
+    pub fn by_status(&self) -> StatusCounts {
+        StatusCounts {
+            ok: self.videos_ok,
+            partial: self.videos_partial,
+            failed: self.videos_failed,
+            deleted: self.videos_deleted,
+        }
     }
 
     /// Videos of every status.
     pub fn videos(&self) -> u64 {
-        self.by_status().iter().sum()
+        self.by_status().total()
     }
 }
 

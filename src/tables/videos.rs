@@ -8,36 +8,10 @@ use arrow::array::{
 use arrow::datatypes::{DataType, TimeUnit};
 use arrow::error::ArrowError;
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
 
 use super::{Column, Row, Table};
 use crate::error::VideoErrorKind;
-
-/// How a video fared, as the `status` column says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum VideoStatus {
-    /// Indexed from beginning to end.
-    Ok,
-    /// Indexed as far as it could be read; `error_kind` says what stopped it.
-    Partial,
-    /// Not indexed: whatever rows it has in the other tables do not count.
-    Failed,
-    /// Gone from the input since it was indexed: the rows that it has do not count any more.
-    Deleted,
-}
-
-impl VideoStatus {
-    /// The name as written to the table.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Partial => "partial",
-            Self::Failed => "failed",
-            Self::Deleted => "deleted",
-        }
-    }
-}
+use crate::video_status::VideoStatus;
 
 /// A row of the videos table; its fields are the columns. An `Option` is a nullable column, nothing else is.
 #[derive(Debug, Clone, PartialEq)]

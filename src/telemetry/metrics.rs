@@ -18,6 +18,7 @@ use prometheus_client::registry::Registry;
 
 use super::Progress;
 use crate::error::{Error, Result};
+use crate::video_status::StatusCounts;
 
 /// How often the file is replaced. Collectors look every 15 seconds or less often.
 const EVERY: Duration = Duration::from_secs(5);
@@ -105,7 +106,7 @@ impl Collector for Counters {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let progress = &self.0;
         let ended = progress.ended();
-        let [ok, partial, failed, deleted] = ended.videos;
+        let StatusCounts { ok, partial, failed, deleted } = ended.videos;
 
         let mut gauge = |name: &str, help: &str, value: u64| {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;

@@ -1,0 +1,70 @@
+//! The status of a video, and counts by status.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// How a video fared, as the `status` column says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VideoStatus {
+    /// Indexed from beginning to end.
+    Ok,
+    /// Indexed as far as it could be read; `error_kind` says what stopped it.
+    Partial,
+    /// Not indexed: whatever rows it has in the other tables do not count.
+    Failed,
+    /// Gone from the input since it was indexed: the rows that it has do not count any more.
+    Deleted,
+}
+
+impl VideoStatus {
+    /// The name as written to the table.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Partial => "partial",
+            Self::Failed => "failed",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
+/// How many videos have each status.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StatusCounts {
+    /// [`VideoStatus::Ok`].
+    pub ok: u64,
+    /// [`VideoStatus::Partial`].
+    pub partial: u64,
+    /// [`VideoStatus::Failed`].
+    pub failed: u64,
+    /// [`VideoStatus::Deleted`].
+    pub deleted: u64,
+}
+
+impl StatusCounts {
+    /// Counts one video more.
+    pub fn add(&mut self, status: VideoStatus) {
+        match status {
+            VideoStatus::Ok => self.ok += 1,
+            VideoStatus::Partial => self.partial += 1,
+            VideoStatus::Failed => self.failed += 1,
+            VideoStatus::Deleted => self.deleted += 1,
+        }
+    }
+
+    /// Videos of every status.
+    pub fn total(&self) -> u64 {
+        self.ok + self.partial + self.failed + self.deleted
+    }
+}
+
+/// `6 ok, 0 partial, 0 failed`, and how many are deleted where any is.
+impl fmt::Display for StatusCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ok, partial, failed, deleted } = self;
+        write!(f, "{ok} ok, {partial} partial, {failed} failed")?;
+        if *deleted > 0 { write!(f, ", {deleted} deleted") } else { Ok(()) }
+    }
+}
