@@ -17,6 +17,7 @@ use crate::hash::hex;
 use crate::store::StoreConfig;
 use engine::Engines;
 pub use partition::{NULL_PARTITION, Partition};
+pub use reader::SECTIONS;
 use reader::{Document, Entry, Section};
 
 /// The file name extensions that are taken for videos where the job names no `include` of its own.

@@ -8,8 +8,8 @@ use toml::de::{DeTable, DeValue};
 
 use crate::error::{Error, Result};
 
-/// Every section and its keys, in alphabetical order: what an unknown one is compared with.
-const SECTIONS: [(&str, &[&str]); 10] = [
+/// Every section of the job file and its keys, in alphabetical order: what an unknown one is compared with.
+pub const SECTIONS: [(&str, &[&str]); 10] = [
     ("actions", &["clip_seconds", "embedding", "model", "scores", "stride_seconds", "top_k"]),
     (
         "engine.aws-batch",
