@@ -2,6 +2,7 @@
 
 mod args;
 mod compact;
+mod completions;
 mod doctor;
 mod models;
 pub mod outcome;
@@ -83,6 +84,7 @@ enum Command {
     )]
     Models(models::Command),
     Doctor(doctor::Doctor),
+    Completions(completions::Completions),
 }
 
 /// How long models may take to stop: half of what engines leave a process between SIGTERM and SIGKILL.
@@ -183,6 +185,7 @@ async fn run(cli: Cli, known: &Known) -> Result<u8> {
         Command::Prune(command) => command.run().await,
         Command::Compact(command) => command.run().await,
         Command::Models(command) => command.run(&console, onnxruntime.as_deref()).await,
+        Command::Completions(command) => command.run(),
         Command::Doctor(command) => command.run(onnxruntime.as_deref()).await,
     }
 }

@@ -52,6 +52,7 @@ fn a_reader_that_is_gone_is_no_error() {
         vec!["compact", &job],
         vec!["compact", &job, "--dry-run"],
         vec!["submit", &job, "--reindex", "--engine", "slurm", "--dry-run"],
+        vec!["completions", "bash"],
         vec!["models", "list"],
         vec!["models", "list", "--json"],
         vec!["models", "inspect", &model],
@@ -167,4 +168,15 @@ fn every_command_has_an_example_in_its_help() {
         command.get_subcommands().for_each(check);
     }
     check(&Cli::command());
+}
+
+#[test]
+fn completions_are_scripts_that_their_shell_can_read() {
+    let script = stdout(&vidindex(["completions", "bash"]).output().unwrap());
+    let ask = "COMP_WORDS=(vidindex mod); COMP_CWORD=1; _vidindex vidindex mod vidindex; echo \"${COMPREPLY[@]}\"";
+    let answer = Command::new("bash").args(["-c", &format!("{script}\n{ask}")]).output().unwrap();
+    assert_eq!(stdout(&answer), "models", "{}", said(&answer));
+    for shell in ["zsh", "fish", "elvish", "powershell"] {
+        assert!(stdout(&vidindex(["completions", shell]).output().unwrap()).contains("retry-failed"), "{shell}");
+    }
 }
