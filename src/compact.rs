@@ -4,7 +4,7 @@
 //! copy of a video's row has the compaction's `run_id` and is a microsecond younger than its original. By the rule of the
 //! views, that the latest good row of a video wins and that its run's rows in the other tables count, the copies take over
 //! at the moment when their videos' file is published; and whatever another run indexed since is younger still, and wins
-//! over them. The old files are in use no more: `prune` removes them.
+//! over them. The old files are no longer in use: `prune` removes them.
 //!
 //! All rows of a video and run move together, as views and queries join tables by (video, run). A video may have several
 //! good rows in use: its actions may be one run's, its persons another's. Copies of two of them under one `run_id` would

@@ -43,7 +43,7 @@ impl JobArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct PlanArgs {
-    /// Take every video, also those that are indexed.
+    /// Index every video, not only new and changed ones.
     #[arg(long, env = "VIDINDEX_REINDEX")]
     reindex: bool,
     /// Retry every video that failed and has not changed, also those that fail by their own fault or too often.

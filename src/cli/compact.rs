@@ -13,9 +13,9 @@ use crate::{compact, console, store};
   vidindex compact jobs/s3.toml --dry-run             what would be merged
   vidindex compact jobs/s3.toml
 
-The current views show the same rows before and after. Nothing is removed: the files that were merged are in use no more,
-and `vidindex prune` removes them; until then the tables hold their rows twice. Runs that were not sealed whole a day ago
-are left alone.")]
+The current views show the same rows before and after. Nothing is removed: the merged files are no longer in use, and
+`vidindex prune` removes them; until then the tables hold their rows twice. Runs that were not completely sealed a day ago are
+left alone.")]
 pub(super) struct Compact {
     #[command(flatten)]
     job: JobArgs,

@@ -10,11 +10,11 @@ use crate::{console, prune, store};
 /// Show what no current view of the tables uses, and with --yes remove it.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  vidindex prune jobs/s3.toml                         what would go
+  vidindex prune jobs/s3.toml                         what would be removed
   vidindex prune jobs/s3.toml --yes
 
-Files go whose every row has a newer one; the state of runs goes that have no file left. Runs that were not sealed whole a
-day ago are left alone.")]
+A file is removed when every row of it has a newer one, and the state of a run when it has no file left. Runs that were not
+completely sealed a day ago are kept.")]
 pub(super) struct Prune {
     #[command(flatten)]
     job: JobArgs,

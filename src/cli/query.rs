@@ -7,7 +7,7 @@ use clap::Args;
 use crate::error::Result;
 use crate::query;
 
-/// Ask the tables of an index in SQL, which DuckDB answers.
+/// Query the tables of an index in SQL, with DuckDB.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   vidindex query jobs/s3.toml \"SELECT top_label, count(*) FROM current_actions GROUP BY ALL\"
@@ -18,19 +18,19 @@ use crate::query;
 Views: videos, actions and persons have the rows of every run, current_videos, current_actions and current_persons those of
 each video's latest good one. Times are in UTC.")]
 pub(super) struct Query {
-    /// A job file (NAME.toml), whose output is asked, or an index: a directory or s3://bucket/prefix/.
+    /// A job file (NAME.toml), whose output is queried, or an index: a directory or s3://bucket/prefix/.
     #[arg(value_name = "JOB|INDEX")]
     place: String,
-    /// What to ask. Without it, SQL is read from standard input; on a terminal, that is DuckDB's shell.
+    /// The query. Without it, SQL is read from standard input; on a terminal, DuckDB's shell opens.
     #[arg(conflicts_with = "file")]
     sql: Option<String>,
     /// Read the SQL from a file.
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Find the segments that are most like the one that lies here, by their embeddings.
+    /// Find the segments that are most similar to the one at this moment, by their embeddings.
     #[arg(long, value_name = "VIDEO@SECONDS", conflicts_with_all = ["sql", "file"])]
     like: Option<query::Moment>,
-    /// How results are printed.
+    /// The format of results.
     #[arg(long, value_enum, default_value = "table", env = "VIDINDEX_FORMAT")]
     format: query::Format,
     /// Changes a value of the job file; may be given again.

@@ -9,7 +9,7 @@ use crate::console;
 use crate::error::{Error, Result};
 use crate::{report, store};
 
-/// Write a page to look at: totals, failures, and of each video its actions and people on a timeline.
+/// Write an HTML page of a run: totals, failures, and each video's actions and people on a timeline.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   vidindex report jobs/local.toml                     the newest run, as report.html
@@ -20,10 +20,10 @@ of a few moments of each video, which the page then shows with the boxes that we
 pub(super) struct Report {
     #[command(flatten)]
     job: JobArgs,
-    /// The run; the newest where it is left out.
+    /// The run; the newest by default.
     #[arg(long, value_name = "ID", env = "VIDINDEX_RUN")]
     run: Option<String>,
-    /// Where the page goes; what is there is replaced.
+    /// The file to write; an existing one is replaced.
     #[arg(short, long, value_name = "FILE", default_value = "report.html")]
     output: PathBuf,
 }

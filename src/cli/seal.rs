@@ -19,7 +19,7 @@ pub(super) struct Seal {
     job: JobArgs,
     #[command(flatten)]
     run: RunArg,
-    /// Wait first until every shard is committed, at most so long.
+    /// First wait until every shard is committed, at most this long.
     #[arg(long, value_name = "SECONDS")]
     wait: Option<u64>,
     #[command(flatten)]

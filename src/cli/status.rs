@@ -11,7 +11,7 @@ use crate::status::{self, RunStatus, State};
 use crate::store::{self, Store};
 use crate::{console, engine};
 
-/// Show how the runs of an output go, from what lies in it and from the engine that has them.
+/// Show the progress of runs, from the output and from the engine that has them.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   vidindex status jobs/s3.toml                        every run, a line each
@@ -25,7 +25,7 @@ pub(super) struct Status {
     /// One run, in detail.
     #[arg(long, value_name = "ID", env = "VIDINDEX_RUN")]
     run: Option<String>,
-    /// Look again every few seconds.
+    /// Refresh every few seconds, until nothing more will happen.
     #[arg(long, requires = "run", conflicts_with = "json")]
     watch: bool,
     /// As JSON.

@@ -10,7 +10,7 @@ use crate::pipeline::{Pipeline, Planned};
 use crate::run::record;
 use crate::{console, decode, store};
 
-/// Plan, and hand the run to a cluster's engine: an array of tasks, then the seal.
+/// Plan, and submit the run to a cluster's engine: an array of tasks, then the seal.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   vidindex submit jobs/s3.toml --engine slurm
@@ -19,13 +19,13 @@ use crate::{console, decode, store};
   vidindex submit jobs/s3.toml --engine aws-batch
   vidindex submit jobs/s3.toml --engine kubernetes --dry-run >objects.yaml
 
-What the engine is told of the tasks stands in the job file, e.g. [engine.slurm]. Prints the run's id.")]
+The job file sets partitions, GPUs and limits, e.g. in [engine.slurm]. Prints the run's id.")]
 pub(super) struct Submit {
     #[command(flatten)]
     job: JobArgs,
     #[command(flatten)]
     plan: PlanArgs,
-    /// Who runs the tasks.
+    /// The engine that runs the tasks.
     #[arg(long, value_enum, env = "VIDINDEX_ENGINE")]
     engine: Engine,
     /// Resume a run that was planned before.
