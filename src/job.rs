@@ -236,6 +236,8 @@ pub(crate) fn folder_glob_set(globs: &[String]) -> Result<GlobSet> {
     for text in globs {
         let whole = whole_glob(text);
         let folder = whole.strip_suffix("/**/*").or_else(|| whole.strip_suffix("/**"));
+        // `**/` by itself would match any folder, and `**//` matches files only behind two slashes.
+        let folder = folder.filter(|folder| !folder.ends_with('/'));
         // The rest is no glob when the slash was escaped.
         if let Some(glob) = folder.and_then(|folder| build_glob(folder).ok()) {
             set.add(glob);

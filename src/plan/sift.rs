@@ -159,6 +159,7 @@ mod tests {
             ("raw", &[], &["raw/"]),
             ("raw/*", &[], &["raw/"]),
             ("*.mp4", &[], &["a.mp4/"]),
+            ("**//", &[], &["a/", "a/b/"]),
         ] {
             let sift = sift(|input| input.exclude = vec![glob.to_owned()]);
             let is_refused =
