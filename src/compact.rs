@@ -403,7 +403,7 @@ impl fmt::Display for Compaction {
         }
         let line = |(table, before): (&Table, &TableTotals)| {
             let into = files.get(table).copied().unwrap_or_default();
-            format!("{table}: {}, into {into}", heartbeat(before))
+            format!("{table}: {}, into {into}", amount(before))
         };
         write!(f, "{}", self.before().iter().map(line).collect::<Vec<_>>().join("\n"))
     }
@@ -414,13 +414,13 @@ impl fmt::Display for Compacted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let line = |(table, before): (&Table, &TableTotals)| {
             let after = self.after.get(table).copied().unwrap_or_default();
-            format!("{table}: {}, into {}", heartbeat(before), heartbeat(&after))
+            format!("{table}: {}, into {}", amount(before), amount(&after))
         };
         write!(f, "{}", self.before.iter().map(line).collect::<Vec<_>>().join("\n"))
     }
 }
 
-fn heartbeat(totals: &TableTotals) -> String {
+fn amount(totals: &TableTotals) -> String {
     format!("{}, {}", counted(totals.files, "file"), ByteSize(totals.size_bytes).display().iec())
 }
 

@@ -19,6 +19,16 @@ pub(crate) fn print(line: impl Display) -> Result<bool> {
     }
 }
 
+/// Writes a value as indented JSON on standard output.
+///
+/// # Errors
+/// As [`print`].
+pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value);
+    print(text.map_err(|error| Error::failed(format!("failed to print the summary: {error}")))?)?;
+    Ok(())
+}
+
 /// Writes a line on standard error, if somebody reads it.
 pub(crate) fn note(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");

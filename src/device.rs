@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::nearest::nearest;
 
 /// Where a model runs: one of ONNX Runtime's execution providers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +65,7 @@ impl FromStr for DeviceChoice {
             ("tensorrt", _, Some(number)) => Device::TensorRt(number),
             _ => {
                 let known = "devices: auto, cpu, openvino, cuda:N, tensorrt:N";
-                let near = KINDS.into_iter().find(|near| *near != kind && strsim::damerau_levenshtein(near, kind) <= 2);
+                let near = if KINDS.contains(&kind) { None } else { nearest(kind, &KINDS) };
                 let hint = near.map_or(known.to_owned(), |near| format!("did you mean `{near}`? ({known})"));
                 return Err(Error::usage(format!("{text:?} is no device")).with_hint(hint));
             }
@@ -145,5 +146,7 @@ mod tests {
         }
         let typo = "cude:0".parse::<DeviceChoice>().unwrap_err();
         assert!(typo.hint().unwrap().starts_with("did you mean `cuda`?"), "{typo}");
+        let known = "cpu:1".parse::<DeviceChoice>().unwrap_err();
+        assert!(known.hint().unwrap().starts_with("devices: "), "its kind is right: {:?}", known.hint());
     }
 }

@@ -4,9 +4,6 @@
 //! `ARCHITECTURE.md` has the map of the modules, the way of the data and the invariants. To run a job from Rust, begin with
 //! [`job::Job::load`] and [`pipeline::Pipeline`]; to read what it wrote, with [`tables`].
 
-// A reader who is gone must not be a panic: `console` prints.
-#![deny(clippy::print_stdout, clippy::print_stderr)]
-
 pub mod cli;
 pub mod compact;
 mod console;
@@ -19,6 +16,7 @@ pub mod error;
 pub mod hash;
 pub mod infer;
 pub mod job;
+mod nearest;
 pub mod pipeline;
 pub mod plan;
 pub mod prune;

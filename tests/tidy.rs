@@ -55,6 +55,17 @@ fn outside_libraries_are_named_in_their_own_folders_alone() {
     }
 }
 
+/// `println!` and `eprintln!` panic where nobody reads any more.
+#[test]
+fn lines_are_printed_by_the_console_alone() {
+    for path in sources(&src()) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let before_tests = text.split("#[cfg(test)]").next().unwrap();
+        let prints = ["print!(", "println!("].iter().any(|call| before_tests.contains(call));
+        assert!(!prints, "{} prints by itself: use crate::console", path.display());
+    }
+}
+
 /// Rooms of `src/` as `ARCHITECTURE.md` lists them, from the ground up.
 fn rooms() -> Vec<String> {
     let map = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).unwrap();

@@ -144,12 +144,12 @@ impl Known {
                 ..self.unsealed(Outcome::Failed, error.exit_code()).await
             },
         };
-        print(&report)
+        console::print_json(&report)
     }
 
     /// Prints the report of a run that a signal stopped.
     pub(super) async fn print_stopped(&self, code: u8) -> Result<()> {
-        print(&self.unsealed(Outcome::Stopped, code).await)
+        console::print_json(&self.unsealed(Outcome::Stopped, code).await)
     }
 
     /// What is committed, where there is a run, and its output can still be read.
@@ -174,10 +174,4 @@ impl Known {
             ..empty
         }
     }
-}
-
-fn print(report: &RunReport) -> Result<()> {
-    let text = serde_json::to_string_pretty(report);
-    console::print(text.map_err(|error| Error::failed(format!("failed to print the summary: {error}")))?)?;
-    Ok(())
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use super::args::{JobArgs, JsonArg, RunArg};
 use super::{Console, exit_code};
 use crate::console;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::run::record;
 use crate::{pipeline, seal, store};
 
@@ -37,8 +37,7 @@ impl Seal {
         }
         let summary = pipeline::seal(&*output, &run).await?;
         if self.json.json {
-            let text = serde_json::to_string_pretty(&summary);
-            console::print(text.map_err(|error| Error::failed(format!("failed to print the summary: {error}")))?)?;
+            console::print_json(&summary)?;
         } else {
             console.show_published(&summary);
         }

@@ -7,6 +7,7 @@ use std::fmt;
 use toml::de::{DeTable, DeValue};
 
 use crate::error::{Error, Result};
+use crate::nearest::nearest;
 
 /// Every section of the job file and its keys, in alphabetical order: what an unknown one is compared with.
 pub const SECTIONS: [(&str, &[&str]); 10] = [
@@ -416,15 +417,4 @@ fn suggestion(unknown: &str, known: &[&str], what: &str) -> String {
         Some(near) => format!("did you mean `{near}`? ({all})"),
         None => all,
     }
-}
-
-/// The known name that a slip of the fingers away from `unknown` is: a third of its letters at most.
-pub(super) fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
-    let unknown = unknown.to_lowercase();
-    known
-        .iter()
-        .map(|name| (strsim::damerau_levenshtein(&unknown, name), *name))
-        .filter(|(distance, name)| *distance <= name.chars().count().div_ceil(3))
-        .min()
-        .map(|(_, name)| name)
 }
