@@ -45,14 +45,14 @@ test: setup-test ## Run all tests, in release; a test that cannot run here fails
 	VIDINDEX_TEST_REQUIRE=1 cargo test --release --locked
 
 test-heavy: setup-heavy ## Run what takes too long for every change: Ceph losing storage, 100 rounds of racing workers
-	VIDINDEX_TEST_REQUIRE=1 cargo test --release --locked --test ceph -- --ignored --nocapture
-	VIDINDEX_TEST_REQUIRE=1 VIDINDEX_TEST_ROUNDS=100 cargo test --release --locked --test recovery two_workers -- --nocapture
+	VIDINDEX_TEST_REQUIRE=1 cargo test --release --locked --test it ceph:: -- --ignored --nocapture
+	VIDINDEX_TEST_REQUIRE=1 VIDINDEX_TEST_ROUNDS=100 cargo test --release --locked --test it recovery::two_workers -- --nocapture
 
 test-terraform: ## Check the AWS stack without AWS: terraform test, and apply to an emulator; skips what is not installed
 	@terraform/check.sh
 
 schemas: ## Write the pages and SQL of schemas/ anew, from the code
-	VIDINDEX_UPDATE=1 cargo test --release --locked --test schemas pages_and_sql
+	VIDINDEX_UPDATE=1 cargo test --release --locked --test it schemas::pages_and_sql
 
 lint: setup ## Check formatting, clippy and the documentation
 	cargo fmt --all --check

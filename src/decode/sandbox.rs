@@ -101,7 +101,7 @@ mod calls {
 #[cfg(test)]
 mod tests {
     /// The filter is for the whole process and for good, so the test itself only checks that it compiles to a program;
-    /// `vidindex doctor` and tests/decode.rs enter it for real, in a child.
+    /// `vidindex doctor` enters it for real, in a child.
     #[test]
     fn the_filter_is_a_program() {
         assert!(super::filter().is_ok_and(|program| !program.is_empty()));

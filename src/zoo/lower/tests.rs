@@ -1,4 +1,4 @@
-//! What lowered graphs look like; that they compute the same is shown in `tests/lowering.rs`, by running them.
+//! What lowered graphs look like; that they compute the same is shown in `tests/it/lowering.rs`, by running them.
 
 use std::collections::BTreeMap;
 use std::path::Path;

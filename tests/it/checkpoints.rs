@@ -1,0 +1,544 @@
+//! `models convert`: checkpoints become models that compute what the reference implementations do, and hostile ones become
+//! errors.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use proptest::prelude::*;
+use prost::Message;
+use vidindex::device::{Device, DeviceChoice, Precision};
+use vidindex::infer::session::Runtime;
+use vidindex::zoo::checkpoint::Checkpoint;
+use vidindex::zoo::lower::{Lowering, lower};
+use vidindex::zoo::onnx::ModelProto;
+use vidindex::zoo::weights::Weights;
+use vidindex::zoo::{Network, slowfast, yolov5};
+
+use crate::support;
+use crate::support::{Scratch, reference, said, stderr, vidindex};
+
+/// Arrays of a golden file: their shapes and values, pictures as the networks take them.
+type Arrays = HashMap<String, (Vec<i64>, Vec<f32>)>;
+
+/// Normalises clips (the golden files keep bytes), takes the Slow frames, and writes each array's numbers to a file.
+const UNPACK: &str = "
+import json, numpy, sys
+golden, folder = sys.argv[1:]
+arrays = dict(numpy.load(golden))
+for name in [name for name in arrays if '_u8_' in name]:
+    kind, size = name.split('_u8_')
+    picture = arrays.pop(name).astype(numpy.float64) / 255
+    if kind == 'fast':
+        picture = (picture - 0.45) / 0.225
+        arrays['slow_' + size] = picture[:, :, arrays['slow_indices']]
+    arrays[kind + '_' + size] = picture
+for name, array in arrays.items():
+    array.astype('<f4').tofile(folder + '/' + name)
+print(json.dumps({name: array.shape for name, array in arrays.items()}))
+";
+
+fn unpack(python: &Path, golden: &Path) -> Arrays {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(python).args(["-c", UNPACK]).arg(golden).arg(folder.path()).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let shapes: HashMap<String, Vec<i64>> = serde_json::from_slice(&output.stdout).unwrap();
+    let read = |(name, shape): (String, Vec<i64>)| {
+        let bytes = std::fs::read(folder.path().join(&name)).unwrap();
+        (name, (shape, bytes.as_chunks::<4>().0.iter().map(|&word| f32::from_le_bytes(word)).collect()))
+    };
+    shapes.into_iter().map(read).collect()
+}
+
+/// A process can have no second.
+fn cpu() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| Runtime::load(None, DeviceChoice::Named(Device::Cpu), Precision::Fp32).unwrap())
+}
+
+/// Runs a model with these inputs and compares an output: the largest difference, and the largest value.
+fn compare(
+    runtime: &Runtime,
+    model: &ModelProto,
+    inputs: &[(&str, &str)],
+    arrays: &Arrays,
+    output: (&str, &str),
+) -> f32 {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    std::fs::write(&path, model.encode_to_vec()).unwrap();
+    let mut open = runtime.open(&path, &[]).unwrap();
+    let inputs: Vec<_> = inputs
+        .iter()
+        .map(|(input, array)| {
+            let (shape, values) = &arrays[*array];
+            (*input, shape.clone(), values.as_slice())
+        })
+        .collect();
+    let (name, wanted) = output;
+    let wanted = &arrays[wanted].1;
+    open.run(&inputs, name, &mut 0.0, |_, found| {
+        assert_eq!(found.len(), wanted.len(), "{name}");
+        let is_score = name == slowfast::LOGITS && inputs.len() == 3;
+        let score = |value: &f32| if is_score { 1.0 / (1.0 + (-value).exp()) } else { *value };
+        let largest =
+            if is_score { 1.0 } else { wanted.iter().fold(0.0, |largest: f32, value| largest.max(value.abs())) };
+        Ok(found.iter().zip(wanted).map(|(a, b)| (score(a) - b).abs()).fold(0.0, f32::max) / largest)
+    })
+    .unwrap()
+}
+
+fn network(file: &Path, arch: Option<&str>) -> Network {
+    let base = arch.map(|name| {
+        let (config, sampling_rate) = slowfast::named(name).unwrap();
+        Network::SlowFast(config, sampling_rate)
+    });
+    let checkpoint = Checkpoint::open(file).unwrap();
+    let network = checkpoint.network(base).unwrap();
+    checkpoint.check(&network).unwrap();
+    network
+}
+
+#[test]
+fn every_slowfast_checkpoint_computes_what_the_reference_does() {
+    let Some(reference) = reference() else { return };
+    let Some(python) = support::python() else { return };
+    let runtime = cpu();
+    for (name, arch, crops) in [
+        ("r50_8x8", "slowfast-tiny", &["64", "96"][..]),
+        ("r50_4x16", "slowfast-tiny-4x16", &["64", "96"]),
+        ("r101_8x8", "slowfast-tiny", &["64", "96"]),
+        ("r101_16x8_50_50", "slowfast-tiny-16x8", &["64", "96"]),
+        ("r50_8x8_detection", "slowfast-tiny-ava", &["128"]),
+    ] {
+        let file = reference.join(format!("golden/slowfast/{name}.pyth"));
+        let arrays = unpack(&python, &file.with_extension("npz"));
+        let Network::SlowFast(config, _) = network(&file, Some(arch)) else { panic!("{name}: no SlowFast") };
+        for crop in crops {
+            let config = slowfast::Config { crop: crop.parse().unwrap(), ..config.clone() };
+            let plain = slowfast::build(&config, &mut Checkpoint::open(&file).unwrap()).unwrap();
+            let (slow, fast) = (format!("slow_{crop}"), format!("fast_{crop}"));
+            let mut inputs = vec![("slow", slow.as_str()), ("fast", &fast)];
+            let logits = format!("logits_{crop}");
+            let wanted = if config.boxes { "scores" } else { &logits };
+            inputs.extend(config.boxes.then_some(("boxes", "boxes")));
+            for lowering in Lowering::ALL {
+                let model = lower(plain.clone(), lowering);
+                let error = compare(runtime, &model, &inputs, &arrays, (slowfast::LOGITS, wanted));
+                println!("{name} at {crop}, {lowering}: {error:.1e}");
+                assert!(error <= 1e-3, "{name} at {crop}, {lowering}: {error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_yolov5_checkpoint_computes_what_the_reference_does() {
+    let Some(reference) = reference() else { return };
+    let Some(python) = support::python() else { return };
+    let runtime = cpu();
+    for name in ["v6_sppf", "v5_focus_spp"] {
+        let file = reference.join(format!("golden/yolov5/{name}.pt"));
+        let arrays = unpack(&python, &file.with_extension("npz"));
+        let Network::Yolov5(config) = network(&file, None) else { panic!("{name}: no YOLOv5") };
+        assert_eq!((config.classes, config.width_multiple, config.depth_multiple), (12, 0.125, 0.33));
+        for (height, width) in [(320, 320), (192, 320)] {
+            let size = format!("{height}x{width}");
+            let image = format!("image_{size}");
+            let build = |head| {
+                let config = yolov5::Config { height, width, head, ..config.clone() };
+                yolov5::build(&config, &mut Checkpoint::open(&file).unwrap()).unwrap()
+            };
+            let decoded = build(yolov5::Head::Decoded);
+            let raw = build(yolov5::Head::Raw);
+            let outputs =
+                [(&decoded, "output0", "pred"), (&raw, "raw0", "raw0"), (&raw, "raw1", "raw1"), (&raw, "raw2", "raw2")];
+            for (model, output, wanted) in outputs {
+                let wanted = format!("{wanted}_{size}");
+                let error = compare(runtime, model, &[(yolov5::INPUT, &image)], &arrays, (output, &wanted));
+                println!("{name} at {size}, {output}: {error:.1e}");
+                assert!(error <= 1e-3, "{name} at {size}, {output}: {error}");
+            }
+        }
+    }
+}
+
+/// A checkpoint in another form (`tests/it/support/checkpoint_forms.py`).
+fn in_form(python: &Path, form: &str, checkpoint: &Path, out: &Path) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/checkpoint_forms.py");
+    let output = Command::new(python).arg(script).arg(form).arg(checkpoint).arg(out).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+}
+
+/// How far the logits of a converted SlowFast lie from the reference's.
+fn logits_error(model: &ModelProto, arrays: &Arrays, crop: &str) -> f32 {
+    let (slow, fast, logits) = (format!("slow_{crop}"), format!("fast_{crop}"), format!("logits_{crop}"));
+    compare(cpu(), model, &[("slow", &slow), ("fast", &fast)], arrays, (slowfast::LOGITS, &logits))
+}
+
+#[test]
+fn a_slowfast_computes_the_same_whoever_saved_it() {
+    let Some(reference) = reference() else { return };
+    let Some(python) = support::python() else { return };
+    let scratch = Scratch::new();
+    for (name, arch, form, crops) in [
+        ("r50_8x8", "slowfast-tiny", "wrapped", &["64", "96"][..]),
+        ("r50_8x8", "slowfast-tiny", "caffe2", &["64", "96"]),
+        ("r50_8x8", "slowfast-tiny", "caffe2-python3", &["64"]),
+        ("r101_16x8_50_50", "slowfast-tiny-16x8", "caffe2", &["64"]),
+        // mmaction2 averages over the whole picture: at 64 pixels the reference does so too.
+        ("r50_8x8", "slowfast-tiny", "mmaction2", &["64"]),
+        ("r101_8x8", "slowfast-tiny", "mmaction2", &["64"]),
+    ] {
+        let original = reference.join(format!("golden/slowfast/{name}.pyth"));
+        let arrays = unpack(&python, &original.with_extension("npz"));
+        let file = scratch.path("checkpoint");
+        in_form(&python, form, &original, &file);
+        let Network::SlowFast(config, _) = network(&file, Some(arch)) else { panic!("{name}: no SlowFast") };
+        let is_mmaction2 = form == "mmaction2";
+        assert_eq!(config.recipe == slowfast::Recipe::Mmaction2, is_mmaction2);
+        assert_eq!(config.head_pool, if is_mmaction2 { usize::MAX } else { 2 });
+        for crop in crops {
+            let config = slowfast::Config { crop: crop.parse().unwrap(), ..config.clone() };
+            let model = slowfast::build(&config, &mut Checkpoint::open(&file).unwrap()).unwrap();
+            let error = logits_error(&model, &arrays, crop);
+            println!("{name} as {form} at {crop}: {error:.1e}");
+            assert!(error <= 1e-3, "{name} as {form} at {crop}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_slowfast_trained_at_another_crop_pools_over_that() {
+    let Some(reference) = reference() else { return };
+    let Some(python) = support::python() else { return };
+    let scratch = Scratch::new();
+    let original = reference.join("golden/slowfast/r50_8x8.pyth");
+    let arrays = unpack(&python, &original.with_extension("npz"));
+    let with_settings = scratch.path("settings.pyth");
+    in_form(&python, "settings", &original, &with_settings);
+    for (file, args, crop) in [
+        (&original, &["--side", "64"][..], "64"),
+        (&original, &["--side", "96", "--trained-side", "64"], "96"),
+        (&with_settings, &[], "96"),
+    ] {
+        let out = scratch.path("converted.onnx");
+        let convert =
+            ["models", "convert", file.to_str().unwrap(), "--out", out.to_str().unwrap(), "--lowering", "plain"];
+        let output = vidindex(convert).args(args).output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        let model = ModelProto::decode(std::fs::read(&out).unwrap().as_slice()).unwrap();
+        let error = logits_error(&model, &arrays, crop);
+        println!("{args:?}: {error:.1e}");
+        assert!(error <= 1e-3, "{args:?}: {error}");
+        let described = std::fs::read_to_string(out.with_extension("toml")).unwrap();
+        let rate = if args.is_empty() { "sampling_rate = 3" } else { "sampling_rate = 2" };
+        assert!(described.contains(rate) && described.contains(&format!("crop = {crop}")), "{described}");
+    }
+    let too_small = ["models", "convert", original.to_str().unwrap(), "--trained-side", "31", "--out"];
+    let output = vidindex(too_small).arg(scratch.path("none")).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+}
+
+#[test]
+fn a_fused_yolov5_computes_what_the_reference_does() {
+    let Some(reference) = reference() else { return };
+    let Some(python) = support::python() else { return };
+    let scratch = Scratch::new();
+    for name in ["v6_sppf", "v5_focus_spp"] {
+        let original = reference.join(format!("golden/yolov5/{name}.pt"));
+        let arrays = unpack(&python, &original.with_extension("npz"));
+        let file = scratch.path("fused.pt");
+        in_form(&python, "fused", &original, &file);
+        let Network::Yolov5(config) = network(&file, None) else { panic!("{name}: no YOLOv5") };
+        assert!(config.is_fused);
+        let config = yolov5::Config { height: 320, width: 320, ..config };
+        let model = yolov5::build(&config, &mut Checkpoint::open(&file).unwrap()).unwrap();
+        let inputs = [(yolov5::INPUT, "image_320x320")];
+        let error = compare(cpu(), &model, &inputs, &arrays, (yolov5::OUTPUT, "pred_320x320"));
+        println!("{name}: {error:.1e}");
+        assert!(error <= 1e-3, "{name}: {error}");
+    }
+}
+
+#[test]
+fn a_converted_yolov5n_predicts_what_its_official_export_does() {
+    let Some(reference) = reference() else { return };
+    let file = reference.join("models/yolov5n.pt");
+    let Network::Yolov5(config) = network(&file, None) else { panic!("no YOLOv5") };
+    let model = yolov5::build(&config, &mut Checkpoint::open(&file).unwrap()).unwrap();
+    let runtime = cpu();
+    let image: Vec<f32> =
+        (0..3 * 640 * 640_u32).map(|i| f32::from((i.wrapping_mul(2_654_435_761) >> 24) as u8) / 255.0).collect();
+    let mut open = runtime.open(&reference.join("models/yolov5n.onnx"), &[]).unwrap();
+    let shape = vec![1, 3, 640, 640];
+    let official = open
+        .run(&[("images", shape.clone(), &image)], "output0", &mut 0.0, |shape, found| {
+            Ok((shape.to_vec(), found.to_vec()))
+        })
+        .unwrap();
+    let arrays = Arrays::from([("image".to_owned(), (shape, image)), ("official".to_owned(), official)]);
+    let error = compare(runtime, &model, &[("images", "image")], &arrays, ("output0", "official"));
+    println!("{error:.1e} of the largest value");
+    assert!(error <= 1e-3, "{error}");
+}
+
+#[test]
+fn a_checkpoint_says_its_classes_and_what_is_wrong_with_it() {
+    let Some(reference) = reference() else { return };
+    let scratch = Scratch::new();
+    let out = scratch.path("models");
+    let convert = |file: &str, args: &[&str], code: i32| {
+        let file = reference.join(file);
+        let mut command = vidindex(["models", "convert", file.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+        let output = command.args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", said(&output));
+        stderr(&output)
+    };
+    convert("models/yolov5n.pt", &[], 0);
+    assert!(std::fs::read_to_string(out.join("yolov5n.toml")).unwrap().contains("labels = \"coco-80\""));
+    let pyth = "golden/slowfast/r50_8x8.pyth";
+    convert(pyth, &["--arch", "slowfast-tiny"], 0);
+    let error = convert(pyth, &["--arch", "slowfast-tiny-nl"], 2);
+    assert!(error.contains("missing (`blocks.3.multipathway_blocks.0.nonlocal"), "{error}");
+    let error = convert(pyth, &["--arch", "slow-tiny"], 2);
+    assert!(error.contains("other pathways"), "{error}");
+    let error = convert(pyth, &["--arch", "yolov5n"], 2);
+    assert!(error.contains("it is a SlowFast's"), "{error}");
+    let error = convert(pyth, &["--arch", "slowfast-tiny", "--labels", "ava-80"], 2);
+    assert!(error.contains("10 classes") && error.contains("80 labels"), "{error}");
+}
+
+#[test]
+fn a_pulled_checkpoint_becomes_a_model() {
+    let Some(reference) = reference() else { return };
+    let scratch = Scratch::new();
+    let mirror = reference.join("models");
+    let out = scratch.path("models");
+    let output = vidindex(["models", "pull", "yolov5n", "--mirror", mirror.to_str().unwrap(), "--half", "--out"])
+        .arg(&out)
+        .env("XDG_CACHE_HOME", scratch.path("cache"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(stderr(&output).contains("AGPL-3.0"), "{}", said(&output));
+    let bytes = std::fs::metadata(out.join("yolov5n.onnx")).unwrap().len();
+    assert!((3_500_000..4_500_000).contains(&bytes), "{bytes}");
+    assert!(out.join("yolov5n.toml").exists() && scratch.path("cache/vidindex/yolov5n.pt").exists());
+}
+
+/// An archive as PyTorch writes one: a pickle, and raw numbers.
+fn archive(path: &Path, entries: &[(&str, &[u8])]) {
+    let mut zip = zip::ZipWriter::new(std::fs::File::create(path).unwrap());
+    let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for (name, bytes) in entries {
+        zip.start_file(*name, options).unwrap();
+        zip.write_all(bytes).unwrap();
+    }
+    zip.finish().unwrap();
+}
+
+/// A pickle of `{"model_state": {NAME: tensor}}`, the tensor of this offset, shape and stride in a storage of `count` floats.
+fn pickle_of_tensor(name: &str, count: i32, offset: i32, shape: i32, stride: i32) -> Vec<u8> {
+    let text = |text: &str| [b"X".as_slice(), &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
+    let int = |number: i32| [b"J".as_slice(), &number.to_le_bytes()].concat();
+    [
+        b"\x80\x02}".to_vec(),
+        text("model_state"),
+        b"}".to_vec(),
+        text(name),
+        b"ctorch._utils\n_rebuild_tensor_v2\n((".to_vec(),
+        text("storage"),
+        b"ctorch\nFloatStorage\n".to_vec(),
+        text("0"),
+        text("cpu"),
+        int(count),
+        b"tQ".to_vec(),
+        int(offset),
+        [int(shape), b"\x85".to_vec(), int(stride), b"\x85".to_vec()].concat(),
+        b"\x89ccollections\nOrderedDict\n)RtRss.".to_vec(),
+    ]
+    .concat()
+}
+
+/// What `models convert` says of a file, which must leave nothing behind.
+fn refusal(scratch: &Scratch, file: &Path) -> String {
+    let out = scratch.path("models");
+    let convert = ["models", "convert", file.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    let output = vidindex(convert).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert!(!out.exists(), "something was written");
+    stderr(&output)
+}
+
+#[test]
+fn hostile_checkpoints_are_refused_and_nothing_of_them_is_run() {
+    let scratch = Scratch::new();
+    let file = scratch.path("hostile.pt");
+    let witness = scratch.path("witness");
+    let command = format!("touch {}", witness.display());
+    let text = |text: &str| [b"X".as_slice(), &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
+    let touch = [b"cposix\nsystem\n".as_slice(), &text(&command), b"\x85R"].concat();
+    let alone = [b"\x80\x02".as_slice(), &touch, b"."].concat();
+    let hidden =
+        [b"\x80\x02}".as_slice(), &text("model"), b"cmodels.yolo\nModel\n)\x81}", &text("hook"), &touch, b"sbs."]
+            .concat();
+    for pickle in [&alone, &hidden] {
+        archive(&file, &[("a/data.pkl", pickle)]);
+        let error = refusal(&scratch, &file);
+        assert!(error.contains("`posix.system`") && error.contains("nothing was run"), "{error}");
+    }
+    assert!(!witness.exists(), "it was run");
+
+    let numbers = [0; 16];
+    for (count, offset, shape, stride) in [(4, 2, 3, 1), (4, 0, 2, 4), (4, -1, 2, 1), (4, 0, i32::MAX, i32::MAX)] {
+        archive(&file, &[("a/data.pkl", &pickle_of_tensor("x", count, offset, shape, stride)), ("a/data/0", &numbers)]);
+        let error = refusal(&scratch, &file);
+        assert!(error.contains("the parameter `x`"), "{error}");
+    }
+    // Sound, and of no network; and its numbers cut short.
+    archive(&file, &[("a/data/0", &numbers), ("a/data.pkl", &pickle_of_tensor("x", 4, 0, 4, 1))]);
+    assert!(refusal(&scratch, &file).contains("no SlowFast's and no YOLOv5's"));
+
+    std::fs::write(&file, b"\x80\x02\x8a\x0al\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.").unwrap();
+    assert!(refusal(&scratch, &file).contains("before PyTorch 1.6"));
+    std::fs::write(&file, b"hello").unwrap();
+    assert!(refusal(&scratch, &file).contains("not a checkpoint"));
+    archive(&file, &[("a/version", b"3")]);
+    assert!(refusal(&scratch, &file).contains("no data.pkl"));
+}
+
+#[test]
+fn what_cannot_be_converted_is_named_with_what_to_do() {
+    let scratch = Scratch::new();
+    let file = scratch.path("file.pt");
+    let assert_says = |said: &str, words: &[&str]| {
+        assert!(words.iter().all(|word| said.contains(word)), "not all of {words:?} in:\n{said}");
+    };
+    archive(&file, &[("a/data.pkl", b"\x80\x02cultralytics.nn.tasks\nDetectionModel\n)\x81.")]);
+    assert_says(&refusal(&scratch, &file), &["Ultralytics", "YOLOv8", "yolo export model=", "format=onnx"]);
+    std::fs::write(&file, b"\x80\x02}.").unwrap();
+    assert_says(&refusal(&scratch, &file), &["without the `blobs` of a Caffe2 checkpoint", ".pyth"]);
+    archive(
+        &file,
+        &[("a/data.pkl", &pickle_of_tensor("roi_head.bbox_head.fc_cls.weight", 4, 0, 4, 1)), ("a/data/0", &[0; 16])],
+    );
+    assert_says(&refusal(&scratch, &file), &["actions of each person", "PyTorchVideo's names"]);
+
+    let Some(reference) = reference() else { return };
+    let torchscript = refusal(&scratch, &reference.join("models/yolov5n.torchscript"));
+    assert_says(&torchscript, &["a TorchScript", "export.py", "--include onnx", "format=onnx"]);
+    // Three parameters of random numbers: too few for any network.
+    let caffe2 = refusal(&scratch, &reference.join("cases/caffe2_p2.pkl"));
+    assert_says(&caffe2, &["caffe2_p2.pkl (a Caffe2 checkpoint): 0 blocks in res4, not 6 or 23"]);
+    let pyth = reference.join("golden/slowfast/r50_8x8.pyth");
+    let ava = ["models", "convert", pyth.to_str().unwrap(), "--arch", "slowfast-tiny-ava", "--out"];
+    let output = vidindex(ava).arg(scratch.path("none")).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert_says(&stderr(&output), &["no head of PyTorchVideo's for the actions of each person"]);
+}
+
+/// A Caffe2 checkpoint of the array `conv1_w`, as Python 2 writes it.
+fn caffe2(dtype: &str, order: &str, is_column_major: bool, shape: &[u8], numbers: &[u8]) -> Vec<u8> {
+    let text = |text: &[u8]| [&[b'U', text.len() as u8], text].concat();
+    let shape: Vec<u8> = shape.iter().flat_map(|&length| [b'K', length]).collect();
+    [
+        b"\x80\x02}".to_vec(),
+        text(b"blobs"),
+        b"}".to_vec(),
+        text(b"conv1_w"),
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00t".to_vec(),
+        text(b"b"),
+        [b"tR(K\x01(".as_slice(), &shape, b"tcnumpy\ndtype\n("].concat(),
+        text(dtype.as_bytes()),
+        b"K\x00K\x01tR(K\x03".to_vec(),
+        text(order.as_bytes()),
+        b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb".to_vec(),
+        if is_column_major { b"\x88".to_vec() } else { b"\x89".to_vec() },
+        text(numbers),
+        b"tbss.".to_vec(),
+    ]
+    .concat()
+}
+
+#[test]
+fn arrays_of_caffe2_are_read_in_every_float_type_and_damaged_ones_are_named() {
+    let scratch = Scratch::new();
+    let file = scratch.path("model.pkl");
+    let read = |pickle: &[u8]| {
+        std::fs::write(&file, pickle).unwrap();
+        Checkpoint::open(&file)?.tensor("blocks.0.conv.weight", &[2])
+    };
+    let [single, double] =
+        [[1.0_f32, -2.0].map(f32::to_le_bytes).concat(), [1.0_f64, -2.0].map(f64::to_le_bytes).concat()];
+    for (dtype, numbers) in [("f2", &[0, 0x3c, 0, 0xc0][..]), ("f4", &single), ("f8", &double)] {
+        let pickle = caffe2(dtype, "<", false, &[2], numbers);
+        assert_eq!(read(&pickle).unwrap(), [1.0, -2.0], "{dtype}");
+        for length in 0..pickle.len() {
+            assert!(read(&pickle[..length]).is_err(), "cut off at {length}");
+        }
+    }
+    for (pickle, why) in [
+        (caffe2("f4", "<", false, &[2], &single[..4]), "holds 4 bytes, which its shape [2] does not take"),
+        (caffe2("f4", ">", false, &[2], &single), "`conv1_w` is not little-endian"),
+        (caffe2("f4", "<", true, &[2, 1], &single), "`conv1_w` is stored column by column"),
+        (
+            b"\x80\x02cposix\nsystem\n(U\x04echotR.".to_vec(),
+            "`posix.system`, which is no part of a checkpoint: nothing was run",
+        ),
+    ] {
+        let error = read(&pickle).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+}
+
+#[test]
+fn a_zip_bomb_is_not_unpacked() {
+    let Some(python) = support::python() else { return };
+    let scratch = Scratch::new();
+    let file = scratch.path("bomb.pt");
+    let script = "import sys, zipfile; zipfile.ZipFile(sys.argv[1], 'w', zipfile.ZIP_DEFLATED).writestr('a/data.pkl', bytes(1 << 30))";
+    assert!(Command::new(python).args(["-c", script]).arg(&file).status().unwrap().success());
+    let error = refusal(&scratch, &file);
+    assert!(error.contains("data.pkl"), "{error}");
+}
+
+/// A real checkpoint, small enough to be damaged a thousand times over.
+fn sound() -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sound.pt");
+    archive(&file, &[("a/data.pkl", &pickle_of_tensor("x", 4, 0, 4, 1)), ("a/data/0", &[0; 16])]);
+    std::fs::read(file).unwrap()
+}
+
+fn open(bytes: &[u8]) -> Result<Checkpoint, vidindex::error::Error> {
+    let folder = tempfile::tempdir().unwrap();
+    let file: PathBuf = folder.path().join("x.pt");
+    std::fs::write(&file, bytes).unwrap();
+    Checkpoint::open(&file)
+}
+
+#[test]
+fn a_checkpoint_cut_off_anywhere_is_an_error() {
+    let sound = sound();
+    open(&sound).unwrap();
+    for length in 0..sound.len() {
+        assert!(open(&sound[..length]).is_err(), "cut off at {length} of {}", sound.len());
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_damage_to_a_checkpoint_makes_it_panic(changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
+        let mut bytes = sound();
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if let Ok(checkpoint) = open(&bytes) {
+            let _ = checkpoint.network(None);
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The same job on Kubernetes: its objects against the published schemas and the rules that schemas miss, and the pods'
+//! commands, run as their containers would.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::support;
+use crate::support::{Scratch, run, said, stderr, stdout, tables, test_video, vidindex};
+
+const TABLES: [&str; 3] = ["videos", "actions", "persons"];
+
+const ENGINE: &str = "[engine.kubernetes]\nimage = \"registry.example/vidindex:1\"\nnamespace = \"video\"\n\
+                      service_account = \"indexer\"\nsecret = \"s3\"\ngpus = 1\ncpus = \"3500m\"\nmemory = \"16Gi\"\n\
+                      tasks = 2\nat_once = 8\ndeadline_seconds = 120\nnode_selector = [\"pool=spot\"]\n\
+                      tolerations = [\"spot=true:NoSchedule\", \"example.com/batch\"]\n";
+
+/// Checks YAML documents against the schemas of the oldest and the newest version, unknown fields refused; prints them
+/// as JSON.
+const VALIDATE: &str = r#"
+import json, sys, yaml
+import kubernetes_validate
+documents = list(yaml.safe_load_all(sys.stdin))
+for document in documents:
+    for version in ["1.29", kubernetes_validate.latest_version()]:
+        kubernetes_validate.validate(document, version, strict=True)
+print(json.dumps(documents))
+"#;
+
+/// The documents, or `None` after saying that the test is skipped.
+fn validated(yaml: &[u8]) -> Option<Vec<Value>> {
+    let mut python = Command::new(support::python()?);
+    python.args(["-c", VALIDATE]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut python = python.spawn().unwrap();
+    python.stdin.take().unwrap().write_all(yaml).unwrap();
+    let output = python.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    Some(serde_json::from_slice(&output.stdout).unwrap())
+}
+
+/// The rules that schemas do not say, for the spec of a Job.
+fn assert_sound(job: &Value) {
+    let pod = &job["template"]["spec"];
+    assert_eq!(pod["restartPolicy"], "Never", "a failure policy needs it: {job:#}");
+    let names: Vec<&Value> = pod["containers"].as_array().unwrap().iter().map(|c| &c["name"]).collect();
+    let rules = job["podFailurePolicy"]["rules"].as_array().unwrap();
+    assert!(rules.len() <= 20);
+    for rule in rules {
+        let action = rule["action"].as_str().unwrap();
+        assert!(["FailJob", "FailIndex", "Ignore", "Count"].contains(&action), "{rule}");
+        assert!(action != "FailIndex" || job.get("backoffLimitPerIndex").is_some(), "{rule}");
+        assert!(rule.get("onExitCodes").is_some() != rule.get("onPodConditions").is_some(), "one of both: {rule}");
+        if let Some(codes) = rule.get("onExitCodes") {
+            assert!(["In", "NotIn"].contains(&codes["operator"].as_str().unwrap()), "{rule}");
+            assert!(names.contains(&&codes["containerName"]), "{rule}");
+            let values: Vec<i64> = serde_json::from_value(codes["values"].clone()).unwrap();
+            assert!(values.is_sorted_by(|a, b| a < b) && !values.contains(&0), "{rule}");
+        }
+        for condition in rule["onPodConditions"].as_array().into_iter().flatten() {
+            assert!(["True", "False", "Unknown"].contains(&condition["status"].as_str().unwrap()), "{rule}");
+        }
+    }
+    if let Some(mode) = job.get("completionMode") {
+        assert_eq!(mode, "Indexed");
+        assert!(job["completions"].as_u64().is_some_and(|count| (1..=100_000).contains(&count)));
+        assert!(job.get("backoffLimit").is_none(), "the index has its own limit");
+    } else {
+        assert!(job.get("backoffLimitPerIndex").is_none(), "of an Indexed Job alone");
+    }
+    for toleration in pod["tolerations"].as_array().into_iter().flatten() {
+        let operator = toleration["operator"].as_str().unwrap();
+        assert!(["Exists", "Equal"].contains(&operator), "{toleration}");
+        assert!(operator == "Equal" || toleration.get("value").is_none(), "{toleration}");
+        let effect = toleration.get("effect").map_or("NoSchedule", |effect| effect.as_str().unwrap());
+        assert!(["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect), "{toleration}");
+    }
+    let volumes: Vec<&Value> = pod["volumes"].as_array().unwrap().iter().map(|volume| &volume["name"]).collect();
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+    for container in pod["containers"].as_array().unwrap() {
+        assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
+        assert_eq!(container["securityContext"]["allowPrivilegeEscalation"], false);
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        assert!(mounts.iter().all(|mount| volumes.contains(&&mount["name"])), "{container:#}");
+        assert!(mounts.iter().any(|mount| mount["mountPath"] == "/tmp"), "scratch files need a place");
+        let resources = &container["resources"];
+        assert!(resources["requests"].get("nvidia.com/gpu").is_none(), "a GPU's limit is its request");
+    }
+}
+
+/// Three videos, a shard for each.
+fn archive() -> (Scratch, PathBuf) {
+    let scratch = Scratch::new();
+    for i in 0..3 {
+        test_video(&scratch.videos().join(format!("{i}.mp4")), "160x120", "25", 3.0, &["-pix_fmt", "yuv420p"]);
+    }
+    let job = scratch.job(&format!("{}[run]\ndevice = \"cpu\"\nshard_bytes = 1\n{ENGINE}", scratch.small_models()));
+    (scratch, job)
+}
+
+fn submit(job: &Path, args: &[&str]) -> Command {
+    let mut command = vidindex(["submit".as_ref(), job.as_os_str()]);
+    command.args(["--engine", "kubernetes"]).args(args);
+    command
+}
+
+#[test]
+fn the_objects_are_valid_and_their_commands_do_the_job() {
+    let (scratch, job) = archive();
+    let planned = vidindex(["plan".as_ref(), job.as_os_str()]).output().unwrap();
+    let id = stdout(&planned);
+    let shown = submit(&job, &["--dry-run", "--run", &id]).output().unwrap();
+    assert!(shown.status.success(), "{}", said(&shown));
+    let Some(objects) = validated(&shown.stdout) else { return };
+    let [file, work, seal] = &objects[..] else { panic!("{objects:#?}") };
+    for object in &objects {
+        assert_eq!(object["metadata"]["namespace"], "video");
+        assert_eq!(object["metadata"]["labels"]["vidindex/run"], id);
+        let name = object["metadata"]["name"].as_str().unwrap();
+        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        assert!(name.len() <= 52 && name.chars().all(allowed), "{name}");
+    }
+    [work, seal].iter().for_each(|job| assert_sound(&job["spec"]));
+    assert_eq!(work["spec"]["completions"], 2);
+    assert_eq!(work["spec"]["parallelism"], 2);
+    assert_eq!(work["spec"]["backoffLimitPerIndex"], 2);
+    let actions: Vec<&Value> =
+        work["spec"]["podFailurePolicy"]["rules"].as_array().unwrap().iter().map(|rule| &rule["action"]).collect();
+    assert_eq!(actions, ["Ignore", "Ignore", "FailJob", "Count"]);
+    let pod = &work["spec"]["template"]["spec"];
+    assert_eq!(pod["nodeSelector"], json!({"pool": "spot"}));
+    assert_eq!(
+        pod["tolerations"][0],
+        json!({"key": "spot", "operator": "Equal", "value": "true", "effect": "NoSchedule"})
+    );
+    assert_eq!(pod["tolerations"][1], json!({"key": "example.com/batch", "operator": "Exists"}));
+    assert_eq!(pod["containers"][0]["resources"]["limits"], json!({"memory": "16Gi", "nvidia.com/gpu": "1"}));
+    assert_eq!(pod["volumes"][0]["configMap"]["name"], file["metadata"]["name"]);
+
+    // The seal begins with the tasks, as its pod does.
+    let mounted = scratch.path("mounted.toml");
+    std::fs::write(&mounted, file["data"]["job.toml"].as_str().unwrap()).unwrap();
+    let container = |job: &Value| {
+        let container = &job["spec"]["template"]["spec"]["containers"][0];
+        let args: Vec<String> = serde_json::from_value(container["args"].clone()).unwrap();
+        let place = mounted.to_str().unwrap();
+        let mut command = vidindex(args.iter().map(|arg| if arg == "/etc/vidindex/job.toml" { place } else { arg }));
+        for variable in container["env"].as_array().into_iter().flatten() {
+            command.env(variable["name"].as_str().unwrap(), variable["value"].as_str().unwrap());
+        }
+        command.stderr(Stdio::piped());
+        command
+    };
+    let sealing = container(seal).spawn().unwrap();
+    let tasks = ["0", "1"].map(|index| container(work).env("JOB_COMPLETION_INDEX", index).spawn().unwrap());
+    for process in tasks.into_iter().chain([sealing]) {
+        let output = process.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+    }
+    let elsewhere = scratch.path("undisturbed");
+    run(&job, &["--set", &format!("output.uri={}", elsewhere.display())], 0);
+    for table in TABLES {
+        assert_eq!(tables::stable_rows(&scratch.index(), table), tables::stable_rows(&elsewhere, table), "{table}");
+    }
+}
+
+#[test]
+fn a_seal_waits_no_longer_than_it_was_told() {
+    let (_scratch, job) = archive();
+    let id = stdout(&vidindex(["plan".as_ref(), job.as_os_str()]).output().unwrap());
+    let sealed = vidindex(["seal".as_ref(), job.as_os_str()]).args(["--run", &id, "--wait", "2"]).output().unwrap();
+    assert_eq!(sealed.status.code(), Some(3), "{}", said(&sealed));
+    assert!(stderr(&sealed).contains("missing    shards [0, 1, 2]"), "{}", said(&sealed));
+}
+
+#[test]
+fn the_scheduled_example_is_valid() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs/kubernetes-cron.yaml");
+    let Some(documents) = validated(&std::fs::read(file).unwrap()) else { return };
+    let spec = &documents[0]["spec"];
+    assert!(["Allow", "Forbid", "Replace"].contains(&spec["concurrencyPolicy"].as_str().unwrap()));
+    assert_eq!(spec["schedule"].as_str().unwrap().split(' ').count(), 5);
+    assert_sound(&spec["jobTemplate"]["spec"]);
+}
+
+#[test]
+fn kubectl_is_given_what_was_shown() {
+    use std::os::unix::fs::PermissionsExt;
+    let (scratch, job) = archive();
+    let absent = submit(&job, &[]).env("PATH", "/nowhere").output().unwrap();
+    assert_eq!(absent.status.code(), Some(1));
+    assert!(stderr(&absent).contains("kubectl: cannot be run"), "{}", said(&absent));
+    // Keeps what it is given.
+    let bin = scratch.path("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let script = format!("#!/bin/sh\ncat >{0}/$1.yaml\necho \"$@\" >>{0}/calls\n", bin.display());
+    std::fs::write(bin.join("kubectl"), script).unwrap();
+    std::fs::set_permissions(bin.join("kubectl"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let submitted = submit(&job, &[]).env("PATH", path).output().unwrap();
+    assert!(submitted.status.success(), "{}", said(&submitted));
+    let shown = submit(&job, &["--dry-run", "--run", &stdout(&submitted)]).output().unwrap();
+    for call in ["delete", "create"] {
+        let given = std::fs::read_to_string(bin.join(format!("{call}.yaml"))).unwrap();
+        assert_eq!(given.trim(), stdout(&shown));
+    }
+    let calls = std::fs::read_to_string(bin.join("calls")).unwrap();
+    assert_eq!(calls, "delete --ignore-not-found -f -\ncreate -f -\n");
+}

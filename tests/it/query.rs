@@ -1,0 +1,224 @@
+//! `vidindex query`: an index in a directory or a bucket, named or by its job, asked from the line, a file or a pipe.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use crate::support;
+use crate::support::bucket::Bucket;
+use crate::support::index::{Indexed, R50, YOLO, run, write};
+use crate::support::{Scratch, ffmpeg, query, said, stderr, stdout, test_video, vidindex};
+
+fn duckdb() -> Option<PathBuf> {
+    support::python().map(|python| python.with_file_name("duckdb"))
+}
+
+fn ask(index: &Path, duckdb: &Path, args: &[&str], input: &str) -> Output {
+    let mut command = vidindex(["query".as_ref(), index.as_os_str()]);
+    command.args(args).env("VIDINDEX_DUCKDB", duckdb);
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+/// An index of one video with both models, in a directory whose name is a pattern to those who look for one.
+fn small_index(scratch: &Scratch) -> PathBuf {
+    let index = scratch.path("it's an [index]*");
+    let both = run(1, Some(R50), Some(YOLO));
+    write(&index, &both, &[Indexed::new(&both, "cam-1", "2026-11-01", 0, 1)]);
+    index
+}
+
+#[test]
+fn results_come_in_the_form_asked_for() {
+    let Some(duckdb) = duckdb() else { return };
+    let scratch = Scratch::new();
+    let index = small_index(&scratch);
+    let sql = "SELECT segment, top_label, NULL AS nothing, indexed_at FROM current_actions \
+               JOIN current_videos USING (video_id) WHERE segment = 3";
+    assert_eq!(
+        query(&index, &["--format", "csv", sql]),
+        "segment,top_label,nothing,indexed_at\n3,riding a bike,,2026-11-21 00:00:00.5+00\n"
+    );
+    assert_eq!(query(&index, &["--format", "lines", sql]), "3\triding a bike\t\t2026-11-21 00:00:00.5+00\n");
+    let json: serde_json::Value = serde_json::from_str(&query(&index, &["--format", "json", sql])).unwrap();
+    assert_eq!((&json[0]["segment"], json[0]["nothing"].is_null()), (&serde_json::json!(3), true));
+    assert!(query(&index, &[sql]).contains("│ riding a bike │"));
+    // Every row, where nobody sees the terminal's width.
+    assert_eq!(query(&index, &["SELECT range AS n FROM range(500)"]).lines().count(), 504);
+
+    let file = scratch.path("ask.sql");
+    std::fs::write(&file, "SELECT 1 AS a;\nSELECT 2 AS b;\n").unwrap();
+    assert_eq!(query(&index, &["--format", "csv", "-f", file.to_str().unwrap()]), "a\n1\nb\n2\n");
+    let piped = ask(&index, &duckdb, &["--format", "csv"], "SELECT count(*) AS n FROM current_videos;");
+    assert_eq!(stdout(&piped), "n\n1");
+}
+
+#[test]
+fn a_table_that_no_job_filled_is_empty_and_not_absent() {
+    let Some(_) = duckdb() else { return };
+    let scratch = Scratch::new();
+    let persons = run(1, None, Some(YOLO));
+    write(&scratch.index(), &persons, &[Indexed::new(&persons, "cam-1", "2026-11-01", 0, 1)]);
+    let sql = "SELECT count(*) AS n, count(model) + count(dt) + count(top[1].label) AS m FROM current_actions";
+    assert_eq!(query(&scratch.index(), &["--format", "csv", sql]), "n,m\n0,0\n");
+}
+
+#[test]
+fn mistakes_are_told_and_mended() {
+    let Some(duckdb) = duckdb() else { return };
+    let scratch = Scratch::new();
+    let index = small_index(&scratch);
+    let wrong = ask(&index, &duckdb, &["SELECT nope FROM videos"], "");
+    assert!(wrong.status.code() == Some(1) && stderr(&wrong).contains("\"nope\" not found"), "{}", said(&wrong));
+    let after = ask(&index, &duckdb, &["--format", "csv"], "SELECT nope; SELECT 1;");
+    assert!(after.status.code() == Some(1) && stdout(&after).is_empty(), "{}", said(&after));
+    let empty = ask(&scratch.videos(), &duckdb, &["SELECT 1"], "");
+    assert!(empty.status.code() == Some(1) && stderr(&empty).contains("is no index"), "{}", said(&empty));
+    let absent = ask(&index, Path::new("/nowhere/duckdb"), &["SELECT 1"], "");
+    assert!(stderr(&absent).contains("hint: pip install duckdb-cli"), "{}", said(&absent));
+    let set = ask(&index, &duckdb, &["--set", "run.device=cpu", "SELECT 1"], "");
+    assert_eq!(set.status.code(), Some(2), "{}", said(&set));
+}
+
+#[test]
+fn a_bucket_is_asked_with_the_jobs_settings() {
+    let Some(duckdb) = duckdb() else { return };
+    let scratch = Scratch::new();
+    let Some(bucket) = Bucket::with_videos(scratch) else { return };
+    let index = bucket.scratch.path("local");
+    let both = run(1, Some("slow/fast=r50 v1"), Some(YOLO));
+    let videos = [("cam-1", 0), ("cam-1", 1), ("cam-2", 0)];
+    write(&index, &both, &videos.map(|(camera, n)| Indexed::new(&both, camera, "2026-11-01", n, 1)));
+    upload(&bucket, &index, "s3://index/run/");
+    let sql = "SELECT camera, model, count(*) AS n FROM current_actions GROUP BY ALL ORDER BY ALL";
+    let expected = "camera,model,n\ncam-1,slow/fast=r50 v1,80\ncam-2,slow/fast=r50 v1,40";
+    assert_eq!(query(&index, &["--format", "csv", sql]).trim(), expected);
+
+    let program = duckdb.to_str().unwrap();
+    let found = bucket.vidindex(&["query", "--duckdb", program, "--format", "csv", sql], 0);
+    assert_eq!(stdout(&found), expected);
+    // By its address, with what the environment says.
+    let mut command = vidindex(["query", "s3://index/run", "--duckdb", program, "--format", "csv", sql]);
+    let endpoint = bucket.server.endpoint();
+    let found = command.envs(support::s3::environment()).env("AWS_ENDPOINT_URL_S3", endpoint).output().unwrap();
+    assert_eq!(stdout(&found), expected, "{}", said(&found));
+
+    // A copy of the program has no extension beside it, and this machine no way to download one.
+    let alone = bucket.scratch.path("duckdb");
+    let python = support::python().unwrap();
+    let script = "import duckdb_cli, os; print(os.path.join(os.path.dirname(duckdb_cli.__file__), 'duckdb'))";
+    let real = stdout(&Command::new(python).args(["-c", script]).output().unwrap());
+    std::fs::copy(real, &alone).unwrap();
+    let mut command = vidindex(["query".as_ref(), bucket.job.as_os_str()]);
+    command.args(["--duckdb", alone.to_str().unwrap(), "SELECT 1"]).envs(support::s3::environment());
+    // Where a home has no extensions and the way out leads nowhere.
+    command
+        .env("HOME", bucket.scratch.path("home"))
+        .env("HTTP_PROXY", "http://127.0.0.1:9")
+        .env("NO_PROXY", "127.0.0.1");
+    let output = command.output().unwrap();
+    let told = stderr(&output);
+    assert!(told.contains("cannot read S3") && told.contains("pip install duckdb-extension-httpfs=="), "{told}");
+}
+
+#[test]
+fn the_doctor_tells_of_duckdb() {
+    let Some(duckdb) = duckdb() else { return };
+    let told = |duckdb: &Path| stdout(&vidindex(["doctor"]).env("VIDINDEX_DUCKDB", duckdb).output().unwrap());
+    assert!(told(&duckdb).contains(&format!("ok    DuckDB: {} (v", duckdb.display())));
+    let absent = told(Path::new("/nowhere/duckdb"));
+    assert!(
+        absent.contains("none  DuckDB: /nowhere/duckdb cannot be run") && absent.contains("pip install duckdb-cli")
+    );
+}
+
+/// A folder with all that is below it.
+fn upload(bucket: &Bucket, folder: &Path, uri: &str) {
+    for file in support::tables::files(folder) {
+        let below = file.parent().unwrap().strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+        bucket.copy("file", file.parent().unwrap(), &format!("{uri}{below}/"));
+    }
+}
+
+#[test]
+fn moments_are_cut_as_the_page_says() {
+    let Some(duckdb) = duckdb() else { return };
+    let scratch = Scratch::new();
+    let index = scratch.index();
+    let both = run(1, Some(R50), Some(YOLO));
+    let mut video = Indexed::new(&both, "cam-1", "2026-11-01", 0, 1);
+    // A key frame at each half second, a clock that does not begin at 0, and a name that has to be quoted.
+    let file = scratch.path("it's a, video.mkv");
+    test_video(&file, "64x48", "30", 90.0, &["-g", "15", "-pix_fmt", "yuv420p", "-output_ts_offset", "1.5"]);
+    let uri: std::sync::Arc<str> = file.to_str().unwrap().into();
+    video.video.uri = uri.clone();
+    video.actions.iter_mut().for_each(|row| row.uri = uri.clone());
+    video.persons.iter_mut().for_each(|row| row.uri = uri.clone());
+    write(&index, &both, &[video]);
+    let sql = |name: &str| format!("{}/schemas/queries/{name}.sql", env!("CARGO_MANIFEST_DIR"));
+
+    let list = query(&index, &["--format", "lines", "-f", &sql("edit_list")]);
+    let clips: Vec<Vec<&str>> = list.lines().map(|line| line.split('\t').collect()).collect();
+    assert!(clips.len() >= 3 && clips.iter().all(|clip| clip.len() == 4 && clip[3] == &*uri), "{list}");
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/README.md")).unwrap();
+    let command = |name: &str| {
+        let block = page.split("\n\n").find(|block| block.starts_with("    ") && block.contains(name)).unwrap();
+        block
+            .replace("jobs/local.toml", index.to_str().unwrap())
+            .replace("schemas/", concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/"))
+    };
+    for name in ["edit_list.sql", "ffconcat.sql"] {
+        let mut shell = Command::new("bash");
+        shell.args(["-euo", "pipefail", "-c", &command(name)]).current_dir(scratch.dir.path());
+        let binary = Path::new(env!("CARGO_BIN_EXE_vidindex")).parent().unwrap().to_owned();
+        let path = std::env::join_paths(
+            std::iter::once(binary).chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
+        );
+        let output = shell.env("PATH", path.unwrap()).env("VIDINDEX_DUCKDB", &duckdb).output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+    }
+    let seconds = |name: &str| {
+        // Decoded to the end, as a container of copied packets need not know.
+        let raw = scratch.path("raw.y4m");
+        ffmpeg(&["-i", scratch.path(name).to_str().unwrap(), "-f", "yuv4mpegpipe", raw.to_str().unwrap()]);
+        std::fs::metadata(raw).unwrap().len() as f64 / (64.0 * 48.0 * 1.5 + 6.0) / 30.0
+    };
+    let mut all = 0.0;
+    for clip in &clips {
+        let (found, asked) = (seconds(clip[0]), clip[2].parse::<f64>().unwrap());
+        assert!((found - asked).abs() < 0.7, "{clip:?} has {found} s");
+        all += asked;
+    }
+    let found = seconds("clips.mp4");
+    assert!((found - all).abs() < 0.7 * clips.len() as f64, "{found} s of {all} s");
+}
+
+#[test]
+fn segments_like_a_moment_are_found_by_their_embeddings() {
+    let Some(duckdb) = duckdb() else { return };
+    let scratch = Scratch::new();
+    test_video(&scratch.videos().join("a.mp4"), "160x120", "25", 5.0, &["-pix_fmt", "yuv420p"]);
+    std::fs::copy(scratch.videos().join("a.mp4"), scratch.videos().join("twin.mp4")).unwrap();
+    let other = scratch.videos().join("other.mp4");
+    ffmpeg(&["-f", "lavfi", "-i", "mandelbrot=size=160x120:rate=25", "-t", "5", other.to_str().unwrap()]);
+    let job = scratch.job(&scratch.small_models());
+    support::run(&job, &["--set", "actions.embedding=true"], 0);
+    let found = query(&job, &["--like", "a.mp4@3", "--format", "lines"]);
+    let rows: Vec<Vec<&str>> = found.lines().map(|line| line.split('\t').collect()).collect();
+    assert_eq!(rows.len(), 9, "three segments of three videos: {found}");
+    for (row, name) in rows.iter().zip(["/a.mp4", "/twin.mp4"]) {
+        assert!(row[0].ends_with(name) && row[1].starts_with("2.13") && row[4] == "1.0", "{found}");
+    }
+    assert!(rows[2..].iter().all(|row| row[4].parse::<f64>().unwrap() < 1.0), "{found}");
+    let absent = ask(&job, &duckdb, &["--like", "a.mp4@30"], "");
+    assert_eq!(absent.status.code(), Some(1), "{}", said(&absent));
+    assert!(
+        stderr(&absent).contains("no segment with an embedding lies at 30 s of a video a.mp4"),
+        "{}",
+        stderr(&absent)
+    );
+    let wrong = ask(&job, &duckdb, &["--like", "a.mp4"], "");
+    assert!(wrong.status.code() == Some(2) && stderr(&wrong).contains("VIDEO@SECONDS"), "{}", stderr(&wrong));
+}

@@ -1,0 +1,392 @@
+//! Killed, raced, repeated, in part: the rows are those of an undisturbed run, once.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support;
+use crate::support::{Scratch, run, said, stderr, stdout, tables, test_video, vidindex};
+
+const TABLES: [&str; 4] = ["videos", "actions", "persons", "thumbnails"];
+
+/// Short videos in four shards.
+struct Archive {
+    scratch: Scratch,
+    job: PathBuf,
+}
+
+/// What a run leaves that nothing disturbs.
+struct Undisturbed {
+    /// The rows of each table.
+    rows: Vec<Vec<String>>,
+    seconds: f64,
+}
+
+impl Archive {
+    /// Eight of three to five seconds.
+    fn new() -> Self {
+        Self::of(8, 3.0)
+    }
+
+    /// Each a quarter of a second longer than the one before.
+    fn of(videos: u32, seconds: f64) -> Self {
+        let scratch = Scratch::new();
+        for i in 0..videos {
+            let file = scratch.videos().join(format!("{i}.mp4"));
+            test_video(&file, "160x120", "25", seconds + f64::from(i) / 4.0, &["-pix_fmt", "yuv420p", "-g", "25"]);
+        }
+        let job = scratch.job(&scratch.small_models());
+        let bytes: u64 =
+            std::fs::read_dir(scratch.videos()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
+        let text = std::fs::read_to_string(&job).unwrap();
+        let run_section =
+            format!("[report]\nthumbnails = true\n[run]\ndevice = \"cpu\"\nshard_bytes = {}\n", bytes / 4 + 1);
+        std::fs::write(&job, text + &run_section).unwrap();
+        Self { scratch, job }
+    }
+
+    /// Runs the job once more, to another output.
+    fn undisturbed(&self) -> Undisturbed {
+        let elsewhere = self.scratch.path("undisturbed");
+        let started = Instant::now();
+        run(&self.job, &["--set", &format!("output.uri={}", elsewhere.display())], 0);
+        let seconds = started.elapsed().as_secs_f64();
+        let rows = TABLES.map(|table| tables::stable_rows(&elsewhere, table)).to_vec();
+        assert!(rows.iter().all(|rows| !rows.is_empty()));
+        Undisturbed { rows, seconds }
+    }
+
+    fn plan(&self, args: &[&str]) -> String {
+        let planned = vidindex(["plan".as_ref(), self.job.as_os_str()]).args(args).output().unwrap();
+        assert!(planned.status.success(), "{}", said(&planned));
+        stdout(&planned)
+    }
+
+    fn command(&self, name: &str, run: &str, args: &[&str]) -> Command {
+        let mut command = vidindex([name.as_ref(), self.job.as_os_str()]);
+        command.args(["--run", run]).args(args).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+    }
+
+    fn expect(&self, name: &str, run: &str, args: &[&str], code: i32) -> String {
+        let output = self.command(name, run, args).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{name}: {}", said(&output));
+        stderr(&output)
+    }
+
+    /// Every file that attempts left, whatever its name.
+    fn attempts(&self, run: &str) -> Vec<PathBuf> {
+        let parts = self.scratch.index().join("_vidindex/runs").join(run).join("parts");
+        let entries = walkdir::WalkDir::new(parts).into_iter().filter_map(Result::ok);
+        entries.filter(|entry| entry.file_type().is_file()).map(|entry| entry.into_path()).collect()
+    }
+
+    fn assert_rows(&self, undisturbed: &Undisturbed) {
+        for (table, expected) in TABLES.iter().zip(&undisturbed.rows) {
+            assert_eq!(&tables::stable_rows(&self.scratch.index(), table), expected, "{table}");
+        }
+    }
+}
+
+/// The decoder processes that work for this process.
+fn decoders_of(parent: u32) -> Vec<u32> {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return vec![] };
+    let numbers = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    numbers
+        .filter(|number: &u32| {
+            let stat = std::fs::read_to_string(format!("/proc/{number}/stat")).unwrap_or_default();
+            // pid (name) state ppid ...
+            stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)) == Some(&parent.to_string())
+        })
+        .collect()
+}
+
+fn is_alive(process: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+}
+
+fn send(signal: &str, process: u32) {
+    assert!(Command::new("kill").args([signal, &process.to_string()]).status().unwrap().success());
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what} did not come about");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn killed_at_ten_random_moments_the_rows_are_those_of_an_undisturbed_run() {
+    let archive = Archive::new();
+    let undisturbed = archive.undisturbed();
+    // A shard for each video: kills fall before, between and after commits.
+    let run = archive.plan(&["--set", "run.shard_bytes=1"]);
+    // The time of day is random enough; the delays are printed so that a failure can be done again.
+    let mut random = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let commits = archive.scratch.index().join("_vidindex/runs").join(&run).join("shards");
+    for _ in 0..10 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        // At the earliest before anything has begun, at the latest when a few more shards are committed.
+        let delay = Duration::from_secs_f64(undisturbed.seconds * 0.4 * ((random >> 33) % 1000) as f64 / 1000.0);
+        let mut worker = archive.command("work", &run, &[]).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::park_timeout(delay);
+        // Stopped first: it starts no decoder between the look and the kill.
+        send("-STOP", worker.id());
+        let decoders = decoders_of(worker.id());
+        let committed = std::fs::read_dir(&commits).map_or(0, Iterator::count);
+        eprintln!("killed after {delay:?} with {} decoders, {committed} shards committed", decoders.len());
+        worker.kill().unwrap();
+        worker.wait().unwrap();
+        wait_until("the end of every decoder", || !decoders.iter().any(|decoder| is_alive(*decoder)));
+    }
+    archive.expect("work", &run, &[], 0);
+    for delay in [0, 3, 6, 9, 12].map(Duration::from_millis) {
+        let mut sealer = archive.command("seal", &run, &[]).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::park_timeout(delay);
+        sealer.kill().unwrap();
+        sealer.wait().unwrap();
+    }
+    archive.expect("seal", &run, &[], 0);
+    archive.assert_rows(&undisturbed);
+    assert_eq!(archive.attempts(&run), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn what_killed_workers_left_half_written_is_cleared() {
+    let archive = Archive::new();
+    let run = archive.plan(&[]);
+    let parts = archive.scratch.index().join("_vidindex/runs").join(&run).join("parts");
+    // A whole file, one that was being written, and a folder without any.
+    let left = ["000000/attempt-a/videos/whole.parquet", "000001/attempt-b/videos/.vidindex-tmp-0a1b2c"];
+    for name in left {
+        std::fs::create_dir_all(parts.join(name).parent().unwrap()).unwrap();
+        std::fs::write(parts.join(name), "cut off").unwrap();
+    }
+    std::fs::create_dir_all(parts.join("000002/attempt-c/videos")).unwrap();
+    archive.expect("work", &run, &["--task", "0/2"], 0);
+    archive.expect("seal", &run, &[], 3);
+    assert_eq!(archive.attempts(&run), [parts.join(left[1])], "shard 1 may still be at work");
+    archive.expect("work", &run, &["--task", "1/2"], 0);
+    archive.expect("seal", &run, &[], 0);
+    assert_eq!(archive.attempts(&run), Vec::<PathBuf>::new());
+    archive.assert_rows(&archive.undisturbed());
+}
+
+#[test]
+fn three_workers_at_once_on_the_same_shards_leave_the_rows_once() {
+    let archive = Archive::new();
+    let run = archive.plan(&[]);
+    let workers: Vec<_> = (0..3).map(|_| archive.command("work", &run, &[]).spawn().unwrap()).collect();
+    for worker in workers {
+        let output = worker.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+    }
+    archive.expect("seal", &run, &[], 0);
+    archive.assert_rows(&archive.undisturbed());
+}
+
+/// Two workers on the same shards, killed at random moments and begun anew until both have ended. Ten rounds;
+/// `VIDINDEX_TEST_ROUNDS` says how many else.
+#[test]
+fn two_workers_that_race_and_are_killed_at_random_leave_every_row_once() {
+    let archive = Archive::of(4, 1.0);
+    let undisturbed = archive.undisturbed();
+    let rounds = std::env::var("VIDINDEX_TEST_ROUNDS").map_or(10, |rounds| rounds.parse().unwrap());
+    let mut random = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let mut seconds = |most: f64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        most * ((random >> 33) % 1000) as f64 / 1000.0
+    };
+    let (mut kills, mut doubled) = (0, 0);
+    for round in 0..rounds {
+        let _ = std::fs::remove_dir_all(archive.scratch.index());
+        let run = archive.plan(&["--set", "run.shard_bytes=1"]);
+        let start = || archive.command("work", &run, &[]).stderr(Stdio::null()).spawn().unwrap();
+        let mut workers = [Some(start()), Some(start())];
+        let mut left = 4;
+        while workers.iter().any(Option::is_some) {
+            if left > 0 {
+                std::thread::park_timeout(Duration::from_secs_f64(seconds(undisturbed.seconds)));
+            }
+            for worker in &mut workers {
+                let Some(process) = worker else { continue };
+                let ended = if left > 0 { process.try_wait().unwrap() } else { Some(process.wait().unwrap()) };
+                if let Some(status) = ended {
+                    assert!(status.success(), "round {round}: {status}");
+                    *worker = None;
+                } else if seconds(1.0) < 0.5 {
+                    process.kill().unwrap();
+                    process.wait().unwrap();
+                    (kills, left) = (kills + 1, left - 1);
+                    *worker = Some(start());
+                }
+            }
+        }
+        let parts = archive.attempts(&run).len();
+        archive.expect("seal", &run, &[], 0);
+        archive.assert_rows(&undisturbed);
+        tables::assert_counts(&archive.scratch.index());
+        assert_eq!(archive.attempts(&run), Vec::<PathBuf>::new(), "round {round}");
+        // Each video has a file of its own in each table: more are those of attempts that lost.
+        doubled += usize::from(parts > 3 * 4);
+    }
+    eprintln!("{rounds} rounds, {kills} kills, {doubled} rounds with files of attempts that lost");
+}
+
+#[test]
+fn a_run_done_in_part_is_sealed_in_part_and_then_whole() {
+    let archive = Archive::new();
+    let undisturbed = archive.undisturbed();
+    let run = archive.plan(&[]);
+    archive.expect("work", &run, &["--task", "0/2"], 0);
+    let said = archive.expect("seal", &run, &[], 3);
+    assert!(said.contains("missing") && said.contains("[1, 3]"), "{said}");
+    let part = tables::stable_rows(&archive.scratch.index(), "videos");
+    assert!(!part.is_empty() && part.len() < undisturbed.rows[0].len());
+    assert!(part.iter().all(|row| undisturbed.rows[0].contains(row)));
+    tables::assert_counts(&archive.scratch.index());
+    archive.expect("work", &run, &["--task", "1/2"], 0);
+    archive.expect("seal", &run, &[], 0);
+    archive.assert_rows(&undisturbed);
+    let files = tables::files(&archive.scratch.index());
+    archive.expect("seal", &run, &[], 0);
+    archive.expect("work", &run, &[], 0);
+    assert_eq!(tables::files(&archive.scratch.index()), files);
+    archive.assert_rows(&undisturbed);
+}
+
+#[test]
+fn what_else_lies_in_the_output_stays_as_it_is() {
+    let archive = Archive::new();
+    archive.undisturbed();
+    let index = archive.scratch.index();
+    let foreign = [
+        "videos/dt=2020-01-01/part-other-000000.parquet",
+        "_vidindex/runs/20200101T000000000Z-000000/parts/000000/x/videos/a.parquet",
+        "notes.txt",
+    ];
+    for name in foreign {
+        std::fs::create_dir_all(index.join(name).parent().unwrap()).unwrap();
+        // A table of another run must be readable: planning looks into it.
+        let any = tables::files(&archive.scratch.path("undisturbed").join("videos")).remove(0);
+        std::fs::copy(any, index.join(name)).unwrap();
+    }
+    let before = foreign.map(|name| std::fs::read(index.join(name)).unwrap());
+    run(&archive.job, &["--reindex"], 0);
+    assert!(foreign.map(|name| std::fs::read(index.join(name)).unwrap()) == before);
+}
+
+#[test]
+fn a_signal_ends_the_work_soon_and_with_its_own_code() {
+    let archive = Archive::new();
+    let run = archive.plan(&[]);
+    let temporary = archive.scratch.path("tmp");
+    std::fs::create_dir(&temporary).unwrap();
+    for (signal, code) in [("-TERM", 143), ("-INT", 130)] {
+        let mut command = archive.command("work", &run, &["--task", "0/1"]);
+        let mut worker = command.env("TMPDIR", &temporary).stderr(Stdio::null()).spawn().unwrap();
+        wait_until("a decoder", || !decoders_of(worker.id()).is_empty());
+        let decoders = decoders_of(worker.id());
+        let asked = Instant::now();
+        send(signal, worker.id());
+        assert_eq!(worker.wait().unwrap().code(), Some(code));
+        assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0, "its scratch files are gone");
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+        wait_until("the end of every decoder", || !decoders.iter().any(|decoder| is_alive(*decoder)));
+    }
+    archive.expect("work", &run, &[], 0);
+    archive.expect("seal", &run, &[], 0);
+    archive.assert_rows(&archive.undisturbed());
+}
+
+#[test]
+fn other_settings_than_the_plans_are_refused() {
+    let archive = Archive::new();
+    let run = archive.plan(&[]);
+    let said = archive.expect("work", &run, &["--set", "persons.iou=0.7"], 2);
+    assert!(said.contains(&run) && said.contains("hint:"), "{said}");
+}
+
+/// Adds a video that takes a while, starts to work, and sends its decoder a signal; then the run is sealed. Gives what
+/// became of the long video: the others must be whole.
+fn signal_the_long_videos_decoder(signal: &str, args: &[&str]) -> String {
+    let archive = Archive::new();
+    let long = archive.scratch.videos().join("long.mp4");
+    test_video(&long, "640x360", "30", 40.0, &["-pix_fmt", "yuv420p", "-preset", "ultrafast"]);
+    let run = archive.plan(&[]);
+    let mut worker = archive.command("work", &run, args).stderr(Stdio::null()).spawn().unwrap();
+    // It is the last by name, and larger than a shard should be: when the others are committed, its decoder is alone.
+    let state = archive.scratch.index().join("_vidindex/runs").join(&run);
+    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(state.join("job.json")).unwrap()).unwrap();
+    let others = record["shards"].as_u64().unwrap() as usize - 1;
+    let committed = || std::fs::read_dir(state.join("shards")).map_or(0, Iterator::count);
+    wait_until("the commit of the other shards", || committed() == others);
+    wait_until("the long video's decoder", || !decoders_of(worker.id()).is_empty());
+    std::thread::park_timeout(Duration::from_millis(300));
+    send(signal, decoders_of(worker.id())[0]);
+    assert!(worker.wait().unwrap().success());
+    archive.expect("seal", &run, &[], 3);
+    tables::assert_counts(&archive.scratch.index());
+    let rows = tables::rows(&archive.scratch.index(), "videos");
+    assert_eq!(rows.len(), 9);
+    let mut found = String::new();
+    for row in rows {
+        let kind = row["error_kind"].as_str().unwrap_or("none");
+        if Path::new(row["uri"].as_str().unwrap()).ends_with("long.mp4") {
+            found = kind.to_owned();
+        } else {
+            assert_eq!(kind, "none", "{row:?}");
+        }
+    }
+    found
+}
+
+#[test]
+fn a_decoder_that_is_killed_costs_its_video_alone() {
+    assert_eq!(signal_the_long_videos_decoder("-KILL", &[]), "decoder_crashed");
+}
+
+#[test]
+fn a_decoder_that_hangs_is_given_up_and_the_rest_goes_on() {
+    assert_eq!(signal_the_long_videos_decoder("-STOP", &["--set", "run.video_timeout_seconds=4"]), "timeout");
+}
+
+#[test]
+fn damaged_files_never_stop_a_run() {
+    let archive = Archive::new();
+    let (videos, wrecks) = (archive.scratch.videos(), archive.scratch.path("wrecks"));
+    std::fs::create_dir(&wrecks).unwrap();
+    let mut random = 12_345u64;
+    let mut next = || {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize
+    };
+    let mut count = 0;
+    for extension in ["mp4", "mkv", "avi", "ts"] {
+        let whole = archive.scratch.path(&format!("whole.{extension}"));
+        support::ffmpeg(&["-i", videos.join("7.mp4").to_str().unwrap(), whole.to_str().unwrap()]);
+        let whole = std::fs::read(whole).unwrap();
+        for variant in 0..5 {
+            let mut bytes = whole.clone();
+            for _ in 0..(1 << (2 * variant)) {
+                let at = next() % bytes.len();
+                bytes[at] = next() as u8;
+            }
+            std::fs::write(wrecks.join(format!("{variant}.{extension}")), bytes).unwrap();
+            count += 1;
+        }
+    }
+    let mut command = vidindex(["run".as_ref(), archive.job.as_os_str()]);
+    let output = command.args(["--set", &format!("input.uri={}", wrecks.display())]).output().unwrap();
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{}", said(&output));
+    tables::assert_counts(&archive.scratch.index());
+    let rows = tables::rows(&archive.scratch.index(), "videos");
+    let addresses: std::collections::BTreeSet<_> = rows.iter().map(|row| row["uri"].to_string()).collect();
+    assert_eq!((rows.len(), addresses.len()), (count, count));
+    for row in rows {
+        assert_ne!(row["error_kind"].as_str().unwrap_or("none"), "decoder_crashed", "{row:?}");
+    }
+}

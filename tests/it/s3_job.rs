@@ -1,0 +1,141 @@
+//! The same job over a directory and over S3, and what can happen to objects between plan and work.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io::Write;
+
+use md5::Digest;
+
+use vidindex::store::{self, Store, StoreConfig};
+
+use crate::support::bucket::{Bucket, comparable};
+use crate::support::s3::set_credentials;
+use crate::support::{Scratch, run, said, stderr, stdout, tables, test_video};
+
+#[test]
+fn a_bucket_gives_the_rows_of_a_directory() {
+    let scratch = Scratch::new();
+    let videos = scratch.videos();
+    // The index of an MP4 lies at its end unless it is asked for elsewhere.
+    test_video(&videos.join("moov at the end.mp4"), "320x240", "30", 6.0, &["-pix_fmt", "yuv420p", "-b:v", "4M"]);
+    test_video(
+        &videos.join("fast+start.mp4"),
+        "320x240",
+        "30",
+        3.0,
+        &["-pix_fmt", "yuv420p", "-movflags", "+faststart"],
+    );
+    test_video(&videos.join("b.mkv"), "320x240", "25", 5.0, &["-pix_fmt", "yuv420p"]);
+    test_video(&videos.join("c.avi"), "320x240", "25", 5.0, &["-c:v", "mpeg4", "-bf", "2"]);
+    std::fs::write(videos.join("empty.mp4"), b"").unwrap();
+    let Some(bucket) = Bucket::with_videos(scratch) else { return };
+    // Neighbours whose keys begin alike, in the archive and in the output.
+    let neighbour = bucket.scratch.path("neighbour");
+    std::fs::create_dir(&neighbour).unwrap();
+    std::fs::copy(bucket.scratch.videos().join("b.mkv"), neighbour.join("n.mkv")).unwrap();
+    for uri in ["s3://archive/clips-2/", "s3://index/run-2/videos/", "s3://index/"] {
+        bucket.copy("file", &neighbour, uri);
+    }
+    let local = bucket.scratch.job(&bucket.scratch.small_models());
+    run(&local, &[], 3);
+    bucket.vidindex(&["run", "--set", "input.uri=s3://archive/clips"], 3);
+    let downloaded = bucket.index();
+    let everything = bucket.scratch.path("everything");
+    bucket.copy("tree", &everything, "s3://index/");
+    let top: BTreeSet<_> = std::fs::read_dir(&everything).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(top, ["n.mkv", "run", "run-2"].map(OsString::from).into());
+    let kept = |name: &str| std::fs::read(everything.join(name)).unwrap();
+    assert!(
+        kept("n.mkv") == std::fs::read(neighbour.join("n.mkv")).unwrap() && kept("n.mkv") == kept("run-2/videos/n.mkv")
+    );
+    for table in ["videos", "actions", "persons"] {
+        let expected = comparable(&bucket.scratch.index(), table);
+        assert!(!expected.is_empty());
+        assert_eq!(comparable(&downloaded, table), expected, "{table}");
+    }
+    // The attempts are cleared in the bucket too, and a second run finds nothing to do.
+    assert_eq!(tables::files(&downloaded.join("_vidindex")).len(), 1, "plan.parquet alone");
+    let again = bucket.vidindex(&["run"], 0);
+    assert!(stderr(&again).contains("already indexed"), "{}", said(&again));
+}
+
+#[test]
+fn objects_that_go_or_change_after_the_plan_get_a_row_that_says_so() {
+    let scratch = Scratch::new();
+    for name in ["stays.mp4", "goes.mp4", "changes.mp4"] {
+        test_video(&scratch.videos().join(name), "160x120", "25", 3.0, &["-pix_fmt", "yuv420p"]);
+    }
+    let Some(bucket) = Bucket::with_videos(scratch) else { return };
+    let run = stdout(&bucket.vidindex(&["plan"], 0));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let config = StoreConfig { endpoint: Some(bucket.server.endpoint()), ..Default::default() };
+    set_credentials();
+    runtime.block_on(async {
+        let archive: std::sync::Arc<dyn Store> = store::open("s3://archive/clips/", &config).await.unwrap();
+        archive.delete(&["goes.mp4".to_owned()]).await.unwrap();
+        let other = archive.get("stays.mp4").await.unwrap().repeat(2);
+        archive.put("changes.mp4", other.into()).await.unwrap();
+    });
+    bucket.vidindex(&["work", "--run", &run], 0);
+    bucket.vidindex(&["seal", "--run", &run], 3);
+    for row in tables::rows(&bucket.index(), "videos") {
+        let expected = match row["uri"].as_str().unwrap() {
+            "s3://archive/clips/stays.mp4" => ("ok", "none"),
+            "s3://archive/clips/goes.mp4" => ("failed", "not_found"),
+            "s3://archive/clips/changes.mp4" => ("failed", "changed_during_read"),
+            other => panic!("{other}"),
+        };
+        let found = (row["status"].as_str().unwrap(), row["error_kind"].as_str().unwrap_or("none"));
+        assert_eq!(found, expected, "{row:?}");
+    }
+}
+
+#[test]
+fn a_report_of_the_bucket_is_taken_in_place_of_its_listing() {
+    let scratch = Scratch::new();
+    for name in ["in the+report.mp4", "since.mp4"] {
+        test_video(&scratch.videos().join(name), "160x120", "25", 1.0, &["-pix_fmt", "yuv420p"]);
+    }
+    let Some(bucket) = Bucket::with_videos(scratch) else { return };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let config = StoreConfig { endpoint: Some(bucket.server.endpoint()), ..Default::default() };
+    set_credentials();
+    let folder = "reports/archive/daily";
+    runtime.block_on(async {
+        let archive = store::open("s3://archive/", &config).await.unwrap();
+        let video = archive.head("clips/in the+report.mp4").await.unwrap();
+        let line = |key: &str| {
+            let time = video.last_modified.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+            format!("\"archive\",\"{key}\",\"{}\",\"{time}\",\"{}\"\n", video.size_bytes, video.etag)
+        };
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all((line("clips/in+the%2Breport.mp4") + &line("elsewhere/x.mp4")).as_bytes()).unwrap();
+        let data = encoder.finish().unwrap();
+        let md5: String = md5::Md5::digest(&data).iter().map(|byte| format!("{byte:02x}")).collect();
+        let manifest = serde_json::json!({
+            "sourceBucket": "archive", "fileFormat": "CSV", "fileSchema": "Bucket, Key, Size, LastModifiedDate, ETag",
+            "files": [{"key": format!("{folder}/data/1.csv.gz"), "size": data.len(), "MD5checksum": md5}],
+        });
+        let index = store::open("s3://index/", &config).await.unwrap();
+        index.put(&format!("{folder}/data/1.csv.gz"), data.into()).await.unwrap();
+        let manifest = manifest.to_string().into_bytes();
+        index.put(&format!("{folder}/2026-11-02T01-00Z/manifest.json"), manifest.into()).await.unwrap();
+    });
+    let inventory = format!("input.inventory=s3://index/{folder}/2026-11-02T01-00Z/manifest.json");
+    bucket.vidindex(&["run", "--set", &inventory], 0);
+    let rows = tables::rows(&bucket.index(), "videos");
+    let uris: Vec<_> = rows.iter().map(|row| row["uri"].as_str().unwrap()).collect();
+    assert_eq!(uris, ["s3://archive/clips/in the+report.mp4"]);
+}
+
+#[test]
+fn a_missing_bucket_is_named() {
+    let scratch = Scratch::new();
+    test_video(&scratch.videos().join("a.mp4"), "160x120", "25", 1.0, &["-pix_fmt", "yuv420p"]);
+    let Some(bucket) = Bucket::with_videos(scratch) else { return };
+    for section in ["input", "output"] {
+        let output = bucket.vidindex(&["run", "--set", &format!("{section}.uri=s3://nowhere/x/")], 1);
+        let said = stderr(&output);
+        assert!(said.contains("nowhere") && said.contains("hint:"), "{said}");
+    }
+}

@@ -1,0 +1,133 @@
+//! `status` at every stage of a run, from the store alone.
+
+use std::process::{Output, Stdio};
+
+use serde_json::Value;
+
+use crate::support;
+use crate::support::{Scratch, run, said, stderr, stdout, tables, test_video, vidindex};
+
+/// Four videos, a shard for each.
+fn archive() -> (Scratch, std::path::PathBuf) {
+    let scratch = Scratch::new();
+    for i in 0..4 {
+        test_video(&scratch.videos().join(format!("{i}.mp4")), "160x120", "25", 2.0, &["-pix_fmt", "yuv420p"]);
+    }
+    let job = scratch.job(&format!("{}[run]\ndevice = \"cpu\"\nshard_bytes = 1\n", scratch.small_models()));
+    (scratch, job)
+}
+
+fn call(args: &[&str]) -> Output {
+    let output = vidindex(args).output().unwrap();
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{}", said(&output));
+    output
+}
+
+fn of(job: &str, run: &str) -> Value {
+    serde_json::from_str(&stdout(&call(&["status", job, "--run", run, "--json"]))).unwrap()
+}
+
+#[test]
+fn a_run_is_told_from_its_plan_to_its_seal() {
+    let (_scratch, job) = archive();
+    let job = job.to_str().unwrap();
+    assert_eq!(stdout(&call(&["status", job])), "", "no runs yet");
+    let run = stdout(&call(&["plan", job]));
+    let status = of(job, &run);
+    assert_eq!((&status["state"], &status["shards"], &status["videos"]), (&"planned".into(), &4.into(), &4.into()));
+
+    call(&["work", job, "--run", &run, "--task", "0/2"]);
+    let status = of(job, &run);
+    assert_eq!((&status["state"], &status["shards_committed"]), (&"stopped".into(), &2.into()));
+    assert_eq!((&status["totals"]["videos_ok"], &status["attempts"]), (&2.into(), &Value::Array(vec![])));
+
+    call(&["seal", job, "--run", &run]);
+    assert_eq!(of(job, &run)["state"], "stopped", "sealed in part");
+    call(&["work", job, "--run", &run]);
+    assert_eq!(of(job, &run)["state"], "committed");
+    call(&["seal", job, "--run", &run]);
+    let status = of(job, &run);
+    assert_eq!((&status["state"], &status["totals"]["videos_ok"]), (&"sealed".into(), &4.into()));
+    let list = stdout(&call(&["status", job]));
+    assert!(list.starts_with(&run) && list.contains("sealed") && list.contains("4 of 4"), "{list}");
+}
+
+#[test]
+fn a_worker_is_seen_at_work_and_its_absence_too() {
+    let (scratch, job) = archive();
+    let path = job.to_str().unwrap();
+    let id = stdout(&call(&["plan", path]));
+    let mut worker = vidindex(["work", path, "--run", &id]).stderr(Stdio::null()).spawn().unwrap();
+    let status = loop {
+        let status = of(path, &id);
+        if status["state"] != "planned" {
+            break status;
+        }
+        assert!(worker.try_wait().unwrap().is_none(), "the worker ended unseen");
+    };
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    assert_eq!(status["state"], "at_work", "{status:#}");
+    assert_eq!(status["attempts"][0]["kind"], "at_work");
+    assert_eq!(status["attempts"][0]["videos"], 1);
+    // The next plan goes by what is committed alone, and the whole run leaves nothing of the killed attempt.
+    run(&job, &[], 0);
+    call(&["work", path, "--run", &id]);
+    call(&["seal", path, "--run", &id]);
+    assert_eq!(of(path, &id)["state"], "sealed");
+    let parts = scratch.index().join("_vidindex/runs").join(&id).join("parts");
+    assert!(!parts.exists(), "{parts:?}");
+}
+
+/// The samples of a metrics file by Prometheus' own reader, and the types of its families; the queries of the dashboard.
+const READ_METRICS: &str = "
+import json, re, sys
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+families = list(text_string_to_metric_families(open(sys.argv[1]).read()))
+samples = {s.name + ''.join(sorted('|' + v for k, v in s.labels.items() if k != 'run_id')): s.value
+           for f in families for s in f.samples}
+dashboard = open(sys.argv[2]).read()
+print(json.dumps([samples, sorted(set(re.findall(r'vidindex_[a-z_]+', dashboard))),
+                  sorted({s.labels['run_id'] for f in families for s in f.samples})]))
+";
+
+#[test]
+fn the_counters_of_a_run_are_those_of_its_tables_and_the_dashboard_knows_them() {
+    let Some(python) = support::python() else { return };
+    let scratch = Scratch::new();
+    for name in ["a.mp4", "b.mp4"] {
+        test_video(&scratch.videos().join(name), "160x120", "25", 5.0, &["-pix_fmt", "yuv420p"]);
+    }
+    std::fs::write(scratch.videos().join("bad.mp4"), "no video").unwrap();
+    let metrics = scratch.path("vidindex.prom");
+    let job = scratch.job(&scratch.small_models());
+    let run_id = stdout(&run(&job, &["--metrics", metrics.to_str().unwrap()], 3));
+    let dashboard = concat!(env!("CARGO_MANIFEST_DIR"), "/jobs/grafana.json");
+    let mut command = std::process::Command::new(python);
+    let output = command.args(["-c", READ_METRICS, metrics.to_str().unwrap(), dashboard]).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let [samples, asked, runs]: [Value; 3] = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(runs, serde_json::json!([run_id]));
+    let rows = |table: &str| tables::rows(&scratch.index(), table).len() as f64;
+    for (sample, expected) in [
+        ("vidindex_videos_total|ok", 2.0),
+        ("vidindex_videos_total|failed", 1.0),
+        ("vidindex_videos_expected", 3.0),
+        ("vidindex_video_errors_total|not_a_video", 1.0),
+        ("vidindex_segments_total", rows("actions")),
+        ("vidindex_boxes_total", rows("persons")),
+        ("vidindex_frames_total", 250.0),
+        ("vidindex_video_seconds_total", 10.0),
+    ] {
+        assert_eq!(samples[sample], expected, "{sample}: {samples}");
+    }
+    for stage in ["decode", "infer_actions", "infer_persons", "write"] {
+        assert!(samples[format!("vidindex_stage_busy_seconds_total|{stage}")].as_f64().unwrap() > 0.0, "{stage}");
+    }
+    let known = |name: &str| samples.as_object().unwrap().keys().any(|key| key.split('|').next() == Some(name));
+    let strange: Vec<_> = asked.as_array().unwrap().iter().filter(|name| !known(name.as_str().unwrap())).collect();
+    assert!(strange.is_empty(), "the dashboard asks for {strange:?}");
+
+    let nowhere = run(&job, &["--reindex", "--metrics", "/nowhere/x.prom"], 1);
+    assert!(stderr(&nowhere).contains("failed to write the metrics to /nowhere/x.prom"), "{}", stderr(&nowhere));
+}

@@ -1,0 +1,669 @@
+//! What every store must do, asked of both kinds: the same functions run on a directory and on an S3 server. Below
+//! them stands what only one kind can get wrong.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use vidindex::store::{ObjectMeta, PutNew, Scanned, Store, StoreConfig, StoreError, StoreErrorKind, open};
+
+use crate::support;
+use crate::support::line::BreakingLine;
+use crate::support::s3::S3Server;
+
+/// A store of the test's own, and what keeps it alive.
+struct Scene {
+    store: Arc<dyn Store>,
+    /// The address of a root that is not there.
+    missing: String,
+    config: StoreConfig,
+    _directory: Option<tempfile::TempDir>,
+    _server: Option<Arc<S3Server>>,
+}
+
+async fn local() -> Option<Scene> {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("a root+é %");
+    std::fs::create_dir(&root).unwrap();
+    let config = StoreConfig::default();
+    Some(Scene {
+        store: open(root.to_str().unwrap(), &config).await.unwrap(),
+        missing: directory.path().join("absent").to_str().unwrap().to_owned(),
+        config,
+        _directory: Some(directory),
+        _server: None,
+    })
+}
+
+async fn s3(bucket: &str) -> Option<Scene> {
+    let server = S3Server::shared()?;
+    server.create_bucket(bucket);
+    let config = server.config();
+    Some(Scene {
+        store: open(&format!("s3://{bucket}/a root+é %"), &config).await.unwrap(),
+        missing: "s3://absent-bucket/prefix/".to_owned(),
+        config,
+        _directory: None,
+        _server: Some(server),
+    })
+}
+
+/// Runs each function on both kinds of store.
+macro_rules! conformance {
+    ($($name:ident)*) => {
+        mod local {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(super::local().await.unwrap()).await;
+            })*
+        }
+        mod s3 {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                let bucket = stringify!($name).replace('_', "-");
+                if let Some(scene) = super::s3(&bucket).await {
+                    super::$name(scene).await;
+                }
+            })*
+        }
+    };
+}
+
+conformance! {
+    lists_more_keys_than_a_page_holds
+    lists_below_a_prefix_only
+    lists_in_any_order_each_object_once
+    scans_without_the_folders_that_are_refused
+    names_the_folders_directly_below_a_prefix
+    keeps_awkward_keys_as_they_are
+    reads_ranges_at_the_edges
+    reads_an_empty_object
+    put_replaces_and_changes_the_etag
+    put_new_has_one_winner_among_racing_writers
+    put_file_uploads_small_and_large_files
+    publish_twice_is_publish_once
+    publish_replaces_what_is_there
+    delete_takes_absent_keys_and_many
+    missing_objects_are_not_found
+    a_missing_root_is_told_quickly
+    head_agrees_with_the_listing
+}
+
+async fn lists_more_keys_than_a_page_holds(scene: Scene) {
+    let keys: Vec<String> = (0..2300).map(|n| format!("videos/cam-{}/{n:05}.mp4", n % 3)).collect();
+    put_all(&scene, &keys).await;
+    let mut expected = keys;
+    expected.sort();
+    assert_eq!(listed(&scene, "").await, expected);
+}
+
+async fn lists_below_a_prefix_only(scene: Scene) {
+    put_all(&scene, &["a/1", "a/b/2", "ab/3", "c"].map(String::from)).await;
+    assert_eq!(listed(&scene, "a/").await, ["a/1", "a/b/2"]);
+    assert_eq!(listed(&scene, "a/b/").await, ["a/b/2"]);
+    assert!(listed(&scene, "absent/").await.is_empty());
+    assert_eq!(listed(&scene, "").await.len(), 4);
+}
+
+async fn lists_in_any_order_each_object_once(scene: Scene) {
+    // One folder that holds one: the first that branches is deeper. Then more of them than a page holds.
+    let deep = ["a/b/1", "a/b/c/2", "a/b/c/d/3", "a/b/e/4", "a/5"].map(String::from);
+    let wide: Vec<String> = (0..1100).map(|n| format!("wide/{n:04}/x")).collect();
+    let keys: Vec<String> = deep.into_iter().chain(wide).collect();
+    put_all(&scene, &keys).await;
+    for prefix in ["", "a/", "a/b/", "wide/", "wide/0007/"] {
+        let below = open(&scene.store.uri(prefix), &scene.config).await.unwrap();
+        let (mut found, _) = scanned(&*below, |_| true).await;
+        found.iter_mut().for_each(|key| key.insert_str(0, prefix));
+        let mut expected: Vec<_> = keys.iter().filter(|key| key.starts_with(prefix)).cloned().collect();
+        expected.sort();
+        assert_eq!(found, expected, "{prefix}");
+    }
+}
+
+async fn scans_without_the_folders_that_are_refused(scene: Scene) {
+    put_all(&scene, &["a/1", "a/b/2", "b/3", "c", "refused/4", "refused/b/5"].map(String::from)).await;
+    let (found, refused) = scanned(&*scene.store, |folder| folder != "refused/").await;
+    assert_eq!(found, ["a/1", "a/b/2", "b/3", "c"]);
+    assert_eq!(refused, ["refused/"]);
+    assert_eq!(scanned(&*scene.store, |_| false).await.0, ["c"]);
+}
+
+async fn names_the_folders_directly_below_a_prefix(scene: Scene) {
+    put_all(&scene, &["a/1", "a/b c/2", "a/b c/d/3", "a/e/4", "f"].map(String::from)).await;
+    assert_eq!(scene.store.folders("a/").await.unwrap(), ["b c", "e"]);
+    assert_eq!(scene.store.folders("").await.unwrap(), ["a"]);
+    assert!(scene.store.folders("absent/").await.unwrap().is_empty());
+}
+
+async fn keeps_awkward_keys_as_they_are(scene: Scene) {
+    let keys = [
+        "with space/a b.mp4",
+        "plus+and%20percent.mp4",
+        "what?#is&this=.mp4",
+        "ünï/日本語.mp4",
+        "quote'\"<>.mp4",
+        "colon:semi;at@$,!*()~[].mp4",
+        "=equals/dt=2026-11-01.mp4",
+        "back\\slash.mp4",
+    ]
+    .map(String::from);
+    put_all(&scene, &keys).await;
+    let mut expected = keys.to_vec();
+    expected.sort();
+    assert_eq!(listed(&scene, "").await, expected);
+    for key in &keys {
+        assert_eq!(scene.store.get(key).await.unwrap(), key.as_bytes(), "{key}");
+        assert_eq!(scene.store.head(key).await.unwrap().key, *key);
+        assert!(scene.store.uri(key).ends_with(&format!("/a root+é %/{key}")), "{}", scene.store.uri(key));
+        let published = format!("published/{key}");
+        scene.store.publish(key, &published).await.unwrap();
+        assert_eq!(scene.store.get(&published).await.unwrap(), key.as_bytes(), "{key}");
+        scene.store.delete(&[key.clone(), published]).await.unwrap();
+    }
+    assert!(listed(&scene, "").await.is_empty());
+}
+
+async fn reads_ranges_at_the_edges(scene: Scene) {
+    let body: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    scene.store.put("k", body.clone().into()).await.unwrap();
+    let etag = scene.store.head("k").await.unwrap().etag;
+    let size = body.len() as u64;
+    for (offset, length) in [
+        (0, 1),
+        (0, size),
+        (0, size + 1),
+        (1, size),
+        (size - 1, 1),
+        (size - 1, 10),
+        (500, 1000),
+        (0, 0),
+        (7, 0),
+        (size, 1),
+        (size, 0),
+        (size + 5, 10),
+        (0, u64::MAX),
+        (10, u64::MAX),
+    ] {
+        let read = scene.store.get_range("k", offset, length).await.unwrap();
+        let start = offset.min(size) as usize;
+        let end = offset.saturating_add(length).min(size) as usize;
+        assert_eq!(read.bytes, body[start..end.max(start)], "{offset}+{length}");
+        assert_eq!(read.etag, etag, "{offset}+{length}");
+    }
+    assert_eq!(scene.store.get("k").await.unwrap(), body);
+}
+
+async fn reads_an_empty_object(scene: Scene) {
+    scene.store.put("empty", Bytes::new()).await.unwrap();
+    assert!(scene.store.get("empty").await.unwrap().is_empty());
+    let meta = scene.store.head("empty").await.unwrap();
+    assert_eq!(meta.size_bytes, 0);
+    let read = scene.store.get_range("empty", 0, 100).await.unwrap();
+    assert!(read.bytes.is_empty());
+    assert_eq!(read.etag, meta.etag);
+    assert_eq!(listed(&scene, "").await, ["empty"]);
+}
+
+async fn put_replaces_and_changes_the_etag(scene: Scene) {
+    let before = Bytes::from_static(b"first");
+    scene.store.put("d/k", before.clone()).await.unwrap();
+    let first = scene.store.get_range("d/k", 0, 5).await.unwrap();
+    scene.store.put("d/k", Bytes::from_static(b"other")).await.unwrap();
+    let second = scene.store.get_range("d/k", 0, 5).await.unwrap();
+    assert_eq!(first.bytes, before);
+    assert_eq!(second.bytes, "other");
+    assert_ne!(first.etag, second.etag);
+    assert!(!second.etag.is_empty() && !second.etag.contains('"'));
+    assert_eq!(scene.store.head("d/k").await.unwrap().etag, second.etag);
+}
+
+async fn put_new_has_one_winner_among_racing_writers(scene: Scene) {
+    for round in 0..5 {
+        let key = format!("commits/{round}/0001.json");
+        let bodies: Vec<Bytes> = (0..8).map(|writer| Bytes::from(vec![b'a' + writer; 20_000])).collect();
+        let writers = bodies.iter().map(|body| {
+            let (store, key, body) = (Arc::clone(&scene.store), key.clone(), body.clone());
+            tokio::spawn(async move { store.put_new(&key, body).await })
+        });
+        let outcomes: Vec<PutNew> =
+            futures::future::join_all(writers).await.into_iter().map(|outcome| outcome.unwrap().unwrap()).collect();
+        let winners: Vec<usize> = (0..8).filter(|&writer| outcomes[writer] == PutNew::Created).collect();
+        assert_eq!(winners.len(), 1, "{outcomes:?}");
+        assert_eq!(scene.store.get(&key).await.unwrap(), bodies[winners[0]]);
+        assert_eq!(scene.store.put_new(&key, Bytes::from_static(b"late")).await.unwrap(), PutNew::Exists);
+        assert_eq!(scene.store.get(&key).await.unwrap(), bodies[winners[0]]);
+        assert_eq!(listed(&scene, &format!("commits/{round}/")).await, [key]);
+    }
+}
+
+async fn put_file_uploads_small_and_large_files(scene: Scene) {
+    for (key, megabytes) in [("empty", 0), ("small.parquet", 1), ("large.parquet", 40)] {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let mut body = Vec::with_capacity(megabytes << 20);
+        for block in 0..megabytes << 7 {
+            body.extend((0..8192_u32).map(|n| (n ^ block as u32) as u8));
+        }
+        file.write_all(&body).unwrap();
+        file.flush().unwrap();
+        scene.store.put_file(key, file.path()).await.unwrap();
+        assert_eq!(scene.store.head(key).await.unwrap().size_bytes, body.len() as u64);
+        assert!(scene.store.get(key).await.unwrap() == body, "{key}");
+        assert!(file.path().exists());
+    }
+    let error = scene.store.put_file("k", std::path::Path::new("/nowhere/at/all")).await.unwrap_err();
+    assert!(error.message.contains("/nowhere/at/all"), "{error}");
+    assert_eq!(listed(&scene, "").await, ["empty", "large.parquet", "small.parquet"]);
+}
+
+async fn publish_twice_is_publish_once(scene: Scene) {
+    scene.store.put("attempt/part", Bytes::from_static(b"rows")).await.unwrap();
+    for _ in 0..2 {
+        scene.store.publish("attempt/part", "tables/dt=1/part").await.unwrap();
+        assert_eq!(scene.store.get("tables/dt=1/part").await.unwrap(), "rows");
+    }
+    scene.store.delete(&["attempt/part".to_owned()]).await.unwrap();
+    scene.store.publish("attempt/part", "tables/dt=1/part").await.unwrap();
+    assert_eq!(listed(&scene, "").await, ["tables/dt=1/part"]);
+    let error = scene.store.publish("attempt/part", "tables/other").await.unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::NotFound, "{error}");
+    assert!(error.message.contains("attempt/part"), "{error}");
+}
+
+async fn publish_replaces_what_is_there(scene: Scene) {
+    scene.store.put("to", Bytes::from_static(b"old")).await.unwrap();
+    scene.store.put("from", Bytes::from_static(b"new")).await.unwrap();
+    scene.store.publish("from", "to").await.unwrap();
+    assert_eq!(scene.store.get("to").await.unwrap(), "new");
+}
+
+async fn delete_takes_absent_keys_and_many(scene: Scene) {
+    let keys: Vec<String> = (0..1200).map(|n| format!("parts/{}/{n}", n % 7)).collect();
+    put_all(&scene, &keys).await;
+    scene.store.put("kept", Bytes::from_static(b"x")).await.unwrap();
+    let mut doomed = keys.clone();
+    doomed.push("parts/never/was".to_owned());
+    scene.store.delete(&doomed).await.unwrap();
+    scene.store.delete(&doomed).await.unwrap();
+    scene.store.delete(&[]).await.unwrap();
+    assert_eq!(listed(&scene, "").await, ["kept"]);
+}
+
+async fn missing_objects_are_not_found(scene: Scene) {
+    scene.store.put("there/is", Bytes::from_static(b"x")).await.unwrap();
+    for key in ["absent", "there/absent", "there/is/below-a-file"] {
+        let errors = [
+            scene.store.head(key).await.unwrap_err(),
+            scene.store.get(key).await.unwrap_err(),
+            scene.store.get_range(key, 0, 10).await.unwrap_err(),
+            scene.store.get_range(key, 10, 0).await.unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!(error.kind, StoreErrorKind::NotFound, "{error}");
+            assert!(error.message.contains(&scene.store.uri(key)), "{error}");
+        }
+    }
+}
+
+async fn a_missing_root_is_told_quickly(scene: Scene) {
+    let begun = Instant::now();
+    let error = first_error(&scene.missing, &scene.config).await;
+    assert_eq!(error.kind, StoreErrorKind::NoRoot, "{error}");
+    assert!(error.message.contains(scene.missing.trim_end_matches('/')), "{error}");
+    assert!(error.hint.is_some());
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+}
+
+async fn head_agrees_with_the_listing(scene: Scene) {
+    scene.store.put("k", Bytes::from_static(b"some bytes")).await.unwrap();
+    let listed: Vec<ObjectMeta> = scene.store.list("").try_collect().await.unwrap();
+    let head = scene.store.head("k").await.unwrap();
+    assert_eq!(listed[0].etag, head.etag);
+    assert_eq!(listed[0].size_bytes, head.size_bytes);
+    // HTTP's header has whole seconds.
+    assert!((listed[0].last_modified - head.last_modified).abs() < chrono::TimeDelta::seconds(1));
+    assert!((chrono::Utc::now() - head.last_modified).abs() < chrono::TimeDelta::minutes(5));
+}
+
+#[tokio::test]
+async fn local_listing_leaves_out_unfinished_files_and_odd_names() {
+    use std::os::unix::ffi::OsStrExt;
+    let scene = local().await.unwrap();
+    let root = std::path::PathBuf::from(scene.store.uri("x")).parent().unwrap().to_owned();
+    put_all(&scene, &["d/k".to_owned()]).await;
+    std::fs::write(root.join("d/.vidindex-tmp-abc"), "half").unwrap();
+    std::fs::write(root.join(std::ffi::OsStr::from_bytes(b"d/\xff.mp4")), "x").unwrap();
+    std::os::unix::fs::symlink("..", root.join("d/cycle")).unwrap();
+    std::os::unix::fs::symlink("nowhere", root.join("d/dangling")).unwrap();
+    std::os::unix::fs::symlink("self", root.join("d/self")).unwrap();
+    std::os::unix::fs::symlink("k", root.join("d/link")).unwrap();
+    std::os::unix::fs::symlink("d", root.join("folder-link")).unwrap();
+    assert_eq!(listed(&scene, "").await, ["d/k", "d/link", "folder-link/k", "folder-link/link"]);
+}
+
+#[tokio::test]
+async fn local_scan_does_not_open_a_refused_folder() {
+    use std::fs::{File, FileTimes};
+    let scene = local().await.unwrap();
+    put_all(&scene, &["entered/a", "refused/b"].map(String::from)).await;
+    let folder = |name: &str| std::path::PathBuf::from(scene.store.uri(name));
+    let read_at = |name: &str| std::fs::metadata(folder(name)).unwrap().accessed().unwrap();
+    let long_ago = std::time::UNIX_EPOCH;
+    for name in ["entered", "refused"] {
+        File::open(folder(name)).unwrap().set_times(FileTimes::new().set_accessed(long_ago)).unwrap();
+    }
+    assert_eq!(scanned(&*scene.store, |folder| folder != "refused/").await.0, ["entered/a"]);
+    assert_eq!(read_at("refused"), long_ago);
+    if read_at("entered") == long_ago {
+        eprintln!("nothing is shown: the file system does not keep access times");
+    }
+}
+
+#[tokio::test]
+async fn local_keys_cannot_leave_the_root() {
+    let scene = local().await.unwrap();
+    for key in ["../x", "a/../../x", "/etc/hostname", "a//b", "./a", "", "a/"] {
+        assert!(scene.store.put(key, Bytes::new()).await.is_err(), "{key}");
+        assert!(scene.store.get(key).await.is_err(), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn local_delete_removes_the_directories_it_leaves_empty() {
+    let scene = local().await.unwrap();
+    put_all(&scene, &["a/b/c/k".to_owned(), "a/other".to_owned()]).await;
+    scene.store.publish("a/b/c/k", "published").await.unwrap();
+    scene.store.delete(&["a/b/c/k".to_owned()]).await.unwrap();
+    assert!(!std::path::Path::new(&scene.store.uri("a/b")).exists());
+    assert!(std::path::Path::new(&scene.store.uri("a")).exists());
+    scene.store.delete(&["a/other".to_owned(), "published".to_owned()]).await.unwrap();
+    assert!(listed(&scene, "").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn local_writers_survive_a_concurrent_clearing() {
+    let scene = local().await.unwrap();
+    let tasks = (0..4).map(|task| {
+        let store = Arc::clone(&scene.store);
+        tokio::spawn(async move {
+            for n in 0..200 {
+                let key = format!("deep/er/and/deeper/{task}-{n}");
+                store.put(&key, Bytes::from_static(b"x")).await.unwrap();
+                store.delete(&[key]).await.unwrap();
+            }
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+    assert!(listed(&scene, "").await.is_empty());
+}
+
+#[tokio::test]
+async fn local_root_that_is_a_file_says_what_to_give_instead() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let error = first_error(file.path().to_str().unwrap(), &StoreConfig::default()).await;
+    assert_eq!(error.kind, StoreErrorKind::NoRoot);
+    assert!(error.message.contains("is a file"), "{error}");
+}
+
+#[tokio::test]
+async fn unknown_schemes_are_refused() {
+    for uri in ["gs://bucket/", "https://example.com/x", "", "s3:///prefix"] {
+        let error = open(uri, &StoreConfig::default()).await.err().unwrap();
+        assert_eq!(error.kind, StoreErrorKind::NoRoot, "{uri}");
+        assert!(error.hint.is_some());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_directory_markers_are_not_listed() {
+    let Some(scene) = s3("markers").await else { return };
+    put_all(&scene, &["folder/".to_owned(), "folder/k".to_owned()]).await;
+    assert_eq!(listed(&scene, "").await, ["folder/k"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_unknown_credentials_are_told_as_such() {
+    let Some(server) = S3Server::start() else { return };
+    server.create_bucket("denied");
+    let store = open("s3://denied/", &server.config()).await.unwrap();
+    server.deny_everybody();
+    let begun = Instant::now();
+    for error in [
+        store.list("").try_collect::<Vec<_>>().await.unwrap_err(),
+        store.get("k").await.unwrap_err(),
+        store.head("k").await.unwrap_err(),
+        store.put("k", Bytes::from_static(b"x")).await.unwrap_err(),
+        store.put_new("k", Bytes::from_static(b"x")).await.unwrap_err(),
+        store.delete(&["k".to_owned()]).await.unwrap_err(),
+        store.publish("k", "l").await.unwrap_err(),
+        first_error("s3://denied/", &server.config()).await,
+    ] {
+        // Of an access key that the server does not know; no action of its own was denied.
+        assert_eq!(error.kind, StoreErrorKind::Credentials, "{error}");
+        assert!(error.message.contains("s3://denied/"), "{error}");
+        assert!(error.hint.is_some(), "{error}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_bucket_removed_meanwhile_is_no_root_and_not_not_found() {
+    let Some(server) = S3Server::shared() else { return };
+    server.create_bucket("short-lived");
+    let store = open("s3://short-lived/p/", &server.config()).await.unwrap();
+    assert!(server.request("DELETE", "/short-lived", b"").unwrap().starts_with("HTTP/1.1 204"));
+    for error in [
+        store.list("").try_collect::<Vec<_>>().await.unwrap_err(),
+        store.head("k").await.unwrap_err(),
+        store.get("k").await.unwrap_err(),
+        store.put("k", Bytes::from_static(b"x")).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind, StoreErrorKind::NoRoot, "{error}");
+        assert!(error.message.contains("the bucket does not exist"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_endpoint_without_an_answer_is_unreachable_within_ten_seconds() {
+    support::s3::set_credentials();
+    // Accepts connections (the kernel does) and never says a word.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoints = [
+        format!("http://127.0.0.1:{}", support::s3::free_port()),
+        format!("http://{}", silent.local_addr().unwrap()),
+        // An address for documentation: dropped or refused, as the network pleases.
+        "http://192.0.2.1:9000".to_owned(),
+        "https://192.0.2.1".to_owned(),
+        "http://no-such-host.invalid".to_owned(),
+    ];
+    let asked = endpoints.map(|endpoint| async move {
+        let begun = Instant::now();
+        let config = StoreConfig { endpoint: Some(endpoint.clone()), ..StoreConfig::default() };
+        let error = first_error("s3://bucket/prefix/", &config).await;
+        eprintln!("{endpoint}: {:?}: {error}", begun.elapsed());
+        assert_eq!(error.kind, StoreErrorKind::Transient, "{error}");
+        assert!(error.hint.as_ref().unwrap().contains(&endpoint), "{error:?}");
+        assert!(begun.elapsed() < Duration::from_secs(10), "{endpoint}: {:?}", begun.elapsed());
+    });
+    futures::future::join_all(asked).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_absent_credentials_are_told_within_ten_seconds() {
+    if std::env::var("VIDINDEX_TEST_CHILD").is_ok() {
+        for config in [
+            StoreConfig { endpoint: Some("http://127.0.0.1:9".to_owned()), ..StoreConfig::default() },
+            StoreConfig::default(),
+        ] {
+            let begun = Instant::now();
+            let error = first_error("s3://bucket/", &config).await;
+            eprintln!("{:?}: {error}", begun.elapsed());
+            assert_eq!(error.kind, StoreErrorKind::Credentials, "{error:?}");
+            assert!(error.hint.as_ref().unwrap().contains("AWS_ACCESS_KEY_ID"), "{error:?}");
+            assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        }
+        return;
+    }
+    // In a process without any, and with a metadata service that never answers: as off AWS, behind a firewall.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    for metadata_service in [Some(format!("http://{}", silent.local_addr().unwrap())), None] {
+        let child = tokio::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "s3_absent_credentials_are_told_within_ten_seconds", "--nocapture"])
+            .env_clear()
+            .env("VIDINDEX_TEST_CHILD", "1")
+            .env("HOME", "/nonexistent")
+            .envs(metadata_service.map(|address| ("AWS_EC2_METADATA_SERVICE_ENDPOINT", address)))
+            .output()
+            .await
+            .unwrap();
+        let said = String::from_utf8_lossy(&child.stderr);
+        eprintln!("{said}");
+        assert!(child.status.success(), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_read_whose_body_breaks_off_is_continued() {
+    let Some(server) = S3Server::shared() else { return };
+    server.create_bucket("broken-bodies");
+    let body = Bytes::from((0..3_000_000_u32).map(|n| (n / 7) as u8).collect::<Vec<_>>());
+    open("s3://broken-bodies/", &server.config()).await.unwrap().put("k", body.clone()).await.unwrap();
+    for (times, succeeds) in [(2, true), (20, false)] {
+        let line = BreakingLine::to(server.address(), "GET /broken-bodies/k", 700_000, times).await;
+        let retry_seconds = Some(if succeeds { 60 } else { 1 });
+        let config = StoreConfig { endpoint: Some(line.endpoint()), retry_seconds, ..StoreConfig::default() };
+        let store = open("s3://broken-bodies/", &config).await.unwrap();
+        let read = store.get_range("k", 1000, 2_900_000).await;
+        if succeeds {
+            assert!(read.unwrap().bytes == body.slice(1000..2_901_000));
+            assert_eq!(line.broken(), times);
+            assert!(store.get("k").await.unwrap() == body);
+        } else {
+            // In a second there are not the five attempts that 2.9 MB take in pieces of 700 kB; the bucket answers.
+            assert_eq!(read.unwrap_err().kind, StoreErrorKind::Unreadable);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_conditional_put_whose_answer_was_lost_knows_its_own_bytes() {
+    let Some(server) = S3Server::shared() else { return };
+    server.create_bucket("lost-answers");
+    let line = BreakingLine::to(server.address(), "PUT /lost-answers/", 0, 1).await;
+    let config = StoreConfig { endpoint: Some(line.endpoint()), ..StoreConfig::default() };
+    let store = open("s3://lost-answers/", &config).await.unwrap();
+    assert_eq!(store.put_new("commit", Bytes::from_static(b"mine")).await.unwrap(), PutNew::Created);
+    assert_eq!(line.broken(), 1);
+    assert_eq!(store.put_new("commit", Bytes::from_static(b"theirs")).await.unwrap(), PutNew::Exists);
+    assert_eq!(store.get("commit").await.unwrap(), "mine");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_compatible_without_delete_objects_deletes_one_by_one() {
+    support::s3::set_credentials();
+    let (endpoint, heads) = answering(|head| match head.split(' ').next() {
+        Some("POST") => "501 Not Implemented",
+        Some("DELETE") => "204 No Content",
+        _ => "200 OK",
+    })
+    .await;
+    let config = StoreConfig { endpoint: Some(endpoint), ..StoreConfig::default() };
+    let store = open("s3://old/p/", &config).await.unwrap();
+    store.delete(&(0..20).map(|n| format!("k{n}")).collect::<Vec<_>>()).await.unwrap();
+    let heads = heads.lock().unwrap();
+    assert_eq!(heads.iter().filter(|head| head.starts_with("DELETE /old/p/k")).count(), 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_bucket_in_another_region_is_followed_unless_one_was_set() {
+    support::s3::set_credentials();
+    // As S3 answers for a bucket in eu-west-3: to the right region, it only says that we may not.
+    let (endpoint, heads) = answering(|head| match head.contains("/eu-west-3/s3/") {
+        true => "403 Forbidden\r\nx-amz-bucket-region: eu-west-3",
+        false => "301 Moved Permanently\r\nx-amz-bucket-region: eu-west-3",
+    })
+    .await;
+    let config = StoreConfig { endpoint: Some(endpoint), ..StoreConfig::default() };
+    let store = open("s3://far/", &config).await.unwrap();
+    assert_eq!(store.head("k").await.unwrap_err().kind, StoreErrorKind::AccessDenied);
+    assert!(heads.lock().unwrap().last().unwrap().contains("/eu-west-3/s3/aws4_request"));
+    let set = StoreConfig { region: Some("us-west-1".to_owned()), ..config };
+    let error = open("s3://far/", &set).await.err().unwrap();
+    assert_eq!(error.kind, StoreErrorKind::NoRoot);
+    assert!(error.hint.unwrap().contains("region = \"eu-west-3\""));
+}
+
+/// A server that gives to each request's head the status and headers that `answer` says, and no body.
+async fn answering(answer: fn(&str) -> &'static str) -> (String, Arc<Mutex<Vec<String>>>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let heads = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&heads);
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(client.read_u8().await.unwrap());
+            }
+            let head = String::from_utf8_lossy(&head).into_owned();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+            client.read_exact(&mut body).await.unwrap();
+            let reply = format!("HTTP/1.1 {}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", answer(&head));
+            seen.lock().unwrap().push(head);
+            client.write_all(reply.as_bytes()).await.unwrap();
+        }
+    });
+    (endpoint, heads)
+}
+
+async fn put_all(scene: &Scene, keys: &[String]) {
+    // Each object's bytes are its key. A folder's marker can only be put where folders are names.
+    stream::iter(keys.to_vec())
+        .map(|key| async move { scene.store.put(&key, key.clone().into()).await })
+        .buffer_unordered(32)
+        .try_collect::<()>()
+        .await
+        .unwrap();
+}
+
+/// The listed keys, sorted, each once and with the size it was put with.
+async fn listed(scene: &Scene, prefix: &str) -> Vec<String> {
+    let objects: Vec<ObjectMeta> = scene.store.list(prefix).try_collect().await.unwrap();
+    let mut times = HashMap::new();
+    for object in &objects {
+        *times.entry(object.key.as_str()).or_insert(0) += 1;
+    }
+    assert!(times.values().all(|&times| times == 1), "{times:?}");
+    let mut keys: Vec<String> = objects.into_iter().map(|object| object.key).collect();
+    keys.sort();
+    keys
+}
+
+/// What a user is told who opens this and lists it.
+/// The keys of a scan's objects, sorted, and the folders that it did not enter.
+async fn scanned(store: &dyn Store, enter: fn(&str) -> bool) -> (Vec<String>, Vec<String>) {
+    let (mut found, mut refused) = (Vec::new(), Vec::new());
+    for scanned in store.scan(Arc::new(enter)).try_collect::<Vec<_>>().await.unwrap() {
+        match scanned {
+            Scanned::Object(object) => found.push(object.key),
+            Scanned::NotEntered(key) => refused.push(key),
+            Scanned::Unlisted { reason, .. } => panic!("{reason}"),
+        }
+    }
+    found.sort();
+    (found, refused)
+}
+
+async fn first_error(uri: &str, config: &StoreConfig) -> StoreError {
+    match open(uri, config).await {
+        Err(error) => error,
+        Ok(store) => store.list("").try_collect::<Vec<_>>().await.unwrap_err(),
+    }
+}
