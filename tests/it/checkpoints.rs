@@ -5,11 +5,9 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 
 use proptest::prelude::*;
 use prost::Message;
-use vidindex::device::{Device, DeviceChoice, Precision};
 use vidindex::infer::session::Runtime;
 use vidindex::zoo::checkpoint::Checkpoint;
 use vidindex::zoo::lower::{Lowering, lower};
@@ -50,12 +48,6 @@ fn unpack(python: &Path, golden: &Path) -> Arrays {
         (name, (shape, bytes.as_chunks::<4>().0.iter().map(|&word| f32::from_le_bytes(word)).collect()))
     };
     shapes.into_iter().map(read).collect()
-}
-
-/// A process can have no second.
-fn cpu() -> &'static Runtime {
-    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| Runtime::load(None, DeviceChoice::Named(Device::Cpu), Precision::Fp32).unwrap())
 }
 
 /// Runs a model with these inputs and compares an output: the largest difference, and the largest value.
@@ -105,7 +97,7 @@ fn network(file: &Path, arch: Option<&str>) -> Network {
 fn every_slowfast_checkpoint_computes_what_the_reference_does() {
     let Some(reference) = reference() else { return };
     let Some(python) = support::python() else { return };
-    let runtime = cpu();
+    let runtime = support::runtime();
     for (name, arch, crops) in [
         ("r50_8x8", "slowfast-tiny", &["64", "96"][..]),
         ("r50_4x16", "slowfast-tiny-4x16", &["64", "96"]),
@@ -138,7 +130,7 @@ fn every_slowfast_checkpoint_computes_what_the_reference_does() {
 fn every_yolov5_checkpoint_computes_what_the_reference_does() {
     let Some(reference) = reference() else { return };
     let Some(python) = support::python() else { return };
-    let runtime = cpu();
+    let runtime = support::runtime();
     for name in ["v6_sppf", "v5_focus_spp"] {
         let file = reference.join(format!("golden/yolov5/{name}.pt"));
         let arrays = unpack(&python, &file.with_extension("npz"));
@@ -175,7 +167,7 @@ fn in_form(python: &Path, form: &str, checkpoint: &Path, out: &Path) {
 /// How far the logits of a converted SlowFast lie from the reference's.
 fn logits_error(model: &ModelProto, arrays: &Arrays, crop: &str) -> f32 {
     let (slow, fast, logits) = (format!("slow_{crop}"), format!("fast_{crop}"), format!("logits_{crop}"));
-    compare(cpu(), model, &[("slow", &slow), ("fast", &fast)], arrays, (slowfast::LOGITS, &logits))
+    compare(support::runtime(), model, &[("slow", &slow), ("fast", &fast)], arrays, (slowfast::LOGITS, &logits))
 }
 
 #[test]
@@ -257,7 +249,7 @@ fn a_fused_yolov5_computes_what_the_reference_does() {
         let config = yolov5::Config { height: 320, width: 320, ..config };
         let model = yolov5::build(&config, &mut Checkpoint::open(&file).unwrap()).unwrap();
         let inputs = [(yolov5::INPUT, "image_320x320")];
-        let error = compare(cpu(), &model, &inputs, &arrays, (yolov5::OUTPUT, "pred_320x320"));
+        let error = compare(support::runtime(), &model, &inputs, &arrays, (yolov5::OUTPUT, "pred_320x320"));
         println!("{name}: {error:.1e}");
         assert!(error <= 1e-3, "{name}: {error}");
     }
@@ -269,7 +261,7 @@ fn a_converted_yolov5n_predicts_what_its_official_export_does() {
     let file = reference.join("models/yolov5n.pt");
     let Network::Yolov5(config) = network(&file, None) else { panic!("no YOLOv5") };
     let model = yolov5::build(&config, &mut Checkpoint::open(&file).unwrap()).unwrap();
-    let runtime = cpu();
+    let runtime = support::runtime();
     let image: Vec<f32> =
         (0..3 * 640 * 640_u32).map(|i| f32::from((i.wrapping_mul(2_654_435_761) >> 24) as u8) / 255.0).collect();
     let mut open = runtime.open(&reference.join("models/yolov5n.onnx"), &[]).unwrap();

@@ -1,10 +1,11 @@
 //! Networks of 16-bit weights compute what those of 32-bit ones do, run by ONNX Runtime.
 
-use vidindex::device::{Device, DeviceChoice, Precision};
 use vidindex::infer::session::Runtime;
 use vidindex::zoo::inspect::{Dim, ModelInfo};
 use vidindex::zoo::lower::Lowering;
 use vidindex::zoo::{self, BuildOptions};
+
+use crate::support::runtime;
 
 /// Runs a model on noise; gives its first output.
 fn output(runtime: &Runtime, info: &ModelInfo) -> Vec<f32> {
@@ -25,7 +26,7 @@ fn output(runtime: &Runtime, info: &ModelInfo) -> Vec<f32> {
 
 #[test]
 fn half_the_file_gives_the_same_results_but_for_rounding() {
-    let runtime = Runtime::load(None, DeviceChoice::Named(Device::Cpu), Precision::Fp32).unwrap();
+    let runtime = runtime();
     let folder = tempfile::tempdir().unwrap();
     for (name, lowering, side) in [
         ("slowfast-tiny", Lowering::Plain, 64),
@@ -46,7 +47,7 @@ fn half_the_file_gives_the_same_results_but_for_rounding() {
             (whole.parameters, whole.multiply_adds),
             "{name}, {lowering}"
         );
-        let [whole, half] = [whole, half].map(|info| output(&runtime, &info));
+        let [whole, half] = [whole, half].map(|info| output(runtime, &info));
         let largest = whole.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
         let worst = whole.iter().zip(&half).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         eprintln!("{name}, {lowering}: {share:.3} of the file, off by {:.1e}", worst / largest);

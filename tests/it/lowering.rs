@@ -1,11 +1,7 @@
 //! Lowered networks compute what the plain ones do: run by ONNX Runtime, side by side.
 
-use std::sync::OnceLock;
-
 use proptest::prelude::*;
 use prost::Message;
-use vidindex::device::{Device, DeviceChoice, Precision};
-use vidindex::infer::session::Runtime;
 use vidindex::zoo::lower::{Lowering, lower};
 use vidindex::zoo::onnx::{AttributeProto, DimensionValue, ModelProto, ValueInfoProto, number};
 use vidindex::zoo::weights::{RandomWeights, Weights};
@@ -20,12 +16,9 @@ fn noise(length: usize) -> Vec<f32> {
 
 /// Runs a model on inputs of these shapes; gives each output's shape and values.
 fn outputs(model: &ModelProto, inputs: &[(&str, Vec<i64>)]) -> Vec<(Vec<i64>, Vec<f32>)> {
-    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    let runtime =
-        RUNTIME.get_or_init(|| Runtime::load(None, DeviceChoice::Named(Device::Cpu), Precision::Fp32).unwrap());
     let file = tempfile::Builder::new().suffix(".onnx").tempfile().unwrap();
     std::fs::write(file.path(), model.encode_to_vec()).unwrap();
-    let mut session = runtime.open(file.path(), &[]).unwrap();
+    let mut session = support::runtime().open(file.path(), &[]).unwrap();
     let names: Vec<&str> = model.graph.as_ref().unwrap().output.iter().map(|output| output.name.as_str()).collect();
     let data: Vec<Vec<f32>> = inputs.iter().map(|(_, shape)| noise(shape.iter().product::<i64>() as usize)).collect();
     let inputs: Vec<_> =

@@ -2,16 +2,14 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::sync::OnceLock;
 
-use vidindex::device::{Device, DeviceChoice, Precision};
 use vidindex::error::Error;
 use vidindex::infer::session::Runtime;
 use vidindex::zoo::descriptor::{Descriptor, Labels, SlowSampling};
 use vidindex::zoo::{self, BuildOptions, BuiltModel};
 
 use crate::support;
-use crate::support::{Scratch, run, said, tables, test_video, vidindex};
+use crate::support::{Scratch, run, runtime, said, tables, test_video, vidindex};
 
 fn floats(path: &Path) -> Vec<f32> {
     std::fs::read(path).unwrap().as_chunks::<4>().0.iter().map(|&word| f32::from_le_bytes(word)).collect()
@@ -52,12 +50,6 @@ fn error(
     assert_eq!(found.len(), wanted.len(), "{name}");
     let largest = wanted.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
     found.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / largest
-}
-
-/// A process can have no second.
-fn runtime() -> &'static Runtime {
-    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| Runtime::load(None, DeviceChoice::Named(Device::Cpu), Precision::Fp32).unwrap())
 }
 
 #[test]

@@ -16,8 +16,11 @@ pub(crate) mod tables;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 use tempfile::TempDir;
+use vidindex::device::{Device, DeviceChoice, Precision};
+use vidindex::infer::session::Runtime;
 
 /// The reference data (golden outputs, real clips, real weights), or `None` after saying that the test is skipped.
 /// Where `VIDINDEX_REFERENCE` is set it must be there.
@@ -43,6 +46,12 @@ pub(crate) fn python() -> Option<PathBuf> {
     assert!(std::env::var_os("VIDINDEX_TEST_REQUIRE").is_none(), "{} is missing: run make setup-test", path.display());
     eprintln!("skipped: {} is missing; run make setup-test", path.display());
     None
+}
+
+/// ONNX Runtime on the CPU, for tests that run models in this process, which can load the library once.
+pub(crate) fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| Runtime::load(None, DeviceChoice::Named(Device::Cpu), Precision::Fp32).unwrap())
 }
 
 /// A scratch directory with a job in it.
