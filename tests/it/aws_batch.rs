@@ -6,9 +6,8 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-use crate::support;
 use crate::support::s3::{FOREIGN_VARIABLES, S3Server, environment};
-use crate::support::{Scratch, run, said, stderr, stdout, tables, test_video, vidindex};
+use crate::support::{self, Scratch, run, said, stderr, stdout, tables, test_video, vidindex};
 
 const TABLES: [&str; 3] = ["videos", "actions", "persons"];
 

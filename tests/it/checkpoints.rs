@@ -15,8 +15,7 @@ use vidindex::zoo::onnx::ModelProto;
 use vidindex::zoo::weights::Weights;
 use vidindex::zoo::{Network, slowfast, yolov5};
 
-use crate::support;
-use crate::support::{Scratch, reference, said, stderr, vidindex};
+use crate::support::{self, Scratch, reference, said, stderr, vidindex};
 
 /// Arrays of a golden file: their shapes and values, pictures as the networks take them.
 type Arrays = HashMap<String, (Vec<i64>, Vec<f32>)>;

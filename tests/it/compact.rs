@@ -6,8 +6,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::support;
-use crate::support::{Scratch, query, run, said, stderr, stdout, tables, test_video, vidindex};
+use crate::support::{self, Scratch, query, run, said, stderr, stdout, tables, test_video, vidindex};
 
 fn call(command: &str, job: &Path, args: &[&str]) -> String {
     let output = vidindex([command.as_ref(), job.as_os_str()]).args(args).output().unwrap();

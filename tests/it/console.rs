@@ -8,8 +8,7 @@ use clap::CommandFactory;
 use regex::Regex;
 use vidindex::cli::Cli;
 
-use crate::support;
-use crate::support::{Scratch, run, said, stderr, stdout, test_video, vidindex};
+use crate::support::{self, Scratch, run, said, stderr, stdout, test_video, vidindex};
 
 /// An archive of one video, and its job.
 fn archive() -> (Scratch, PathBuf) {

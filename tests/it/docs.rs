@@ -7,9 +7,8 @@ use clap::Parser;
 use vidindex::cli::Cli;
 use vidindex::job::{Job, SECTIONS};
 
-use crate::support;
 use crate::support::index::{Indexed, R50, YOLO, run, write};
-use crate::support::{Scratch, query};
+use crate::support::{self, Scratch, query};
 
 const REQUIRED: [(&str, &str); 3] =
     [("input", "uri = \"clips\""), ("output", "uri = \"index\""), ("persons", "model = \"models/yolov5s.onnx\"")];

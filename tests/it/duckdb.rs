@@ -4,8 +4,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support;
-use crate::support::{Scratch, run, said, stderr, tables, test_video, vidindex};
+use crate::support::{self, Scratch, run, said, stderr, tables, test_video, vidindex};
 
 /// Answers of a list of queries over the views, each a list of rows; every value as text.
 fn ask(python: &std::path::Path, index: &std::path::Path, queries: &[&str]) -> Vec<Value> {

@@ -8,12 +8,11 @@ use std::process::Command;
 use serde_json::{Value, json};
 use vidindex::tables::{ActionRow, LabelScore, PersonRow};
 
-use crate::support;
 use crate::support::index::{
     Archive, Indexed, LABELS, LONG_BOXES, LONG_CHANGE, LONG_SEGMENTS, R50, R101, YOLO, archive, run, write,
     write_first_version,
 };
-use crate::support::{Scratch, said, tables, vidindex};
+use crate::support::{self, Scratch, said, tables, vidindex};
 
 const ACTION: &str = "riding a bike";
 

@@ -13,8 +13,7 @@ use vidindex::error::Failure;
 use vidindex::zoo::lower::{Lowering, lower};
 use vidindex::zoo::onnx::ModelProto;
 
-use crate::support;
-use crate::support::{Scratch, reference, run, said, tables, vidindex};
+use crate::support::{self, Scratch, reference, run, said, tables, vidindex};
 
 fn read_json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()

@@ -10,8 +10,7 @@ use prost::Message;
 use serde_json::{Value, json};
 use vidindex::zoo::onnx::{ModelProto, StringStringEntryProto};
 
-use crate::support;
-use crate::support::{Scratch, ffmpeg, run, said, stderr, stdout, tables, test_video, vidindex};
+use crate::support::{self, Scratch, ffmpeg, run, said, stderr, stdout, tables, test_video, vidindex};
 
 const NAMES: [&str; 3] = ["cat", "person", "it's \"a\" \\ dog"];
 

@@ -7,8 +7,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support;
-use crate::support::{Scratch, run, said, stderr, stdout, tables, test_video, vidindex};
+use crate::support::{self, Scratch, run, said, stderr, stdout, tables, test_video, vidindex};
 
 const TABLES: [&str; 3] = ["videos", "actions", "persons"];
 

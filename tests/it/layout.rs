@@ -3,8 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::support;
-use crate::support::{Scratch, run, said, test_video};
+use crate::support::{self, Scratch, run, said, test_video};
 
 /// Looks into every file of the tables below a folder; prints what is wrong, a line each, then how much was looked at.
 const LOOK: &str = r#"

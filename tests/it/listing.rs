@@ -9,9 +9,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use crate::support;
 use crate::support::s3::S3Server;
-use crate::support::{Scratch, query, said, stderr, stdout, tables, test_video, vidindex};
+use crate::support::{self, Scratch, query, said, stderr, stdout, tables, test_video, vidindex};
 
 /// A user bound by permissions, as root is not.
 const NOBODY: u32 = 65_534;

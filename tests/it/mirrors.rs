@@ -11,8 +11,7 @@ use bytes::Bytes;
 use vidindex::decode::{ByteSource, ClipSpec, Decoding, ImageSpec, Request, SampledFrame, StreamInfo};
 use vidindex::error::Failure;
 
-use crate::support;
-use crate::support::{Scratch, ffmpeg, reference, run, tables, test_video};
+use crate::support::{self, Scratch, ffmpeg, reference, run, tables, test_video};
 
 /// A display matrix's four numbers (a, b, c, d) in the order of a track header, and how they show a frame: degrees
 /// clockwise, then mirrored or not.

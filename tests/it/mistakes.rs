@@ -3,8 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::support;
-use crate::support::{Scratch, stderr, test_video, vidindex};
+use crate::support::{self, Scratch, stderr, test_video, vidindex};
 
 /// Runs the job, which must fail with this code; gives what was said.
 fn fails(job: &Path, args: &[&str], code: i32) -> String {

@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support;
 use crate::support::bucket::{Bucket, Endpoint, comparable};
 use crate::support::faults::{Fault, FaultProxy, Often, What};
 use crate::support::s3::S3Server;
-use crate::support::{Scratch, run, said, stderr, tables, test_video};
+use crate::support::{self, Scratch, run, said, stderr, tables, test_video};
 
 /// An S3 server that is reached through a proxy.
 struct Unreliable {

@@ -4,10 +4,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use crate::support;
 use crate::support::bucket::Bucket;
 use crate::support::index::{Indexed, R50, YOLO, run, write};
-use crate::support::{Scratch, ffmpeg, query, said, stderr, stdout, test_video, vidindex};
+use crate::support::{self, Scratch, ffmpeg, query, said, stderr, stdout, test_video, vidindex};
 
 fn duckdb() -> Option<PathBuf> {
     support::python().map(|python| python.with_file_name("duckdb"))

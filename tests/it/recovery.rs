@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support;
-use crate::support::{Scratch, run, said, stderr, stdout, tables, test_video, vidindex};
+use crate::support::{self, Scratch, run, said, stderr, stdout, tables, test_video, vidindex};
 
 const TABLES: [&str; 4] = ["videos", "actions", "persons", "thumbnails"];
 

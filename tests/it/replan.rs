@@ -10,10 +10,9 @@ use futures::TryStreamExt;
 use serde_json::Value;
 use vidindex::store::{self, StoreConfig};
 
-use crate::support;
 use crate::support::bucket::Bucket;
 use crate::support::s3::{environment, set_credentials};
-use crate::support::{Scratch, query, run, said, stderr, stdout, tables, test_video, vidindex};
+use crate::support::{self, Scratch, query, run, said, stderr, stdout, tables, test_video, vidindex};
 
 fn call(args: &[&str], code: i32) -> Output {
     let output = vidindex(args).output().unwrap();

@@ -5,8 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::support;
-use crate::support::{Scratch, ffmpeg, run, said, stderr, stdout, tables, test_video, vidindex};
+use crate::support::{self, Scratch, ffmpeg, run, said, stderr, stdout, tables, test_video, vidindex};
 
 /// The rows of `videos` by file name.
 fn videos_by_name(index: &Path) -> BTreeMap<String, Map<String, Value>> {

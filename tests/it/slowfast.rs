@@ -8,8 +8,7 @@ use vidindex::infer::session::Runtime;
 use vidindex::zoo::descriptor::{Descriptor, Labels, SlowSampling};
 use vidindex::zoo::{self, BuildOptions, BuiltModel};
 
-use crate::support;
-use crate::support::{Scratch, run, runtime, said, tables, test_video, vidindex};
+use crate::support::{self, Scratch, run, runtime, said, tables, test_video, vidindex};
 
 fn floats(path: &Path) -> Vec<f32> {
     std::fs::read(path).unwrap().as_chunks::<4>().0.iter().map(|&word| f32::from_le_bytes(word)).collect()

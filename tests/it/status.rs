@@ -4,8 +4,7 @@ use std::process::{Output, Stdio};
 
 use serde_json::Value;
 
-use crate::support;
-use crate::support::{Scratch, run, said, stderr, stdout, tables, test_video, vidindex};
+use crate::support::{self, Scratch, run, said, stderr, stdout, tables, test_video, vidindex};
 
 /// Four videos, a shard for each.
 fn archive() -> (Scratch, std::path::PathBuf) {

@@ -272,11 +272,11 @@ pub(crate) struct Archive {
     pub(crate) deletions: Vec<Provenance>,
 }
 
-/// Written once for all tests of a binary.
+/// Written once for all tests.
 pub(crate) fn archive() -> &'static Archive {
     static ARCHIVE: OnceLock<Archive> = OnceLock::new();
     ARCHIVE.get_or_init(|| {
-        let index = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("index-{}", env!("CARGO_CRATE_NAME")));
+        let index = Path::new(env!("CARGO_TARGET_TMPDIR")).join("index");
         let _ = std::fs::remove_dir_all(&index);
         let days = ["2026-11-01", "2026-11-02", "2026-11-03"];
         let cameras = ["cam-1", "cam-2"];

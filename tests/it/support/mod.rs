@@ -48,9 +48,11 @@ pub(crate) fn python() -> Option<PathBuf> {
     None
 }
 
-/// ONNX Runtime on the CPU, for tests that run models in this process, which can load the library once.
+/// ONNX Runtime on the CPU, for tests that run models in this process: a process can load the library only once.
 pub(crate) fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    // The library reads the environment by itself, so the environment must not change any more.
+    s3::set_credentials();
     RUNTIME.get_or_init(|| Runtime::load(None, DeviceChoice::Named(Device::Cpu), Precision::Fp32).unwrap())
 }
 
@@ -110,7 +112,7 @@ impl Scratch {
 
 /// Builds the models once for all tests.
 fn small_models() -> PathBuf {
-    static MODELS: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
+    static MODELS: OnceLock<PathBuf> = OnceLock::new();
     MODELS
         .get_or_init(|| {
             let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("models");

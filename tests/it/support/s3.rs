@@ -1,4 +1,4 @@
-//! A real S3 server on loopback (moto's, from `make setup-test`), for one test binary.
+//! A real S3 server on loopback (moto's, from `make setup-test`).
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -149,14 +149,14 @@ pub(crate) const FOREIGN_VARIABLES: [&str; 12] = [
     "all_proxy",
 ];
 
-/// Puts [`environment`] into this process, once. Every test that opens an S3 store here calls it before it does
-/// anything else.
+/// Puts [`environment`] into this process, once. Every test that opens an S3 store or loads ONNX Runtime in this process
+/// calls it before it does anything else.
 pub(crate) fn set_credentials() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         for name in FOREIGN_VARIABLES {
-            // SAFETY: whoever reads the environment in this process has come through this function, and waited for its
-            // end; what else runs (the test harness) reads it through std, which takes the same lock.
+            // SAFETY: code that reads the environment without std's lock (ONNX Runtime) or by itself (the AWS SDK) runs only
+            // after this function has returned. Everything else in this process reads it through std, under that lock.
             unsafe { std::env::remove_var(name) };
         }
         for (name, value) in environment() {
