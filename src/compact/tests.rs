@@ -17,6 +17,8 @@ use crate::plan::testing::job;
 use crate::prune;
 use crate::run::summary;
 use crate::seal::testing::{Fault, MemoryStore};
+use crate::tables::current::{Age, Current, HistoryRow};
+use crate::tables::read::optional_value;
 use crate::tables::{ActionRow, PersonRow, ThumbnailRow, VideoRow, VideoStatus};
 use crate::work::encode::ShardEncoder;
 use crate::work::restore::Restorer;
@@ -216,34 +218,26 @@ async fn rows(output: &MemoryStore, table: Table) -> Vec<(Shown, RecordBatch)> {
     rows
 }
 
-/// The rows that `schemas/duckdb.sql` shows, and which of a video's current rows are of one run.
+/// The rows that the views show, and for each which tables have current rows of the same run.
 async fn views(output: &MemoryStore) -> Vec<(Table, String, Vec<bool>)> {
     let videos = rows(output, Table::Videos).await;
-    let mut latest: BTreeMap<(String, Table), (i64, String)> = BTreeMap::new();
+    let mut histories: BTreeMap<&str, Vec<HistoryRow<'_>>> = BTreeMap::new();
     for (shown, row) in &videos {
-        let status = text_column(row, "status").unwrap();
-        let at = row.column_by_name("indexed_at").unwrap().as_primitive::<TimestampMicrosecondType>().value(0);
-        let has = |name| text_column(row, name).unwrap().is_valid(0);
-        let deleted = status.value(0) == "deleted";
-        for (table, counts) in [
-            (Table::Videos, true),
-            (Table::Thumbnails, true),
-            (Table::Actions, deleted || has("actions_model")),
-            (Table::Persons, deleted || has("persons_model")),
-        ] {
-            if status.value(0) != "failed" && counts {
-                let known = latest.entry((shown.video_id.clone(), table)).or_default();
-                *known = known.clone().max((at, shown.run_id.clone()));
-            }
-        }
+        let indexed_at = row.column_by_name("indexed_at").unwrap().as_primitive::<TimestampMicrosecondType>().value(0);
+        let [status, actions, persons] =
+            ["status", "actions_model", "persons_model"].map(|name| text_column(row, name).unwrap());
+        let kind = RowKind::of(status.value(0), optional_value(&actions, 0), optional_value(&persons, 0));
+        let age = Age { indexed_at, run_id: &shown.run_id };
+        histories.entry(&shown.video_id).or_default().push(HistoryRow { age, kind, fingerprint: 0 });
     }
+    let current: BTreeMap<_, _> = histories.iter().map(|(video, history)| (*video, Current::of(history))).collect();
     let mut views = Vec::new();
     for table in Table::ALL {
         let of = if table == Table::Videos { videos.clone() } else { rows(output, table).await };
         for (shown, row) in of {
-            let run = |table| latest.get(&(shown.video_id.clone(), table)).map(|(_, run)| run);
-            let status = (table == Table::Videos).then(|| value(&text_column(&row, "status").unwrap(), 0).to_owned());
-            if run(table) == Some(&shown.run_id) && !status.is_some_and(|s| s == "failed" || s == "deleted") {
+            let run = |table| current.get(shown.video_id.as_str()).and_then(|current| current.run(table));
+            let failed = table == Table::Videos && text_column(&row, "status").unwrap().value(0) == "failed";
+            if run(table) == Some(&shown.run_id) && !failed {
                 let together = Table::ALL.map(|other| run(other) == run(table)).to_vec();
                 views.push((table, shown.rest.clone(), together));
             }
@@ -487,7 +481,7 @@ fn the_files_of_a_partition_become_one_of_each_table_and_model_and_run() {
         assert_eq!(runs.len(), 3, "{runs:?}");
         for run in &runs[1..] {
             let record = record::read_record(&output, run).await.unwrap();
-            assert!(record.merges_files());
+            assert_eq!(record.kind(), RunKind::Merge);
             let summary = summary::read_summary(&output, run.as_str()).await.unwrap().unwrap();
             assert!(summary.is_complete() && summary.totals.videos() == record.videos, "{summary:?}");
             let status = crate::status::of_run(&output, run).await.unwrap();
@@ -677,14 +671,16 @@ fn what_an_older_vidindex_did_not_write_is_null_and_what_a_newer_one_wrote_is_no
 
 #[test]
 fn groups_are_filled_one_after_the_other() {
-    let source = |bytes, anew| Source { file: 0, files: Vec::new(), videos: 1, bytes, anew };
-    let groups = |sources: &[(u64, bool)]| {
-        let new = || Group { layer: 0, partition: String::new(), sources: Vec::new(), videos: 0, bytes: 0 };
-        let sources = sources.iter().map(|(bytes, anew)| source(*bytes, *anew)).collect();
+    use Alone::{Kept, Rewritten};
+    let source = |bytes, alone| Source { file: 0, files: Vec::new(), videos: 1, bytes, alone };
+    let groups = |sources: &[(u64, Alone)]| {
+        let (layer, partition) = (Layer::First, String::new());
+        let new = || Group { layer, partition: partition.clone(), sources: Vec::new(), videos: 0, bytes: 0 };
+        let sources = sources.iter().map(|(bytes, alone)| source(*bytes, *alone)).collect();
         group(sources, 100, new).map(|group| (group.sources.len(), group.bytes)).collect::<Vec<_>>()
     };
     assert_eq!(groups(&[]), []);
-    assert_eq!(groups(&[(40, false), (40, false), (40, false)]), [(2, 80)], "the last stays as it is");
-    assert_eq!(groups(&[(40, false), (40, false), (40, true)]), [(2, 80), (1, 40)], "but for what is mostly old");
-    assert_eq!(groups(&[(10, false); 25]), [(10, 100), (10, 100), (5, 50)]);
+    assert_eq!(groups(&[(40, Kept), (40, Kept), (40, Kept)]), [(2, 80)], "the last stays as it is");
+    assert_eq!(groups(&[(40, Kept), (40, Kept), (40, Rewritten)]), [(2, 80), (1, 40)], "unless it is mostly old");
+    assert_eq!(groups(&[(10, Kept); 25]), [(10, 100), (10, 100), (5, 50)]);
 }

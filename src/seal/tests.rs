@@ -12,10 +12,10 @@ use proptest::prelude::*;
 
 use super::testing::{Fault, MemoryStore};
 use super::*;
-use crate::run::RunRecord;
 use crate::run::attempt::AttemptId;
 use crate::run::commit::is_committed;
 use crate::run::summary::summary_key;
+use crate::run::{RunKind, RunRecord};
 use crate::tables::part_key;
 use crate::work::commit::{Committed, commit};
 use crate::work::encode::PartFile;
@@ -397,16 +397,17 @@ fn a_plan_catches_up_on_what_unfinished_runs_of_its_kind_committed() {
     let text = serde_json::to_vec(&record("ours")).unwrap();
     block_on(output.put(&record::job_key(&RUN.parse().unwrap()), text.into())).unwrap();
     let published = || block_on(read_summary(&output, RUN)).unwrap().map(|summary| summary.shards_committed);
-    block_on(catch_up(&output, "ours", STARTED)).unwrap();
+    block_on(catch_up(&output, RunKind::Index { fingerprint: "ours" }, STARTED)).unwrap();
     assert_eq!(published(), None, "nothing is committed");
     commit_now(&output, dir.path(), 0, "a");
-    block_on(catch_up(&output, "another", STARTED)).unwrap();
+    block_on(catch_up(&output, RunKind::Index { fingerprint: "another" }, STARTED)).unwrap();
     assert_eq!(published(), None, "another job's run");
-    block_on(catch_up(&output, "ours", STARTED + chrono::TimeDelta::microseconds(1))).unwrap();
+    block_on(catch_up(&output, RunKind::Index { fingerprint: "ours" }, STARTED + chrono::TimeDelta::microseconds(1)))
+        .unwrap();
     assert_eq!(published(), None, "an older one");
-    block_on(catch_up(&output, "ours", STARTED)).unwrap();
+    block_on(catch_up(&output, RunKind::Index { fingerprint: "ours" }, STARTED)).unwrap();
     assert_eq!(published(), Some(1));
     commit_now(&output, dir.path(), 2, "a");
-    block_on(catch_up(&output, "ours", STARTED)).unwrap();
+    block_on(catch_up(&output, RunKind::Index { fingerprint: "ours" }, STARTED)).unwrap();
     assert_eq!(published(), Some(2));
 }
