@@ -145,9 +145,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::plan::testing::MemoryStore;
     use crate::run::record::job_key;
     use crate::run::{RunSummary, summary};
+    use crate::store::memory::MemoryStore;
     use crate::tables::current::{Age, Current, HistoryRow, RowKind};
     use crate::tables::part_key;
 
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_file_goes_when_each_of_its_rows_has_a_newer_one_and_the_run_with_its_last_file() {
-        let output = MemoryStore::new("s3://index/");
+        let output = MemoryStore::bucket("s3://index/");
         write_run(&output, 0, &[row(0), row(1), row(3)], true);
         write_run(&output, 1, &[row(0)], true);
         assert_eq!(prune(&output), [""; 0], "video 1 has no newer row, video 3 none either");
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn what_only_an_older_run_has_stays_in_its_table_alone() {
-        let output = MemoryStore::new("s3://index/");
+        let output = MemoryStore::bucket("s3://index/");
         write_run(&output, 0, &[row(0)], true);
         write_run(&output, 1, &[Indexing { persons: false, ..row(0) }], true);
         let gone = prune(&output);
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_mark_of_deletion_goes_after_what_it_hides() {
-        let output = MemoryStore::new("s3://index/");
+        let output = MemoryStore::bucket("s3://index/");
         let deleted = Indexing { status: "deleted", actions: false, persons: false, video: 0 };
         write_run(&output, 0, &[row(0), row(1)], true);
         write_run(&output, 1, &[deleted], true);
@@ -279,12 +279,12 @@ mod tests {
 
     #[test]
     fn thumbnails_go_when_the_row_of_their_video_is_not_the_latest_good_one() {
-        let output = MemoryStore::new("s3://index/");
+        let output = MemoryStore::bucket("s3://index/");
         let thumbnails = |n| part_key(Table::Thumbnails, None, "dt=2026-10-01", &run_id(n), 0);
         write_run(&output, 0, &[row(0), row(1)], true);
         write_run(&output, 1, &[Indexing { persons: false, ..row(0) }], true);
         write_run(&output, 2, &[Indexing { video: 1, status: "failed", actions: false, persons: false }], true);
-        (0..2).for_each(|n| output.add(&thumbnails(n), 1));
+        (0..2).for_each(|n| output.insert(&thumbnails(n), "rows"));
         assert_eq!(prune(&output), [""; 0]);
         write_run(&output, 3, &[Indexing { persons: false, ..row(1) }], true);
         let gone = prune(&output);
@@ -294,13 +294,13 @@ mod tests {
 
     #[test]
     fn runs_that_are_young_or_not_whole_and_strange_files_are_left_alone() {
-        let output = MemoryStore::new("s3://index/");
+        let output = MemoryStore::bucket("s3://index/");
         write_run(&output, 0, &[row(0)], false);
         // Sealed on the 23rd, which is now, and on the 22nd, which is a day ago and no more.
         write_run(&output, 22, &[row(0)], true);
         write_run(&output, 21, &[row(0)], true);
-        output.add("actions/model=m/dt=2026-10-01/compacted.parquet", 1);
-        output.add("actions/model=m/dt=2026-10-01/part-x-000000.parquet", 1);
+        output.insert("actions/model=m/dt=2026-10-01/compacted.parquet", "rows");
+        output.insert("actions/model=m/dt=2026-10-01/part-x-000000.parquet", "rows");
         assert_eq!(prune(&output), [""; 0]);
         let text = block_on(find(&output, NOW.parse().unwrap())).unwrap().to_string();
         assert!(text.starts_with("nothing to prune"), "{text}");
@@ -349,7 +349,7 @@ mod tests {
                 0..6,
             ),
         ) {
-            let output = MemoryStore::new("s3://index/");
+            let output = MemoryStore::bucket("s3://index/");
             let mut all = Vec::new();
             for (n, (videos, actions, persons, failed, deleted, whole)) in runs.into_iter().enumerate() {
                 let row = |video: u32| {

@@ -291,6 +291,4 @@ async fn publish_shard(output: &dyn Store, run_id: &str, shard: u32) -> Result<O
 }
 
 #[cfg(test)]
-pub(crate) mod testing;
-#[cfg(test)]
 mod tests;

@@ -1,6 +1,8 @@
 //! Object stores: the only shared state of a job. One trait, one file per kind of store.
 
+pub mod faulty;
 mod local;
+pub mod memory;
 mod record;
 mod s3;
 

@@ -16,7 +16,8 @@ use super::*;
 use crate::plan::testing::job;
 use crate::prune;
 use crate::run::summary;
-use crate::seal::testing::{Fault, MemoryStore};
+use crate::store::faulty::{FaultyStore, WriteFault};
+use crate::store::memory::MemoryStore;
 use crate::tables::current::{Age, Current, HistoryRow};
 use crate::tables::read::optional_value;
 use crate::tables::{ActionRow, PersonRow, ThumbnailRow, VideoRow, VideoStatus};
@@ -308,7 +309,7 @@ fn a_run() -> impl Strategy<Value = Run> {
 }
 
 async fn written(runs: &[Run]) -> MemoryStore {
-    let output = MemoryStore::bucket();
+    let output = MemoryStore::bucket("s3://index/");
     for (n, run) in runs.iter().enumerate() {
         write_run(&output, n, run).await;
     }
@@ -498,11 +499,11 @@ fn a_compaction_that_is_cut_off_anywhere_is_completed_by_the_next() {
         let whole = written(&several()).await;
         let shown = views(&whole).await;
         for writes in 0.. {
-            let fault = [Fault::Before, Fault::After][writes % 2];
+            let fault = [Some(WriteFault::OUTAGE), Some(WriteFault::AnswerLost)][writes % 2];
             let output = written(&several()).await;
-            let mut faults = vec![Fault::None; writes];
+            let mut faults = vec![None; writes];
             faults.extend([fault; 200]);
-            let failing: Arc<dyn Store> = Arc::new(output.failing(faults));
+            let failing: Arc<dyn Store> = Arc::new(FaultyStore::new(output.clone()).failing_writes(faults));
             let done = find_now(&output).await.run(&failing, &job()).await.is_ok();
             assert_eq!(views(&output).await, shown, "after {writes} writes and {fault:?}");
             if done {
@@ -532,7 +533,7 @@ fn two_at_once_change_nothing_that_is_shown_and_a_day_later_are_made_one() {
     wait(async {
         let output = written(&several()).await;
         let shown = views(&output).await;
-        let store: Arc<dyn Store> = Arc::new(output.clone());
+        let store: Arc<dyn Store> = Arc::new(FaultyStore::new(output.clone()));
         let (one, other) = (find_now(&output).await, find_now(&output).await);
         let job = job();
         let (one, other) = futures::join!(one.run(&store, &job), other.run(&store, &job));
@@ -582,9 +583,9 @@ fn what_a_compaction_left_a_day_ago_is_not_published_any_more() {
         // Refused from the first publication on.
         let store: Arc<dyn Store> = Arc::new(output.clone());
         for writes in 0.. {
-            let mut faults = vec![Fault::None; writes];
-            faults.extend([Fault::Before; 200]);
-            let failing: Arc<dyn Store> = Arc::new(output.failing(faults));
+            let mut faults = vec![None; writes];
+            faults.extend([Some(WriteFault::OUTAGE); 200]);
+            let failing: Arc<dyn Store> = Arc::new(FaultyStore::new(output.clone()).failing_writes(faults));
             assert!(find_now(&output).await.run(&failing, &job()).await.is_err());
             if output.contents().keys().filter(|key| key.contains("/shards/")).count() > 0 {
                 break;

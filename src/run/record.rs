@@ -254,9 +254,10 @@ pub(crate) mod testing {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::plan::testing::{MemoryStore, video};
+    use crate::plan::testing::video;
     use crate::run::VideoObject;
     use crate::run::plan_file::PlanWriter;
+    use crate::store::memory::MemoryStore;
 
     fn record(run: &str, shards: u32) -> RunRecord {
         RunRecord { run_id: run.parse().unwrap(), ..testing::record(shards, 0, 0) }
@@ -288,7 +289,7 @@ mod tests {
 
     #[tokio::test]
     async fn shards_of_a_long_plan_come_back_one_by_one_in_any_order() {
-        let output = MemoryStore::new("s3://index/");
+        let output = MemoryStore::bucket("s3://index/");
         let shards = shards(9, 3_000);
         put(&output, &record(RUN, 9), &shards).await.unwrap();
         let (_, file) = read(&output, &RUN.parse().unwrap()).await.unwrap();
@@ -302,7 +303,7 @@ mod tests {
 
     #[tokio::test]
     async fn writing_the_same_plan_again_is_no_error_but_another_of_its_name_is() {
-        let output = MemoryStore::new("s3://index/");
+        let output = MemoryStore::bucket("s3://index/");
         put(&output, &record(RUN, 1), &shards(1, 1)).await.unwrap();
         put(&output, &record(RUN, 1), &shards(1, 1)).await.unwrap();
         let error = put(&output, &record(RUN, 2), &shards(2, 1)).await.unwrap_err();
@@ -313,7 +314,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_absent_run_is_told_with_the_newest_that_exist() {
-        let output = MemoryStore::new("s3://index/");
+        let output = MemoryStore::bucket("s3://index/");
         let error = read_record(&output, &RUN.parse().unwrap()).await.unwrap_err();
         assert_eq!(error.to_string(), format!("there is no run {RUN} in s3://index/"));
         assert!(error.hint().unwrap().contains("no runs at all"));

@@ -42,3 +42,29 @@ pub(crate) async fn get_record(store: &dyn Store, key: &str) -> StoreResult<Opti
         tokio::time::sleep(delay).await;
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::store::faulty::{FaultyStore, ReadFault};
+    use crate::store::memory::MemoryStore;
+
+    #[tokio::test]
+    async fn a_record_that_was_cut_on_its_way_is_read_again() {
+        let objects = MemoryStore::bucket("s3://index/");
+        objects.insert("record.json", "{\"a\": 1}");
+        let store = FaultyStore::new(objects).failing_reads([Some(ReadFault::CutOff(4)), Some(ReadFault::CutOff(0))]);
+        assert_eq!(get_record(&store, "record.json").await.unwrap().unwrap(), "{\"a\": 1}");
+        assert_eq!(get_record(&store, "absent.json").await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_record_that_breaks_off_in_the_store_is_an_outage() {
+        let store = MemoryStore::bucket("s3://index/");
+        store.insert("record.json", "{\"a\"");
+        let error = get_record(&store, "record.json").await.unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Transient);
+        assert!(error.message.contains("s3://index/record.json"), "{error}");
+    }
+}
