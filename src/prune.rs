@@ -166,7 +166,7 @@ mod tests {
         format!("202611{:02}T000000000Z-{n:06}", n + 1)
     }
 
-    /// What a run leaves that was sealed at midnight of its day. Videos 0 to 2 lie in one partition, the others in another.
+    /// Writes the files of a run that was sealed at midnight of its day. Videos 0 to 2 are in one partition, the others in another.
     fn write_run(output: &MemoryStore, n: usize, rows: &[Indexing], whole: bool) {
         let run = run_id(n);
         let put = |key: &str, body: Vec<u8>| block_on(output.put(key, body.into())).unwrap();
@@ -230,10 +230,7 @@ mod tests {
         block_on(prunable.remove(output)).unwrap();
         let left = block_on(find(output, NOW.parse().unwrap())).unwrap();
         let marks = block_on(output.list("videos/").try_collect::<Vec<_>>()).unwrap();
-        assert!(
-            left.files.iter().all(|(_, file)| marks.contains(file)),
-            "one prune is enough but for marks of deletion"
-        );
+        assert!(left.files.iter().all(|(_, file)| marks.contains(file)), "one prune is enough, except for deletions");
         let after = output.keys();
         before.into_iter().filter(|key| !after.contains(key)).collect()
     }
@@ -254,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_an_older_run_has_stays_in_its_table_alone() {
+    fn rows_that_only_an_older_run_has_stay_in_their_table() {
         let output = MemoryStore::bucket("s3://index/");
         write_run(&output, 0, &[row(0)], true);
         write_run(&output, 1, &[Indexing { persons: false, ..row(0) }], true);
@@ -265,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_of_deletion_goes_after_what_it_hides() {
+    fn a_deletion_goes_after_the_rows_that_it_hides() {
         let output = MemoryStore::bucket("s3://index/");
         let deleted = Indexing { status: "deleted", actions: false, persons: false, video: 0 };
         write_run(&output, 0, &[row(0), row(1)], true);
@@ -296,7 +293,7 @@ mod tests {
     fn runs_that_are_young_or_not_whole_and_strange_files_are_left_alone() {
         let output = MemoryStore::bucket("s3://index/");
         write_run(&output, 0, &[row(0)], false);
-        // Sealed on the 23rd, which is now, and on the 22nd, which is a day ago and no more.
+        // Sealed on the 23rd, which is now, and on the 22nd, which is exactly a day ago.
         write_run(&output, 22, &[row(0)], true);
         write_run(&output, 21, &[row(0)], true);
         output.insert("actions/model=m/dt=2026-10-01/compacted.parquet", "rows");
