@@ -8,7 +8,7 @@
 //! All rows of a video and run move together, because views and queries join tables by (video, run). Up to three good rows of
 //! a video can be in use, for example if its actions come from one run and its persons from another. Copies of both under one
 //! `run_id` would list the video twice. So one run copies the latest good rows, a second run the ones before, a third run the
-//! ones before those ([`Layer`]). Rows that were of one run still are, and rows that were of two runs still are. Rows keep their
+//! ones before those. Rows that were of one run still are, and rows that were of two runs still are. Rows keep their
 //! fingerprint, and later failures are copied too, so that plans skip and retry the same videos as before.
 //!
 //! Left alone are:

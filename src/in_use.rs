@@ -67,6 +67,8 @@ pub(crate) struct Row {
     pub(crate) used: TableSet,
 }
 
+const _: () = assert!(size_of::<Row>() == 40, "an index may have millions");
+
 impl Row {
     /// The row as the rule of `tables/current.rs` takes it. The run is that of the row's file.
     pub(crate) fn of_history<'a>(&self, files: &'a [VideosFile]) -> HistoryRow<'a> {

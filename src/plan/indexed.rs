@@ -279,6 +279,8 @@ impl Indexed {
     }
 }
 
+const _: () = assert!(size_of::<Row>() == 40, "an index may have millions");
+
 impl Row {
     /// Whether a complete listing shows the video if the input still holds it.
     fn is_expected(&self) -> bool {
