@@ -1,21 +1,26 @@
-//! Compaction: copies the rows that are in use out of the small files of finished runs into few large ones.
+//! Compaction: copies the rows that are in use from the small files of finished runs into few large files.
 //!
-//! A compaction is a run: its shards are committed as a worker's are, and `seal` publishes them, the videos' file last. A
-//! copy of a video's row has the compaction's `run_id` and is a microsecond younger than its original. By the rule of the
-//! views, that the latest good row of a video wins and that its run's rows in the other tables count, the copies take over
-//! at the moment when their videos' file is published; and whatever another run indexed since is younger still, and wins
-//! over them. The old files are no longer in use: `prune` removes them.
+//! A compaction is a run. It commits shards as a worker does, and `seal` publishes them, the files of `videos` last. The copy
+//! of a row of `videos` has the compaction's `run_id` and is a microsecond younger than its original. By the rule of the views
+//! (`tables/current.rs`), the copies take over when the file with their rows of `videos` is published. Whatever another run
+//! indexed since is younger still and wins over them. `prune` removes the old files.
 //!
-//! All rows of a video and run move together, as views and queries join tables by (video, run). A video may have several
-//! good rows in use: its actions may be one run's, its persons another's. Copies of two of them under one `run_id` would
-//! be one video twice; so the latest are copied by one run, those before them by a second, before these by a third. What
-//! two tables have of one run stays of one run, and what was of two stays so. A row's fingerprint stays too, and later
-//! failures are copied with it: a plan skips and tries again what it did before.
+//! All rows of a video and run move together, because views and queries join tables by (video, run). Up to three good rows of
+//! a video can be in use, for example if its actions come from one run and its persons from another. Copies of both under one
+//! `run_id` would list the video twice. So one run copies the latest good rows, a second run the ones before, a third run the
+//! ones before those. Rows that were of one run still are, and rows that were of two runs still are. Rows keep their
+//! fingerprint, and later failures are copied too, so that plans skip and retry the same videos as before.
 //!
-//! Runs that are young or not sealed whole are left alone, as are files that are large for what they hold of rows in use,
-//! those whose rows of the other tables lie elsewhere, and a partition's only small file unless most of it is old rows. Any number of compactions may run at once, and be cut
-//! off: the next publishes what was committed, and copies the rest. Where two copied the same rows, the copies are equal
-//! and equally old: views go by those of the later run, and the next compaction a day later makes them one again.
+//! Left alone are:
+//!
+//! - runs that ended less than a day ago or are not sealed completely,
+//! - files whose rows in use are large enough,
+//! - files whose rows in other tables are not in the files beside them,
+//! - the only small file of a partition, unless most of its rows are out of use.
+//!
+//! Any number of compactions can run at once, and they can be interrupted: the next one publishes what was committed and copies
+//! the rest. If two copied the same rows, the copies are equal and equally old. The views show those of the later run, and a
+//! compaction a day later merges them.
 
 mod merge;
 
@@ -30,37 +35,46 @@ use bytesize::ByteSize;
 use chrono::{DateTime, TimeDelta, Utc};
 use percent_encoding::percent_decode_str;
 
-use crate::current::{self, Kind, Row, Rows, Tables, VideoId, place};
 use crate::error::{Error, Result};
+use crate::in_use::{self, Row, Rows, VideoId, place};
 use crate::job::Job;
 use crate::plan::counted;
 use crate::run::commit::ShardTotals;
-use crate::run::record::{self, MERGES_FILES, RunRecord};
 use crate::run::summary::{RunSummary, TableTotals};
+use crate::run::{RunKind, RunRecord, record};
 use crate::scratch::Scratch;
 use crate::seal;
 use crate::store::{ObjectMeta, Store};
+use crate::tables::current::{RowKind, TableSet, copied_at};
 use crate::tables::read::{number_column, text_column, value};
 use crate::tables::{Provenance, Table, part_name};
 use crate::work::attempt::Attempt;
 use crate::work::commit::commit;
 use crate::work::encode::{PartFile, TableWriter};
-use merge::{Input, merge, restamp};
+use merge::{Asked, Input, merge, restamp};
 
-/// What the largest table's file of a shard is to be at most. Files of less than half are small.
+/// Target size of the largest file of a shard. Files of less than half of it are small.
 pub const TARGET_BYTES: u64 = 256 << 20;
 
-/// How old a compaction may be for the next to publish what it left: far less than what `prune` leaves alone.
-const CAUGHT_UP: TimeDelta = TimeDelta::hours(12);
+/// How old an interrupted compaction may be if the next one is to publish what it committed. Far less than the age from which
+/// `prune` removes files.
+const CATCH_UP: TimeDelta = TimeDelta::hours(12);
 
-/// Good rows of a video that can be in use: the latest, the latest with actions, the latest with persons.
-const LAYERS: usize = 3;
+/// Which of the compaction's runs copies a row: its position, from the latest, among the good rows of its video in use. They
+/// are three at most: the latest, the latest with actions, the latest with persons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layer {
+    First,
+    Second,
+    Third,
+}
 
-/// Of rows that are not copied.
-const NO_LAYER: u8 = u8::MAX;
+impl Layer {
+    const ALL: [Self; 3] = [Self::First, Self::Second, Self::Third];
+}
 
 const COLUMNS: [&str; 7] = {
-    let [id, status, at, actions, persons, fingerprint] = current::COLUMNS;
+    let [id, status, at, actions, persons, fingerprint] = in_use::COLUMNS;
     [id, status, at, actions, persons, fingerprint, "uri"]
 };
 
@@ -68,24 +82,25 @@ const COLUMNS: [&str; 7] = {
 #[derive(Debug)]
 pub struct Compaction {
     rows: Rows,
-    /// Of each row, the position from the latest among its video's good rows in use, which is its run in `runs`.
-    layers: Vec<u8>,
-    runs: [Vec<Group>; LAYERS],
+    /// Of each row; none for rows that are not copied.
+    layers: Vec<Option<Layer>>,
+    /// By layer.
+    runs: [Vec<Group>; Layer::ALL.len()],
 }
 
-/// Files of one partition that become one of each table and model.
+/// Files of one partition that become one file of each table and model.
 #[derive(Debug)]
 struct Group {
-    layer: u8,
+    layer: Layer,
     partition: String,
     sources: Vec<Source>,
     /// Rows to be copied.
     videos: u64,
-    /// Of the largest tables' files, as far as they are in use.
+    /// Of the rows in use in each source's largest file.
     bytes: u64,
 }
 
-/// What a shard of an earlier run left in one partition.
+/// The files of one shard of an earlier run in one partition.
 #[derive(Debug, Clone)]
 struct Source {
     /// Position in [`Rows::files`].
@@ -94,50 +109,59 @@ struct Source {
     /// Rows to be copied.
     videos: u64,
     bytes: u64,
-    /// Worth a file of its own, however small or large it is.
-    anew: bool,
+    alone: Alone,
 }
 
-/// What was merged, and what became of it.
+/// What happens to a source that no other can be merged with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Alone {
+    /// It stays as it is.
+    Kept,
+    /// It is copied nevertheless: most of its rows are out of use, or another file has some of them too.
+    Rewritten,
+}
+
+/// The files before and after a compaction.
 #[derive(Debug, Default)]
 pub struct Compacted {
     before: BTreeMap<Table, TableTotals>,
     after: BTreeMap<Table, TableTotals>,
 }
 
-/// Publishes what the compactions of the last hours committed by `now` and did not live to publish. An older one's copies
-/// may have lost their originals, and what hid these.
+/// Publishes what compactions of the last hours committed and could not publish before they were interrupted. Older ones stay
+/// unpublished: their originals may have been removed since, together with the later rows that hid them.
 ///
 /// # Errors
 /// As [`seal::seal`].
 pub async fn catch_up(output: &dyn Store, now: DateTime<Utc>) -> Result<()> {
-    seal::catch_up(output, MERGES_FILES, now - CAUGHT_UP).await
+    seal::catch_up(output, RunKind::Merge, now - CATCH_UP).await
 }
 
-/// Looks at what the output holds at `now`, for files of `target_bytes` at most.
+/// Finds what can be merged in the output at the time `now`, into files of about `target_bytes` at most.
 ///
 /// # Errors
 /// The output refused, or its `videos` table cannot be read.
 pub async fn find(output: &dyn Store, now: DateTime<Utc>, target_bytes: u64) -> Result<Compaction> {
-    let settled = current::settled_runs(output, now).await?;
-    let rows = Rows::read(output, COLUMNS, "nothing was merged: move the file away, or repair it").await?;
+    let settled = in_use::settled_runs(output, now).await?;
+    let rows = Rows::read(output, COLUMNS, "nothing was merged: repair the file or move it away").await?;
     let (layers, twice) = layers(&rows);
-    let mut counts = vec![([(0_u64, Tables::default()); LAYERS], 0_u64); rows.files.len()];
+    let mut counts = vec![([(0_u64, TableSet::default()); Layer::ALL.len()], 0_u64); rows.files.len()];
     for (row, layer) in rows.rows.iter().zip(&layers) {
         let (of_layer, all) = &mut counts[row.file as usize];
         *all += 1;
-        if let Some((count, used)) = of_layer.get_mut(usize::from(*layer)) {
+        if let Some(layer) = layer {
+            let (count, used) = &mut of_layer[*layer as usize];
             *count += 1;
-            used.add(row.used);
+            used.extend(row.used);
         }
     }
 
-    let beside = current::files_beside(output).await?;
-    let mut runs: [Vec<Group>; LAYERS] = Default::default();
-    for (layer, groups) in (0..).zip(&mut runs) {
+    let beside = in_use::files_beside(output).await?;
+    let mut runs: [Vec<Group>; Layer::ALL.len()] = Default::default();
+    for (layer, groups) in Layer::ALL.into_iter().zip(&mut runs) {
         let mut partitions: BTreeMap<&str, Vec<Source>> = BTreeMap::new();
         for (file, (videos, (of_layer, all))) in (0..).zip(rows.files.iter().zip(&counts)) {
-            let (count, used) = of_layer[usize::from(layer)];
+            let (count, used) = of_layer[layer as usize];
             let Some((place, run)) = place(Table::Videos, &videos.object.key) else { continue };
             let Some((partition, _)) = place.rsplit_once('/') else { continue };
             if count == 0 || !settled.contains(&run) {
@@ -145,7 +169,8 @@ pub async fn find(output: &dyn Store, now: DateTime<Utc>, target_bytes: u64) -> 
             }
             let mut files = vec![(Table::Videos, videos.object.clone())];
             files.extend(beside.get(place).into_iter().flatten().cloned());
-            // Rows that somebody put into other files are found there by their run: a copy would hide them.
+            // Somebody moved the rows into other files, where views find them by their run. A copy without them would hide
+            // them.
             let has = |table: &Table| files.iter().any(|(of, _)| of == table);
             if [Table::Actions, Table::Persons].iter().any(|table| used.contains(*table) && !has(table)) {
                 continue;
@@ -154,7 +179,8 @@ pub async fn find(output: &dyn Store, now: DateTime<Utc>, target_bytes: u64) -> 
             let bytes = u64::try_from(u128::from(largest) * u128::from(count) / u128::from(*all)).unwrap_or(u64::MAX);
             let twice = twice.contains(&file);
             if bytes < target_bytes / 2 || twice {
-                let source = Source { file, files, videos: count, bytes, anew: twice || count * 2 < *all };
+                let alone = if twice || count * 2 < *all { Alone::Rewritten } else { Alone::Kept };
+                let source = Source { file, files, videos: count, bytes, alone };
                 partitions.entry(partition).or_default().push(source);
             }
         }
@@ -167,7 +193,7 @@ pub async fn find(output: &dyn Store, now: DateTime<Utc>, target_bytes: u64) -> 
     Ok(Compaction { rows, layers, runs })
 }
 
-/// Fills one file after the other. What is in its file alone, and may stay there, stays.
+/// Fills one file after the other, and drops groups that are not worth it.
 fn group(sources: Vec<Source>, target_bytes: u64, new: impl Fn() -> Group) -> impl Iterator<Item = Group> {
     let mut groups: Vec<Group> = Vec::new();
     for source in sources {
@@ -181,36 +207,40 @@ fn group(sources: Vec<Source>, target_bytes: u64, new: impl Fn() -> Group) -> im
             group.sources.push(source);
         }
     }
-    groups.into_iter().filter(|group| group.sources.len() > 1 || group.sources.iter().any(|source| source.anew))
+    groups
+        .into_iter()
+        .filter(|group| group.sources.len() > 1 || group.sources.iter().any(|source| source.alone == Alone::Rewritten))
 }
 
-/// The layer of each row, and the files that hold rows which another has too.
-fn layers(rows: &Rows) -> (Vec<u8>, BTreeSet<u32>) {
+/// The layer of each row, and the files that hold rows which another file has too.
+fn layers(rows: &Rows) -> (Vec<Option<Layer>>, BTreeSet<u32>) {
     let mut layers = Vec::with_capacity(rows.rows.len());
     let mut twice = BTreeSet::new();
-    let key = |row: &Row| &rows.files[row.file as usize].object.key;
     for video in rows.rows.chunk_by(|a, b| a.video_id == b.video_id) {
+        let of_history = |row: &Row| (row.of_history(&rows.files), row.file);
+        let in_use: Vec<_> = video.iter().filter(|row| row.used.contains(Table::Videos)).map(of_history).collect();
         for row in video {
-            let failed = row.kind == Kind::Failed;
-            let in_use = || video.iter().filter(|other| other.used.contains(Table::Videos));
-            let like = || in_use().filter(|other| (other.kind == Kind::Failed) == failed);
-            let equal = || like().filter(|other| other.indexed_at == row.indexed_at);
-            // A copy as old as the row that is to win over it would not let it.
-            let taken = video.iter().any(|other| row.indexed_at.checked_add(1) == Some(other.indexed_at));
+            // A copy would be as old as a row that is to win over it.
+            let taken = video.iter().any(|other| other.indexed_at == copied_at(row.indexed_at));
             if !row.used.contains(Table::Videos) || taken {
-                layers.push(NO_LAYER);
+                layers.push(None);
                 continue;
             }
-            if equal().nth(1).is_some() {
-                twice.insert(row.file);
+            let (own, file) = of_history(row);
+            let mut twins = in_use.iter().filter(|(other, _)| other.is_twin_of(&own)).collect::<Vec<_>>();
+            if twins.len() > 1 {
+                twice.insert(file);
             }
-            layers.push(if equal().any(|other| key(other) > key(row)) {
-                NO_LAYER
-            } else if failed {
-                0
-            } else {
-                let later = like().map(|other| other.indexed_at).filter(|at| *at > row.indexed_at);
-                u8::try_from(later.collect::<BTreeSet<_>>().len()).unwrap_or(NO_LAYER)
+            // Of twins the one is copied that the views show. Only somebody else's copy of a file has the same age.
+            twins.sort_unstable_by_key(|(other, file)| (other.age, &rows.files[*file as usize].object.key));
+            layers.push(match twins.last() {
+                Some((_, last)) if *last != file => None,
+                _ if own.is_failure() => Some(Layer::First),
+                _ => {
+                    let good = in_use.iter().filter(|(other, _)| !other.is_failure());
+                    let later = good.map(|(other, _)| other.age.indexed_at).filter(|at| *at > row.indexed_at);
+                    Layer::ALL.get(later.collect::<BTreeSet<_>>().len()).copied()
+                }
             });
         }
     }
@@ -223,13 +253,13 @@ impl Compaction {
         self.runs.iter().all(Vec::is_empty)
     }
 
-    /// Merges it, run by run.
+    /// Merges the files, in up to three runs.
     ///
     /// # Cancel safety
-    /// Dropped anywhere, the next compaction resumes from what is there; what the views show stays the same.
+    /// If the future is dropped, the next compaction resumes. The views show the same rows at any time.
     ///
     /// # Errors
-    /// The output refused, a file cannot be read or is gone, or the scratch disk is full.
+    /// The output refused, a file cannot be read or was removed, or the scratch disk is full.
     pub async fn run(&self, output: &Arc<dyn Store>, job: &Job) -> Result<Compacted> {
         let mut compacted = Compacted { before: self.before(), ..Compacted::default() };
         for groups in self.runs.iter().filter(|groups| !groups.is_empty()) {
@@ -244,16 +274,16 @@ impl Compaction {
             if !summary.is_complete() {
                 let run_id = &record.run_id;
                 return Err(Error::failed(format!(
-                    "files of the merging run {run_id} were removed before they were published"
+                    "files of the run {run_id} were removed before they were published"
                 ))
-                .with_hint("the views show what they did: compact again"));
+                .with_hint("the views show the same as before: compact again"));
             }
             compacted.add(&summary);
         }
         Ok(compacted)
     }
 
-    /// Copies a group, and commits it.
+    /// Copies a group and commits the copies.
     async fn shard(&self, output: &Arc<dyn Store>, record: &RunRecord, shard: u32, group: &Group) -> Result<()> {
         let started = Instant::now();
         let run_id = record.run_id.as_str();
@@ -291,7 +321,7 @@ impl Compaction {
             let path = scratch.join(format!("{}.parquet", parts.len()));
             let key = format!("{directory}/{}", part_name(run_id, shard));
             let mut writer = TableWriter::create(table, key, path, &provenance)?;
-            let takes = |file, video_id, indexed_at| self.takes(group, file, video_id, indexed_at);
+            let takes = |file, video_id, asked| self.takes(group, file, video_id, asked);
             let each = |batch: RecordBatch| {
                 count(&mut totals, table, &batch)?;
                 writer.write(&restamp(table, &batch, run_id, shard).map_err(|error| Error::failed(error.to_string()))?)
@@ -302,13 +332,16 @@ impl Compaction {
         Ok((parts, totals))
     }
 
-    /// Whether this row of `videos` is copied; without a time, whether the video's rows of another table are.
-    fn takes(&self, group: &Group, file: u32, video_id: VideoId, indexed_at: Option<i64>) -> bool {
+    /// Whether the group copies these rows of a file.
+    fn takes(&self, group: &Group, file: u32, video_id: VideoId, asked: Asked) -> bool {
         let first = self.rows.rows.partition_point(|row| row.video_id < video_id);
         let video = self.rows.rows[first..].iter().zip(&self.layers[first..]);
         video.take_while(|(row, _)| row.video_id == video_id).any(|(row, layer)| {
-            let wanted = indexed_at.map_or(row.kind == Kind::Indexed, |at| row.indexed_at == at);
-            row.file == file && *layer == group.layer && wanted
+            let wanted = match asked {
+                Asked::VideosRow { indexed_at } => row.indexed_at == indexed_at,
+                Asked::OtherTable => matches!(row.kind, RowKind::Indexed(_)),
+            };
+            row.file == file && *layer == Some(group.layer) && wanted
         })
     }
 
@@ -326,7 +359,7 @@ impl Compaction {
 }
 
 impl Group {
-    /// The files that become one, by their folders.
+    /// The files of each folder, which become one.
     fn directories<'a>(&'a self, rows: &'a Rows) -> BTreeMap<(Table, &'a str), Vec<Input<'a>>> {
         let mut directories: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for source in &self.sources {
@@ -341,7 +374,7 @@ impl Group {
     }
 }
 
-/// Of the merged file of a folder.
+/// The metadata of a folder's merged file.
 fn provenance(table: Table, directory: &str, run_id: &str, shard: u32) -> Provenance {
     let model = directory.split('/').find_map(|part| part.strip_prefix("model="));
     let model = model.map(|model| percent_decode_str(model).decode_utf8_lossy().into_owned());
@@ -349,13 +382,13 @@ fn provenance(table: Table, directory: &str, run_id: &str, shard: u32) -> Proven
     Provenance {
         run_id: run_id.to_owned(),
         shard,
-        fingerprint: MERGES_FILES.to_owned(),
+        fingerprint: RunKind::Merge.fingerprint().to_owned(),
         actions_model: of(Table::Actions),
         persons_model: of(Table::Persons),
     }
 }
 
-/// What the rows hold. They cost nothing but the seconds of merging them, and what failed, failed elsewhere.
+/// Counts the rows into the shard's totals. Seconds of decoding and inference, and failures, belong to the original runs.
 fn count(totals: &mut ShardTotals, table: Table, batch: &RecordBatch) -> Result<()> {
     let rows = batch.num_rows() as u64;
     match table {
@@ -389,7 +422,7 @@ impl Compacted {
     }
 }
 
-/// For a person: what would be merged. Ends without a newline.
+/// What would be merged, for a person. Ends without a newline.
 impl fmt::Display for Compaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_empty() {
@@ -409,7 +442,7 @@ impl fmt::Display for Compaction {
     }
 }
 
-/// For a person: what was merged into what. Ends without a newline.
+/// What was merged into what, for a person. Ends without a newline.
 impl fmt::Display for Compacted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let line = |(table, before): (&Table, &TableTotals)| {

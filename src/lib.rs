@@ -7,13 +7,13 @@
 pub mod cli;
 pub mod compact;
 mod console;
-mod current;
 pub mod decode;
 pub mod device;
 mod doctor;
 mod engine;
 pub mod error;
 pub mod hash;
+mod in_use;
 pub mod infer;
 pub mod job;
 mod nearest;

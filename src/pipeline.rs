@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::infer::session::Runtime;
 use crate::job::Job;
 use crate::plan::{self, Plan, PlanOptions, layout};
-use crate::run::{PlanFile, RunId, RunSummary, record};
+use crate::run::{PlanFile, RunId, RunKind, RunSummary, record};
 use crate::seal;
 use crate::store::{self, Store};
 use crate::telemetry::Progress;
@@ -74,7 +74,9 @@ impl Pipeline {
         let output = store::open(&job.output.uri, &job.store).await?;
         let refs = models.refs();
         if !dry_run {
-            seal::catch_up(&*output, &job.fingerprint(&refs.hashes()), DateTime::UNIX_EPOCH).await?;
+            let fingerprint = job.fingerprint(&refs.hashes());
+            let kind = RunKind::Index { fingerprint: &fingerprint };
+            seal::catch_up(&*output, kind, DateTime::UNIX_EPOCH).await?;
         }
         let plan = plan::plan(job, &refs, &*input, &*output, options).await?;
         if !dry_run {
@@ -134,7 +136,7 @@ impl Work<'_> {
 /// There is no such run, or the partition columns of its files are not those of the index; else as [`seal::seal`].
 pub async fn seal(output: &dyn Store, run_id: &RunId) -> Result<RunSummary> {
     let run = record::read_record(output, run_id).await?;
-    if !run.merges_files() {
+    if run.kind() != RunKind::Merge {
         layout::check(&run.job, output).await?;
     }
     seal::seal(output, run_id.as_str(), run.shards, run.created_at).await

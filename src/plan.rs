@@ -515,9 +515,11 @@ pub(crate) fn counted(count: u64, noun: &str) -> String {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::indexed::testing::{VideoRow, videos_table};
-    use super::testing::{MemoryStore, archive, job, video};
+    use super::testing::{add, archive, job, video};
     use super::*;
     use crate::run::{ModelRef, Shard};
+    use crate::store::ObjectMeta;
+    use crate::store::memory::MemoryStore;
     use proptest::prelude::*;
 
     fn models() -> PlanModels {
@@ -528,9 +530,9 @@ mod tests {
     }
 
     fn stores(objects: &[(&str, u64)]) -> (MemoryStore, MemoryStore) {
-        let input = MemoryStore::new("s3://archive/2026/");
-        objects.iter().for_each(|(key, size)| input.add(key, *size));
-        (input, MemoryStore::new("s3://index/"))
+        let input = MemoryStore::bucket("s3://archive/2026/");
+        objects.iter().for_each(|(key, size)| add(&input, key, *size));
+        (input, MemoryStore::bucket("s3://index/"))
     }
 
     async fn planned(input: &MemoryStore, output: &MemoryStore, options: PlanOptions) -> Plan {
@@ -539,7 +541,7 @@ mod tests {
 
     /// What a worker will read of it.
     async fn shards(plan: &Plan) -> Vec<Shard> {
-        let output = MemoryStore::new("s3://written/");
+        let output = MemoryStore::bucket("s3://written/");
         plan.write(&output).await.unwrap();
         let (record, file) = record::read(&output, &plan.run.run_id).await.unwrap();
         assert_eq!(record, plan.run);
@@ -639,7 +641,7 @@ mod tests {
         let marks = ["gone.mp4", "failed.mp4", "of-another-job.mp4"].map(|key| row(key, 1, "deleted"));
         put("1", &marks.map(|row| VideoRow { indexed_at: 2, ..other_job(row) })).await;
         assert_eq!(planned(&input, &output, PlanOptions::default()).await.run.videos, 0, "each is marked once");
-        input.add("gone.mp4", 7);
+        add(&input, "gone.mp4", 7);
         let plan = planned(&input, &output, PlanOptions::default()).await;
         assert_eq!(keys(&plan).await, ["gone.mp4"]);
         assert_eq!(plan.deleted.count, 0);
@@ -707,7 +709,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_table_of_an_older_version_is_read() {
-        let (input, output) = (MemoryStore::new("s3://archive/"), MemoryStore::new("s3://index/"));
+        let (input, output) = (MemoryStore::bucket("s3://archive/"), MemoryStore::bucket("s3://index/"));
         let name = "videos/camera=cam-9/dt=2026-10-31/part-20261101T000000000Z-000001-000000.parquet";
         let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/schema-1").join(name);
         output.put(name, std::fs::read(file).unwrap().into()).await.unwrap();
@@ -720,7 +722,8 @@ mod tests {
     #[tokio::test]
     async fn an_archived_video_gets_one_row_and_waits_for_its_restore() {
         let (input, output) = stores(&[("cold.mp4", 7), ("warm.mp4", 1)]);
-        input.archive("cold.mp4", "DEEP_ARCHIVE");
+        let meta = input.head("cold.mp4").await.unwrap();
+        input.insert_listed(ObjectMeta { archived: Some("DEEP_ARCHIVE".to_owned()), ..meta });
         let plan = planned(&input, &output, PlanOptions::default()).await;
         let todo = Todo::MarkArchived { storage_class: "DEEP_ARCHIVE".to_owned() };
         assert_eq!(todos(&plan).await, [("cold.mp4".to_owned(), todo), ("warm.mp4".to_owned(), Todo::default())]);
@@ -732,7 +735,7 @@ mod tests {
         let plan = planned(&input, &output, PlanOptions::default()).await;
         assert_eq!((plan.run.videos, plan.skipped.archived.count), (0, 1));
         assert!(!plan.nothing_matched());
-        input.add("cold.mp4", 7);
+        add(&input, "cold.mp4", 7);
         let plan = planned(&input, &output, PlanOptions::default()).await;
         assert_eq!(todos(&plan).await, [("cold.mp4".to_owned(), Todo::default())], "the mark was no attempt");
     }
@@ -844,7 +847,7 @@ mod tests {
             size in 1_u64..30_000,
         ) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            let input = MemoryStore::new("s3://archive/2026/");
+            let input = MemoryStore::bucket("s3://archive/2026/");
             let cut = |videos: &[VideoObject]| {
                 let mut draft = Draft::new(size).unwrap();
                 videos.iter().for_each(|video| draft.add(video).unwrap());

@@ -1,7 +1,8 @@
-//! Pruning: what no `current_*` view of the tables uses, and what is left of runs that have nothing in them any more.
+//! Pruning: removes files without rows in use (`tables/current.rs` says which are), and the state of runs that have no files
+//! left.
 //!
-//! A file goes when no row of it is in use (`current.rs`; of thumbnails, when it is beside no latest good row). Runs that
-//! are not sealed whole, or were within a day, are left alone; files that vidindex did not name are too.
+//! Runs that are not sealed completely, or were sealed less than a day ago, are left alone. So are files that vidindex did not
+//! name.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,44 +11,45 @@ use bytesize::ByteSize;
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 
-use crate::current::{self, Rows, Tables, place};
 use crate::error::Result;
+use crate::in_use::{self, Rows, place};
 use crate::plan::counted;
 use crate::run::{RUNS_PREFIX, RunId};
 use crate::store::{ObjectMeta, Store};
 use crate::tables::Table;
+use crate::tables::current::TableSet;
 
-/// Runs named where they are told.
+/// Runs that a message names.
 const SHOWN_MAX: usize = 10;
 
-/// What can go. Nothing is removed before [`Prunable::remove`].
+/// What can be removed. Nothing is removed before [`Prunable::remove`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prunable {
     /// Files of the tables, in no particular order.
     files: Vec<(Table, ObjectMeta)>,
-    /// Runs that have no file left then.
+    /// Runs that have no files after that.
     runs: Vec<RunId>,
-    /// The keys of their state.
+    /// The keys of these runs' state.
     state: Vec<String>,
 }
 
-/// Looks at what the output holds at `now`.
+/// Finds what can be removed from the output at the time `now`.
 ///
 /// # Errors
 /// The output refused, or its `videos` table cannot be read.
 pub async fn find(output: &dyn Store, now: DateTime<Utc>) -> Result<Prunable> {
-    let settled = current::settled_runs(output, now).await?;
-    let rows = Rows::read(output, current::COLUMNS, "nothing was removed: move the file away, or repair it").await?;
-    let mut used = vec![Tables::default(); rows.files.len()];
-    rows.rows.iter().for_each(|row| used[row.file as usize].add(row.used));
+    let settled = in_use::settled_runs(output, now).await?;
+    let rows = Rows::read(output, in_use::COLUMNS, "nothing was removed: repair the file or move it away").await?;
+    let mut used = vec![TableSet::default(); rows.files.len()];
+    rows.rows.iter().for_each(|row| used[row.file as usize].extend(row.used));
 
-    let mut beside = current::files_beside(output).await?;
+    let mut beside = in_use::files_beside(output).await?;
     let mut files_of_run: BTreeMap<RunId, u64> = BTreeMap::new();
     for (place, files) in &beside {
-        let Some(run) = current::run_of(place) else { continue };
+        let Some(run) = in_use::run_of(place) else { continue };
         *files_of_run.entry(run).or_default() += files.len() as u64;
     }
-    let mut going = Vec::new();
+    let mut removed = Vec::new();
     for (object, used) in rows.files.into_iter().map(|file| file.object).zip(used) {
         let Some((place, run)) = place(Table::Videos, &object.key) else { continue };
         *files_of_run.entry(run.clone()).or_default() += 1;
@@ -63,7 +65,7 @@ pub async fn find(output: &dyn Store, now: DateTime<Utc>) -> Result<Prunable> {
         if let Some(left) = files_of_run.get_mut(&run) {
             *left -= files.len() as u64;
         }
-        going.extend(files);
+        removed.extend(files);
     }
     let runs: Vec<RunId> =
         settled.into_iter().filter(|run| files_of_run.get(run).is_none_or(|left| *left == 0)).collect();
@@ -72,7 +74,7 @@ pub async fn find(output: &dyn Store, now: DateTime<Utc>) -> Result<Prunable> {
         let objects = output.list(&format!("{RUNS_PREFIX}{run}/"));
         state.extend(objects.map_ok(|object| object.key).try_collect::<Vec<_>>().await?);
     }
-    Ok(Prunable { files: going, runs, state })
+    Ok(Prunable { files: removed, runs, state })
 }
 
 impl Prunable {
@@ -81,29 +83,30 @@ impl Prunable {
         self.files.is_empty() && self.runs.is_empty()
     }
 
-    /// Removes it. A query that is under way and has listed the files may miss one; what the views show stays the same.
+    /// Removes the files. The views show the same rows as before, but a query that listed the files before the removal may fail
+    /// to open one.
     ///
     /// # Cancel safety
-    /// Dropped anywhere, it leaves what the next prune removes.
+    /// If the future is dropped, the next prune removes the rest.
     ///
     /// # Errors
     /// The output refused.
     pub async fn remove(&self, output: &dyn Store) -> Result<()> {
-        // A file of videos, by which those beside it are found, goes after them; what makes a run one, last of all.
-        let files = |videos| self.files.iter().filter(move |(table, _)| (*table == Table::Videos) == videos);
-        let is_last = |key: &&String| key.ends_with("/summary.json") || key.ends_with("/job.json");
-        let (last, state): (Vec<&String>, Vec<&String>) = self.state.iter().partition(is_last);
-        let keys = |files: Vec<&String>| files.into_iter().cloned().collect::<Vec<_>>();
-        let [others, videos] = [false, true].map(|videos| files(videos).map(|(_, file)| &file.key).collect::<Vec<_>>());
-        for step in [others, videos, state, last] {
-            output.delete(&keys(step)).await?;
+        // The files of `videos` come after those beside them, which are found by them. The records by which a run exists
+        // come last.
+        let (videos, others): (Vec<_>, Vec<_>) = self.files.iter().partition(|(table, _)| *table == Table::Videos);
+        let is_record = |key: &String| key.ends_with("/summary.json") || key.ends_with("/job.json");
+        let (records, state): (Vec<_>, Vec<_>) = self.state.iter().cloned().partition(is_record);
+        let keys = |files: Vec<&(Table, ObjectMeta)>| files.into_iter().map(|(_, file)| file.key.clone()).collect();
+        for step in [keys(others), keys(videos), state, records] {
+            output.delete(&step).await?;
         }
         tracing::info!(files = self.files.len(), runs = self.runs.len(), "pruned");
         Ok(())
     }
 }
 
-/// For a person: what goes. Ends without a newline.
+/// What would be removed, for a person. Ends without a newline.
 impl fmt::Display for Prunable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_empty() {
@@ -142,9 +145,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::plan::testing::MemoryStore;
     use crate::run::record::job_key;
     use crate::run::{RunSummary, summary};
+    use crate::store::memory::MemoryStore;
+    use crate::tables::current::{Age, Current, HistoryRow, RowKind};
     use crate::tables::part_key;
 
     const NOW: &str = "2026-11-23T00:00:00Z";
@@ -162,7 +166,7 @@ mod tests {
         format!("202611{:02}T000000000Z-{n:06}", n + 1)
     }
 
-    /// What a run leaves that was sealed at midnight of its day. Videos 0 to 2 lie in one partition, the others in another.
+    /// Writes the files of a run that was sealed at midnight of its day. Videos 0 to 2 are in one partition, the others in another.
     fn write_run(output: &MemoryStore, n: usize, rows: &[Indexing], whole: bool) {
         let run = run_id(n);
         let put = |key: &str, body: Vec<u8>| block_on(output.put(key, body.into())).unwrap();
@@ -226,17 +230,14 @@ mod tests {
         block_on(prunable.remove(output)).unwrap();
         let left = block_on(find(output, NOW.parse().unwrap())).unwrap();
         let marks = block_on(output.list("videos/").try_collect::<Vec<_>>()).unwrap();
-        assert!(
-            left.files.iter().all(|(_, file)| marks.contains(file)),
-            "one prune is enough but for marks of deletion"
-        );
+        assert!(left.files.iter().all(|(_, file)| marks.contains(file)), "one prune is enough, except for deletions");
         let after = output.keys();
         before.into_iter().filter(|key| !after.contains(key)).collect()
     }
 
     #[test]
     fn a_file_goes_when_each_of_its_rows_has_a_newer_one_and_the_run_with_its_last_file() {
-        let output = MemoryStore::new("s3://index/");
+        let output = MemoryStore::bucket("s3://index/");
         write_run(&output, 0, &[row(0), row(1), row(3)], true);
         write_run(&output, 1, &[row(0)], true);
         assert_eq!(prune(&output), [""; 0], "video 1 has no newer row, video 3 none either");
@@ -250,8 +251,8 @@ mod tests {
     }
 
     #[test]
-    fn what_only_an_older_run_has_stays_in_its_table_alone() {
-        let output = MemoryStore::new("s3://index/");
+    fn rows_that_only_an_older_run_has_stay_in_their_table() {
+        let output = MemoryStore::bucket("s3://index/");
         write_run(&output, 0, &[row(0)], true);
         write_run(&output, 1, &[Indexing { persons: false, ..row(0) }], true);
         let gone = prune(&output);
@@ -261,8 +262,8 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_of_deletion_goes_after_what_it_hides() {
-        let output = MemoryStore::new("s3://index/");
+    fn a_deletion_goes_after_the_rows_that_it_hides() {
+        let output = MemoryStore::bucket("s3://index/");
         let deleted = Indexing { status: "deleted", actions: false, persons: false, video: 0 };
         write_run(&output, 0, &[row(0), row(1)], true);
         write_run(&output, 1, &[deleted], true);
@@ -275,12 +276,12 @@ mod tests {
 
     #[test]
     fn thumbnails_go_when_the_row_of_their_video_is_not_the_latest_good_one() {
-        let output = MemoryStore::new("s3://index/");
+        let output = MemoryStore::bucket("s3://index/");
         let thumbnails = |n| part_key(Table::Thumbnails, None, "dt=2026-10-01", &run_id(n), 0);
         write_run(&output, 0, &[row(0), row(1)], true);
         write_run(&output, 1, &[Indexing { persons: false, ..row(0) }], true);
         write_run(&output, 2, &[Indexing { video: 1, status: "failed", actions: false, persons: false }], true);
-        (0..2).for_each(|n| output.add(&thumbnails(n), 1));
+        (0..2).for_each(|n| output.insert(&thumbnails(n), "rows"));
         assert_eq!(prune(&output), [""; 0]);
         write_run(&output, 3, &[Indexing { persons: false, ..row(1) }], true);
         let gone = prune(&output);
@@ -290,13 +291,13 @@ mod tests {
 
     #[test]
     fn runs_that_are_young_or_not_whole_and_strange_files_are_left_alone() {
-        let output = MemoryStore::new("s3://index/");
+        let output = MemoryStore::bucket("s3://index/");
         write_run(&output, 0, &[row(0)], false);
-        // Sealed on the 23rd, which is now, and on the 22nd, which is a day ago and no more.
+        // Sealed on the 23rd, which is now, and on the 22nd, which is exactly a day ago.
         write_run(&output, 22, &[row(0)], true);
         write_run(&output, 21, &[row(0)], true);
-        output.add("actions/model=m/dt=2026-10-01/compacted.parquet", 1);
-        output.add("actions/model=m/dt=2026-10-01/part-x-000000.parquet", 1);
+        output.insert("actions/model=m/dt=2026-10-01/compacted.parquet", "rows");
+        output.insert("actions/model=m/dt=2026-10-01/part-x-000000.parquet", "rows");
         assert_eq!(prune(&output), [""; 0]);
         let text = block_on(find(&output, NOW.parse().unwrap())).unwrap().to_string();
         assert!(text.starts_with("nothing to prune"), "{text}");
@@ -306,32 +307,29 @@ mod tests {
         assert!(text.ends_with(&format!("1 run with nothing left: {}", run_id(21))), "{text}");
     }
 
-    /// The rows that the views show, as (view, video, run): `schemas/duckdb.sql` over those whose files are there.
+    /// The rows that the views show, as (view, video, run), of those whose files are there.
     fn views(output: &MemoryStore, runs: &[Vec<Indexing>]) -> BTreeSet<(Table, u32, usize)> {
         let keys = output.keys();
-        let there = |table, row: &Indexing, n| {
-            let day = if row.video < 3 { "dt=2026-10-01" } else { "dt=2026-10-02" };
-            let model = (table != Table::Videos).then_some("m");
-            keys.contains(&part_key(table, model, day, &run_id(n), 0))
+        let ids: Vec<_> = (0..runs.len()).map(run_id).collect();
+        let there = |table: Table, video, n| {
+            let day = if video < 3 { "dt=2026-10-01" } else { "dt=2026-10-02" };
+            keys.contains(&part_key(table, table.has_model().then_some("m"), day, &run_id(n), 0))
         };
         let mut shown = BTreeSet::new();
         for video in 0..6 {
-            for (table, has) in [
-                (Table::Videos, (|_| true) as fn(&Indexing) -> bool),
-                (Table::Actions, |row| row.actions),
-                (Table::Persons, |row| row.persons),
-            ] {
-                let rows = runs.iter().enumerate().flat_map(|(n, rows)| rows.iter().map(move |row| (n, row)));
-                let mut good = rows.filter(|(n, row)| {
-                    let wanted = row.status == "deleted" || (row.status != "failed" && has(row));
-                    row.video == video && wanted && there(Table::Videos, row, *n)
-                });
-                if let Some((n, row)) = good.next_back()
-                    && row.status != "deleted"
-                    && there(table, row, n)
-                {
-                    shown.insert((table, video, n));
-                }
+            let mut history = Vec::new();
+            for (n, run) in runs.iter().enumerate().filter(|(n, _)| there(Table::Videos, video, *n)) {
+                let model = |has: bool| has.then_some("m");
+                history.extend(run.iter().filter(|row| row.video == video).map(|row| HistoryRow {
+                    age: Age { indexed_at: i64::try_from(n).unwrap(), run_id: &ids[n] },
+                    kind: RowKind::of(row.status, model(row.actions), model(row.persons)),
+                    fingerprint: 0,
+                }));
+            }
+            let current = Current::of(&history);
+            for table in [Table::Videos, Table::Actions, Table::Persons] {
+                let run = current.run(table).and_then(|run| ids.iter().position(|id| id == run));
+                shown.extend(run.filter(|n| there(table, video, *n)).map(|n| (table, video, n)));
             }
         }
         shown
@@ -348,7 +346,7 @@ mod tests {
                 0..6,
             ),
         ) {
-            let output = MemoryStore::new("s3://index/");
+            let output = MemoryStore::bucket("s3://index/");
             let mut all = Vec::new();
             for (n, (videos, actions, persons, failed, deleted, whole)) in runs.into_iter().enumerate() {
                 let row = |video: u32| {

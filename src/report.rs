@@ -15,7 +15,7 @@ use futures::{StreamExt, TryStreamExt};
 
 use crate::error::Result;
 use crate::run::commit::{CommittedPart, ShardTotals, read_commit};
-use crate::run::{RunId, RunRecord, record};
+use crate::run::{RunId, RunKind, RunRecord, record};
 use crate::store::Store;
 use read::Contents;
 
@@ -79,7 +79,7 @@ pub async fn newest(output: &dyn Store) -> Result<Option<RunId>> {
     let mut merging = None;
     for run in record::runs(output).await?.into_iter().rev() {
         match record::find_record(output, &run).await? {
-            Some(record) if record.merges_files() => merging = merging.or(Some(run)),
+            Some(record) if record.kind() == RunKind::Merge => merging = merging.or(Some(run)),
             Some(_) => return Ok(Some(run)),
             None => {}
         }

@@ -21,7 +21,7 @@ mod video;
 
 pub use id::RunId;
 pub use plan_file::PlanFile;
-pub use record::{ModelRef, PlanModels, RunRecord};
+pub use record::{ModelRef, PlanModels, RunKind, RunRecord};
 pub use shard::Shard;
 pub use summary::RunSummary;
 pub use video::{Todo, VideoObject};

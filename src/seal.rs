@@ -14,7 +14,7 @@ use crate::plan::layout;
 use crate::run::attempt::{attempted_shard, parts_prefix};
 use crate::run::commit::{ShardCommit, ShardTotals, commits_prefix, committed_shard, read_commit};
 use crate::run::summary::{RunSummary, SUMMARY_SCHEMA_VERSION, TableTotals, put_summary, read_summary};
-use crate::run::{RunId, record};
+use crate::run::{RunId, RunKind, record};
 use crate::store::{Store, StoreErrorKind};
 use crate::tables::{Table, shard_id};
 
@@ -89,12 +89,12 @@ pub async fn seal(
     Ok(summary)
 }
 
-/// Publishes what earlier runs of this fingerprint committed and no seal has published: a run that was cancelled, seal
+/// Publishes what earlier runs of this kind committed and no seal has published: a run that was cancelled, seal
 /// and all, is not done again but for what is left of it. Runs older than `since` are left as they are.
 ///
 /// # Errors
 /// As [`seal`].
-pub async fn catch_up(output: &dyn Store, fingerprint: &str, since: DateTime<Utc>) -> Result<()> {
+pub async fn catch_up(output: &dyn Store, kind: RunKind<'_>, since: DateTime<Utc>) -> Result<()> {
     let runs = record::runs(output).await?;
     // Most are complete, which their summary says; the others are few.
     let unfinished = futures::stream::iter(runs)
@@ -111,9 +111,9 @@ pub async fn catch_up(output: &dyn Store, fingerprint: &str, since: DateTime<Utc
         let Some(record) = record::find_record(output, &run).await? else { continue };
         let run_id = run.as_str();
         let committed = Sealed::new(run_id, record.shards, record.created_at).fresh(output).await?.len();
-        if record.fingerprint == fingerprint && record.created_at >= since && committed > published as usize {
+        if record.kind() == kind && record.created_at >= since && committed > published as usize {
             // A merge keeps the columns of the files that it merges.
-            if !record.merges_files() && layout::mismatch(&record.job, output).await?.is_some() {
+            if kind != RunKind::Merge && layout::mismatch(&record.job, output).await?.is_some() {
                 tracing::warn!(run_id, "not published: its files have other partition columns than the index");
                 continue;
             }
@@ -290,7 +290,5 @@ async fn publish_shard(output: &dyn Store, run_id: &str, shard: u32) -> Result<O
     Ok(Some((record, lost)))
 }
 
-#[cfg(test)]
-pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

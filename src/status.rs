@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::run::attempt::{AttemptRecord, HEARTBEAT, attempted_shard, is_record, parts_prefix};
 use crate::run::commit::{ShardTotals, commits_prefix, committed_shard, read_commit};
-use crate::run::{RunId, record, summary};
+use crate::run::{RunId, RunKind, record, summary};
 use crate::store::{Store, StoreErrorKind};
 
 /// Records read at the same time.
@@ -170,7 +170,7 @@ pub async fn of_run(output: &dyn Store, run: &RunId) -> Result<RunStatus> {
     };
     let left = record.videos.saturating_sub(totals.videos()) as f64;
     Ok(RunStatus {
-        merges_files: record.merges_files(),
+        merges_files: record.kind() == RunKind::Merge,
         run_id: record.run_id,
         state,
         planned_at: record.created_at,

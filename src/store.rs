@@ -1,6 +1,8 @@
-//! Object stores: the only shared state of a job. One trait, one file per kind of store.
+//! Object stores, the only shared state of a job: one trait, and a file for each kind of store.
 
+pub mod faulty;
 mod local;
+pub mod memory;
 mod record;
 mod s3;
 
@@ -18,19 +20,19 @@ pub(crate) use s3::sdk_config;
 /// One object as the store lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectMeta {
-    /// Relative to the store's root, `/` between its parts.
+    /// Relative to the store's root, with `/` between its parts.
     pub key: String,
     /// Length in bytes.
     pub size_bytes: u64,
-    /// Changes whenever the content does; opaque, without quotes.
+    /// Changes whenever the content changes. Opaque, without quotes.
     pub etag: String,
     /// To the microsecond at most.
     pub last_modified: DateTime<Utc>,
-    /// Its storage class, where the store says that it must be restored before it can be read.
+    /// The storage class, if the store says that the object must be restored before it can be read.
     pub archived: Option<String>,
 }
 
-/// Whether objects of this storage class of S3's must be restored before they can be read.
+/// Whether objects of this storage class of S3 must be restored before they can be read.
 pub(crate) fn is_archive(storage_class: &str) -> bool {
     matches!(storage_class, "GLACIER" | "DEEP_ARCHIVE")
 }
@@ -40,7 +42,7 @@ pub(crate) fn is_archive(storage_class: &str) -> bool {
 pub enum Scanned {
     /// An object.
     Object(ObjectMeta),
-    /// The key of a folder, ending in `/`, that was not opened because the caller's filter refused it.
+    /// The key, ending in `/`, of a folder that was not opened because the caller's filter refused it.
     NotEntered(String),
     /// A file or folder that could not be listed.
     Unlisted {
@@ -54,10 +56,10 @@ pub enum Scanned {
 /// Says whether a scan opens a folder, given its key, which ends in `/`.
 pub type FolderFilter = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
-/// Bytes of an object together with the etag of the version that they belong to.
+/// Bytes of an object, and the etag of the version that they belong to.
 #[derive(Debug, Clone)]
 pub struct RangeRead {
-    /// Shorter than asked for only at the object's end.
+    /// Shorter than requested only at the object's end.
     pub bytes: Bytes,
     /// The version's etag, without quotes.
     pub etag: String,
@@ -66,9 +68,9 @@ pub struct RangeRead {
 /// Whether a put-if-absent wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PutNew {
-    /// Ours is there now.
+    /// The object was written.
     Created,
-    /// Another's was there before: nothing written.
+    /// There was an object already. Nothing was written.
     Exists,
 }
 
@@ -79,25 +81,25 @@ pub enum StoreErrorKind {
     NotFound,
     /// No such bucket or root directory.
     NoRoot,
-    /// Credentials that are missing, wrong or expired, or a clock that is off: no request can succeed.
+    /// Credentials are missing, wrong or expired, or the clock is wrong: no request can succeed.
     Credentials,
-    /// The credentials are good, but not for this object or operation.
+    /// The credentials are valid, but do not allow this operation or access to this object.
     AccessDenied,
-    /// The object is in an archive storage class, and not restored.
+    /// The object is in an archive storage class and not restored.
     Archived,
-    /// The store is there, but cannot give this object's bytes: encrypted with a key that it does not have, a bad disk
-    /// block.
+    /// The store works, but cannot return this object's bytes: it is encrypted with a key that the store does not have, or a
+    /// disk block is bad.
     Unreadable,
-    /// The object is not the version that was asked for.
+    /// The object is not the version that was requested.
     Changed,
-    /// An outage, throttling, a timeout, a cut or nonsensical answer: the same request may succeed later. The store has
-    /// retried it for as long as it does.
+    /// An outage, throttling, a timeout, or an answer that is incomplete or invalid: the same request may succeed later. The
+    /// store has already retried it for its full time limit.
     Transient,
-    /// Anything else: a retry would be refused again.
+    /// Anything else. A retry would fail again.
     Refused,
 }
 
-/// A store's refusal: which object, what it said, what to check.
+/// Why a store failed: which object, what the store said, what to check.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct StoreError {
@@ -114,31 +116,31 @@ pub type StoreResult<T> = Result<T, StoreError>;
 
 /// A tree of objects: a bucket's prefix or a directory. Keys are relative to its root.
 ///
-/// A store retries its own requests (S3's for minutes, see [`StoreConfig::retry_seconds`]): an error that comes out is
-/// final for this request, of whatever kind.
+/// A store retries its requests itself (S3 for minutes, see [`StoreConfig::retry_seconds`]). An error that it returns is final
+/// for the request, whatever its kind.
 #[async_trait::async_trait]
 pub trait Store: std::fmt::Debug + Send + Sync {
     /// The full address of a key, as written to the tables: `s3://bucket/prefix/key`, or an absolute path.
     fn uri(&self, key: &str) -> String;
 
-    /// Every object below `prefix` (a folder's key ending in `/`, or empty), in pages, ordered by key within S3's rules
-    /// (a directory is listed in the order of its walk). An absent prefix is an empty list. An absent root
-    /// is an error, for a directory only where it is listed whole.
+    /// Every object below `prefix` (a folder's key ending in `/`, or empty). A bucket lists them by key, a directory in the
+    /// order of its walk. If nothing is below the prefix, the list is empty. An absent root is an error; an absent directory
+    /// only if it is listed whole.
     fn list(&self, prefix: &str) -> BoxStream<'static, StoreResult<ObjectMeta>>;
 
-    /// Every object in any order, from several places at once where that is faster. Unlike [`Store::list`], it continues
-    /// past what cannot be listed, and it does not open folders that `enter` refuses. A store lists the objects of a refused
-    /// folder when it has no cheap way to leave them out.
+    /// Every object in any order, from several folders at once if that is faster. Unlike [`Store::list`], it continues past
+    /// what cannot be listed, and does not open folders that `enter` refuses. A store lists the objects of a refused folder if
+    /// it cannot leave them out cheaply.
     fn scan(&self, enter: FolderFilter) -> BoxStream<'static, StoreResult<Scanned>> {
-        // A store without folders has nothing to open.
+        // For stores without folders.
         let _ = enter;
         self.list("").map_ok(Scanned::Object).boxed()
     }
 
-    /// The names of what lies directly below `prefix` (a folder's key ending in `/`, or empty) and has something below
-    /// itself: folders, ordered by name, without their `/`. Does not look into them, however much they hold.
+    /// The names of the folders directly below `prefix` (a folder's key ending in `/`, or empty), sorted, without their `/`.
+    /// Does not list what is in them, if the store can avoid it.
     async fn folders(&self, prefix: &str) -> StoreResult<Vec<String>> {
-        // For stores that have nothing better: all that lies below.
+        // For stores that have nothing better than a list of all objects.
         let keys = self.list(prefix).map_ok(|object| object.key);
         let name = |key: String| Some(key.strip_prefix(prefix)?.split_once('/')?.0.to_owned());
         let names: BTreeSet<String> = keys.try_filter_map(async |key| Ok(name(key))).try_collect().await?;
@@ -148,80 +150,80 @@ pub trait Store: std::fmt::Debug + Send + Sync {
     /// One object's metadata.
     async fn head(&self, key: &str) -> StoreResult<ObjectMeta>;
 
-    /// `length` bytes from `offset` (fewer at the end, none beyond it).
+    /// `length` bytes from `offset`: fewer at the object's end, none beyond it.
     async fn get_range(&self, key: &str, offset: u64, length: u64) -> StoreResult<RangeRead>;
 
     /// A whole, small object.
     async fn get(&self, key: &str) -> StoreResult<Bytes>;
 
-    /// Writes an object whole or not at all, replacing one that is there.
+    /// Writes an object whole or not at all. Replaces an existing object.
     async fn put(&self, key: &str, body: Bytes) -> StoreResult<()>;
 
-    /// Writes an object only where none is: atomic, exactly one of any number of racing writers is told `Created`.
+    /// Writes an object if there is none. Atomic: of any number of concurrent writers exactly one gets `Created`.
     async fn put_new(&self, key: &str, body: Bytes) -> StoreResult<PutNew>;
 
-    /// Uploads a file whole or not at all, in parts where it is large.
+    /// Uploads a file whole or not at all. Large files are uploaded in parts.
     async fn put_file(&self, key: &str, file: &Path) -> StoreResult<()>;
 
-    /// Puts the object `from` under the key `to` without its bytes passing here: a server-side copy, or a rename in a
-    /// directory (then `from` is gone). Where `from` is gone and `to` is there, it was done before: not an error.
+    /// Copies the object `from` to the key `to` on the server, or renames it in a directory, where `from` no longer exists
+    /// afterwards. If only `to` exists, the object was published before, which is not an error.
     async fn publish(&self, from: &str, to: &str) -> StoreResult<()>;
 
-    /// Removes objects; absent ones are not an error. Directories left empty go too.
+    /// Removes objects. Absent ones are not an error. Also removes directories that become empty.
     async fn delete(&self, keys: &[String]) -> StoreResult<()>;
 
-    /// What another program needs to read here. None where files are simply opened.
+    /// What another program needs to read objects. None if it can open them as files.
     async fn access(&self) -> StoreResult<Option<Access>> {
         Ok(None)
     }
 
-    /// Removes what a writer that died left unfinished below `prefix` (a folder's key ending in `/`), which no listing
-    /// shows. To be called where nobody's writing counts any more.
+    /// Removes unfinished files below `prefix` (a folder's key ending in `/`), which writers that died left behind and listings do not
+    /// show. Call it when nobody writes there any more.
     async fn clear_unfinished(&self, prefix: &str) -> StoreResult<()> {
-        // Most stores show an object whole or have nothing of it.
+        // Most stores keep nothing of an unfinished object.
         let _ = prefix;
         Ok(())
     }
 }
 
-/// How to reach an S3 or a compatible: the job's `[store]` section. Credentials only ever come from the SDK's chain.
+/// How to reach S3 or an S3 compatible: the job's `[store]` section. Credentials always come from the SDK's default chain.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StoreConfig {
-    /// URL of an S3 compatible; absent means AWS.
+    /// URL of an S3 compatible. Absent: AWS.
     pub endpoint: Option<String>,
-    /// Region; absent means the SDK's chain (environment, profile, instance), then us-east-1.
+    /// Region. Absent: from the SDK's chain (environment, profile, instance), else us-east-1.
     pub region: Option<String>,
-    /// `http://endpoint/bucket/key` and not `http://bucket.endpoint/key`; absent means true where an endpoint is set.
+    /// Whether URLs are `http://endpoint/bucket/key` and not `http://bucket.endpoint/key`. Absent: true if an endpoint is set.
     pub path_style: Option<bool>,
-    /// Seconds for which a request is retried while the store is away or overloaded; absent means
+    /// Seconds for which a request is retried while the store is unavailable or overloaded. Absent:
     /// [`StoreConfig::RETRY_SECONDS`].
     pub retry_seconds: Option<u64>,
 }
 
 impl StoreConfig {
-    /// How long a request is retried unless the job says otherwise: a throttled or restarting store recovers in minutes.
+    /// The default, in seconds: a store that throttles or restarts recovers within minutes.
     pub const RETRY_SECONDS: u64 = 300;
 }
 
-/// What another program needs to read a bucket: the settings that we found, and the credentials of this moment.
+/// What another program needs to read a bucket: the resolved settings and the current credentials.
 #[derive(Clone)]
 pub struct Access {
-    /// URL of an S3 compatible; absent means AWS.
+    /// URL of an S3 compatible. Absent: AWS.
     pub endpoint: Option<String>,
-    /// The bucket's.
+    /// The bucket's region.
     pub region: Option<String>,
     /// As in [`StoreConfig`].
     pub path_style: bool,
-    /// Who asks.
+    /// The public part of the credentials.
     pub access_key_id: String,
-    /// Proves it.
+    /// The secret part.
     pub secret_access_key: String,
-    /// Comes with credentials that last for a time.
+    /// Set for temporary credentials.
     pub session_token: Option<String>,
 }
 
-/// Without what nobody may see.
+/// Leaves out the secrets.
 impl std::fmt::Debug for Access {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { endpoint, region, access_key_id, .. } = self;
@@ -235,11 +237,11 @@ impl std::fmt::Debug for Access {
 
 /// Opens `s3://bucket/prefix/` or a directory (`file:///…` or a path).
 ///
-/// A directory need not be there yet to be written to: the first put makes it. A bucket is asked for once, so that a
-/// wrong name, absent credentials or a dead endpoint is told here, within seconds, and not in the middle of the work.
+/// The first write creates a directory that does not exist. A bucket must exist: the store looks for it, so that a wrong name,
+/// missing credentials or a wrong endpoint are errors here within seconds, and not in the middle of the work.
 ///
 /// # Errors
-/// `NoRoot`, `Credentials`, `AccessDenied` or `Transient` with what to check.
+/// `NoRoot`, `Credentials`, `AccessDenied` or `Transient`, with a hint what to check.
 pub async fn open(uri: &str, config: &StoreConfig) -> StoreResult<Arc<dyn Store>> {
     if let Some(rest) = uri.strip_prefix("s3://") {
         return Ok(Arc::new(s3::S3Store::open(rest, config).await?));

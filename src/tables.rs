@@ -7,6 +7,7 @@
 mod actions;
 mod column;
 pub(crate) mod copy;
+pub mod current;
 mod label_scores;
 mod layout;
 mod persons;

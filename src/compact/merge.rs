@@ -1,4 +1,4 @@
-//! Merging a table's sorted files: rows of one video at a time, in the order of their uris, from the files that are open.
+//! Merges sorted files of a table, video by video in the order of their uris.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -12,14 +12,15 @@ use bytes::Bytes;
 use futures::StreamExt;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
-use crate::current::{VideoId, parse_id};
 use crate::error::{Error, Result};
+use crate::in_use::VideoId;
 use crate::store::{Store, StoreErrorKind};
 use crate::tables::Table;
 use crate::tables::copy::{check_version, conform, of_run, replace};
+use crate::tables::current::copied_at;
 use crate::tables::read::{text_column, time_column, value};
 
-/// Rows of one file that are in memory at a time.
+/// Rows of one file in memory.
 const READ_ROWS: usize = 512;
 
 /// Rows written at a time.
@@ -30,25 +31,37 @@ const READS_AHEAD: usize = 4;
 
 /// A file to merge.
 pub(super) struct Input<'a> {
-    /// Its place among the files of `videos`.
+    /// Position of the file of `videos` beside it, in `Rows::files`.
     pub(super) file: u32,
     pub(super) key: &'a str,
-    /// No row of it has a lesser uri.
+    /// At most the uri of the file's first row.
     pub(super) first_uri: &'a str,
 }
 
-/// Gives `each` the rows of the inputs (by `first_uri`) that `takes` says to take, batch by batch, in the table's order.
+/// The rows of a video in one file that a merge asks about.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Asked {
+    /// The row of `videos` of this time.
+    VideosRow {
+        /// In microseconds of the Unix epoch.
+        indexed_at: i64,
+    },
+    /// All rows of another table.
+    OtherTable,
+}
+
+/// Passes to `each`, batch by batch in the table's order, those rows of the inputs for which `takes` returns true.
 ///
-/// `takes` is asked with the file and the video; of rows of `videos`, with the row's time too. The files that are open are
-/// those that the current uri lies in: those of one run follow each other.
+/// The inputs are sorted by `first_uri`. Only files whose range of uris the merge has reached are open: the files of one run
+/// mostly follow each other.
 ///
 /// # Errors
-/// The output refused, a file is gone or cannot be read, or is of columns or of a schema that this vidindex does not know.
+/// The output refused; a file was removed, cannot be read, or has columns or a schema version that are unknown here.
 pub(super) async fn merge(
     output: &dyn Store,
     table: Table,
     inputs: &[Input<'_>],
-    takes: impl Fn(u32, VideoId, Option<i64>) -> bool,
+    takes: impl Fn(u32, VideoId, Asked) -> bool,
     mut each: impl FnMut(RecordBatch) -> Result<()>,
 ) -> Result<()> {
     let fetch = |input: &Input<'_>| {
@@ -64,8 +77,8 @@ pub(super) async fn merge(
         if let Some(input) = waiting.next_if(due) {
             let bytes = match fetched.next().await {
                 Some(Err(error)) if error.kind == StoreErrorKind::NotFound => {
-                    return Err(Error::failed(format!("{} is gone since it was listed", output.uri(input.key)))
-                        .with_hint("what was merged is kept: compact again"));
+                    return Err(Error::failed(format!("{} was removed during the merge", output.uri(input.key)))
+                        .with_hint("what was merged so far is kept: compact again"));
                 }
                 fetched => fetched.transpose()?.unwrap_or_default(),
             };
@@ -85,7 +98,7 @@ pub(super) async fn merge(
         }
         while let Some(batch) = merged.next_completed_batch() {
             each(batch)?;
-            // The only task of its thread gives way to signals.
+            // Lets the thread's other tasks run, which wait for signals.
             tokio::task::yield_now().await;
         }
         if cursor.advance().map_err(problem)? {
@@ -96,22 +109,22 @@ pub(super) async fn merge(
     std::iter::from_fn(|| merged.next_completed_batch()).try_for_each(each)
 }
 
-/// The rows as the copies that they are: of this run, and of `videos` of this shard, and a microsecond younger.
+/// Turns rows into copies: with the run, shard and time of the compaction.
 pub(super) fn restamp(table: Table, batch: &RecordBatch, run_id: &str, shard: u32) -> Result<RecordBatch, ArrowError> {
     replace(&of_run(table, batch, run_id, shard)?, |name| {
         let times = batch.column_by_name(name).filter(|_| name == "indexed_at")?;
         let times = times.as_primitive::<TimestampMicrosecondType>();
-        let later: TimestampMicrosecondArray = times.unary(|at| at + 1);
+        let later: TimestampMicrosecondArray = times.unary(copied_at);
         Some(Arc::new(later.with_timezone_opt(times.timezone())))
     })
 }
 
 fn unreadable(output: &dyn Store, input: &Input<'_>, problem: &str) -> Error {
     Error::failed(format!("cannot merge {}: {problem}", output.uri(input.key)))
-        .with_hint("the views show the same as before: move the file away, or repair it, and compact again")
+        .with_hint("the views show the same as before: repair the file or move it away, then compact again")
 }
 
-/// A file that is open, at the first row of a video. Ordered by that video's uri.
+/// An open file, positioned at the first row of a video. Ordered by that video's uri.
 struct Cursor {
     file: u32,
     uri: String,
@@ -124,7 +137,7 @@ struct Cursor {
 }
 
 impl Cursor {
-    /// None of a file without rows.
+    /// None for a file without rows.
     fn open(bytes: Bytes, table: Table, file: u32) -> Result<Option<Self>, String> {
         let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| error.to_string())?;
         check_version(builder.metadata())?;
@@ -136,25 +149,22 @@ impl Cursor {
         Ok(cursor.advance()?.then_some(cursor))
     }
 
-    /// The rows of the current video as far as they are in memory, in slices.
-    fn take(
-        &mut self,
-        table: Table,
-        takes: impl Fn(u32, VideoId, Option<i64>) -> bool,
-    ) -> Result<Vec<RecordBatch>, String> {
+    /// The rows of the current video that are in memory, as slices.
+    fn take(&mut self, table: Table, takes: impl Fn(u32, VideoId, Asked) -> bool) -> Result<Vec<RecordBatch>, String> {
         let (start, rows) = (self.at, self.uris.len());
         self.at = (start..rows).find(|row| self.uris.value(*row) != self.uri).unwrap_or(rows);
-        let id = parse_id(value(&self.ids, start))?;
+        let id = VideoId::parse(value(&self.ids, start))?;
         if table != Table::Videos {
-            let taken = takes(self.file, id, None);
+            let taken = takes(self.file, id, Asked::OtherTable);
             return Ok(taken.then(|| self.batch.slice(start, self.at - start)).into_iter().collect());
         }
         let times = time_column(&self.batch, "indexed_at")?;
-        let taken = (start..self.at).filter(|row| takes(self.file, id, Some(times.value(*row))));
+        let asked = |row| Asked::VideosRow { indexed_at: times.value(row) };
+        let taken = (start..self.at).filter(|row| takes(self.file, id, asked(*row)));
         Ok(taken.map(|row| self.batch.slice(row, 1)).collect())
     }
 
-    /// To the next row that was not taken; false at the end.
+    /// Moves to the next row that was not taken. False at the end of the file.
     fn advance(&mut self) -> Result<bool, String> {
         while self.at == self.uris.len() {
             let Some(batch) = self.reader.next() else { return Ok(false) };

@@ -1,5 +1,5 @@
-//! Compactions of an output in memory, whose files are written as workers write them: what the views show and what plans
-//! go by, before and after, cut off, and side by side.
+//! Compactions of an index in memory whose files are written as workers write them. The views show the same rows and plans
+//! decide the same before and after, also if compactions are interrupted or run at the same time.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -16,19 +16,22 @@ use super::*;
 use crate::plan::testing::job;
 use crate::prune;
 use crate::run::summary;
-use crate::seal::testing::{Fault, MemoryStore};
+use crate::store::faulty::{FaultyStore, WriteFault};
+use crate::store::memory::MemoryStore;
+use crate::tables::current::{Age, Current, HistoryRow};
+use crate::tables::read::optional_value;
 use crate::tables::{ActionRow, PersonRow, ThumbnailRow, VideoRow, VideoStatus};
 use crate::work::encode::ShardEncoder;
 use crate::work::restore::Restorer;
 
-/// What a run says of a video.
+/// A run's row of a video.
 #[derive(Debug, Clone, Copy)]
 struct Indexing {
     video: u32,
     status: VideoStatus,
 }
 
-/// A run, sealed at midnight of its day in January, its videos in two shards and two partitions.
+/// A run that was sealed at midnight of its day in January. Its videos are in two shards and two partitions.
 #[derive(Debug, Clone)]
 struct Run {
     actions: bool,
@@ -176,12 +179,12 @@ async fn write_run(output: &MemoryStore, n: usize, run: &Run) {
     output.put(&summary::summary_key(&run_id), serde_json::to_vec(&summary).unwrap().into()).await.unwrap();
 }
 
-/// A row of a table, but for what a copy has of its own.
+/// A row of a table without the columns in which a copy differs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Shown {
     video_id: String,
     run_id: String,
-    /// With the folder of its file.
+    /// The folder of its file, and its other columns.
     rest: String,
 }
 
@@ -216,34 +219,26 @@ async fn rows(output: &MemoryStore, table: Table) -> Vec<(Shown, RecordBatch)> {
     rows
 }
 
-/// The rows that `schemas/duckdb.sql` shows, and which of a video's current rows are of one run.
+/// The rows that the views show, and for each which tables have current rows of the same run.
 async fn views(output: &MemoryStore) -> Vec<(Table, String, Vec<bool>)> {
     let videos = rows(output, Table::Videos).await;
-    let mut latest: BTreeMap<(String, Table), (i64, String)> = BTreeMap::new();
+    let mut histories: BTreeMap<&str, Vec<HistoryRow<'_>>> = BTreeMap::new();
     for (shown, row) in &videos {
-        let status = text_column(row, "status").unwrap();
-        let at = row.column_by_name("indexed_at").unwrap().as_primitive::<TimestampMicrosecondType>().value(0);
-        let has = |name| text_column(row, name).unwrap().is_valid(0);
-        let deleted = status.value(0) == "deleted";
-        for (table, counts) in [
-            (Table::Videos, true),
-            (Table::Thumbnails, true),
-            (Table::Actions, deleted || has("actions_model")),
-            (Table::Persons, deleted || has("persons_model")),
-        ] {
-            if status.value(0) != "failed" && counts {
-                let known = latest.entry((shown.video_id.clone(), table)).or_default();
-                *known = known.clone().max((at, shown.run_id.clone()));
-            }
-        }
+        let indexed_at = row.column_by_name("indexed_at").unwrap().as_primitive::<TimestampMicrosecondType>().value(0);
+        let [status, actions, persons] =
+            ["status", "actions_model", "persons_model"].map(|name| text_column(row, name).unwrap());
+        let kind = RowKind::of(status.value(0), optional_value(&actions, 0), optional_value(&persons, 0));
+        let age = Age { indexed_at, run_id: &shown.run_id };
+        histories.entry(&shown.video_id).or_default().push(HistoryRow { age, kind, fingerprint: 0 });
     }
+    let current: BTreeMap<_, _> = histories.iter().map(|(video, history)| (*video, Current::of(history))).collect();
     let mut views = Vec::new();
     for table in Table::ALL {
         let of = if table == Table::Videos { videos.clone() } else { rows(output, table).await };
         for (shown, row) in of {
-            let run = |table| latest.get(&(shown.video_id.clone(), table)).map(|(_, run)| run);
-            let status = (table == Table::Videos).then(|| value(&text_column(&row, "status").unwrap(), 0).to_owned());
-            if run(table) == Some(&shown.run_id) && !status.is_some_and(|s| s == "failed" || s == "deleted") {
+            let run = |table| current.get(shown.video_id.as_str()).and_then(|current| current.run(table));
+            let failed = table == Table::Videos && text_column(&row, "status").unwrap().value(0) == "failed";
+            if run(table) == Some(&shown.run_id) && !failed {
                 let together = Table::ALL.map(|other| run(other) == run(table)).to_vec();
                 views.push((table, shown.rest.clone(), together));
             }
@@ -253,7 +248,8 @@ async fn views(output: &MemoryStore) -> Vec<(Table, String, Vec<bool>)> {
     views
 }
 
-/// By (video, fingerprint): the row that decides what a plan does, and whether it is in use. None is indexed.
+/// By (video, fingerprint): the row that decides what a plan does, and whether it is in use. Without a row the plan indexes the
+/// video.
 async fn plans(output: &MemoryStore) -> BTreeMap<(String, String), (String, bool)> {
     let mut known = Vec::new();
     let mut good: BTreeMap<String, i64> = BTreeMap::new();
@@ -314,7 +310,7 @@ fn a_run() -> impl Strategy<Value = Run> {
 }
 
 async fn written(runs: &[Run]) -> MemoryStore {
-    let output = MemoryStore::bucket();
+    let output = MemoryStore::bucket("s3://index/");
     for (n, run) in runs.iter().enumerate() {
         write_run(&output, n, run).await;
     }
@@ -347,7 +343,7 @@ proptest! {
                 assert_eq!(views(&output).await, shown);
                 assert_eq!(decisions(&plans(&output).await, false), decisions(&planned, false));
             }
-            // What comes later is merged with what was merged.
+            // Later rows are merged with merged ones.
             write_run(&output, before.len(), &after).await;
             let shown = views(&output).await;
             let store: Arc<dyn Store> = Arc::new(output.clone());
@@ -358,7 +354,7 @@ proptest! {
     }
 }
 
-/// The rows of each table that run `n` wrote of a video, but for what a copy has of its own.
+/// The rows of each table that run `n` wrote of a video, without the columns in which a copy differs.
 async fn rows_written(output: &MemoryStore, video_id: &str, n: usize) -> BTreeMap<Table, Vec<String>> {
     let mut written: BTreeMap<Table, Vec<String>> = BTreeMap::new();
     for table in [Table::Actions, Table::Persons, Table::Thumbnails] {
@@ -373,7 +369,7 @@ async fn rows_written(output: &MemoryStore, video_id: &str, n: usize) -> BTreeMa
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// Some videos are deleted, then runs are merged and pruned in any order, and one video is back.
+    /// Some videos are deleted, then runs are merged and pruned in any order, then one video is back.
     #[test]
     fn a_video_that_is_back_gets_all_rows_of_an_earlier_run_or_none(
         before in prop::collection::vec(a_run(), 1..5),
@@ -442,7 +438,7 @@ proptest! {
                     assert_eq!(current.get(&table), expected.get(&table), "{table}");
                 }
             }
-            // Pictures are not what a plan asks for: they may be pruned alone.
+            // Plans do not ask for thumbnails, which can be pruned alone.
             if let Some(pictures) = current.get(&Table::Thumbnails) {
                 assert_eq!(Some(pictures), expected.get(&Table::Thumbnails));
             }
@@ -450,7 +446,7 @@ proptest! {
     }
 }
 
-/// Two partitions of several files; actions of another run than persons; a failure, a deletion.
+/// Two partitions with several files each; actions and persons of different runs; a failure and a deletion.
 fn several() -> [Run; 5] {
     let status = |video, status| Indexing { video, status };
     [
@@ -478,8 +474,8 @@ fn the_files_of_a_partition_become_one_of_each_table_and_model_and_run() {
         assert!(text.starts_with("videos: 10 files, ") && text.contains(", into 3 files, "), "{text}");
         prune_at(&output, Utc::now()).await;
         assert_eq!(views(&output).await, shown);
-        // One run has the latest rows of two partitions, and one those of which only actions or persons are current; but
-        // in the second partition these lie in one file, half of whose rows they are.
+        // One run has the latest rows of both partitions, another those of which only actions or persons are current. In the
+        // second partition, the latter are half of the rows of a single file, which stays.
         let left = format!("videos/camera=b/dt=2020-01-01/part-{}-000000.parquet", run_id(0));
         let after = files(&output, "videos");
         assert!(after.len() == 4 && after.contains(&left), "{after:?}");
@@ -487,7 +483,7 @@ fn the_files_of_a_partition_become_one_of_each_table_and_model_and_run() {
         assert_eq!(runs.len(), 3, "{runs:?}");
         for run in &runs[1..] {
             let record = record::read_record(&output, run).await.unwrap();
-            assert!(record.merges_files());
+            assert_eq!(record.kind(), RunKind::Merge);
             let summary = summary::read_summary(&output, run.as_str()).await.unwrap().unwrap();
             assert!(summary.is_complete() && summary.totals.videos() == record.videos, "{summary:?}");
             let status = crate::status::of_run(&output, run).await.unwrap();
@@ -499,16 +495,16 @@ fn the_files_of_a_partition_become_one_of_each_table_and_model_and_run() {
 }
 
 #[test]
-fn a_compaction_that_is_cut_off_anywhere_is_completed_by_the_next() {
+fn a_compaction_that_is_interrupted_anywhere_is_completed_by_the_next() {
     wait(async {
         let whole = written(&several()).await;
         let shown = views(&whole).await;
         for writes in 0.. {
-            let fault = [Fault::Before, Fault::After][writes % 2];
+            let fault = [Some(WriteFault::OUTAGE), Some(WriteFault::AnswerLost)][writes % 2];
             let output = written(&several()).await;
-            let mut faults = vec![Fault::None; writes];
+            let mut faults = vec![None; writes];
             faults.extend([fault; 200]);
-            let failing: Arc<dyn Store> = Arc::new(output.failing(faults));
+            let failing: Arc<dyn Store> = Arc::new(FaultyStore::new(output.clone()).failing_writes(faults));
             let done = find_now(&output).await.run(&failing, &job()).await.is_ok();
             assert_eq!(views(&output).await, shown, "after {writes} writes and {fault:?}");
             if done {
@@ -518,7 +514,7 @@ fn a_compaction_that_is_cut_off_anywhere_is_completed_by_the_next() {
             compact(&output).await;
             assert_eq!(views(&output).await, shown, "after {writes} writes and {fault:?}");
             assert!(find_now(&output).await.is_empty());
-            // A day later nothing is left of it.
+            // A day later, prune removes what the interrupted compaction left.
             prune_at(&output, Utc::now() + TimeDelta::days(2)).await;
             assert_eq!(views(&output).await, shown);
             assert_eq!(files(&output, "videos").len(), 4, "after {writes} writes and {fault:?}");
@@ -527,18 +523,18 @@ fn a_compaction_that_is_cut_off_anywhere_is_completed_by_the_next() {
     });
 }
 
-/// Runs that the tables hold rows of.
+/// Runs that have rows in the tables.
 fn output_runs(output: &MemoryStore) -> BTreeSet<String> {
     let names = files(output, "videos").into_iter().map(|key| key.rsplit_once("part-").unwrap().1.to_owned());
     names.map(|name| name.rsplit_once('-').unwrap().0.to_owned()).collect()
 }
 
 #[test]
-fn two_at_once_change_nothing_that_is_shown_and_a_day_later_are_made_one() {
+fn two_compactions_at_once_change_nothing_that_is_shown_and_are_merged_a_day_later() {
     wait(async {
         let output = written(&several()).await;
         let shown = views(&output).await;
-        let store: Arc<dyn Store> = Arc::new(output.clone());
+        let store: Arc<dyn Store> = Arc::new(FaultyStore::new(output.clone()));
         let (one, other) = (find_now(&output).await, find_now(&output).await);
         let job = job();
         let (one, other) = futures::join!(one.run(&store, &job), other.run(&store, &job));
@@ -554,8 +550,8 @@ fn two_at_once_change_nothing_that_is_shown_and_a_day_later_are_made_one() {
     });
 }
 
-/// A lake's own compaction rewrites a table; an operator moves a broken file away: a copy without these rows would hide
-/// them for good.
+/// For example if another tool rewrote a table, or an operator moved a broken file away. A copy without these rows would hide
+/// them permanently.
 #[test]
 fn videos_whose_rows_lie_elsewhere_are_not_copied() {
     wait(async {
@@ -577,20 +573,20 @@ fn videos_whose_rows_lie_elsewhere_are_not_copied() {
     });
 }
 
-/// Its originals, and what hid these, may be gone.
+/// Its originals, and the later rows that hid them, may have been removed.
 #[test]
-fn what_a_compaction_left_a_day_ago_is_not_published_any_more() {
+fn commits_of_a_compaction_of_a_day_ago_are_no_longer_published() {
     wait(async {
         let output = written(&several()).await;
         let shown = views(&output).await;
         let names = |output: &MemoryStore| files(output, "videos");
         let before = names(&output);
-        // Refused from the first publication on.
+        // The first publication and all later writes fail.
         let store: Arc<dyn Store> = Arc::new(output.clone());
         for writes in 0.. {
-            let mut faults = vec![Fault::None; writes];
-            faults.extend([Fault::Before; 200]);
-            let failing: Arc<dyn Store> = Arc::new(output.failing(faults));
+            let mut faults = vec![None; writes];
+            faults.extend([Some(WriteFault::OUTAGE); 200]);
+            let failing: Arc<dyn Store> = Arc::new(FaultyStore::new(output.clone()).failing_writes(faults));
             assert!(find_now(&output).await.run(&failing, &job()).await.is_err());
             if output.contents().keys().filter(|key| key.contains("/shards/")).count() > 0 {
                 break;
@@ -628,7 +624,7 @@ fn large_files_lone_files_and_young_runs_are_left_alone() {
         prune_at(&alone, Utc::now()).await;
         assert_eq!(files(&alone, "videos").len(), 1);
 
-        // Three rows of four are old, and their newer ones in a partition of their own.
+        // The rows of the first run are superseded, and the second run is not sealed completely.
         let output = written(&[ok([0, 2])]).await;
         let newer = Run { whole: false, ..ok([0, 2]) };
         write_run(&output, 1, &newer).await;
@@ -636,7 +632,7 @@ fn large_files_lone_files_and_young_runs_are_left_alone() {
     });
 }
 
-/// The persons of the first file as another vidindex wrote them.
+/// Rewrites the first file of persons as another version of vidindex wrote it.
 async fn rewrite(output: &MemoryStore, change: impl Fn(RecordBatch) -> RecordBatch) {
     let key = files(output, "persons").remove(0);
     let reader = ParquetRecordBatchReaderBuilder::try_new(output.get(&key).await.unwrap()).unwrap().build().unwrap();
@@ -647,7 +643,7 @@ async fn rewrite(output: &MemoryStore, change: impl Fn(RecordBatch) -> RecordBat
 }
 
 #[test]
-fn what_an_older_vidindex_did_not_write_is_null_and_what_a_newer_one_wrote_is_not_lost() {
+fn columns_of_an_older_version_become_null_and_unknown_columns_of_a_newer_one_are_refused() {
     wait(async {
         let output = written(&several()).await;
         let shown = views(&output).await;
@@ -677,14 +673,16 @@ fn what_an_older_vidindex_did_not_write_is_null_and_what_a_newer_one_wrote_is_no
 
 #[test]
 fn groups_are_filled_one_after_the_other() {
-    let source = |bytes, anew| Source { file: 0, files: Vec::new(), videos: 1, bytes, anew };
-    let groups = |sources: &[(u64, bool)]| {
-        let new = || Group { layer: 0, partition: String::new(), sources: Vec::new(), videos: 0, bytes: 0 };
-        let sources = sources.iter().map(|(bytes, anew)| source(*bytes, *anew)).collect();
+    use Alone::{Kept, Rewritten};
+    let source = |bytes, alone| Source { file: 0, files: Vec::new(), videos: 1, bytes, alone };
+    let groups = |sources: &[(u64, Alone)]| {
+        let (layer, partition) = (Layer::First, String::new());
+        let new = || Group { layer, partition: partition.clone(), sources: Vec::new(), videos: 0, bytes: 0 };
+        let sources = sources.iter().map(|(bytes, alone)| source(*bytes, *alone)).collect();
         group(sources, 100, new).map(|group| (group.sources.len(), group.bytes)).collect::<Vec<_>>()
     };
     assert_eq!(groups(&[]), []);
-    assert_eq!(groups(&[(40, false), (40, false), (40, false)]), [(2, 80)], "the last stays as it is");
-    assert_eq!(groups(&[(40, false), (40, false), (40, true)]), [(2, 80), (1, 40)], "but for what is mostly old");
-    assert_eq!(groups(&[(10, false); 25]), [(10, 100), (10, 100), (5, 50)]);
+    assert_eq!(groups(&[(40, Kept), (40, Kept), (40, Kept)]), [(2, 80)], "the last stays as it is");
+    assert_eq!(groups(&[(40, Kept), (40, Kept), (40, Rewritten)]), [(2, 80), (1, 40)], "unless it is mostly old");
+    assert_eq!(groups(&[(10, Kept); 25]), [(10, 100), (10, 100), (5, 50)]);
 }

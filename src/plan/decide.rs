@@ -1,33 +1,33 @@
-//! Deciding: what a run does with a listed video, by how earlier runs fared with it.
+//! Decides what a run does with a listed video, from the outcome of earlier runs.
 
-use super::indexed::Earlier;
+use super::indexed::{Cause, Earlier};
 use super::{FAILURES_MAX, PlanOptions};
 use crate::run::Todo;
 
-/// What becomes of a listed video.
+/// What happens to a listed video.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Decision {
-    /// It is new, or has changed.
+    /// It is indexed: it is new or has changed.
     New,
-    /// It failed before, for a cause that may have passed or that the user asks to retry.
+    /// It is indexed again: it failed, and the cause may have passed or the user asks for a retry.
     Retry { failures: u32 },
-    /// It is archived: a row says so, and nothing is read.
+    /// It is in an archive storage class. A row says so, and the video is not read.
     Archived { storage_class: String },
-    /// It was deleted and is back: its earlier rows are copied.
+    /// It was deleted and is back. Its earlier rows are copied.
     Restore { from: String },
-    /// Its rows are there.
+    /// It is left out: it is indexed.
     Done,
-    /// It failed by its own fault.
+    /// It is left out: it failed before, and a retry cannot succeed.
     FailedBefore,
-    /// It failed [`FAILURES_MAX`] times in a row.
+    /// It is left out: it failed [`FAILURES_MAX`] times in a row.
     GivenUp,
-    /// It is still archived.
+    /// It is left out: it is still in an archive storage class.
     StillArchived,
 }
 
 impl Decision {
-    /// `archived`: its storage class, where the listing says that it cannot be read. `source`: where its earlier rows are,
-    /// asked for a deleted video.
+    /// `archived` is the video's storage class if the listing says that the video cannot be read. `source` returns where its
+    /// earlier rows are; it is called for deleted videos only.
     pub(super) fn of(
         earlier: Option<Earlier>,
         archived: Option<&str>,
@@ -40,9 +40,9 @@ impl Decision {
             (Some(Earlier::Failed { failures, .. }), _) if options.retry_failed => {
                 Self::Retry { failures: failures.into() }
             }
-            // A listing may not know of a restore: whoever asks gets a read.
+            // A listing may not know that the object was restored, so the read is tried.
             (Some(Earlier::Archived), _) if options.retry_failed => Self::Retry { failures: 0 },
-            (Some(Earlier::Failed { may_pass: false, .. }), _) => Self::FailedBefore,
+            (Some(Earlier::Failed { cause: Cause::Permanent, .. }), _) => Self::FailedBefore,
             (Some(Earlier::Failed { failures, .. }), _) if u32::from(failures) >= FAILURES_MAX => Self::GivenUp,
             (Some(Earlier::Archived), Some(_)) => Self::StillArchived,
             (Some(Earlier::Archived), None) => Self::Retry { failures: 0 },
@@ -56,7 +56,7 @@ impl Decision {
         }
     }
 
-    /// What the run does; none for a video that it leaves out.
+    /// What the run does with the video. None if it leaves it out.
     pub(super) fn todo(&self) -> Option<Todo> {
         match self.clone() {
             Self::New => Some(Todo::default()),
@@ -72,7 +72,9 @@ impl Decision {
 mod tests {
     use super::*;
 
-    const FAILED: fn(u8, bool) -> Option<Earlier> = |failures, may_pass| Some(Earlier::Failed { failures, may_pass });
+    fn failed(failures: u8, cause: Cause) -> Option<Earlier> {
+        Some(Earlier::Failed { failures, cause })
+    }
 
     fn decided(earlier: Option<Earlier>, archived: Option<&str>, source: Option<&str>, retry_failed: bool) -> Decision {
         let options = PlanOptions { retry_failed, ..PlanOptions::default() };
@@ -83,12 +85,12 @@ mod tests {
     fn a_cause_that_may_pass_is_retried_until_it_failed_five_times_in_a_row() {
         for failures in 0..5 {
             let retried = Decision::Retry { failures: failures.into() };
-            assert_eq!(decided(FAILED(failures, true), None, None, false), retried);
-            assert_eq!(decided(FAILED(failures, false), None, None, false), Decision::FailedBefore);
+            assert_eq!(decided(failed(failures, Cause::MayPass), None, None, false), retried);
+            assert_eq!(decided(failed(failures, Cause::Permanent), None, None, false), Decision::FailedBefore);
         }
-        assert_eq!(decided(FAILED(5, true), None, None, false), Decision::GivenUp);
-        for (failures, may_pass) in [(1, false), (5, true), (255, true)] {
-            let asked = decided(FAILED(failures, may_pass), None, None, true);
+        assert_eq!(decided(failed(5, Cause::MayPass), None, None, false), Decision::GivenUp);
+        for (failures, cause) in [(1, Cause::Permanent), (5, Cause::MayPass), (255, Cause::MayPass)] {
+            let asked = decided(failed(failures, cause), None, None, true);
             assert_eq!(asked, Decision::Retry { failures: failures.into() });
         }
     }
@@ -99,8 +101,8 @@ mod tests {
         let class = Some("GLACIER");
         assert_eq!(decided(None, class, None, false), archived);
         assert_eq!(decided(None, class, None, true), archived, "it has not failed yet");
-        assert_eq!(decided(FAILED(2, true), class, None, false), archived);
-        assert_eq!(decided(FAILED(2, false), class, None, false), Decision::FailedBefore);
+        assert_eq!(decided(failed(2, Cause::MayPass), class, None, false), archived);
+        assert_eq!(decided(failed(2, Cause::Permanent), class, None, false), Decision::FailedBefore);
         assert_eq!(decided(Some(Earlier::Archived), class, None, false), Decision::StillArchived);
         assert_eq!(decided(Some(Earlier::Archived), class, None, true), Decision::Retry { failures: 0 });
         assert_eq!(decided(Some(Earlier::Archived), None, None, false), Decision::Retry { failures: 0 });

@@ -1,5 +1,5 @@
-//! What earlier runs indexed, read from the output's `videos` table: how each video fared, and which videos the input does
-//! not hold any more.
+//! What earlier runs indexed, read from the output's `videos` table: the outcome for each video, and which videos the input no
+//! longer holds.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -7,14 +7,15 @@ use arrow::array::{Array, RecordBatch};
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
-use crate::current::place;
 use crate::error::{Result, VideoErrorKind};
+use crate::in_use::place;
 use crate::run::VideoObject;
 use crate::store::{ObjectMeta, Store};
+use crate::tables::Table;
+use crate::tables::current::{Age, RowKind};
 use crate::tables::read::{optional, read_videos, text_column, time_column, value, whole_number_column};
-use crate::tables::{Table, VideoStatus};
 
-/// Rows that are added before earlier ones of the same videos are dropped.
+/// Rows that are added before superseded ones are dropped for the first time.
 const ROWS_MIN: usize = 1 << 20;
 
 const COLUMNS: [&str; 10] = [
@@ -32,17 +33,28 @@ const COLUMNS: [&str; 10] = [
 
 const UNREADABLE_HINT: &str = "move the file away, or plan with --reindex, which does not read the table";
 
-/// How an unchanged video fared before.
+/// The earlier outcome for a video that has not changed since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Earlier {
-    /// Its rows are there, whole or (`partial`) as far as the video goes.
+    /// It was indexed, completely or (`partial`) as far as its file can be decoded.
     Done,
-    /// It could not be read to its end, so many times in a row; whether the cause may pass without the file changing.
-    Failed { failures: u8, may_pass: bool },
-    /// It was archived, and not tried.
+    /// It could not be read to its end.
+    Failed {
+        /// How many times in a row.
+        failures: u8,
+        cause: Cause,
+    },
+    /// It was in an archive storage class, and not read.
     Archived,
-    /// It was gone from the input.
+    /// The input no longer held it.
     Deleted,
+}
+
+/// Whether a retry can succeed without a change of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    MayPass,
+    Permanent,
 }
 
 /// A video's latest row.
@@ -52,55 +64,55 @@ pub(super) struct Latest<'a> {
     pub(super) etag: &'a str,
     pub(super) size_bytes: u64,
     pub(super) last_modified: DateTime<Utc>,
-    /// Whether the input does not hold the video any more.
+    /// Whether the input no longer holds the video.
     pub(super) is_gone: bool,
 }
 
-/// Of each video the latest row that counts for this fingerprint, the latest such that is [`Earlier::Done`], and the latest
-/// of all, where these differ, each in 40 bytes. Rows of other fingerprints do not count, but for those that say that a video
-/// was gone: jobs that share an output would otherwise index everything again in turn.
+/// The rows of each video that a plan needs, each in 40 bytes: the latest row that counts for the plan
+/// ([`RowKind::counts_for_plan`]), the latest of these that is [`Earlier::Done`], and the latest row of all.
 #[derive(Debug, Default)]
 pub(super) struct Indexed {
-    /// What the addresses of the input's videos begin with.
+    /// The common beginning of the uris of the input's videos.
     root: String,
-    /// Once read, one to three for each video, by `id` and time.
+    /// Sorted by `id` and [`Age`], one to three for each video, once all files are read.
     rows: Vec<Row>,
-    /// How many of `rows` were left when they were last settled.
+    /// How many of `rows` were left after superseded ones were dropped last.
     settled: usize,
     runs: Vec<String>,
-    /// The [`place`]s of the table's files; none for a file that vidindex did not name.
+    /// The [`place`]s of the table's files. None for a file that vidindex did not name.
     places: Vec<Option<String>>,
-    /// The file that was read last: the last of `places`.
+    /// The file that was read last, which is the last of `places`.
     file: String,
-    /// When the listing was made: it may lack videos that changed later.
+    /// When the listing was made. Videos that changed later may be missing from it.
     as_of: DateTime<Utc>,
 }
 
-/// `id` and `etag` are hashes: two videos of one id are indexed in turn with each run, of which there is one chance in
-/// 400,000 among ten million.
+/// `id` and `etag` are hashes. Two videos with the same id would be indexed again by every run; for ten million videos, the
+/// probability of such a pair is 1 in 400,000.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Row {
     id: u64,
     etag: u64,
-    /// Microseconds of the Unix epoch.
+    /// In microseconds of the Unix epoch.
     time: i64,
-    /// Position in `runs`: of two rows of one time, the later run's wins.
+    /// Position in `runs`.
     run: u32,
     /// Position in `places`.
     file: u32,
     earlier: Earlier,
+    /// See [`RowKind::counts_for_plan`].
     counts: bool,
     /// Whether the listing is recent enough to hold this version of the video.
     listable: bool,
-    /// Whether the video was listed. Of the latest row alone.
+    /// Whether the video was listed. Set in the latest row only.
     seen: bool,
-    /// Whether [`Indexed::each_latest`] has passed it on: a copy of a row may be as old as the row.
+    /// Whether [`Indexed::each_latest`] has passed it on. Two rows can have the same time.
     passed: bool,
 }
 
 impl Indexed {
-    /// Reads every Parquet file of the `videos` table. An output without one is an empty index. Videos that changed after
-    /// `as_of`, when the listing was made, may be unknown to it.
+    /// Reads every Parquet file of the `videos` table. An output without any is an empty index. `as_of` is when the listing
+    /// was made.
     pub(super) async fn read(
         input: &dyn Store,
         output: &dyn Store,
@@ -115,25 +127,25 @@ impl Indexed {
         Ok(indexed)
     }
 
-    /// The input holds the video. How this very content of it fared, if it was indexed.
+    /// The earlier outcome for a video that the input holds. None if there is none for this version of the file.
     pub(super) fn earlier(&mut self, video: &VideoObject) -> Option<Earlier> {
         let row = self.rows_of(&video.uri)?.iter().rev().find(|row| row.counts)?;
         (row.earlier == Earlier::Deleted || row.etag == hash(&video.etag)).then_some(row.earlier)
     }
 
-    /// The [`place`] of the latest rows of this very content of a video: those that counted before it was deleted.
+    /// The [`place`] of the latest good rows of this version of a video, which were current before it was deleted.
     pub(super) fn source(&mut self, video: &VideoObject) -> Option<String> {
         let done = |row: &&Row| row.counts && row.earlier == Earlier::Done;
         let row = *self.rows_of(&video.uri)?.iter().rev().find(done)?;
         self.places.get(row.file as usize)?.clone().filter(|_| row.etag == hash(&video.etag))
     }
 
-    /// The input holds this object, which the job leaves out.
+    /// Notes that the input holds this object, which the job leaves out.
     pub(super) fn see(&mut self, uri: &str) {
         let _ = self.rows_of(uri);
     }
 
-    /// The rows of a video that the input holds.
+    /// The rows of a video, which the input holds.
     fn rows_of(&mut self, uri: &str) -> Option<&[Row]> {
         if self.rows.is_empty() {
             return None;
@@ -147,14 +159,14 @@ impl Indexed {
         Some(rows)
     }
 
-    /// Whether the listing lacks any video that it should have shown.
+    /// Whether any indexed video is missing from the listing.
     pub(super) fn lacks_any(&self) -> bool {
         let of_one_video = self.rows.chunk_by(|a, b| a.id == b.id);
         of_one_video.filter_map(|rows| rows.last()).any(|row| row.is_expected() && !row.seen)
     }
 
-    /// The latest row of each video that the listing should have shown, in no particular order, read from the table again.
-    /// A video whose key is `unlisted` is not known to be gone.
+    /// Reads the table again, and passes to `each` the latest row of each video that the listing should have shown, in no
+    /// particular order. Videos whose keys are `unlisted` do not count as gone.
     pub(super) async fn each_latest(
         &mut self,
         output: &dyn Store,
@@ -203,15 +215,17 @@ impl Indexed {
         let file = self.file(key)?;
         for row in 0..batch.num_rows() {
             let Some(id) = short_id(value(&ids, row)) else { continue };
-            // Another input's video: this plan has nothing to say of it.
+            // A video of another input.
             if !value(&uris, row).starts_with(&self.root) {
                 continue;
             }
             let time = if times.is_null(row) { i64::MIN } else { times.value(row) };
             let kind = kinds.as_ref().map_or("", |kinds| value(kinds, row));
             let failures = failures.as_ref().filter(|failures| failures.is_valid(row));
-            let earlier = fared(value(&statuses, row), kind, failures.map(|failures| failures.value(row)));
-            let counts = earlier == Earlier::Deleted || value(&fingerprints, row) == fingerprint;
+            let status = value(&statuses, row);
+            let row_kind = RowKind::of(status, None, None);
+            let earlier = earlier(row_kind, status, kind, failures.map(|failures| failures.value(row)));
+            let counts = row_kind.counts_for_plan(value(&fingerprints, row), fingerprint);
             let run = self.run(value(&runs, row))?;
             let listable = modified.value(row) <= self.as_of.timestamp_micros();
             let etag = hash(value(&etags, row));
@@ -223,12 +237,11 @@ impl Indexed {
         Ok(())
     }
 
-    /// Sorts the rows, and drops those of each video that no question is about.
+    /// Sorts the rows and drops those that a plan does not need.
     fn settle(&mut self) {
         let runs = &self.runs;
-        self.rows.sort_unstable_by(|a, b| {
-            (a.id, a.time).cmp(&(b.id, b.time)).then_with(|| runs[a.run as usize].cmp(&runs[b.run as usize]))
-        });
+        let age = |row: &Row| Age { indexed_at: row.time, run_id: &runs[row.run as usize] };
+        self.rows.sort_unstable_by(|a, b| a.id.cmp(&b.id).then_with(|| age(a).cmp(&age(b))));
         let (mut start, mut kept) = (0, 0);
         while let Some(first) = self.rows.get(start) {
             let count = self.rows[start..].iter().take_while(|row| row.id == first.id).count();
@@ -247,7 +260,7 @@ impl Indexed {
         self.settled = kept;
     }
 
-    /// The position of the file's place; batches of one file follow each other.
+    /// The position of the file's place. Batches of one file follow each other.
     fn file(&mut self, key: &str) -> Result<u32, String> {
         if self.file != key {
             key.clone_into(&mut self.file);
@@ -256,7 +269,7 @@ impl Indexed {
         u32::try_from(self.places.len() - 1).map_err(|error| error.to_string())
     }
 
-    /// The position of a run, which is mostly the one of the row before.
+    /// The position of a run, which is mostly that of the row before.
     fn run(&mut self, run: &str) -> Result<u32, String> {
         let at = self.runs.iter().rposition(|known| known == run).unwrap_or_else(|| {
             self.runs.push(run.to_owned());
@@ -266,35 +279,36 @@ impl Indexed {
     }
 }
 
+const _: () = assert!(size_of::<Row>() == 40, "an index may have millions");
+
 impl Row {
-    /// Whether a complete listing would show the video, if the input still held it.
+    /// Whether a complete listing shows the video if the input still holds it.
     fn is_expected(&self) -> bool {
         self.earlier != Earlier::Deleted && self.listable
     }
 }
 
-/// From a row of `videos`. Where an older vidindex did not count failures, a failed row is one.
-fn fared(status: &str, error_kind: &str, failures: Option<i64>) -> Earlier {
+/// From a row of `videos`. Older versions did not count failures: a failed row without a count is the first failure.
+fn earlier(row: RowKind, status: &str, error_kind: &str, failures: Option<i64>) -> Earlier {
     let kind = VideoErrorKind::ALL.into_iter().find(|kind| kind.as_str() == error_kind);
-    let may_pass = kind.is_some_and(VideoErrorKind::may_pass);
-    match status {
-        "ok" => Earlier::Done,
-        "partial" if !may_pass => Earlier::Done,
-        _ if status == VideoStatus::Deleted.as_str() => Earlier::Deleted,
+    let cause = if kind.is_some_and(VideoErrorKind::may_pass) { Cause::MayPass } else { Cause::Permanent };
+    match row {
+        RowKind::Deleted => Earlier::Deleted,
+        RowKind::Indexed(_) if status == "ok" || status == "partial" && cause == Cause::Permanent => Earlier::Done,
         _ if kind == Some(VideoErrorKind::Archived) && failures == Some(0) => Earlier::Archived,
         _ => {
             let failures = failures.map_or(1, |failures| u8::try_from(failures.max(0)).unwrap_or(u8::MAX));
-            Earlier::Failed { failures, may_pass }
+            Earlier::Failed { failures, cause }
         }
     }
 }
 
-/// The first 64 bits of the `video_id` of this address.
+/// The first 64 bits of the `video_id` of a uri.
 fn video_id_bits(uri: &str) -> Option<u64> {
     Sha256::digest(uri).first_chunk().copied().map(u64::from_be_bytes)
 }
 
-/// The first 64 of an id's 128 bits; none for what is no id.
+/// The first 64 of an id's 128 bits. None for text that is no id.
 fn short_id(video_id: &str) -> Option<u64> {
     u64::from_str_radix(video_id.get(..16)?, 16).ok()
 }
@@ -314,7 +328,7 @@ mod tests {
         let earlier = match (deleted, done) {
             (true, _) => Earlier::Deleted,
             (_, true) => Earlier::Done,
-            _ => Earlier::Failed { failures: 1, may_pass: true },
+            _ => Earlier::Failed { failures: 1, cause: Cause::MayPass },
         };
         let counts = counts || deleted;
         Row { id, etag: 0, time, run: 0, file: 0, earlier, counts, listable: true, seen: false, passed: false }
@@ -322,7 +336,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn rows_dropped_early_are_of_no_account_in_whatever_order_files_are_read(
+        fn rows_can_be_dropped_at_any_time_while_files_are_read_in_any_order(
             rows in prop::collection::vec((0_u64..3, any::<bool>(), any::<bool>(), any::<bool>()), 0..30)
                 .prop_map(|rows| (0..).zip(rows).map(|(time, of)| row(time, of)).collect::<Vec<_>>())
                 .prop_shuffle(),
@@ -355,7 +369,7 @@ pub(super) mod testing {
     use parquet::arrow::ArrowWriter;
     use std::sync::Arc;
 
-    /// What a row of the `videos` table says that counts here.
+    /// The columns of a row of the `videos` table that a plan reads.
     #[derive(Debug, Clone)]
     pub(in crate::plan) struct VideoRow {
         pub(in crate::plan) video: VideoObject,
@@ -367,7 +381,7 @@ pub(super) mod testing {
         pub(in crate::plan) run_id: String,
     }
 
-    /// A Parquet file of these rows, its strings encoded in every way there is, with a column that does not count.
+    /// A Parquet file of these rows, with strings in every encoding, and a column that plans do not read.
     pub(in crate::plan) fn videos_table(rows: &[VideoRow]) -> Bytes {
         let ids: StringViewArray = rows.iter().map(|row| Some(row.video.video_id())).collect();
         let etags: LargeStringArray = rows.iter().map(|row| Some(row.video.etag.as_str())).collect();

@@ -54,11 +54,12 @@ fn columns_of(key: &str) -> Option<Vec<String>> {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::plan::testing::{MemoryStore, job};
+    use crate::plan::testing::job;
+    use crate::store::memory::MemoryStore;
 
     async fn refusal(partition: Option<&str>, files: &[&str]) -> Option<String> {
-        let output = MemoryStore::new("s3://index/");
-        files.iter().for_each(|key| output.add(key, 1));
+        let output = MemoryStore::bucket("s3://index/");
+        files.iter().for_each(|key| output.insert(key, ""));
         let mut job = job();
         job.input.partition = partition.map(|pattern| pattern.to_owned().try_into().unwrap());
         check(&job, &output).await.err().map(|error| error.to_string())

@@ -154,7 +154,8 @@ impl Gaps {
 mod tests {
     use super::*;
     use crate::job::Partition;
-    use crate::plan::testing::{MemoryStore, job};
+    use crate::plan::testing::{add, job};
+    use crate::store::memory::MemoryStore;
     use futures::{StreamExt, stream};
 
     /// A listing together with its videos.
@@ -170,9 +171,9 @@ mod tests {
     }
 
     async fn listed(input: &Input, objects: &[&str]) -> Listed {
-        let store = MemoryStore::new("s3://archive/2026/");
-        objects.iter().for_each(|key| store.add(key, 10));
-        list_all(input, &store, &MemoryStore::new("s3://index/")).await
+        let store = MemoryStore::bucket("s3://archive/2026/");
+        objects.iter().for_each(|key| add(&store, key, 10));
+        list_all(input, &store, &MemoryStore::bucket("s3://index/")).await
     }
 
     async fn list_all(job: &Input, input: &MemoryStore, output: &MemoryStore) -> Listed {
@@ -231,11 +232,11 @@ mod tests {
     async fn an_output_below_the_input_is_not_taken_for_videos() {
         let everything = Input { include: vec!["**".to_owned()], ..job().input };
         for (output, own) in [("s3://archive/2026/index/", 3), ("s3://archive/2026", 2), ("s3://archive/2026/in", 1)] {
-            let input = MemoryStore::new("s3://archive/2026/");
+            let input = MemoryStore::bucket("s3://archive/2026/");
             for key in ["index/videos/a.mp4", "index/x", "old/_vidindex/runs/r/job.json", "videos/dt=1/p.parquet"] {
-                input.add(key, 1);
+                add(&input, key, 1);
             }
-            let listed = list_all(&everything, &input, &MemoryStore::new(output)).await;
+            let listed = list_all(&everything, &input, &MemoryStore::bucket(output)).await;
             assert_eq!(listed.listing.skipped.own_output.count, own, "{output}");
             assert_eq!(listed.videos.len() as u64 + own, 4, "{output}");
         }
@@ -261,9 +262,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_empty_object_is_a_video_too() {
-        let store = MemoryStore::new("s3://archive/2026/");
-        store.add("empty.mp4", 0);
-        let listed = list_all(&job().input, &store, &MemoryStore::new("s3://index/")).await;
+        let store = MemoryStore::bucket("s3://archive/2026/");
+        add(&store, "empty.mp4", 0);
+        let listed = list_all(&job().input, &store, &MemoryStore::bucket("s3://index/")).await;
         assert_eq!(keys(&listed), ["empty.mp4"]);
         assert_eq!(listed.videos[0].uri, "s3://archive/2026/empty.mp4");
     }
@@ -271,7 +272,7 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_listed_is_counted_unless_the_job_leaves_it_out_anyway() {
         let unlisted = |key: &str| Scanned::Unlisted { key: key.to_owned(), reason: "no".to_owned() };
-        let (input, output) = (MemoryStore::new("s3://archive/2026/"), MemoryStore::new("s3://index/"));
+        let (input, output) = (MemoryStore::bucket("s3://archive/2026/"), MemoryStore::bucket("s3://index/"));
         let scanned = [
             unlisted("locked/"),
             unlisted("bad.mp4"),

@@ -117,13 +117,14 @@ fn is_hidden(name: &str) -> bool {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::plan::testing::{MemoryStore, job};
+    use crate::plan::testing::job;
+    use crate::store::memory::MemoryStore;
     use proptest::prelude::*;
 
     fn sift(change: impl FnOnce(&mut Input)) -> Sift {
         let mut input = job().input;
         change(&mut input);
-        Sift::new(&input, &MemoryStore::new("s3://archive/"), &MemoryStore::new("s3://index/")).unwrap()
+        Sift::new(&input, &MemoryStore::bucket("s3://archive/"), &MemoryStore::bucket("s3://index/")).unwrap()
     }
 
     #[test]
@@ -177,7 +178,7 @@ mod tests {
             rest in "([ab.]{1,2}/){0,2}[ab]{1,2}\\.mp4",
         ) {
             let input = Input { exclude: globs, include: vec!["**".to_owned()], ..job().input };
-            let stores = (MemoryStore::new("s3://archive/"), MemoryStore::new("s3://index/"));
+            let stores = (MemoryStore::bucket("s3://archive/"), MemoryStore::bucket("s3://index/"));
             let Ok(sift) = Sift::new(&input, &stores.0, &stores.1) else { return Ok(()) };
             if sift.folder(&folder).is_some() {
                 let key = format!("{folder}{rest}");

@@ -252,7 +252,8 @@ fn failed(error: io::Error) -> Error {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::plan::testing::{MemoryStore, archive, video};
+    use crate::plan::testing::{archive, video};
+    use crate::store::memory::MemoryStore;
     use proptest::prelude::*;
 
     fn sorted(videos: &[VideoObject], run_bytes: usize) -> Vec<VideoObject> {
@@ -260,7 +261,7 @@ mod tests {
         let mut sorter = Sorter::with_runs_of(folder.path(), run_bytes).unwrap();
         videos.iter().for_each(|video| sorter.push(video).unwrap());
         let mut sorted = sorter.finish().unwrap();
-        let input = MemoryStore::new("s3://archive/2026/");
+        let input = MemoryStore::bucket("s3://archive/2026/");
         std::iter::from_fn(|| sorted.next(&input).unwrap()).collect()
     }
 

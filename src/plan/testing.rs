@@ -1,113 +1,19 @@
-//! For the planner's tests: a store in memory and samples of its types.
+//! Samples of the planner's types, for tests.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Mutex;
-
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures::stream::BoxStream;
-use futures::{StreamExt, stream};
 use proptest::prelude::*;
 
 use crate::job::Job;
 use crate::run::{Todo, VideoObject};
-use crate::store::{ObjectMeta, PutNew, RangeRead, Store, StoreError, StoreErrorKind, StoreResult};
+use crate::store::ObjectMeta;
+use crate::store::memory::MemoryStore;
 
-/// A tree of objects in memory. Objects of [`MemoryStore::add`] have a size and no bytes.
-#[derive(Debug)]
-pub(crate) struct MemoryStore {
-    root: String,
-    objects: Mutex<BTreeMap<String, (ObjectMeta, Bytes)>>,
-}
-
-impl MemoryStore {
-    pub(crate) fn new(root: &str) -> Self {
-        Self { root: root.trim_end_matches('/').to_owned(), objects: Mutex::default() }
-    }
-
-    /// Sets an object of this size, modified on 2026-11-01, its etag made of key and size.
-    pub(crate) fn add(&self, key: &str, size_bytes: u64) {
-        let video = video(key, size_bytes);
-        let VideoObject { etag, last_modified, .. } = video;
-        let meta = ObjectMeta { key: key.to_owned(), size_bytes, etag, last_modified, archived: None };
-        self.objects.lock().unwrap().insert(key.to_owned(), (meta, Bytes::new()));
-    }
-
-    /// Moves an object into this storage class, of which a read needs a restore.
-    pub(crate) fn archive(&self, key: &str, storage_class: &str) {
-        self.objects.lock().unwrap().get_mut(key).unwrap().0.archived = Some(storage_class.to_owned());
-    }
-
-    pub(crate) fn keys(&self) -> Vec<String> {
-        self.objects.lock().unwrap().keys().cloned().collect()
-    }
-
-    fn find(&self, key: &str) -> StoreResult<(ObjectMeta, Bytes)> {
-        let message = format!("cannot read {}", self.uri(key));
-        let absent = StoreError { kind: StoreErrorKind::NotFound, message, hint: None };
-        self.objects.lock().unwrap().get(key).cloned().ok_or(absent)
-    }
-}
-
-#[async_trait::async_trait]
-impl Store for MemoryStore {
-    fn uri(&self, key: &str) -> String {
-        format!("{}/{key}", self.root)
-    }
-
-    fn list(&self, prefix: &str) -> BoxStream<'static, StoreResult<ObjectMeta>> {
-        let objects = self.objects.lock().unwrap();
-        let found: Vec<_> = objects
-            .values()
-            .filter(|(meta, _)| meta.key.starts_with(prefix))
-            .map(|(meta, _)| Ok(meta.clone()))
-            .collect();
-        stream::iter(found).boxed()
-    }
-
-    async fn head(&self, key: &str) -> StoreResult<ObjectMeta> {
-        Ok(self.find(key)?.0)
-    }
-
-    async fn get_range(&self, key: &str, offset: u64, length: u64) -> StoreResult<RangeRead> {
-        let (meta, bytes) = self.find(key)?;
-        let at = |position: u64| usize::try_from(position).unwrap().min(bytes.len());
-        Ok(RangeRead { bytes: bytes.slice(at(offset)..at(offset + length)), etag: meta.etag })
-    }
-
-    async fn get(&self, key: &str) -> StoreResult<Bytes> {
-        Ok(self.find(key)?.1)
-    }
-
-    async fn put(&self, key: &str, body: Bytes) -> StoreResult<()> {
-        self.add(key, body.len() as u64);
-        self.objects.lock().unwrap().get_mut(key).unwrap().1 = body;
-        Ok(())
-    }
-
-    async fn put_new(&self, key: &str, body: Bytes) -> StoreResult<PutNew> {
-        if self.find(key).is_ok() {
-            return Ok(PutNew::Exists);
-        }
-        self.put(key, body).await?;
-        Ok(PutNew::Created)
-    }
-
-    async fn put_file(&self, key: &str, file: &Path) -> StoreResult<()> {
-        self.put(key, std::fs::read(file).unwrap().into()).await
-    }
-
-    async fn publish(&self, from: &str, to: &str) -> StoreResult<()> {
-        self.put(to, self.get(from).await?).await
-    }
-
-    async fn delete(&self, keys: &[String]) -> StoreResult<()> {
-        self.objects.lock().unwrap().retain(|key, _| !keys.contains(key));
-        Ok(())
-    }
+/// Adds an object to an input as [`video`] describes it.
+pub(crate) fn add(input: &MemoryStore, key: &str, size_bytes: u64) {
+    let VideoObject { key, etag, last_modified, .. } = video(key, size_bytes);
+    input.insert_listed(ObjectMeta { key, size_bytes, etag, last_modified, archived: None });
 }
 
 /// A video of this key and size below `s3://archive/2026/`.

@@ -251,7 +251,7 @@ fn parse_commit(body: &[u8], run_id: &str, shard: u32) -> Result<ShardCommit, St
 mod tests {
     use super::super::attempt::attempted_shard;
     use super::*;
-    use crate::seal::testing::MemoryStore;
+    use crate::store::memory::MemoryStore;
 
     const RUN: &str = "20261123T073712123Z-ab12cd";
 
@@ -317,8 +317,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_record_that_breaks_off_each_time_is_an_outage() {
-        let output = MemoryStore::bucket();
-        output.add(&commit_key(RUN, 0), "{");
+        let output = MemoryStore::bucket("s3://index/");
+        output.insert(&commit_key(RUN, 0), "{");
         match read_commit(&output, RUN, 0).await {
             Err(Error::Store(error)) => assert_eq!(error.kind, StoreErrorKind::Transient),
             read => panic!("{read:?}"),

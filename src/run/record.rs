@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::store::{PutNew, Store, StoreErrorKind, get_record};
 
-/// In place of a job's, of runs that merge files (`compact`).
-pub(crate) const MERGES_FILES: &str = "compact";
+/// In the record's field `fingerprint`, marks a run that merges files.
+const MERGE: &str = "compact";
 
 /// Runs that an error about an absent one names.
 const NEWEST_SHOWN: usize = 3;
@@ -52,6 +52,28 @@ impl PlanModels {
     }
 }
 
+/// What a run does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunKind<'a> {
+    /// It indexes videos.
+    Index {
+        /// See [`Job::fingerprint`].
+        fingerprint: &'a str,
+    },
+    /// It merges files of other runs (`vidindex compact`).
+    Merge,
+}
+
+impl<'a> RunKind<'a> {
+    /// The kind as records and Parquet files have it under `fingerprint`.
+    pub(crate) fn fingerprint(self) -> &'a str {
+        match self {
+            Self::Index { fingerprint } => fingerprint,
+            Self::Merge => MERGE,
+        }
+    }
+}
+
 /// `job.json`: what the run is, for its workers and for whoever asks later. Never changes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
@@ -61,7 +83,7 @@ pub struct RunRecord {
     pub created_at: DateTime<Utc>,
     /// Of vidindex, as planned it.
     pub version: String,
-    /// See [`Job::fingerprint`]; of a run that merges files, `compact`.
+    /// See [`Job::fingerprint`]. A run that merges files has a mark here: ask [`RunRecord::kind`].
     pub fingerprint: String,
     /// Of the job's `[actions]`, where it has them.
     pub actions_model: Option<ModelRef>,
@@ -85,7 +107,7 @@ impl RunRecord {
             run_id: RunId::new(created_at),
             created_at,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            fingerprint: MERGES_FILES.to_owned(),
+            fingerprint: RunKind::Merge.fingerprint().to_owned(),
             actions_model: None,
             persons_model: None,
             shards,
@@ -95,9 +117,12 @@ impl RunRecord {
         }
     }
 
-    /// Whether the run copies what other runs indexed.
-    pub fn merges_files(&self) -> bool {
-        self.fingerprint == MERGES_FILES
+    /// What the run does.
+    pub fn kind(&self) -> RunKind<'_> {
+        match self.fingerprint.as_str() {
+            MERGE => RunKind::Merge,
+            fingerprint => RunKind::Index { fingerprint },
+        }
     }
 }
 
@@ -137,7 +162,7 @@ pub async fn read_record(output: &dyn Store, run: &RunId) -> Result<RunRecord> {
 /// As [`read_record`].
 pub async fn read(output: &dyn Store, run: &RunId) -> Result<(RunRecord, PlanFile)> {
     let record = read_record(output, run).await?;
-    if record.merges_files() {
+    if record.kind() == RunKind::Merge {
         return Err(Error::usage(format!("{run} is a run of `vidindex compact`: there is nothing to index"))
             .with_hint("`vidindex compact JOB.toml` goes on where one was cut off"));
     }
@@ -229,9 +254,10 @@ pub(crate) mod testing {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::plan::testing::{MemoryStore, video};
+    use crate::plan::testing::video;
     use crate::run::VideoObject;
     use crate::run::plan_file::PlanWriter;
+    use crate::store::memory::MemoryStore;
 
     fn record(run: &str, shards: u32) -> RunRecord {
         RunRecord { run_id: run.parse().unwrap(), ..testing::record(shards, 0, 0) }
@@ -263,7 +289,7 @@ mod tests {
 
     #[tokio::test]
     async fn shards_of_a_long_plan_come_back_one_by_one_in_any_order() {
-        let output = MemoryStore::new("s3://index/");
+        let output = MemoryStore::bucket("s3://index/");
         let shards = shards(9, 3_000);
         put(&output, &record(RUN, 9), &shards).await.unwrap();
         let (_, file) = read(&output, &RUN.parse().unwrap()).await.unwrap();
@@ -277,7 +303,7 @@ mod tests {
 
     #[tokio::test]
     async fn writing_the_same_plan_again_is_no_error_but_another_of_its_name_is() {
-        let output = MemoryStore::new("s3://index/");
+        let output = MemoryStore::bucket("s3://index/");
         put(&output, &record(RUN, 1), &shards(1, 1)).await.unwrap();
         put(&output, &record(RUN, 1), &shards(1, 1)).await.unwrap();
         let error = put(&output, &record(RUN, 2), &shards(2, 1)).await.unwrap_err();
@@ -288,7 +314,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_absent_run_is_told_with_the_newest_that_exist() {
-        let output = MemoryStore::new("s3://index/");
+        let output = MemoryStore::bucket("s3://index/");
         let error = read_record(&output, &RUN.parse().unwrap()).await.unwrap_err();
         assert_eq!(error.to_string(), format!("there is no run {RUN} in s3://index/"));
         assert!(error.hint().unwrap().contains("no runs at all"));

@@ -10,12 +10,13 @@ use std::task::{Context, Poll};
 use futures::executor::block_on;
 use proptest::prelude::*;
 
-use super::testing::{Fault, MemoryStore};
 use super::*;
-use crate::run::RunRecord;
 use crate::run::attempt::AttemptId;
 use crate::run::commit::is_committed;
 use crate::run::summary::summary_key;
+use crate::run::{RunKind, RunRecord};
+use crate::store::faulty::{FaultyStore, WriteFault};
+use crate::store::memory::MemoryStore;
 use crate::tables::part_key;
 use crate::work::commit::{Committed, commit};
 use crate::work::encode::PartFile;
@@ -44,12 +45,12 @@ fn parts(dir: &Path, shard: u32, attempt: &str) -> Vec<PartFile> {
     .collect()
 }
 
-fn commit_now(output: &MemoryStore, dir: &Path, shard: u32, attempt: &str) -> Committed {
+fn commit_now(output: &dyn Store, dir: &Path, shard: u32, attempt: &str) -> Committed {
     let totals = ShardTotals { videos_ok: 3, ..ShardTotals::default() };
     block_on(commit(output, RUN, shard, &AttemptId::unique(), &parts(dir, shard, attempt), totals)).unwrap()
 }
 
-fn seal_now(output: &MemoryStore, shards: u32) -> RunSummary {
+fn seal_now(output: &dyn Store, shards: u32) -> RunSummary {
     block_on(seal(output, RUN, shards, STARTED)).unwrap()
 }
 
@@ -60,12 +61,12 @@ fn is_published(key: &str) -> bool {
 #[test]
 fn a_seal_publishes_what_is_committed_and_names_what_is_missing() {
     let dir = tempfile::tempdir().unwrap();
-    for output in [MemoryStore::directory(), MemoryStore::bucket()] {
+    for output in [MemoryStore::directory("/index"), MemoryStore::bucket("s3://index/")] {
         commit_now(&output, dir.path(), 0, "a");
         commit_now(&output, dir.path(), 2, "a");
         let at_work = format!("_vidindex/runs/{RUN}/parts/000001/b/videos/dt=1/part.parquet");
-        output.add(&at_work, "still uploading");
-        output.add(&format!("_vidindex/runs/{RUN}/parts/000002/zombie/videos/dt=1/part.parquet"), "too late");
+        output.insert(&at_work, "still uploading");
+        output.insert(&format!("_vidindex/runs/{RUN}/parts/000002/zombie/videos/dt=1/part.parquet"), "too late");
 
         let summary = seal_now(&output, 4);
         assert_eq!(summary.missing, [1, 3]);
@@ -100,10 +101,10 @@ fn a_seal_publishes_what_is_committed_and_names_what_is_missing() {
 fn videos_are_published_after_their_rows() {
     let dir = tempfile::tempdir().unwrap();
     for published in 0..5 {
-        let output = MemoryStore::bucket();
+        let output = MemoryStore::bucket("s3://index/");
         commit_now(&output, dir.path(), 0, "a");
-        let faults = std::iter::repeat_n(Fault::None, published).chain([Fault::Before]);
-        assert!(block_on(seal(&output.failing(faults), RUN, 1, STARTED)).is_err());
+        let faults = std::iter::repeat_n(None, published).chain([Some(WriteFault::OUTAGE)]);
+        assert!(block_on(seal(&FaultyStore::new(output.clone()).failing_writes(faults), RUN, 1, STARTED)).is_err());
         let contents = output.contents();
         for video in contents.keys().filter(|key| key.starts_with("videos/")) {
             let actions = video.replace("videos/", "actions/model=m/");
@@ -116,7 +117,7 @@ fn videos_are_published_after_their_rows() {
 #[test]
 fn a_committed_file_that_somebody_removed_is_told_and_stops_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    for output in [MemoryStore::directory(), MemoryStore::bucket()] {
+    for output in [MemoryStore::directory("/index"), MemoryStore::bucket("s3://index/")] {
         commit_now(&output, dir.path(), 0, "a");
         commit_now(&output, dir.path(), 1, "a");
         seal_now(&output, 2);
@@ -132,7 +133,7 @@ fn a_committed_file_that_somebody_removed_is_told_and_stops_nothing() {
 #[test]
 fn videos_whose_rows_somebody_removed_are_not_published() {
     let dir = tempfile::tempdir().unwrap();
-    for output in [MemoryStore::directory(), MemoryStore::bucket()] {
+    for output in [MemoryStore::directory("/index"), MemoryStore::bucket("s3://index/")] {
         commit_now(&output, dir.path(), 0, "a");
         commit_now(&output, dir.path(), 1, "a");
         let actions = |key: &&String| key.contains("/parts/000000/") && key.contains("/actions/");
@@ -151,18 +152,18 @@ fn videos_whose_rows_somebody_removed_are_not_published() {
 
 #[test]
 fn a_run_without_any_commit_seals_with_everything_missing() {
-    let summary = seal_now(&MemoryStore::bucket(), 2);
+    let summary = seal_now(&MemoryStore::bucket("s3://index/"), 2);
     assert_eq!(summary.missing, [0, 1]);
     assert_eq!(summary.finished_at, None);
-    assert!(seal_now(&MemoryStore::bucket(), 0).is_complete());
+    assert!(seal_now(&MemoryStore::bucket("s3://index/"), 0).is_complete());
 }
 
 #[test]
 fn records_beyond_the_plan_and_strange_files_are_left_alone() {
     let dir = tempfile::tempdir().unwrap();
-    let output = MemoryStore::bucket();
+    let output = MemoryStore::bucket("s3://index/");
     commit_now(&output, dir.path(), 1, "a");
-    output.add(&format!("_vidindex/runs/{RUN}/shards/notes.txt"), "mine");
+    output.insert(&format!("_vidindex/runs/{RUN}/shards/notes.txt"), "mine");
     let before = output.contents();
     assert_eq!(seal_now(&output, 1).missing, [0]);
     let mut after = output.contents();
@@ -172,8 +173,8 @@ fn records_beyond_the_plan_and_strange_files_are_left_alone() {
 
 #[test]
 fn an_unreadable_record_stops_the_seal_and_names_it() {
-    let output = MemoryStore::bucket();
-    output.add(&format!("_vidindex/runs/{RUN}/shards/000000.json"), "{}");
+    let output = MemoryStore::bucket("s3://index/");
+    output.insert(&format!("_vidindex/runs/{RUN}/shards/000000.json"), "{}");
     let error = block_on(seal(&output, RUN, 1, STARTED)).unwrap_err();
     assert!(error.to_string().contains("shards/000000.json"), "{error}");
 }
@@ -183,10 +184,10 @@ fn an_unreadable_record_stops_the_seal_and_names_it() {
 fn the_slowest_of_two_seals_does_not_bring_back_an_old_summary() {
     let dir = tempfile::tempdir().unwrap();
     for pause in 0..40 {
-        let output = MemoryStore::bucket();
+        let output = MemoryStore::bucket("s3://index/");
         commit_now(&output, dir.path(), 0, "a");
         let mut slow: Task = Box::pin({
-            let output = output.clone();
+            let output = FaultyStore::new(output.clone());
             async move { drop(seal(&output, RUN, 2, STARTED).await) }
         });
         let mut over = false;
@@ -206,7 +207,7 @@ fn the_slowest_of_two_seals_does_not_bring_back_an_old_summary() {
 #[test]
 fn a_runtime_may_move_commits_and_seals_between_threads() {
     fn is_send(_: impl Send) {}
-    let output = MemoryStore::bucket();
+    let output = MemoryStore::bucket("s3://index/");
     let (attempt, parts) = (AttemptId::unique(), []);
     is_send(seal(&output, RUN, 1, STARTED));
     is_send(commit(&output, RUN, 0, &attempt, &parts, ShardTotals::default()));
@@ -240,8 +241,9 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn faults() -> impl Strategy<Value = Vec<Fault>> {
-    let fault = prop_oneof![8 => Just(Fault::None), 1 => Just(Fault::Before), 1 => Just(Fault::After)];
+fn faults() -> impl Strategy<Value = Vec<Option<WriteFault>>> {
+    let fault =
+        prop_oneof![8 => Just(None), 1 => Just(Some(WriteFault::OUTAGE)), 1 => Just(Some(WriteFault::AnswerLost))];
     proptest::collection::vec(fault, 0..24)
 }
 
@@ -263,12 +265,12 @@ fn foreign() -> BTreeMap<String, String> {
 fn check_readers_view(output: &MemoryStore) {
     let contents = output.contents();
     for (key, text) in &foreign() {
-        assert_eq!(contents.get(key), Some(text), "{key} was touched");
+        assert!(contents.get(key).is_some_and(|body| body == text), "{key} was touched");
     }
     for shard in 0..SHARDS {
         let ending = format!("part-{RUN}-{shard:06}.parquet");
         let published = contents.iter().filter(|(key, _)| is_published(key) && key.ends_with(&ending));
-        let mut texts: Vec<&String> = published.map(|(_, text)| text).collect();
+        let mut texts: Vec<_> = published.map(|(_, text)| text).collect();
         texts.dedup();
         assert!(texts.len() <= 1, "shard {shard} holds rows of {texts:?}");
         let record = contents.get(&format!("_vidindex/runs/{RUN}/shards/{shard:06}.json"));
@@ -277,7 +279,7 @@ fn check_readers_view(output: &MemoryStore) {
 }
 
 fn attempt_task(
-    output: MemoryStore,
+    output: FaultyStore,
     shard: u32,
     parts: Vec<PartFile>,
     wins: std::rc::Rc<std::cell::Cell<u32>>,
@@ -294,7 +296,7 @@ fn attempt_task(
     })
 }
 
-fn seal_task(output: MemoryStore) -> Task {
+fn seal_task(output: FaultyStore) -> Task {
     Box::pin(async move {
         for _ in 0..2 {
             if seal(&output, RUN, SHARDS, STARTED).await.is_ok() {
@@ -319,14 +321,14 @@ proptest! {
         faults in proptest::collection::vec(faults(), TASKS),
         steps in proptest::collection::vec(step(), 0..120),
     ) {
-        let output = if renames { MemoryStore::directory() } else { MemoryStore::bucket() };
+        let output = if renames { MemoryStore::directory("/index") } else { MemoryStore::bucket("s3://index/") };
         for (key, text) in foreign() {
-            output.add(&key, &text);
+            output.insert(&key, text);
         }
         let scratch = &SCRATCH.1;
         let wins: Vec<_> = (0..SHARDS).map(|_| std::rc::Rc::<std::cell::Cell<u32>>::default()).collect();
         let mut faults = faults.into_iter();
-        let mut handle = || output.failing(faults.next().unwrap_or_default());
+        let mut handle = || FaultyStore::new(output.clone()).failing_writes(faults.next().unwrap_or_default());
         let mut tasks: Vec<Option<Task>> = Vec::new();
         for shard in 0..SHARDS {
             for attempt in ATTEMPTS {
@@ -381,7 +383,7 @@ proptest! {
 #[test]
 fn a_plan_catches_up_on_what_unfinished_runs_of_its_kind_committed() {
     let dir = tempfile::tempdir().unwrap();
-    let output = MemoryStore::bucket();
+    let output = MemoryStore::bucket("s3://index/");
     let record = |fingerprint: &str| RunRecord {
         run_id: RUN.parse().unwrap(),
         created_at: STARTED,
@@ -397,16 +399,17 @@ fn a_plan_catches_up_on_what_unfinished_runs_of_its_kind_committed() {
     let text = serde_json::to_vec(&record("ours")).unwrap();
     block_on(output.put(&record::job_key(&RUN.parse().unwrap()), text.into())).unwrap();
     let published = || block_on(read_summary(&output, RUN)).unwrap().map(|summary| summary.shards_committed);
-    block_on(catch_up(&output, "ours", STARTED)).unwrap();
+    block_on(catch_up(&output, RunKind::Index { fingerprint: "ours" }, STARTED)).unwrap();
     assert_eq!(published(), None, "nothing is committed");
     commit_now(&output, dir.path(), 0, "a");
-    block_on(catch_up(&output, "another", STARTED)).unwrap();
+    block_on(catch_up(&output, RunKind::Index { fingerprint: "another" }, STARTED)).unwrap();
     assert_eq!(published(), None, "another job's run");
-    block_on(catch_up(&output, "ours", STARTED + chrono::TimeDelta::microseconds(1))).unwrap();
+    block_on(catch_up(&output, RunKind::Index { fingerprint: "ours" }, STARTED + chrono::TimeDelta::microseconds(1)))
+        .unwrap();
     assert_eq!(published(), None, "an older one");
-    block_on(catch_up(&output, "ours", STARTED)).unwrap();
+    block_on(catch_up(&output, RunKind::Index { fingerprint: "ours" }, STARTED)).unwrap();
     assert_eq!(published(), Some(1));
     commit_now(&output, dir.path(), 2, "a");
-    block_on(catch_up(&output, "ours", STARTED)).unwrap();
+    block_on(catch_up(&output, RunKind::Index { fingerprint: "ours" }, STARTED)).unwrap();
     assert_eq!(published(), Some(2));
 }

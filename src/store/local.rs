@@ -1,32 +1,29 @@
-//! A store in a directory: keys are paths below it, publishing is a rename, and a put-if-absent is a rename that
-//! refuses to replace.
+//! A store in a directory: keys are paths below it, publishing is a rename, and a put-if-absent is a rename that does not
+//! replace.
 
+mod failure;
+mod files;
 mod walk;
 
-use std::fs::{self, File, Metadata};
+use std::fs;
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
-use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use tempfile::NamedTempFile;
 use tokio::sync::mpsc;
-use walkdir::WalkDir;
 
+use self::failure::{absent, failure};
+use self::files::{clear_temporaries, copy, describe, regular, replace};
 use self::walk::Met;
 use super::{FolderFilter, ObjectMeta, PutNew, RangeRead, Scanned, Store, StoreError, StoreErrorKind, StoreResult};
 
-/// Begins the name of a file that is still being written; such files are never listed.
+/// The beginning of the names of files that are still being written. Such files are never listed.
 const TEMPORARY: &str = ".vidindex-tmp-";
 
-/// Objects that the walk may be ahead of who reads the listing.
+/// Objects that the walk may be ahead of the reader of the listing.
 const LISTED_AHEAD_MAX: usize = 1024;
-
-/// Tries at making a directory and a file in it, while a concurrent delete removes directories left empty.
-const DIRECTORY_TRIES: usize = 16;
 
 /// A directory as a store.
 #[derive(Debug, Clone)]
@@ -35,8 +32,8 @@ pub(super) struct LocalStore {
 }
 
 impl LocalStore {
-    /// Takes the path as it was given, made absolute, so that an address stays the same when a link on the way is
-    /// pointed elsewhere; only a path with `..` in it is resolved. Touches nothing else: the directory may be absent.
+    /// Makes the path absolute. Links are not resolved, so that addresses stay the same if a link is changed; only a path with
+    /// `..` in it is resolved. The directory may be absent.
     pub(super) fn open(path: &str) -> StoreResult<Self> {
         let path = Path::new(path);
         let root = if path.components().any(|part| part == Component::ParentDir) {
@@ -50,7 +47,7 @@ impl LocalStore {
         }
     }
 
-    /// The file behind a key. Keys that could name a file outside the root, or one file by two names, are refused.
+    /// The file of a key. Refuses keys that could name a file outside the root, or a file by a second name.
     fn path(&self, key: &str) -> StoreResult<PathBuf> {
         if key.split('/').any(|part| matches!(part, "" | "." | "..") || part.contains('\0')) {
             return Err(StoreError {
@@ -62,7 +59,7 @@ impl LocalStore {
         Ok(self.root.join(key))
     }
 
-    /// The same failure, told as the root's where the root is what is missing.
+    /// As the function [`failure`], but says so if the root is what is missing.
     fn failure(&self, action: &str, path: &Path, error: &io::Error) -> StoreError {
         if error.kind() == ErrorKind::NotFound && !self.root.exists() {
             self.no_root()
@@ -79,7 +76,7 @@ impl LocalStore {
         }
     }
 
-    /// Passes everything below `prefix` to `visit`, until that returns false.
+    /// Passes everything below `prefix` to `visit` until that returns false.
     fn walk(&self, prefix: &str, enter: &dyn Fn(&str) -> bool, visit: &mut dyn FnMut(Met) -> bool) -> StoreResult<()> {
         match fs::metadata(&self.root) {
             Ok(root) if root.is_dir() => {}
@@ -90,7 +87,7 @@ impl LocalStore {
                     hint: Some("give the directory that holds it, and the file's name in `include`".to_owned()),
                 });
             }
-            // A directory to be written to comes into being with the first file: nothing is below it yet.
+            // An output directory is created with its first file.
             Err(error) if error.kind() == ErrorKind::NotFound && !prefix.is_empty() => return Ok(()),
             Err(error) => return Err(self.failure("list", &self.root, &error)),
         }
@@ -114,7 +111,7 @@ impl LocalStore {
             let (sender, receiver) = mpsc::channel(LISTED_AHEAD_MAX);
             tokio::task::spawn_blocking(move || {
                 if let Err(error) = walk(&store, &sender) {
-                    // Nobody listens any more: then nobody needs to know.
+                    // Fails if the listing was dropped.
                     let _ = sender.blocking_send(Err(error));
                 }
             });
@@ -122,95 +119,6 @@ impl LocalStore {
         })
         .flatten()
         .boxed()
-    }
-
-    fn read(&self, key: &str, offset: u64, length: u64) -> StoreResult<RangeRead> {
-        let path = self.path(key)?;
-        let failed = |error: io::Error| self.failure("read", &path, &error);
-        // Asked before the open, which would wait for a pipe's other end.
-        regular(fs::metadata(&path)).map_err(failed)?;
-        let file = File::open(&path).map_err(failed)?;
-        let before = file.metadata().map_err(failed)?;
-        let wanted = length.min(before.len().saturating_sub(offset));
-        let mut bytes = vec![0; usize::try_from(wanted).map_err(|_| failed(ErrorKind::FileTooLarge.into()))?];
-        let mut filled = 0;
-        while filled < bytes.len() {
-            match file.read_at(&mut bytes[filled..], offset + filled as u64) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(failed(error)),
-            }
-        }
-        bytes.truncate(filled);
-        let etag = etag(&before);
-        if etag != self::etag(&file.metadata().map_err(failed)?) {
-            return Err(StoreError {
-                kind: StoreErrorKind::Changed,
-                message: format!("failed to read {}: it was written to meanwhile", path.display()),
-                hint: None,
-            });
-        }
-        Ok(RangeRead { bytes: bytes.into(), etag })
-    }
-
-    /// Writes a file beside its destination, complete before `place` gives it its name.
-    fn write<T>(
-        &self,
-        key: &str,
-        fill: impl Fn(&mut File) -> io::Result<()>,
-        place: impl Fn(NamedTempFile, &Path) -> io::Result<T>,
-    ) -> StoreResult<T> {
-        let path = self.path(key)?;
-        in_directory_of(&path, |directory| {
-            let mut file = tempfile::Builder::new()
-                .prefix(TEMPORARY)
-                // As any other program's files: narrowed by the umask, and not private as temporary files are.
-                .permissions(fs::Permissions::from_mode(0o666))
-                .tempfile_in(directory)?;
-            fill(file.as_file_mut())?;
-            place(file, &path)
-        })
-        .map_err(|error| failure("write", &path, &error))
-    }
-
-    fn rename(&self, from: &str, to: &str) -> StoreResult<()> {
-        let (source, target) = (self.path(from)?, self.path(to)?);
-        let renamed = in_directory_of(&target, |_| match fs::rename(&source, &target) {
-            // Told apart from a directory that was removed under us, which is worth another try.
-            Err(error) if error.kind() == ErrorKind::NotFound && !source.exists() => Ok(target.is_file()),
-            renamed => renamed.map(|()| true),
-        });
-        match renamed {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(self.failure("publish", &source, &ErrorKind::NotFound.into())),
-            // A folder below the root can be a link to another disk.
-            Err(error) if error.kind() == ErrorKind::CrossesDevices => {
-                self.write(to, |file| copy(&source, file), replace)?;
-                fs::remove_file(&source).map_err(|error| failure("delete", &source, &error))
-            }
-            Err(error) => Err(failure("publish", &source, &error)),
-        }
-    }
-
-    fn remove(&self, key: &str) -> StoreResult<()> {
-        let path = self.path(key)?;
-        match fs::remove_file(&path) {
-            Err(error) if !absent(&error) => return Err(failure("delete", &path, &error)),
-            _ => {}
-        }
-        self.remove_empty_above(&path);
-        Ok(())
-    }
-
-    /// Ends at the first directory that is not empty, or that somebody else is using.
-    fn remove_empty_above(&self, path: &Path) {
-        for directory in path.ancestors().skip(1).take_while(|directory| *directory != self.root) {
-            match fs::remove_dir(directory) {
-                Err(error) if !absent(&error) => break,
-                _ => {}
-            }
-        }
     }
 }
 
@@ -227,11 +135,11 @@ impl Store for LocalStore {
                 let object = match met {
                     Met::Object(object) => Ok(object),
                     Met::Unlisted { error, .. } => Err(error),
-                    // Not written by this program.
+                    // vidindex does not write such names.
                     Met::NotUtf8 { .. } | Met::NotEntered(_) => return true,
                 };
-                let go_on = object.is_ok();
-                objects.blocking_send(object).is_ok() && go_on
+                let listed = object.is_ok();
+                objects.blocking_send(object).is_ok() && listed
             })
         })
     }
@@ -352,22 +260,7 @@ impl Store for LocalStore {
     }
 }
 
-/// From the leaves up. A file that a writer is just done with, and a folder that it has just filled, stay.
-fn clear_temporaries(folder: &Path) -> io::Result<()> {
-    for entry in WalkDir::new(folder).contents_first(true).into_iter().filter_map(Result::ok) {
-        if entry.file_type().is_dir() {
-            let _ = fs::remove_dir(entry.path());
-        } else if entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes()) {
-            match fs::remove_file(entry.path()) {
-                Err(error) if !absent(&error) => return Err(error),
-                _ => {}
-            }
-        }
-    }
-    Ok(())
-}
-
-/// File system calls wait: never on the runtime's own threads.
+/// Runs file system calls, which block, on a thread of their own.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> StoreResult<T> + Send + 'static) -> StoreResult<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
         Err(StoreError {
@@ -376,105 +269,4 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> StoreResult<T> + Sen
             hint: None,
         })
     })
-}
-
-/// Does `work` in the parent directory of `path`, made where it is absent; again where it is removed in between.
-fn in_directory_of<T>(path: &Path, work: impl Fn(&Path) -> io::Result<T>) -> io::Result<T> {
-    let directory = path.parent().unwrap_or(path);
-    let mut tries = 1;
-    loop {
-        let made = fs::create_dir_all(directory);
-        // A directory that was there and then was not looks to `create_dir_all` like a file in its place.
-        let removed = made.as_ref().is_err_and(|error| error.kind() == ErrorKind::AlreadyExists);
-        match made.and_then(|()| work(directory)) {
-            Err(error) if (removed || error.kind() == ErrorKind::NotFound) && tries < DIRECTORY_TRIES => tries += 1,
-            done => return done,
-        }
-    }
-}
-
-fn replace(file: NamedTempFile, path: &Path) -> io::Result<()> {
-    file.persist(path).map(drop).map_err(|refused| refused.error)
-}
-
-/// On the disk when it returns: a commit record must not outlive, through a power cut, the files that it names.
-fn copy(source: &Path, file: &mut File) -> io::Result<()> {
-    let mut source = File::open(source)
-        .map_err(|error| io::Error::other(format!("{} cannot be read: {error}", source.display())))?;
-    io::copy(&mut source, file)?;
-    file.sync_data()
-}
-
-fn regular(metadata: io::Result<Metadata>) -> io::Result<Metadata> {
-    metadata.and_then(|metadata| if metadata.is_file() { Ok(metadata) } else { Err(ErrorKind::NotFound.into()) })
-}
-
-fn describe(key: String, metadata: &Metadata) -> ObjectMeta {
-    let modified = metadata.modified().map(DateTime::<Utc>::from).unwrap_or_default();
-    ObjectMeta {
-        key,
-        size_bytes: metadata.len(),
-        etag: etag(metadata),
-        last_modified: modified.duration_trunc(TimeDelta::microseconds(1)).unwrap_or(modified),
-        archived: None,
-    }
-}
-
-/// Size and modification time, to the nanosecond. Not the inode: mounted buckets number their files anew each time.
-fn etag(metadata: &Metadata) -> String {
-    let modified_ns = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
-    format!("{:x}-{modified_ns:x}", metadata.len())
-}
-
-fn absent(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
-}
-
-fn failure(action: &str, path: &Path, error: &io::Error) -> StoreError {
-    let (kind, hint) = match error.kind() {
-        ErrorKind::NotFound | ErrorKind::NotADirectory => (StoreErrorKind::NotFound, None),
-        ErrorKind::PermissionDenied => {
-            (StoreErrorKind::AccessDenied, Some("check the permissions of it and of the directories above it"))
-        }
-        ErrorKind::ReadOnlyFilesystem => (StoreErrorKind::AccessDenied, Some("the file system is mounted read-only")),
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => (StoreErrorKind::Refused, Some("free some space there")),
-        ErrorKind::InvalidFilename => (StoreErrorKind::Refused, Some("a part of the name is longer than 255 bytes")),
-        _ => (kind_by_errno(action, error), None),
-    };
-    StoreError {
-        kind,
-        message: format!("failed to {action} {}: {error}", path.display()),
-        hint: hint.map(ToOwned::to_owned),
-    }
-}
-
-/// A file that the disk or its server does not give is this file's matter; a server that does not answer, or a machine
-/// that is short of something, is an outage.
-fn kind_by_errno(action: &str, error: &io::Error) -> StoreErrorKind {
-    use rustix::io::Errno;
-    match Errno::from_io_error(error) {
-        Some(
-            Errno::TIMEDOUT
-            | Errno::HOSTDOWN
-            | Errno::HOSTUNREACH
-            | Errno::NETDOWN
-            | Errno::NETUNREACH
-            | Errno::NOTCONN
-            | Errno::CONNRESET
-            | Errno::CONNABORTED
-            | Errno::CONNREFUSED
-            | Errno::SHUTDOWN
-            | Errno::AGAIN
-            | Errno::BUSY
-            | Errno::INTR
-            | Errno::NOLCK
-            | Errno::NOMEM
-            | Errno::NFILE
-            | Errno::MFILE,
-        ) => StoreErrorKind::Transient,
-        // Of one file that is read; while one is written, the disk or the mount is at fault, and may come back.
-        Some(_) if action == "read" => StoreErrorKind::Unreadable,
-        Some(Errno::IO | Errno::STALE) => StoreErrorKind::Transient,
-        _ => StoreErrorKind::Refused,
-    }
 }

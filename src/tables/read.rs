@@ -68,6 +68,11 @@ pub(crate) fn value(column: &StringArray, row: usize) -> &str {
     if column.is_null(row) { "" } else { column.value(row) }
 }
 
+/// None for a null.
+pub(crate) fn optional_value(column: &StringArray, row: usize) -> Option<&str> {
+    column.is_valid(row).then(|| column.value(row))
+}
+
 pub(crate) fn text_column(batch: &RecordBatch, name: &str) -> Result<StringArray, String> {
     let column = column(batch, name, &DataType::Utf8)?;
     column.as_any().downcast_ref::<StringArray>().cloned().ok_or_else(|| format!("column `{name}` is no text"))

@@ -9,6 +9,7 @@ mod checker;
 mod checkpoints;
 mod compact;
 mod console;
+mod current;
 mod docs;
 mod duckdb;
 mod engines;

@@ -1,5 +1,5 @@
-//! What every store must do, asked of both kinds: the same functions run on a directory and on an S3 server. Below
-//! them stands what only one kind can get wrong.
+//! What every store must do: the same functions run on a directory, on an S3 server, on the store in memory and on the
+//! wrapper that fails by a script. Below them are tests of what only one kind can get wrong.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
+use vidindex::store::faulty::{FaultyStore, ReadFault, WriteFault};
+use vidindex::store::memory::MemoryStore;
 use vidindex::store::{ObjectMeta, PutNew, Scanned, Store, StoreConfig, StoreError, StoreErrorKind, open};
 
 use crate::support;
@@ -17,11 +19,46 @@ use crate::support::s3::S3Server;
 /// A store of the test's own, and what keeps it alive.
 struct Scene {
     store: Arc<dyn Store>,
-    /// The address of a root that is not there.
-    missing: String,
-    config: StoreConfig,
+    kind: Kind,
     _directory: Option<tempfile::TempDir>,
     _server: Option<Arc<S3Server>>,
+}
+
+enum Kind {
+    Opened {
+        /// The address of a root that does not exist.
+        missing: String,
+        config: StoreConfig,
+    },
+    Memory(MemoryStore),
+}
+
+impl Scene {
+    /// A store with only what lies below `prefix`.
+    async fn below(&self, prefix: &str) -> Arc<dyn Store> {
+        let uri = self.store.uri(prefix);
+        match &self.kind {
+            Kind::Opened { config, .. } => open(&uri, config).await.unwrap(),
+            Kind::Memory(objects) => {
+                let below = MemoryStore::bucket(&uri);
+                let keys = objects.keys().into_iter();
+                keys.filter_map(|key| Some(key.strip_prefix(prefix)?.to_owned()))
+                    .for_each(|key| below.insert(&key, ""));
+                Arc::new(below)
+            }
+        }
+    }
+
+    /// The address of a root that does not exist, and what a user is told who lists it.
+    async fn missing_root(&self) -> (String, StoreError) {
+        match &self.kind {
+            Kind::Opened { missing, config } => (missing.clone(), first_error(missing, config).await),
+            Kind::Memory(_) => {
+                let absent = MemoryStore::absent_directory("/absent");
+                (absent.uri(""), absent.list("").try_collect::<Vec<_>>().await.unwrap_err())
+            }
+        }
+    }
 }
 
 async fn local() -> Option<Scene> {
@@ -31,8 +68,7 @@ async fn local() -> Option<Scene> {
     let config = StoreConfig::default();
     Some(Scene {
         store: open(root.to_str().unwrap(), &config).await.unwrap(),
-        missing: directory.path().join("absent").to_str().unwrap().to_owned(),
-        config,
+        kind: Kind::Opened { missing: directory.path().join("absent").to_str().unwrap().to_owned(), config },
         _directory: Some(directory),
         _server: None,
     })
@@ -44,22 +80,38 @@ async fn s3(bucket: &str) -> Option<Scene> {
     let config = server.config();
     Some(Scene {
         store: open(&format!("s3://{bucket}/a root+é %"), &config).await.unwrap(),
-        missing: "s3://absent-bucket/prefix/".to_owned(),
-        config,
+        kind: Kind::Opened { missing: "s3://absent-bucket/prefix/".to_owned(), config },
         _directory: None,
         _server: Some(server),
     })
 }
 
-/// Runs each function on both kinds of store.
+fn in_memory(objects: &MemoryStore, store: impl Store + 'static) -> Scene {
+    Scene { store: Arc::new(store), kind: Kind::Memory(objects.clone()), _directory: None, _server: None }
+}
+
+async fn memory_bucket() -> Option<Scene> {
+    let objects = MemoryStore::bucket("s3://bucket/a root+é %");
+    Some(in_memory(&objects, objects.clone()))
+}
+
+async fn memory_directory() -> Option<Scene> {
+    let objects = MemoryStore::directory("/a root+é %");
+    Some(in_memory(&objects, objects.clone()))
+}
+
+async fn faulty() -> Option<Scene> {
+    let objects = MemoryStore::bucket("s3://bucket/a root+é %");
+    Some(in_memory(&objects, FaultyStore::new(objects.clone())))
+}
+
+/// Runs each function on every kind of store.
 macro_rules! conformance {
     ($($name:ident)*) => {
-        mod local {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $name() {
-                super::$name(super::local().await.unwrap()).await;
-            })*
-        }
+        conformance! { local: $($name)* }
+        conformance! { memory_bucket: $($name)* }
+        conformance! { memory_directory: $($name)* }
+        conformance! { faulty: $($name)* }
         mod s3 {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $name() {
@@ -67,6 +119,14 @@ macro_rules! conformance {
                 if let Some(scene) = super::s3(&bucket).await {
                     super::$name(scene).await;
                 }
+            })*
+        }
+    };
+    ($kind:ident: $($name:ident)*) => {
+        mod $kind {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(super::$kind().await.unwrap()).await;
             })*
         }
     };
@@ -115,7 +175,7 @@ async fn lists_in_any_order_each_object_once(scene: Scene) {
     let keys: Vec<String> = deep.into_iter().chain(wide).collect();
     put_all(&scene, &keys).await;
     for prefix in ["", "a/", "a/b/", "wide/", "wide/0007/"] {
-        let below = open(&scene.store.uri(prefix), &scene.config).await.unwrap();
+        let below = scene.below(prefix).await;
         let (mut found, _) = scanned(&*below, |_| true).await;
         found.iter_mut().for_each(|key| key.insert_str(0, prefix));
         let mut expected: Vec<_> = keys.iter().filter(|key| key.starts_with(prefix)).cloned().collect();
@@ -310,9 +370,9 @@ async fn missing_objects_are_not_found(scene: Scene) {
 
 async fn a_missing_root_is_told_quickly(scene: Scene) {
     let begun = Instant::now();
-    let error = first_error(&scene.missing, &scene.config).await;
+    let (missing, error) = scene.missing_root().await;
     assert_eq!(error.kind, StoreErrorKind::NoRoot, "{error}");
-    assert!(error.message.contains(scene.missing.trim_end_matches('/')), "{error}");
+    assert!(error.message.contains(missing.trim_end_matches('/')), "{error}");
     assert!(error.hint.is_some());
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
 }
@@ -408,6 +468,107 @@ async fn local_root_that_is_a_file_says_what_to_give_instead() {
     let error = first_error(file.path().to_str().unwrap(), &StoreConfig::default()).await;
     assert_eq!(error.kind, StoreErrorKind::NoRoot);
     assert!(error.message.contains("is a file"), "{error}");
+}
+
+#[tokio::test]
+async fn memory_directory_that_is_absent_exists_from_its_first_write() {
+    let store = MemoryStore::absent_directory("/absent");
+    assert!(store.list("videos/").try_collect::<Vec<_>>().await.unwrap().is_empty());
+    assert_eq!(store.get("k").await.unwrap_err().kind, StoreErrorKind::NoRoot);
+    store.put("k", Bytes::from_static(b"x")).await.unwrap();
+    store.publish("k", "published").await.unwrap();
+    store.delete(&["published".to_owned()]).await.unwrap();
+    assert_eq!(store.get("k").await.unwrap_err().kind, StoreErrorKind::NotFound, "publishing renames");
+    assert!(store.list("").try_collect::<Vec<_>>().await.unwrap().is_empty());
+}
+
+/// Three objects whose bytes are their keys.
+fn three() -> MemoryStore {
+    let objects = MemoryStore::bucket("s3://bucket/");
+    ["a", "b", "c"].into_iter().for_each(|key| objects.insert(key, key));
+    objects
+}
+
+#[tokio::test]
+async fn faulty_writes_fail_as_the_script_says_and_then_succeed() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for fault in [WriteFault::Refused(StoreErrorKind::AccessDenied), WriteFault::AnswerLost] {
+        let objects = three();
+        let store = FaultyStore::new(objects.clone()).failing_writes([Some(fault); 4]);
+        let errors = [
+            store.put("new", Bytes::new()).await.unwrap_err(),
+            store.put_file("file", file.path()).await.unwrap_err(),
+            store.publish("a", "published").await.unwrap_err(),
+            store.delete(&["a".to_owned(), "b".to_owned()]).await.unwrap_err(),
+        ];
+        let (kind, keys) = match fault {
+            WriteFault::Refused(kind) => (kind, vec!["a", "b", "c"]),
+            WriteFault::AnswerLost => (StoreErrorKind::Transient, vec!["b", "c", "file", "new", "published"]),
+        };
+        assert!(errors.iter().all(|error| error.kind == kind && error.message.contains("s3://bucket/")), "{errors:?}");
+        assert_eq!(objects.keys(), keys);
+        store.put("new", Bytes::new()).await.unwrap();
+        store.delete(&["a".to_owned(), "b".to_owned()]).await.unwrap();
+        assert!(objects.keys().iter().all(|key| key != "b"));
+    }
+}
+
+#[tokio::test]
+async fn faulty_put_new_whose_answer_is_lost_meets_its_own_object() {
+    let objects = three();
+    let store =
+        FaultyStore::new(objects.clone()).failing_writes([Some(WriteFault::OUTAGE), Some(WriteFault::AnswerLost)]);
+    let put = || store.put_new("new", Bytes::from_static(b"ours"));
+    assert_eq!(put().await.unwrap_err().kind, StoreErrorKind::Transient);
+    assert_eq!(objects.keys(), ["a", "b", "c"]);
+    assert_eq!(put().await.unwrap(), PutNew::Exists);
+    assert_eq!(objects.contents()["new"], "ours");
+}
+
+#[tokio::test]
+async fn faulty_delete_is_left_half_done() {
+    let objects = three();
+    let store = FaultyStore::new(objects.clone()).failing_writes([None, Some(WriteFault::OUTAGE)]);
+    store.delete(&["a", "b", "c"].map(str::to_owned)).await.unwrap_err();
+    assert_eq!(objects.keys(), ["b", "c"]);
+}
+
+#[tokio::test]
+async fn faulty_reads_are_refused_or_cut_off_as_the_script_says() {
+    let objects = MemoryStore::bucket("s3://bucket/");
+    objects.insert("k", "whole");
+    objects.insert("l", "other");
+    let denied = Some(ReadFault::Refused(StoreErrorKind::AccessDenied));
+    let store = FaultyStore::new(objects.clone()).failing_reads([denied; 6]);
+    let errors = [
+        store.get("k").await.unwrap_err(),
+        store.get_range("k", 0, 3).await.unwrap_err(),
+        store.head("k").await.unwrap_err(),
+        store.folders("").await.unwrap_err(),
+        store.list("").try_collect::<Vec<_>>().await.unwrap_err(),
+        store.scan(Arc::new(|_| true)).try_collect::<Vec<_>>().await.unwrap_err(),
+    ];
+    assert!(errors.iter().all(|error| error.kind == StoreErrorKind::AccessDenied), "{errors:?}");
+    assert_eq!(store.get("k").await.unwrap(), "whole");
+
+    let store = FaultyStore::new(objects).failing_reads([None, Some(ReadFault::CutOff(2)), Some(ReadFault::CutOff(1))]);
+    assert_eq!(store.get("k").await.unwrap(), "whole");
+    assert_eq!(store.get_range("k", 1, 4).await.unwrap().bytes, "ho");
+    let listed = store.list("").collect::<Vec<_>>().await;
+    assert_eq!(listed[0].as_ref().unwrap().key, "k");
+    assert_eq!(listed[1].as_ref().unwrap_err().kind, StoreErrorKind::Transient);
+    assert_eq!(listed.len(), 2);
+}
+
+/// Polled by hand, a request can be dropped before or after its effect.
+#[tokio::test]
+async fn faulty_requests_pause_before_and_after_their_effect() {
+    let objects = three();
+    let store = FaultyStore::new(objects.clone());
+    let mut put = store.put("new", Bytes::new());
+    assert!(futures::poll!(&mut put).is_pending() && objects.keys().len() == 3);
+    assert!(futures::poll!(&mut put).is_pending() && objects.keys().len() == 4);
+    assert!(futures::poll!(&mut put).is_ready());
 }
 
 #[tokio::test]
@@ -646,7 +807,6 @@ async fn listed(scene: &Scene, prefix: &str) -> Vec<String> {
     keys
 }
 
-/// What a user is told who opens this and lists it.
 /// The keys of a scan's objects, sorted, and the folders that it did not enter.
 async fn scanned(store: &dyn Store, enter: fn(&str) -> bool) -> (Vec<String>, Vec<String>) {
     let (mut found, mut refused) = (Vec::new(), Vec::new());
@@ -661,6 +821,7 @@ async fn scanned(store: &dyn Store, enter: fn(&str) -> bool) -> (Vec<String>, Ve
     (found, refused)
 }
 
+/// What a user is told who opens this and lists it.
 async fn first_error(uri: &str, config: &StoreConfig) -> StoreError {
     match open(uri, config).await {
         Err(error) => error,

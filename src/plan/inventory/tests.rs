@@ -14,7 +14,7 @@ use flate2::write::GzEncoder;
 use tempfile::TempDir;
 
 use super::*;
-use crate::plan::testing::MemoryStore;
+use crate::store::memory::MemoryStore;
 
 const SCHEMA: &str = "Bucket, Key, VersionId, IsLatest, IsDeleteMarker, Size, LastModifiedDate, ETag";
 
@@ -82,7 +82,7 @@ fn report(format: &str, files: &[Vec<u8>]) -> (TempDir, String) {
 
 async fn listed(uri: &str, input: &str) -> Result<BTreeSet<(String, String)>> {
     let scratch = TempDir::new().unwrap();
-    let (objects, _) = list(uri, &StoreConfig::default(), &MemoryStore::new(input), scratch.path()).await?;
+    let (objects, _) = list(uri, &StoreConfig::default(), &MemoryStore::bucket(input), scratch.path()).await?;
     let objects: Vec<ObjectMeta> = objects.try_collect().await?;
     assert!(objects.iter().all(|o| o.size_bytes == 10 && o.last_modified.to_rfc3339() == "2026-11-01T12:00:00+00:00"));
     let count = objects.len();

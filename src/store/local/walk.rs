@@ -1,5 +1,5 @@
-//! The walk of a directory tree: in the order of names, following links, without opening what the caller refuses and
-//! without stopping at what cannot be read.
+//! Walks a directory tree in the order of names. Follows links, does not open folders that the caller refuses, and does not
+//! stop at files that cannot be read.
 
 use std::ffi::OsString;
 use std::fs::{self, FileType, Metadata};
@@ -7,20 +7,22 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use super::{TEMPORARY, absent, describe, failure};
+use super::TEMPORARY;
+use super::failure::{absent, failure};
+use super::files::describe;
 use crate::store::{ObjectMeta, StoreError, StoreResult};
 
-/// What a walk meets. The key of a folder ends in `/`.
+/// What a walk finds. The key of a folder ends in `/`.
 pub(super) enum Met {
     Object(ObjectMeta),
     /// A folder that the caller refused.
     NotEntered(String),
-    /// A folder that could not be read to its end, or a file without readable metadata.
+    /// A folder that could not be read to its end, or a file whose metadata could not be read.
     Unlisted {
         key: String,
         error: StoreError,
     },
-    /// A file or folder whose name is no text. Its key has replacement characters; a folder is not walked.
+    /// A file or folder whose name is not UTF-8. Its key has replacement characters. A folder is not walked.
     NotUtf8 {
         key: String,
         path: PathBuf,
@@ -37,11 +39,11 @@ struct Level {
 
 struct Entry {
     name: OsString,
-    /// The entry's own, which can be a link's. None when the file system does not know it.
+    /// Of the entry itself, which can be a link. None if the file system does not know it.
     file_type: Option<FileType>,
 }
 
-/// Passes everything below `folder`, whose key is `key` (empty, or ending in `/`), to `visit`, until that returns false.
+/// Passes everything below `folder`, whose key is `key` (empty, or ending in `/`), to `visit` until that returns false.
 ///
 /// # Errors
 /// `folder` itself cannot be read.
@@ -69,8 +71,7 @@ pub(super) fn walk(
     Ok(())
 }
 
-/// What an entry of the last level is; none when there is nothing to report. A folder that can be opened becomes the next
-/// level.
+/// What an entry of the last level is. None if there is nothing to report. A folder that can be opened becomes the next level.
 fn meet(levels: &mut Vec<Level>, Entry { name, file_type }: Entry, enter: &dyn Fn(&str) -> bool) -> Option<Met> {
     if name.as_encoded_bytes().starts_with(TEMPORARY.as_bytes()) {
         return None;
@@ -79,13 +80,13 @@ fn meet(levels: &mut Vec<Level>, Entry { name, file_type }: Entry, enter: &dyn F
     let path = level.folder.join(&name);
     let key = format!("{}{}", level.key, name.to_string_lossy());
     let is_utf8 = name.to_str().is_some();
-    // A folder is not touched before `enter` has accepted it.
+    // A folder is not accessed before `enter` accepts it.
     let target = match file_type.is_some_and(|file_type| file_type.is_dir()) {
         true => None,
         false => match fs::metadata(&path) {
             Ok(target) => Some(target),
             Err(error) if leads_nowhere(&error) => {
-                // A file that is no link has been deleted since its folder was read.
+                // If it is not a link, it was deleted since its folder was read.
                 if path.is_symlink() {
                     tracing::warn!(path = %path.display(), "skipped a link that leads nowhere");
                 }
@@ -109,7 +110,7 @@ fn meet(levels: &mut Vec<Level>, Entry { name, file_type }: Entry, enter: &dyn F
         return Some(Met::NotUtf8 { key, path });
     }
     if target.is_some_and(|folder| is_among(&folder, levels)) {
-        tracing::warn!(path = %path.display(), "skipped a link to a directory that holds it");
+        tracing::warn!(path = %path.display(), "skipped a link to a directory that contains it");
         return None;
     }
     let unlisted = |key, error: &io::Error| Some(Met::Unlisted { key, error: failure("list", &path, error) });
@@ -123,7 +124,7 @@ fn meet(levels: &mut Vec<Level>, Entry { name, file_type }: Entry, enter: &dyn F
     }
 }
 
-/// Reads a folder's entries. They can end early with an error, which is returned beside those that were read.
+/// Reads a folder's entries. If reading fails in the middle, returns the error together with the entries so far.
 fn open(folder: PathBuf, key: String) -> io::Result<(Level, Option<io::Error>)> {
     let (mut entries, mut broken) = (Vec::new(), None);
     for entry in fs::read_dir(&folder)? {
@@ -136,7 +137,7 @@ fn open(folder: PathBuf, key: String) -> io::Result<(Level, Option<io::Error>)> 
     Ok((Level { folder, key, entries: entries.into_iter() }, broken))
 }
 
-/// Whether a folder is one of those being visited: a link to it would be followed forever.
+/// Whether the walk is inside this folder. A link to it would be followed forever.
 fn is_among(folder: &Metadata, levels: &[Level]) -> bool {
     levels.iter().any(|level| {
         fs::metadata(&level.folder).is_ok_and(|above| (above.dev(), above.ino()) == (folder.dev(), folder.ino()))

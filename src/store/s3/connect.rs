@@ -1,5 +1,5 @@
-//! The way to a bucket: credentials and region from the SDK's chain, the timeouts, and the first question, which tells
-//! a wrong bucket, absent credentials and a dead endpoint apart within seconds.
+//! Connects to a bucket: credentials and region from the SDK's chain, timeouts, and a first request, which finds a wrong bucket,
+//! missing credentials or a wrong endpoint within seconds.
 
 use std::time::Duration;
 
@@ -25,30 +25,30 @@ use super::failure::{self, Action, Place};
 use super::retry::{Retry, retry};
 use crate::store::{Store, StoreConfig, StoreError, StoreErrorKind, StoreResult};
 
-/// For a connection with its TLS handshake. Three of these fit into `OPEN_TIMEOUT`.
+/// For a connection and its TLS handshake. Three of these fit into `OPEN_TIMEOUT`.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(2200);
 
-/// To the first byte of an answer that needs no bytes to be moved before it.
+/// To the first byte of an answer, for requests that transfer nothing before it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// To the answer to an upload, its bytes included, or to a server-side copy. Uploads that stand still are ended
-/// before that, by the SDK's protection against stalled streams.
+/// To the answer to an upload, including its transfer, or to a server-side copy. The SDK's protection against stalled streams
+/// ends uploads that make no progress earlier.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// For the first question altogether.
+/// For the first request, including its retries.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Times that the first question is asked where there is no answer, and the pause between them.
+/// Attempts at the first request while there is no answer, and the pause between them.
 const OPEN_TRIES: u32 = 5;
 const OPEN_PAUSE: Duration = Duration::from_millis(300);
 
-/// For the credentials: off AWS, the end of the chain waits for an instance metadata service that is not there.
+/// For the credentials. Outside AWS, the end of the chain waits for an instance metadata service that does not exist.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// For the region, which only the instance metadata service can make us wait for.
+/// For the region. Only the instance metadata service can be slow.
 const REGION_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where nothing names a region. Compatibles accept any; AWS tells the right one.
+/// If nothing names a region. Compatibles accept any region, and AWS answers with the right one.
 const REGION: &str = "us-east-1";
 
 /// Opens `bucket/prefix`.
@@ -67,10 +67,10 @@ pub(super) async fn open(address: &str, config: &StoreConfig) -> StoreResult<S3S
     }
     let sdk = sdk_config(config).await;
     let store = connect(&sdk, config, bucket, &prefix);
-    match first_question(&store, &sdk).await? {
-        // Nobody said which region: the bucket's own is the one that was meant.
+    match find_bucket(&store, &sdk).await? {
+        // The job does not set a region, so the bucket's own is right.
         Some(region) if config.region.is_none() => {
-            tracing::debug!(bucket, region, "the bucket is in another region, going there");
+            tracing::debug!(bucket, region, "the bucket is in another region, connecting to that");
             let sdk = sdk.into_builder().region(Region::new(region)).build();
             Ok(connect(&sdk, config, bucket, &prefix))
         }
@@ -79,14 +79,15 @@ pub(super) async fn open(address: &str, config: &StoreConfig) -> StoreResult<S3S
     }
 }
 
-/// Asks for the bucket. A refusal passes, since the rights to the objects may be there without the right to ask this;
-/// what else is wrong (a session that expired: a HEAD does not say so), the first real request tells. Returns the bucket's
-/// region where it is another than ours.
-async fn first_question(store: &S3Store, sdk: &SdkConfig) -> StoreResult<Option<String>> {
+/// Sends the first request, for the bucket. Returns the bucket's region if it is another one than the configured.
+///
+/// If the answer is that access is denied, that is not an error here: the credentials may allow access to the objects and not
+/// this request. For other problems that a HEAD does not report, such as an expired session, the next request fails.
+async fn find_bucket(store: &S3Store, sdk: &SdkConfig) -> StoreResult<Option<String>> {
     let uri = store.uri("");
     let place = store.place(&uri);
-    // An overloaded store is waited for as at any later time. One that does not answer at all is more likely a mistake in
-    // the job file, so that is told within seconds.
+    // An overloaded store is retried like later. No answer at all is more likely a mistake in the job file, so that fails
+    // within seconds.
     retry!(
         store.retry,
         match tokio::time::timeout(OPEN_TIMEOUT, ask_until_answered(store, sdk, &place)).await {
@@ -100,7 +101,7 @@ async fn first_question(store: &S3Store, sdk: &SdkConfig) -> StoreResult<Option<
 
 /// Why a bucket did not open.
 enum Unopened {
-    /// The store said so.
+    /// The store answered with an error.
     Refused(StoreError),
     /// There was no answer.
     NoAnswer(StoreError),
@@ -161,7 +162,7 @@ pub(crate) async fn sdk_config(config: &StoreConfig) -> SdkConfig {
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .http_client(http.clone())
         .identity_cache(IdentityCache::lazy().load_timeout(CREDENTIALS_TIMEOUT).build())
-        // Many compatibles refuse the newer checksums; every request that needs one still gets it.
+        // Many compatibles refuse the newer checksums. Requests that require one still have it.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
     if let Some(endpoint) = &config.endpoint {
@@ -176,7 +177,7 @@ async fn region(config: &StoreConfig, http: SharedHttpClient) -> Region {
     }
     let mut chain = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
         .or_else(ProfileFileRegionProvider::builder().build());
-    // Asking the instance takes seconds where there is none, and a compatible's region is not the instance's anyway.
+    // Outside AWS, the request to the instance takes seconds. A compatible's region is not the instance's anyway.
     if config.endpoint.is_none() && endpoint_variables().next().is_none() {
         let provider = ProviderConfig::without_region().with_http_client(http);
         let client = imds::Client::builder().configure(&provider).max_attempts(1).build();
@@ -186,7 +187,7 @@ async fn region(config: &StoreConfig, http: SharedHttpClient) -> Region {
     found.ok().flatten().unwrap_or_else(|| Region::from_static(REGION))
 }
 
-/// rustls with ring, the system's certificates (or `SSL_CERT_FILE`'s) and the environment's proxies.
+/// rustls with ring, the certificates of the system or of `SSL_CERT_FILE`, and the proxies of the environment.
 fn http_client() -> SharedHttpClient {
     HttpClientBuilder::new().build_with_connector_fn(|settings, components| {
         let mut connector = Connector::builder().proxy_config(ProxyConfig::from_env());
@@ -200,7 +201,7 @@ fn environment_endpoint(sdk: &SdkConfig) -> Option<String> {
     endpoint_variables().next().or_else(|| sdk.endpoint_url().map(ToOwned::to_owned))
 }
 
-/// The SDK reads these itself; we only need to know of them.
+/// The SDK reads these variables itself. They are read here to know that there is an endpoint.
 fn endpoint_variables() -> impl Iterator<Item = String> {
     ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].into_iter().filter_map(|name| std::env::var(name).ok())
 }

@@ -1,5 +1,5 @@
-//! What S3's refusals and the network's mean to the caller, and what there is to check: every message names the
-//! operation and the object, every hint a thing that the user can look at.
+//! What the errors of S3 and of the network mean to the caller. Every message names the operation and the object, every hint
+//! something that the user can check.
 
 use std::error::Error;
 
@@ -9,10 +9,10 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 use crate::store::{StoreError, StoreErrorKind};
 
-/// What was being done, for the message and for the permission that it takes.
+/// The operation, for the message and for the permission that it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
-    /// The first question.
+    /// The first request, for the bucket.
     Open,
     /// A page of a listing.
     List,
@@ -24,7 +24,7 @@ pub(super) enum Action {
     WriteNew,
     /// A server-side copy.
     Copy,
-    /// A removal.
+    /// A deletion.
     Delete,
 }
 
@@ -51,19 +51,18 @@ impl Action {
     }
 }
 
-/// Where it happened.
+/// Where an error happened.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place<'a> {
     /// Of the object or prefix.
     pub(super) uri: &'a str,
-    /// Its bucket.
     pub(super) bucket: &'a str,
-    /// The S3 compatible's, or none for AWS.
+    /// Of the S3 compatible. None for AWS.
     pub(super) endpoint: Option<&'a str>,
 }
 
 impl Place<'_> {
-    /// Any failure of a request.
+    /// The error of any request.
     pub(super) fn failure<E>(&self, action: Action, error: &SdkError<E, HttpResponse>) -> StoreError
     where
         E: ProvideErrorMetadata + Error + 'static,
@@ -89,11 +88,10 @@ impl Place<'_> {
         }
     }
 
-    /// A refusal with S3's code, its status and its own words.
+    /// An answer with S3's error code, its status and its message.
     ///
-    /// The code decides. A code that is not known here is judged by its status: a server's failure (5xx, or an error in
-    /// the body of a success) is transient; a refused read is this object's matter; any other refusal would be the same
-    /// the next time.
+    /// The code decides what it means. For an unknown code the status does: a server error (5xx, or an error in the body of a
+    /// success) is transient; of the others, a failed read is about this object, and a retry of anything else would fail again.
     pub(super) fn refused(&self, action: Action, code: &str, status: Option<u16>, said: Option<&str>) -> StoreError {
         let words =
             said.filter(|said| !said.is_empty()).map_or_else(|| code.to_owned(), |said| format!("{code}: {said}"));
@@ -137,7 +135,7 @@ impl Place<'_> {
             "EntityTooLarge" | "InvalidRequest" if action == Action::Copy => {
                 error(StoreErrorKind::Refused, "S3 copies at most 5 GiB in one request")
             }
-            // The text says which: a customer's key (SSE-C) that the request lacks, or has wrongly.
+            // The message says what: a customer's key (SSE-C) is missing in the request or wrong.
             "InvalidRequest" | "InvalidArgument" if action == Action::Read => {
                 error(StoreErrorKind::Unreadable, "an object that is encrypted with a customer's key cannot be read")
             }
@@ -151,7 +149,7 @@ impl Place<'_> {
         }
     }
 
-    /// The bucket is not there.
+    /// The bucket does not exist.
     pub(super) fn no_bucket(&self, action: Action) -> StoreError {
         let hint = match self.endpoint {
             Some(endpoint) => {
@@ -168,13 +166,13 @@ impl Place<'_> {
         self.error(StoreErrorKind::NoRoot, action, "the bucket does not exist", Some(hint))
     }
 
-    /// The bucket is in another region than the one that was set.
+    /// The bucket is in another region than the configured one.
     pub(super) fn other_region(&self, action: Action, region: &str) -> StoreError {
         let reason = format!("the bucket is in the region {region}");
         self.error(StoreErrorKind::NoRoot, action, &reason, Some(format!("set `region = \"{region}\"` in [store]")))
     }
 
-    /// No answer.
+    /// There was no answer.
     pub(super) fn unreachable(&self, action: Action, said: &str) -> StoreError {
         let hint = if said.contains("certificate") {
             "check the endpoint's certificate; name a file of your own authorities in SSL_CERT_FILE".to_owned()
@@ -188,18 +186,18 @@ impl Place<'_> {
         self.error(StoreErrorKind::Transient, action, &format!("no answer from the endpoint ({said})"), Some(hint))
     }
 
-    /// Another version than the one that the read began with.
+    /// The object has another version than at the beginning of the read.
     pub(super) fn changed(&self) -> StoreError {
-        self.error(StoreErrorKind::Changed, Action::Read, "it was replaced meanwhile", None)
+        self.error(StoreErrorKind::Changed, Action::Read, "it was replaced during the read", None)
     }
 
-    /// An answer that cannot be right.
-    pub(super) fn nonsense(&self, said: &str) -> StoreError {
+    /// The answer is invalid.
+    pub(super) fn invalid_answer(&self, said: &str) -> StoreError {
         self.error(StoreErrorKind::Transient, Action::Read, said, None)
     }
 
-    /// Something that no retry changes.
-    pub(super) fn told(&self, said: &str) -> StoreError {
+    /// A retry would fail again.
+    pub(super) fn permanent(&self, said: &str) -> StoreError {
         self.error(StoreErrorKind::Refused, Action::Read, said, None)
     }
 
@@ -209,10 +207,11 @@ impl Place<'_> {
                 "looked in the environment, the profile, for a web identity, and for a task's and an instance's role"
                     .to_owned()
             }
-            // In one line.
+            // On one line.
             error => innermost(error).replace('\n', "; "),
         };
-        // Once there were credentials, a provider that is slow to renew them (an instance's role) will do so later.
+        // After the first request there were credentials: a provider that is slow to renew them (an instance's role) will do
+        // so later.
         let kind = match error {
             CredentialsError::ProviderTimedOut(_) if action != Action::Open => StoreErrorKind::Transient,
             _ => StoreErrorKind::Credentials,
@@ -227,7 +226,7 @@ impl Place<'_> {
     }
 }
 
-/// Codes that say: try again. Some of them come with a status of 4xx, or of 200 with the error in the body.
+/// Whether the code means that a retry may succeed. Some of these come with status 4xx, or 200 with the error in the body.
 fn is_transient(code: &str) -> bool {
     const CODES: [&str; 19] = [
         "BadDigest",
@@ -256,24 +255,24 @@ fn is_transient(code: &str) -> bool {
 fn kind_by_status(action: Action, status: Option<u16>) -> StoreErrorKind {
     match status {
         Some(501 | 505) => StoreErrorKind::Refused,
-        // An answer of 200 is a failure where its body is not what was asked for.
+        // With status 200, the body was not what was requested.
         None | Some(200..=299 | 408 | 425 | 429 | 500..) => StoreErrorKind::Transient,
         Some(_) if action == Action::Read => StoreErrorKind::Unreadable,
         Some(_) => StoreErrorKind::Refused,
     }
 }
 
-/// Of the answer, where there was one.
+/// The status of the answer, if there was one.
 pub(super) fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
     error.raw_response().map(|response| response.status().as_u16())
 }
 
-/// The bucket's region, which S3 tells with its refusals.
+/// The bucket's region, which S3 sends with its errors.
 pub(super) fn bucket_region<E>(error: &SdkError<E, HttpResponse>) -> Option<&str> {
     error.raw_response().and_then(|response| response.headers().get("x-amz-bucket-region"))
 }
 
-/// Whether the store may have done what it was asked, though it did not say so.
+/// Whether the store may have carried out the request although it did not say so.
 pub(super) fn may_have_arrived<E>(error: &SdkError<E, HttpResponse>) -> bool
 where
     E: Error + 'static,
@@ -290,7 +289,7 @@ where
     }
 }
 
-/// The words of the error that the others wrap: "Connection refused" and not "dispatch failure".
+/// The message of the innermost error: "Connection refused" and not "dispatch failure".
 pub(super) fn innermost(error: &(dyn Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {

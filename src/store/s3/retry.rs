@@ -1,8 +1,8 @@
-//! The one retry policy for every request to S3: a transient failure is retried for minutes, with exponential backoff
-//! and jitter, and with fewer requests in flight for as long as the store is overloaded.
+//! The retry policy of all requests to S3: a transient failure is retried for minutes, with exponential backoff and jitter, and
+//! with fewer requests in flight while the store is overloaded.
 //!
-//! The SDK's own retries are off. They cannot limit what is in flight, they give up when a bucket of retry tokens is
-//! empty (which a real outage empties in a second), and they do not see a body that breaks off.
+//! The SDK's own retries are off. They cannot limit the requests in flight, they give up when a bucket of retry tokens is
+//! empty (an outage empties it in a second), and they do not notice a body that breaks off.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,19 +15,19 @@ use crate::store::{StoreErrorKind, StoreResult};
 const DELAY_MIN: Duration = Duration::from_millis(200);
 const DELAY_MAX: Duration = Duration::from_secs(20);
 
-/// Retries of one request that are only logged at debug level: a single fault is no news.
+/// Retries of a request that are logged at debug level only.
 const QUIET_RETRIES: u32 = 2;
 
-/// Requests in flight at a store that answers.
+/// Requests in flight while the store is not overloaded.
 const IN_FLIGHT_MAX: usize = 256;
 
-/// Failures within this time shrink the number of requests in flight once: they have the same cause.
+/// Failures within this time reduce the requests in flight only once, because they have the same cause.
 const SHRINK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Retries the requests of one store.
 #[derive(Debug, Clone)]
 pub(super) struct Retry {
-    /// How long one request may take, its waits included, before its failure is final.
+    /// Time for one request, including waits, after which its failure is final.
     limit: Duration,
     gate: Arc<Gate>,
 }
@@ -37,17 +37,17 @@ impl Retry {
         Self { limit, gate: Arc::new(Gate::new(IN_FLIGHT_MAX)) }
     }
 
-    /// The attempts at one request: used by `retry!`.
+    /// The attempts at one request, for `retry!`.
     pub(super) fn attempts(&self) -> Attempts<'_> {
         Attempts { retry: self, started: Instant::now(), delays: backoff(), retries: 0 }
     }
 }
 
-/// Evaluates an expression of the type `StoreResult` (which sends one request) until it succeeds, fails for good, or has
-/// failed transiently for the whole time limit.
+/// Evaluates an expression of type `StoreResult`, which sends one request, until it succeeds, fails permanently, or has failed
+/// transiently for the whole time limit.
 ///
-/// The expression must not come to `retry!` again: it holds one of the places in flight.
-// Not a function of an async closure: rustc cannot show that such a future is `Send`.
+/// The expression must not use `retry!` itself, because it holds one of the places in flight.
+// Not a function with an async closure, because rustc cannot prove that its future is `Send`.
 macro_rules! retry {
     ($retry:expr, $request:expr) => {{
         let mut attempts = $retry.attempts();
@@ -76,9 +76,10 @@ impl<'a> Attempts<'a> {
         self.retry.gate.enter().await
     }
 
-    /// The result of all attempts, where this one's is final; else waits for the time of the next attempt.
+    /// The final result. None if there is to be another attempt, after waiting until its time.
     pub(super) async fn settle<T>(&mut self, place: Place<'a>, result: StoreResult<T>) -> Option<StoreResult<T>> {
-        place.leave(!matches!(&result, Err(error) if error.kind == StoreErrorKind::Transient));
+        let is_transient = matches!(&result, Err(error) if error.kind == StoreErrorKind::Transient);
+        place.leave(if is_transient { Answer::Missing } else { Answer::Came });
         let mut error = match result {
             Err(error) if error.kind == StoreErrorKind::Transient => error,
             result => return Some(result),
@@ -103,8 +104,8 @@ impl<'a> Attempts<'a> {
     }
 }
 
-/// 0.2 s, doubled for each further retry up to 20 s, and up to twice that by chance: clients that failed together do not
-/// come back together.
+/// 0.2 s, doubled for each further retry up to 20 s, plus a random time up to the same length, so that clients that failed
+/// together do not retry together.
 fn backoff() -> ExponentialBackoff {
     ExponentialBuilder::new()
         .with_factor(2.0)
@@ -115,8 +116,8 @@ fn backoff() -> ExponentialBackoff {
         .build()
 }
 
-/// Limits the requests in flight: halved by a transient failure, one more for every round that succeeds (as TCP treats
-/// congestion).
+/// Limits the requests in flight as TCP does in congestion: a transient failure halves the limit, and each round of successes
+/// increases it by one.
 #[derive(Debug)]
 struct Gate {
     max: usize,
@@ -127,7 +128,7 @@ struct Gate {
 #[derive(Debug)]
 struct Flow {
     in_flight: usize,
-    /// Between 1 and `max`; the whole part counts.
+    /// Between 1 and `max`. The integer part counts.
     limit: f64,
     shrunk_at: Option<Instant>,
 }
@@ -157,21 +158,28 @@ impl Gate {
     }
 }
 
-/// One request's place in flight, given back when it is dropped.
+/// Whether the store answered a request, be it with an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Came,
+    Missing,
+}
+
+/// The place of a request in flight, which is free again when this is dropped.
 #[derive(Debug)]
 pub(super) struct Place<'a> {
     gate: &'a Gate,
 }
 
 impl Place<'_> {
-    /// The store answered, or it did not.
-    fn leave(self, answered: bool) {
+    /// Adjusts the limit after a request.
+    fn leave(self, answer: Answer) {
         let mut flow = self.gate.flow();
-        if answered {
+        if answer == Answer::Came {
             flow.limit = (flow.limit + 1.0 / flow.limit).min(self.gate.max as f64);
         } else if flow.shrunk_at.is_none_or(|at| at.elapsed() >= SHRINK_INTERVAL) {
             flow.shrunk_at = Some(Instant::now());
-            // From what was in flight, not from what might have been: a limit far above it would shrink without effect.
+            // Half of what was in flight: reducing a limit far above that would have no effect.
             flow.limit = (flow.limit.min(flow.in_flight as f64) / 2.0).max(1.0);
         }
     }
@@ -251,7 +259,7 @@ mod tests {
         let gate = Gate::new(16);
         let places = join_all((0..16).map(|_| gate.enter())).await;
         // A burst of failures counts once.
-        places.into_iter().for_each(|place| place.leave(false));
+        places.into_iter().for_each(|place| place.leave(Answer::Missing));
         assert_eq!(gate.flow().limit, 8.0);
         let at_once = AtomicUsize::new(0);
         let most = AtomicUsize::new(0);
@@ -260,7 +268,7 @@ mod tests {
             most.fetch_max(at_once.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
             tokio::task::yield_now().await;
             at_once.fetch_sub(1, Ordering::Relaxed);
-            place.leave(true);
+            place.leave(Answer::Came);
         }))
         .await;
         let most = most.into_inner();
@@ -274,7 +282,7 @@ mod tests {
         let gate = Gate::new(1);
         drop(gate.enter().await);
         let place = tokio::time::timeout(Duration::from_secs(5), gate.enter()).await.unwrap();
-        place.leave(true);
+        place.leave(Answer::Came);
         assert_eq!(gate.flow().in_flight, 0);
     }
 }

@@ -1,4 +1,4 @@
-//! Uploads of files: in one request while they are small, in parallel parts where they are not.
+//! Uploads of files: small ones in one request, large ones in parallel parts.
 
 use std::path::Path;
 
@@ -12,18 +12,18 @@ use super::failure::{self, Action};
 use super::retry::retry;
 use crate::store::{Store, StoreError, StoreErrorKind, StoreResult};
 
-/// The largest file that goes in one request, and the least size of a part.
+/// The largest file that is uploaded in one request, and the minimum size of a part.
 const PART_BYTES: u64 = 16 << 20;
 
 /// S3's limit on the parts of an upload.
 const PARTS_MAX: u64 = 10_000;
 
-/// Parts on their way at once. They are read from the disk as they go, so that this is no matter of memory.
+/// Parts uploaded at the same time. They are streamed from the disk and not held in memory.
 const PARTS_AT_ONCE: usize = 4;
 
 impl S3Store {
-    /// Uploads a file whole or not at all. Parts of an upload whose process was killed stay until the bucket's
-    /// lifecycle rule for incomplete uploads removes them.
+    /// See [`Store::put_file`]. If the process is killed, the parts of its upload stay until the bucket's lifecycle rule for
+    /// incomplete uploads removes them.
     pub(super) async fn upload(&self, key: &str, file: &Path) -> StoreResult<()> {
         let size =
             tokio::fs::metadata(file).await.map_err(|error| self.unreadable(key, file, &error.to_string()))?.len();
@@ -98,20 +98,20 @@ impl S3Store {
         let completed = retry!(
             self.retry,
             match complete.clone().send().await {
-                Ok(_) => Ok(Completed::Surely),
-                // Either an earlier attempt's answer was lost, or a compatible says yes in words that the SDK does not
-                // know.
+                Ok(_) => Ok(Completed::Confirmed),
+                // Either the answer to an earlier attempt was lost, or a compatible confirms in a way that the SDK does not
+                // understand.
                 Err(error)
                     if error.code() == Some("NoSuchUpload")
                         || (error.code().is_none() && failure::status(&error) == Some(200)) =>
                 {
-                    Ok(Completed::Perhaps(self.failure(Action::Write, key, &error)))
+                    Ok(Completed::Unclear(self.failure(Action::Write, key, &error)))
                 }
                 Err(error) => Err(self.failure(Action::Write, key, &error)),
             }
         )?;
         match completed {
-            Completed::Perhaps(error) if !self.head(key).await.is_ok_and(|object| object.size_bytes == size) => {
+            Completed::Unclear(error) if !self.head(key).await.is_ok_and(|object| object.size_bytes == size) => {
                 Err(error)
             }
             _ => Ok(()),
@@ -127,8 +127,9 @@ impl S3Store {
     }
 }
 
-/// What the answer to a completed upload says.
+/// The answer to the completion of an upload.
 enum Completed {
-    Surely,
-    Perhaps(StoreError),
+    Confirmed,
+    /// The size of the object decides.
+    Unclear(StoreError),
 }

@@ -6,7 +6,8 @@ use futures::executor::block_on;
 
 use super::*;
 use crate::run::commit::is_committed;
-use crate::seal::testing::{Fault, MemoryStore};
+use crate::store::faulty::{FaultyStore, WriteFault};
+use crate::store::memory::MemoryStore;
 use crate::tables::Table;
 
 const RUN: &str = "20261123T073712123Z-ab12cd";
@@ -19,14 +20,14 @@ fn part(dir: &std::path::Path, table: Table, text: &str) -> PartFile {
     PartFile { table, partition_path, key, path, rows: 2, size_bytes: text.len() as u64 }
 }
 
-fn commit_now(output: &MemoryStore, attempt: &AttemptId, parts: &[PartFile]) -> Result<Committed> {
+fn commit_now(output: &dyn Store, attempt: &AttemptId, parts: &[PartFile]) -> Result<Committed> {
     block_on(commit(output, RUN, 0, attempt, parts, ShardTotals::default()))
 }
 
 #[test]
 fn the_first_attempt_wins_and_the_second_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let output = MemoryStore::bucket();
+    let output = MemoryStore::bucket("s3://index/");
     let (first, second) = (AttemptId::unique(), AttemptId::unique());
     assert!(!block_on(is_committed(&output, RUN, 0)).unwrap());
     assert_eq!(commit_now(&output, &first, &[part(dir.path(), Table::Videos, "first")]).unwrap(), Committed::Ours);
@@ -45,10 +46,10 @@ fn the_first_attempt_wins_and_the_second_leaves_nothing() {
 #[test]
 fn a_put_whose_answer_was_lost_is_still_ours() {
     let dir = tempfile::tempdir().unwrap();
-    let output = MemoryStore::bucket();
+    let output = MemoryStore::bucket("s3://index/");
     let attempt = AttemptId::unique();
     let parts = [part(dir.path(), Table::Videos, "rows")];
-    let failing = output.failing([Fault::None, Fault::After]);
+    let failing = FaultyStore::new(output.clone()).failing_writes([None, Some(WriteFault::AnswerLost)]);
     assert_eq!(commit_now(&failing, &attempt, &parts).unwrap(), Committed::Ours);
     let record = block_on(read_commit(&output, RUN, 0)).unwrap().unwrap();
     assert_eq!(output.contents()[&record.parts[0].from], "rows");
@@ -59,9 +60,11 @@ fn a_failed_commit_can_be_tried_again_by_the_same_attempt() {
     let dir = tempfile::tempdir().unwrap();
     let attempt = AttemptId::unique();
     let parts = [part(dir.path(), Table::Videos, "v"), part(dir.path(), Table::Actions, "a")];
-    for faults in [vec![Fault::Before], vec![Fault::After], vec![Fault::None, Fault::None, Fault::Before]] {
-        let output = MemoryStore::directory();
-        assert!(commit_now(&output.failing(faults), &attempt, &parts).is_err());
+    for faults in
+        [vec![Some(WriteFault::OUTAGE)], vec![Some(WriteFault::AnswerLost)], vec![None, None, Some(WriteFault::OUTAGE)]]
+    {
+        let output = MemoryStore::directory("/index");
+        assert!(commit_now(&FaultyStore::new(output.clone()).failing_writes(faults), &attempt, &parts).is_err());
         assert_eq!(commit_now(&output, &attempt, &parts).unwrap(), Committed::Ours);
         assert_eq!(commit_now(&output, &attempt, &parts).unwrap(), Committed::Ours);
         assert_eq!(output.contents().len(), 3);
@@ -71,16 +74,16 @@ fn a_failed_commit_can_be_tried_again_by_the_same_attempt() {
 #[test]
 fn a_loser_that_cannot_clear_its_files_is_no_failure() {
     let dir = tempfile::tempdir().unwrap();
-    let output = MemoryStore::bucket();
+    let output = MemoryStore::bucket("s3://index/");
     commit_now(&output, &AttemptId::unique(), &[part(dir.path(), Table::Videos, "first")]).unwrap();
-    let failing = output.failing([Fault::Before]);
+    let failing = FaultyStore::new(output.clone()).failing_writes([Some(WriteFault::OUTAGE)]);
     let second = [part(dir.path(), Table::Videos, "second")];
     assert_eq!(commit_now(&failing, &AttemptId::unique(), &second).unwrap(), Committed::Theirs);
 }
 
 #[test]
 fn a_shard_without_videos_commits_no_files() {
-    let output = MemoryStore::bucket();
+    let output = MemoryStore::bucket("s3://index/");
     assert_eq!(commit_now(&output, &AttemptId::unique(), &[]).unwrap(), Committed::Ours);
     assert_eq!(block_on(read_commit(&output, RUN, 0)).unwrap().unwrap().parts, []);
 }
@@ -88,7 +91,7 @@ fn a_shard_without_videos_commits_no_files() {
 #[test]
 fn a_record_that_moves_other_files_is_not_gone_by() {
     let dir = tempfile::tempdir().unwrap();
-    let output = MemoryStore::bucket();
+    let output = MemoryStore::bucket("s3://index/");
     commit_now(&output, &AttemptId::unique(), &[part(dir.path(), Table::Videos, "rows")]).unwrap();
     let good = block_on(read_commit(&output, RUN, 0)).unwrap().unwrap();
     let (from, to) = (good.parts[0].from.clone(), good.parts[0].to.clone());
@@ -110,11 +113,11 @@ fn a_record_that_moves_other_files_is_not_gone_by() {
         ShardCommit { schema_version: 2, ..good.clone() },
     ];
     for record in bad {
-        output.add(&commit_key(RUN, 0), &serde_json::to_string(&record).unwrap());
+        output.insert(&commit_key(RUN, 0), serde_json::to_string(&record).unwrap());
         let error = block_on(read_commit(&output, RUN, 0)).unwrap_err();
         assert!(error.to_string().contains("shards/000000.json"), "{error}");
         assert!(error.hint().is_some());
     }
-    output.add(&commit_key(RUN, 0), "{}");
+    output.insert(&commit_key(RUN, 0), "{}");
     assert!(block_on(read_commit(&output, RUN, 0)).is_err());
 }
