@@ -173,7 +173,7 @@ pub struct Decoding {
     served: Arc<Served>,
     tasks: Vec<JoinHandle<()>>,
     complaints: JoinHandle<Vec<u8>>,
-    /// What the clips asked for look like.
+    /// Shape of the requested clips, if any.
     clips: Option<ClipSpec>,
     /// Time that the child spent working rather than waiting for the parent.
     spent: Duration,
@@ -333,7 +333,11 @@ impl Decoding {
     /// Validates the child's description of a slot before the parent reads from it.
     fn slot(&self, kind: SlotKind, slot: usize, bytes: usize) -> Result<Slot, Failure> {
         if slot >= self.shared.layout.slots(kind) {
-            return Err(VideoError::new(VideoErrorKind::DecoderCrashed, "the decoder named a slot that does not exist").into());
+            return Err(VideoError::new(
+                VideoErrorKind::DecoderCrashed,
+                "the decoder named a slot that does not exist",
+            )
+            .into());
         }
         self.shared.taken[kind as usize].fetch_add(1, Ordering::Relaxed);
         Ok(Slot { shared: self.shared.clone(), kind, slot, bytes })
@@ -388,7 +392,8 @@ impl Decoding {
         let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         if complaints.contains("memory allocation of") {
             let limit = self.limits.memory_bytes >> 20;
-            return VideoError::new(VideoErrorKind::OutOfMemory, format!("the decoder needs more than {limit} MiB")).into();
+            return VideoError::new(VideoErrorKind::OutOfMemory, format!("the decoder needs more than {limit} MiB"))
+                .into();
         }
         let detail: Vec<&str> =
             [seen, status.as_str(), last_line(&complaints)].into_iter().filter(|s| !s.is_empty()).collect();

@@ -212,7 +212,8 @@ fn rgb(converter: &mut Converter, frame: &Frame, orientation: Orientation) -> Re
 
 fn clip_size(spec: &ClipSpec, (width, height): (usize, usize)) -> Result<(usize, usize), VideoError> {
     spec.size(width, height).ok_or_else(|| {
-        let limit = format!("to score whole frames, the long side may be at most {WHOLE_ASPECT_MAX} times the short side");
+        let limit =
+            format!("to score whole frames, the long side may be at most {WHOLE_ASPECT_MAX} times the short side");
         too_large(format!("frames of {width} x {height}: {limit}"))
     })
 }

@@ -87,7 +87,7 @@ pub struct DetectionSampler {
 }
 
 impl DetectionSampler {
-    /// Starts at time zero: the first frame is always picked.
+    /// Starts at time zero, so the first frame is always selected.
     pub fn new(frames_per_second: f64) -> Self {
         Self { frames_per_second, next: 0.0 }
     }
@@ -110,7 +110,7 @@ pub struct Presented<F> {
     pub number: i64,
     /// Seconds from the first frame's presentation.
     pub time_seconds: f64,
-    /// The frame, in whatever state it is held.
+    /// The frame itself, decoded or scaled.
     pub frame: F,
 }
 
