@@ -1,6 +1,7 @@
 //! The models that have a name: their networks and sizes, and the official checkpoints that there are of them.
 
 use crate::error::{Error, Result};
+use crate::nearest::nearest;
 use crate::zoo::{Network, slowfast, yolov5};
 
 /// A model of the zoo.
@@ -120,15 +121,14 @@ const fn coco(file: &'static str, accuracy: &'static [(&'static str, f64)]) -> O
 /// The network of this name, listed or not.
 ///
 /// # Errors
-/// When there is none; the message names the nearest, the hint all.
+/// When there is none; the message suggests the nearest, the hint lists all.
 pub fn network(name: &str) -> Result<Network> {
     let slowfast = || slowfast::named(name).map(|(config, sampling_rate)| Network::SlowFast(config, sampling_rate));
     let found = slowfast().or_else(|| yolov5::named(name).map(Network::Yolov5));
     found.ok_or_else(|| {
         let names: Vec<&str> = MODELS.iter().map(|model| model.name).collect();
-        let distance = |other: &&str| strsim::damerau_levenshtein(&name.to_lowercase(), other);
-        let nearest = names.iter().copied().min_by_key(distance).unwrap_or_default();
-        Error::usage(format!("no model `{name}` in the zoo: did you mean `{nearest}`?")).with_hint(format!(
+        let suggestion = nearest(name, &names).map(|near| format!(": did you mean `{near}`?")).unwrap_or_default();
+        Error::usage(format!("no model `{name}` in the zoo{suggestion}")).with_hint(format!(
             "the models are {}. A SlowFast's name may go on: {}. A YOLOv5's: {}",
             names.join(", "),
             slowfast::OPTIONS,
@@ -187,6 +187,7 @@ mod tests {
         let error = network("yolo5n").unwrap_err();
         assert_eq!(error.to_string(), "no model `yolo5n` in the zoo: did you mean `yolov5n`?");
         assert!(error.hint().unwrap().contains("slowfast-r50-8x8, "));
+        assert_eq!(network("resnet-50").unwrap_err().to_string(), "no model `resnet-50` in the zoo");
         assert_eq!(error.exit_code(), 2);
     }
 
