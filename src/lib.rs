@@ -30,6 +30,7 @@ pub mod status;
 pub mod store;
 pub mod tables;
 pub mod telemetry;
+mod toml_text;
 pub mod video_status;
 pub mod work;
 pub mod zoo;

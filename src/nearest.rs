@@ -7,6 +7,6 @@ pub(crate) fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
         .iter()
         .map(|name| (strsim::damerau_levenshtein(&unknown, name), *name))
         .filter(|(distance, name)| *distance <= name.chars().count().div_ceil(3))
-        .min()
+        .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
 }

@@ -22,6 +22,7 @@ use arrow::array::{ArrayRef, Float32Array, ListArray, RecordBatch};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use arrow::error::ArrowError;
+use percent_encoding::percent_encode_byte;
 use serde::{Deserialize, Serialize};
 
 pub use actions::ActionRow;
@@ -167,12 +168,12 @@ pub(crate) fn part_name(run_id: &str, shard: u32) -> String {
     format!("part-{run_id}-{}.parquet", shard_id(shard))
 }
 
-/// Percent-escapes what Hive escapes in a partition's value. Non-ASCII letters stay, because Spark unescapes byte by
-/// byte.
+/// Percent-encodes what Hive encodes in a partition's value: some ASCII characters. Others stay, because Spark decodes byte
+/// by byte.
 pub(crate) fn escape_into(path: &mut String, value: &str) {
     for c in value.chars() {
         if c.is_ascii_control() || "\"#%'*/:=?\\{}[]^<>|".contains(c) {
-            path.push_str(&format!("%{:02X}", u32::from(c)));
+            path.push_str(percent_encode_byte(c as u8));
         } else {
             path.push(c);
         }

@@ -101,7 +101,7 @@ mod calls {
 #[cfg(test)]
 mod tests {
     /// The filter applies to the whole process and cannot be removed, so this test only checks that it compiles to a
-    /// program. `vidindex doctor` and tests/decode.rs enter the sandbox in a child.
+    /// program. `vidindex doctor` enters the sandbox, in a child.
     #[test]
     fn the_filter_is_a_program() {
         assert!(super::filter().is_ok_and(|program| !program.is_empty()));

@@ -21,6 +21,7 @@ use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, Utc};
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 pub(crate) use self::connect::sdk_config;
 use self::failure::{Action, Place};
@@ -36,6 +37,9 @@ const DELETES_AT_ONCE: usize = 16;
 
 /// Folders listed at the same time.
 const LISTS_MAX: usize = 16;
+
+/// What is encoded in the header that names a copy's source: all but the slash and RFC 3986's unreserved characters.
+const COPY_SOURCE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
 
 /// A bucket's prefix as a store.
 #[derive(Debug, Clone)]
@@ -377,7 +381,7 @@ impl Store for S3Store {
 
     /// S3 copies up to 5 GiB in one request; nothing that is published is near that, so that there is no other way.
     async fn publish(&self, from: &str, to: &str) -> StoreResult<()> {
-        let source = format!("{}/{}", self.bucket, percent_encoded(&self.full_key(from)));
+        let source = format!("{}/{}", self.bucket, utf8_percent_encode(&self.full_key(from), COPY_SOURCE));
         let copy = self.slow.copy_object().bucket(&self.bucket).key(self.full_key(to)).copy_source(source);
         let copied = retry!(
             self.retry,
@@ -498,28 +502,15 @@ fn time(time: Option<&SdkDateTime>) -> DateTime<Utc> {
     time.and_then(|time| DateTime::from_timestamp(time.secs(), time.subsec_nanos())).unwrap_or_default()
 }
 
-/// For the header that names a copy's source: everything but RFC 3986's unreserved characters and the slash.
-fn percent_encoded(key: &str) -> String {
-    let mut encoded = String::with_capacity(key.len() + key.len() / 4);
-    for byte in key.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' => {
-                encoded.push(char::from(byte))
-            }
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn copy_source_keeps_slashes_and_encodes_what_urls_reserve() {
-        assert_eq!(percent_encoded("a b/c+d/é?#%.mp4"), "a%20b/c%2Bd/%C3%A9%3F%23%25.mp4");
-        assert_eq!(percent_encoded("plain/Key-1_2.~"), "plain/Key-1_2.~");
+        let encoded = |key| utf8_percent_encode(key, COPY_SOURCE).to_string();
+        assert_eq!(encoded("a b/c+d/é?#%.mp4"), "a%20b/c%2Bd/%C3%A9%3F%23%25.mp4");
+        assert_eq!(encoded("plain/Key-1_2.~"), "plain/Key-1_2.~");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize as _;
 
 use crate::error::{Error, Result};
+use crate::toml_text::TomlText;
 use crate::zoo::detector::DetectorKeys;
 pub use crate::zoo::detector::{Detector, Head, Size};
 use crate::zoo::exporter::Exported;
@@ -225,18 +226,8 @@ impl Written {
     /// # Errors
     /// If it has a mistake. The message names file, line and key.
     fn parse(path: &Path, text: &str) -> Result<Self> {
-        let mistake = |error: toml::de::Error| {
-            let (place, shown) = match error.span() {
-                Some(span) => {
-                    let before = text.get(..span.start).unwrap_or(text);
-                    let line = before.matches('\n').count();
-                    let shown = text.lines().nth(line).unwrap_or_default().trim();
-                    (format!(":{}", line + 1), format!(" (`{shown}`)"))
-                }
-                None => (String::new(), String::new()),
-            };
-            Error::usage(format!("{}{place}: {}{shown}", path.display(), error.message()))
-        };
+        let name = path.display().to_string();
+        let mistake = |error: toml::de::Error| TomlText { name: &name, text }.error(&error);
         // `kind` decides which keys are allowed. It is removed from the table, so that the rest is parsed strictly.
         let mut table = toml::de::DeTable::parse(text).map_err(mistake)?;
         let kind = table.get_mut().remove("kind");
@@ -604,15 +595,15 @@ pub(super) mod tests {
     fn mistakes_name_file_line_and_key() {
         let error = refusal("kind = \"yolov5\"\nalpha = 4\n");
         assert!(
-            error.starts_with("m.toml:2: unknown field `alpha`, expected one of `labels`, `side`, `weights`"),
+            error.starts_with("m.toml:2:1: unknown field `alpha`, expected one of `labels`, `side`, `weights`"),
             "{error}"
         );
         let error = refusal("kind = \"slowfast\"\n\nframes = \"many\"\n");
-        assert!(error.starts_with("m.toml:3: ") && error.ends_with("(`frames = \"many\"`)"), "{error}");
+        assert!(error.starts_with("m.toml:3:10: ") && error.ends_with("\n  3 | frames = \"many\""), "{error}");
         let error = refusal("labels = \"imagenet\"\nkind = \"slowfast\"");
-        assert!(error.starts_with("m.toml:1: ") && error.contains("\"kinetics-400\", "), "{error}");
+        assert!(error.starts_with("m.toml:1:10: ") && error.contains("\"kinetics-400\", "), "{error}");
         let error = refusal("kind\nside = 3");
-        assert!(error.starts_with("m.toml:1: "), "{error}");
+        assert!(error.starts_with("m.toml:1:"), "{error}");
         assert_eq!(refusal("side = 3"), "m.toml: `kind` must be \"slowfast\", \"yolov5\", \"yolov8\" or \"yolov10\"");
         assert!(refusal("kind = \"slowfast\"\nalpha = 5").contains("`frames` = 32 must be a multiple of `alpha` = 5"));
         assert!(refusal("kind = \"slowfast\"\nstd = [1, 0, 1]").contains("`std`"));
@@ -620,7 +611,7 @@ pub(super) mod tests {
         for side in ["-1", "\"large\"", "[384]", "[1, 2, 3]", "0.5"] {
             let error = refusal(&format!("kind = \"yolov8\"\nside = {side}"));
             assert!(
-                error.starts_with("m.toml:2: ") && error.contains("a number of pixels, or [height, width]"),
+                error.starts_with("m.toml:2:8: ") && error.contains("a number of pixels, or [height, width]"),
                 "{error}"
             );
         }

@@ -1,6 +1,7 @@
 //! The named models of the zoo: their networks and sizes, and their official checkpoints.
 
 use crate::error::{Error, Result};
+use crate::nearest::nearest;
 use crate::zoo::{Network, slowfast, yolov5};
 
 /// A model of the zoo.
@@ -125,9 +126,8 @@ pub fn network(name: &str) -> Result<Network> {
     let found = slowfast().or_else(|| yolov5::named(name).map(Network::Yolov5));
     found.ok_or_else(|| {
         let names: Vec<&str> = MODELS.iter().map(|model| model.name).collect();
-        let distance = |other: &&str| strsim::damerau_levenshtein(&name.to_lowercase(), other);
-        let nearest = names.iter().copied().min_by_key(distance).unwrap_or_default();
-        Error::usage(format!("the zoo has no model `{name}`: did you mean `{nearest}`?")).with_hint(format!(
+        let suggestion = nearest(name, &names).map(|near| format!(": did you mean `{near}`?")).unwrap_or_default();
+        Error::usage(format!("the zoo has no model `{name}`{suggestion}")).with_hint(format!(
             "the models are {}. Suffixes of a SlowFast's name: {}. Suffixes of a YOLOv5's name: {}",
             names.join(", "),
             slowfast::OPTIONS,
@@ -187,6 +187,7 @@ mod tests {
         let error = network("yolo5n").unwrap_err();
         assert_eq!(error.to_string(), "the zoo has no model `yolo5n`: did you mean `yolov5n`?");
         assert!(error.hint().unwrap().contains("slowfast-r50-8x8, "));
+        assert_eq!(network("resnet-50").unwrap_err().to_string(), "the zoo has no model `resnet-50`");
         assert_eq!(error.exit_code(), 2);
     }
 

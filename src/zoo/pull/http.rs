@@ -3,6 +3,7 @@
 use std::error::Error as _;
 use std::time::Duration;
 
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, IF_RANGE, LAST_MODIFIED, RANGE};
 use reqwest::{Client, Response, StatusCode};
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
@@ -11,9 +12,9 @@ use super::{Part, unwritable};
 use crate::error::{Error, Result};
 use crate::telemetry::Transfer;
 
-const TRIES: u32 = 4;
-/// Delay before the second attempt. It doubles for each further attempt.
-const WAIT: Duration = Duration::from_millis(500);
+const RETRIES: usize = 3;
+/// Delay before the first retry. It doubles for each further retry.
+const DELAY_MIN: Duration = Duration::from_millis(500);
 /// Limit for connecting, including the TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 /// Limit for waiting for the next bytes.
@@ -26,20 +27,16 @@ pub(super) async fn download(url: &str, part: &Part, transfer: &mut Transfer) ->
             .with_hint("run the same command again to resume the download, or use --mirror to download from elsewhere")
     };
     let client = client().map_err(|error| failed(&chain(&error)))?;
-    let mut wait = WAIT;
-    for _ in 1..TRIES {
-        match attempt(&client, url, part, transfer).await {
+    let mut delays = ExponentialBuilder::new().with_min_delay(DELAY_MIN).with_max_times(RETRIES).build();
+    loop {
+        let why = match attempt(&client, url, part, transfer).await {
             Ok(()) => return Ok(url.to_owned()),
             Err(Stop::Final(error)) => return Err(error),
-            Err(Stop::Passing(why)) => tracing::warn!(url, error = why, "download interrupted, retrying"),
-        }
-        tokio::time::sleep(wait).await;
-        wait *= 2;
-    }
-    match attempt(&client, url, part, transfer).await {
-        Ok(()) => Ok(url.to_owned()),
-        Err(Stop::Final(error)) => Err(error),
-        Err(Stop::Passing(why)) => Err(failed(&why)),
+            Err(Stop::Passing(why)) => why,
+        };
+        let Some(delay) = delays.next() else { return Err(failed(&why)) };
+        tracing::warn!(url, error = why, "download interrupted, retrying");
+        tokio::time::sleep(delay).await;
     }
 }
 
