@@ -308,8 +308,8 @@ mod tests {
         for at in 1..40 {
             let mut packets = recording(BROADCAST, hours(1.0), 0, 41, true);
             for (_, stamps, _) in &mut packets[at..] {
-                let anew = |ticks: Option<i64>| ticks.map(|ticks| ticks - hours(1.0));
-                *stamps = Stamps { pts: anew(stamps.pts), dts: anew(stamps.dts), ..*stamps };
+                let reset = |ticks: Option<i64>| ticks.map(|ticks| ticks - hours(1.0));
+                *stamps = Stamps { pts: reset(stamps.pts), dts: reset(stamps.dts), ..*stamps };
             }
             assert_is_even(BROADCAST, &packets);
         }

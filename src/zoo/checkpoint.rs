@@ -152,7 +152,7 @@ impl Checkpoint {
         let misshapen: Vec<String> = misshapen.collect();
         let extra = self.left.keys().filter(|name| !asked.0.contains_key(*name) && !names::is_bookkeeping(name));
         let extra: Vec<String> = extra.map(|name| format!("`{name}`")).collect();
-        let told: Vec<String> =
+        let problems: Vec<String> =
             [(missing, "missing"), (misshapen, "of the wrong shape"), (extra, "not part of this network")]
                 .into_iter()
                 .filter(|(names, _)| !names.is_empty())
@@ -161,10 +161,10 @@ impl Checkpoint {
                     format!("{} {what} ({}{more})", names.len(), names[..names.len().min(SHOWN_MAX)].join(", "))
                 })
                 .collect();
-        if told.is_empty() {
+        if problems.is_empty() {
             return Ok(());
         }
-        Err(self.mistake(format!("parameters {}", told.join(", ")), "name the network with --arch NAME"))
+        Err(self.mistake(format!("parameters {}", problems.join(", ")), "name the network with --arch NAME"))
     }
 
     fn shape(&self, name: &str) -> Result<&[usize]> {

@@ -151,15 +151,15 @@ impl Descriptor {
         let floats =
             |rank: usize| model.inputs.iter().any(|input| input.element.is_float() && input.shape.len() == rank);
         match written {
-            Some(Written::SlowFast(told, has_labels)) => {
-                let settled = told.settled(model, has_labels).and_then(|(own, warning)| {
+            Some(Written::SlowFast(written, has_labels)) => {
+                let settled = written.settled(model, has_labels).and_then(|(own, warning)| {
                     own.check_against(model)?;
                     Ok((Self::SlowFast(own), warning))
                 });
                 settled.map_err(|error| name_file(&path, error))
             }
-            Some(Written::Detector(head, told)) => {
-                let (own, warning) = Detector::of_model(model, Some((head, told)))?;
+            Some(Written::Detector(head, written)) => {
+                let (own, warning) = Detector::of_model(model, Some((head, written)))?;
                 Ok((Self::Detector(own), warning))
             }
             None if floats(5) => {
@@ -186,7 +186,7 @@ impl Descriptor {
         let written = std::fs::read_to_string(&path).ok().and_then(|text| Written::parse(&path, &text).ok());
         let weights = match written {
             Some(Written::SlowFast(slowfast, _)) => slowfast.weights,
-            Some(Written::Detector(_, told)) => told.weights,
+            Some(Written::Detector(_, written)) => written.weights,
             None => Origin::Trained,
         };
         weights == Origin::Random
@@ -244,9 +244,9 @@ impl Written {
                 (Self::SlowFast(slowfast, has_labels), labels)
             }
             (_, Some(head)) => {
-                let told = DetectorKeys::deserialize(rest).map_err(mistake)?;
-                let labels = told.labels.clone();
-                (Self::Detector(head, told), labels)
+                let written = DetectorKeys::deserialize(rest).map_err(mistake)?;
+                let labels = written.labels.clone();
+                (Self::Detector(head, written), labels)
             }
             _ => {
                 let expected = "`kind` must be \"slowfast\", \"yolov5\", \"yolov8\" or \"yolov10\"";
@@ -294,8 +294,8 @@ impl SlowFast {
         };
         let classes = slowfast_tensors(model)?.scores.fixed(1);
         let usual = if self.persons { LabelSet::Ava80 } else { LabelSet::Kinetics400 };
-        let told = has_labels.then(|| self.labels.clone());
-        let (labels, warning) = Labels::settle(in_file, told, classes, usual)?;
+        let written = has_labels.then(|| self.labels.clone());
+        let (labels, warning) = Labels::settle(in_file, written, classes, usual)?;
         Ok((Self { labels, ..self }, warning))
     }
 
@@ -578,16 +578,16 @@ pub(super) mod tests {
         ] {
             let weights = Origin::Random;
             let text = Detector { head, labels: labels.clone(), size, weights }.to_toml();
-            let told = DetectorKeys { labels: Some(labels.clone()), side: Some(size), weights };
-            assert_eq!(parse(&text).unwrap(), Written::Detector(head, told), "{text}");
+            let written = DetectorKeys { labels: Some(labels.clone()), side: Some(size), weights };
+            assert_eq!(parse(&text).unwrap(), Written::Detector(head, written), "{text}");
         }
     }
 
     #[test]
     fn omitted_keys_have_the_defaults_of_their_kind() {
         assert_eq!(slowfast("kind = \"slowfast\""), SlowFast::default());
-        let told = DetectorKeys::default();
-        assert_eq!(parse("kind = \"yolov5\"").unwrap(), Written::Detector(Head::Yolov5, told));
+        let written = DetectorKeys::default();
+        assert_eq!(parse("kind = \"yolov5\"").unwrap(), Written::Detector(Head::Yolov5, written));
         assert_eq!(SlowFast::default().clip_fraction(), (64, 30));
     }
 

@@ -95,12 +95,12 @@ impl Head {
         Self::ALL.into_iter().find(|head| head.kind() == kind)
     }
 
-    /// Whether an output with these dimensions (`None` if unknown) can have this layout. `told` means that the
+    /// Whether an output with these dimensions (`None` if unknown) can have this layout. `is_named` means that the
     /// descriptor or the exporter names the layout; then any number of anchors is accepted.
-    fn fits(self, rows: Option<usize>, columns: Option<usize>, size: Size, told: bool) -> bool {
+    fn fits(self, rows: Option<usize>, columns: Option<usize>, size: Size, is_named: bool) -> bool {
         match self {
             Self::Yolov5 => {
-                let is_grid = |rows, cells| if told { rows % cells == 0 } else { rows == ANCHORS * cells };
+                let is_grid = |rows, cells| if is_named { rows % cells == 0 } else { rows == ANCHORS * cells };
                 let are_boxes = |rows| size.cells().any(|cells| is_grid(rows, cells));
                 rows.is_none_or(are_boxes) && columns.is_none_or(|columns| columns > 5)
             }
@@ -108,7 +108,7 @@ impl Head {
                 let are_boxes = |columns| size.cells().any(|cells| columns == cells);
                 rows.is_none_or(|rows| rows > 4) && columns.is_none_or(are_boxes)
             }
-            Self::Yolov10 if told => columns.is_none_or(|columns| columns == 6),
+            Self::Yolov10 if is_named => columns.is_none_or(|columns| columns == 6),
             Self::Yolov10 => {
                 let is_grid = |rows| size.cells().any(|cells| rows % cells == 0);
                 columns == Some(6) && !rows.is_some_and(is_grid)
@@ -202,9 +202,9 @@ impl Detector {
     /// # Errors
     /// If the model is not a detector (the message says what it is, if known), the descriptor contradicts it, or
     /// nothing determines its layout or class names.
-    pub(super) fn of_model(model: &ModelInfo, told: Option<(Head, DetectorKeys)>) -> Result<(Self, Option<String>)> {
-        let (head, told) = told.map_or((None, None), |(head, told)| (Some(head), Some(told)));
-        let DetectorKeys { labels: told_labels, side, weights } = told.unwrap_or_default();
+    pub(super) fn of_model(model: &ModelInfo, written: Option<(Head, DetectorKeys)>) -> Result<(Self, Option<String>)> {
+        let (head, written) = written.map_or((None, None), |(head, written)| (Some(head), Some(written)));
+        let DetectorKeys { labels: written_labels, side, weights } = written.unwrap_or_default();
         let exported = Exported::of(model);
         if let Some(what) = other_kind(model, &exported) {
             return Err(mistake(model, format!("it is {what}, and [persons] needs a detector")).with_hint(
@@ -215,16 +215,16 @@ impl Detector {
         let size = input_size(model, tensors.images, side, exported.size)?;
         let file_labels = match &exported.names {
             Some(Ok(names)) => Some(Labels::of_names(names)),
-            Some(Err(why)) if told_labels.is_none() => {
+            Some(Err(why)) if written_labels.is_none() => {
                 return Err(mistake(model, format!("failed to read its metadata `names`: {why}"))
                     .with_hint(format!("name its classes in {}", Descriptor::path(&model.path).display())));
             }
             _ => None,
         };
-        let classes = file_labels.as_ref().or(told_labels.as_ref()).map(Labels::len);
+        let classes = file_labels.as_ref().or(written_labels.as_ref()).map(Labels::len);
         let head = recognised(model, tensors.boxes, size, &exported, head, classes)?;
         let own_classes = head.classes(tensors.boxes.fixed(1), tensors.boxes.fixed(2));
-        let settled = Labels::settle(file_labels, told_labels, own_classes, LabelSet::Coco80);
+        let settled = Labels::settle(file_labels, written_labels, own_classes, LabelSet::Coco80);
         let (labels, warning) = settled.map_err(|error| name_file(&model.path, error))?;
         Ok((Self { head, labels, size, weights }, warning))
     }
@@ -274,13 +274,13 @@ pub fn detector_tensors(model: &ModelInfo) -> Result<DetectorTensors<'_>> {
 fn input_size(
     model: &ModelInfo,
     images: &TensorInfo,
-    told: Option<Size>,
+    written: Option<Size>,
     exported: Option<[usize; 2]>,
 ) -> Result<Size> {
     let exported = exported.map(|[height, width]| Size { height, width });
-    let own = told.or(exported).unwrap_or(Size::square(USUAL_SIDE));
+    let own = written.or(exported).unwrap_or(Size::square(USUAL_SIDE));
     let size = Size { height: images.fixed(2).unwrap_or(own.height), width: images.fixed(3).unwrap_or(own.width) };
-    if told.is_some_and(|told| told != size) {
+    if written.is_some_and(|written| written != size) {
         let toml = Descriptor::path(&model.path);
         let what = format!("`side` is {own}, but the model was built for {size}");
         return Err(Error::usage(format!("{}: {what}", toml.display())));
@@ -323,20 +323,20 @@ fn recognised(
     boxes: &TensorInfo,
     size: Size,
     exported: &Exported,
-    told: Option<Head>,
+    written: Option<Head>,
     classes: Option<usize>,
 ) -> Result<Head> {
     let (rows, columns) = (boxes.fixed(1), boxes.fixed(2));
     let is_own = model.producer == PRODUCER;
     let exporter = exported.picks_boxes.then_some(Head::Yolov10).or(is_own.then_some(Head::Yolov5));
-    let certain = told.or(exporter);
+    let certain = written.or(exporter);
     let mut heads = Head::ALL.to_vec();
     heads.retain(|&head| head.fits(rows, columns, size, certain == Some(head)));
     if let Some(certain) = certain {
         if heads.contains(&certain) {
             return Ok(certain);
         }
-        let whose = if told.is_some() { "its descriptor's `kind`" } else { "its exporter" };
+        let whose = if written.is_some() { "its descriptor's `kind`" } else { "its exporter" };
         let what = format!("{whose} says `{}`, but its output is {boxes} for {size} pixels", certain.kind());
         return Err(mistake(model, what).with_hint(expected(size)));
     }
@@ -400,14 +400,14 @@ mod tests {
         images: &[usize],
         outputs: &[(&str, &[usize])],
         metadata: &[(&str, &str)],
-        told: Option<(Head, DetectorKeys)>,
+        written: Option<(Head, DetectorKeys)>,
     ) -> Result<(Detector, Option<String>)> {
         let mut info = model(&[("images", images)], outputs);
         info.metadata = metadata.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
-        Detector::of_model(&info, told)
+        Detector::of_model(&info, written)
     }
 
-    fn told(head: Head, labels: &[&str], side: Option<Size>) -> Option<(Head, DetectorKeys)> {
+    fn written(head: Head, labels: &[&str], side: Option<Size>) -> Option<(Head, DetectorKeys)> {
         let labels = labels.iter().map(|&label| label.to_owned()).collect::<Vec<_>>();
         Some((
             head,
@@ -469,7 +469,7 @@ mod tests {
         assert!(error.to_string().ends_with("the names of its classes are unknown"), "{error}");
         assert!(error.hint().unwrap().contains("`labels` in the TOML file beside it"));
         let (found, _) =
-            of_outputs(&SQUARE, &[("o", &[1, 300, 6])], &[], told(Head::Yolov10, &["person"], None)).unwrap();
+            of_outputs(&SQUARE, &[("o", &[1, 300, 6])], &[], written(Head::Yolov10, &["person"], None)).unwrap();
         assert_eq!(found.labels.names(), ["person"]);
     }
 
@@ -496,15 +496,15 @@ mod tests {
         assert_eq!(of(&FREE, &[0, 0, 6], &[("names", &n(2))]).unwrap().0.head, Head::Yolov10);
         let error = of(&FREE, &open, &[]).unwrap_err();
         assert!(error.to_string().contains("several detectors have this output shape"), "{error}");
-        let found = of_outputs(&FREE, &[("o", &open)], &[], told(Head::Yolov8, &["a"], None)).unwrap();
+        let found = of_outputs(&FREE, &[("o", &open)], &[], written(Head::Yolov8, &["a"], None)).unwrap();
         assert_eq!(found.0.head, Head::Yolov8);
     }
 
     #[test]
     fn the_size_is_the_graphs_the_descriptors_or_the_exporters() {
         let size = |images: &[usize], metadata: &[(&str, &str)], side: Option<Size>| {
-            let told = side.and_then(|side| told(Head::Yolov8, &[], Some(side)));
-            of_outputs(images, &[("o", &[0, 84, 0])], metadata, told).map(|found| found.0.size)
+            let written = side.and_then(|side| written(Head::Yolov8, &[], Some(side)));
+            of_outputs(images, &[("o", &[0, 84, 0])], metadata, written).map(|found| found.0.size)
         };
         let oblong = Size { height: 384, width: 640 };
         assert_eq!(size(&FREE, &[], None).unwrap(), Size::square(640));
@@ -550,7 +550,7 @@ mod tests {
             assert!(error.to_string().contains(what), "{error}");
             assert_eq!((error.exit_code(), error.hint().is_some()), (2, true), "{error}");
         }
-        let error = of_outputs(&SQUARE, &[("o", &[1, 84, 8400])], &[], told(Head::Yolov5, &[], None)).unwrap_err();
+        let error = of_outputs(&SQUARE, &[("o", &[1, 84, 8400])], &[], written(Head::Yolov5, &[], None)).unwrap_err();
         assert!(error.to_string().contains("`kind` says `yolov5`, but its output is"), "{error}");
         let pose_like = of(&SQUARE, &[1, 56, 8400], &[("names", &format!("{:?}", vec!["x"; 52]))]).unwrap().0;
         assert_eq!(pose_like.labels.len(), 52);
@@ -564,7 +564,7 @@ mod tests {
         assert!(error.ends_with("its metadata names 15 classes, but the model has 16"), "{error}");
         let error = of(&SQUARE, &[1, 6, 8400], &[("names", "{0: person")]).unwrap_err().to_string();
         assert!(error.ends_with("failed to read its metadata `names`: unexpected `p` at character 5"), "{error}");
-        let named = told(Head::Yolov8, &["cat", "dog"], None);
+        let named = written(Head::Yolov8, &["cat", "dog"], None);
         let (found, _) = of_outputs(&SQUARE, &[("o", &[1, 6, 8400])], &[("names", "{0: person")], named).unwrap();
         assert_eq!(found.labels.names(), ["cat", "dog"]);
     }

@@ -120,8 +120,8 @@ impl Labels {
         file.as_ref().map_or(Ok(()), |labels| fits(labels, "its metadata"))?;
         descriptor.as_ref().map_or(Ok(()), |labels| fits(labels, "`labels`"))?;
         let (labels, warning) = match (file, descriptor) {
-            (Some(file), Some(told)) if !file.are_numbers() => {
-                let warning = if told.are_numbers() { None } else { difference(&file, &told) };
+            (Some(file), Some(written)) if !file.are_numbers() => {
+                let warning = if written.are_numbers() { None } else { difference(&file, &written) };
                 (file, warning)
             }
             (_, Some(labels)) | (Some(labels), None) => (labels, None),
@@ -153,12 +153,12 @@ impl Labels {
 
 /// The warning about a descriptor whose names differ from the model's own.
 fn difference(file: &Labels, descriptor: &Labels) -> Option<String> {
-    let (own, told) = (file.names(), descriptor.names());
-    let class = (0..own.len().max(told.len())).find(|&class| own.get(class) != told.get(class))?;
+    let (own, written) = (file.names(), descriptor.names());
+    let class = (0..own.len().max(written.len())).find(|&class| own.get(class) != written.get(class))?;
     let shown = |name: Option<&&str>| name.map_or("missing".to_owned(), |name| format!("`{name}`"));
-    let (own, told) = (shown(own.get(class)), shown(told.get(class)));
+    let (own, written) = (shown(own.get(class)), shown(written.get(class)));
     Some(format!(
-        "class {class} is {own} in its own metadata, which is used, but {told} in `labels` in the TOML file beside it"
+        "class {class} is {own} in its own metadata, which is used, but {written} in `labels` in the TOML file beside it"
     ))
 }
 
