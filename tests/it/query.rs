@@ -77,7 +77,7 @@ fn mistakes_are_told_and_mended() {
     let empty = ask(&scratch.videos(), &duckdb, &["SELECT 1"], "");
     assert!(empty.status.code() == Some(1) && stderr(&empty).contains("is not an index"), "{}", said(&empty));
     let absent = ask(&index, Path::new("/nowhere/duckdb"), &["SELECT 1"], "");
-    assert!(stderr(&absent).contains("hint: pip install duckdb-cli"), "{}", said(&absent));
+    assert!(stderr(&absent).contains("hint: install DuckDB with `pip install duckdb-cli`"), "{}", said(&absent));
     let set = ask(&index, &duckdb, &["--set", "run.device=cpu", "SELECT 1"], "");
     assert_eq!(set.status.code(), Some(2), "{}", said(&set));
 }
