@@ -1,9 +1,9 @@
--- Views for Athena, and for Spark with Glue as its catalogue, over the tables that `terraform/` makes. Athena takes one
--- statement at a time.
+-- Views for Athena, and for Spark with Glue as its catalogue, over the tables that `terraform/` creates. Athena
+-- runs one statement at a time.
 --
--- A video that was indexed more than once has rows of each run. `current_*` shows, of each video, the rows of its latest
--- good indexing: a later one that failed does not hide an earlier one that did not. What an indexing without a model
--- leaves out is taken from the latest with one. A video that has gone from the source is not shown.
+-- A video that was indexed more than once has rows of each run. The views `current_*` show the rows of each video's latest
+-- successful indexing: a later failure does not hide them, and a run without a model keeps the earlier rows of that model.
+-- Videos that were deleted from the input are not shown.
 
 CREATE OR REPLACE VIEW current_videos AS
 SELECT videos.*

@@ -1,15 +1,15 @@
--- Views over an index for DuckDB; `vidindex query` has them in place. Elsewhere, say where it is, then read this file:
+-- Views over an index for DuckDB. `vidindex query` defines them. In other clients, set `index`, then read this file:
 --
 --     SET VARIABLE index = 'demo/index';          -- or 's3://bucket/prefix'
 --     .read schemas/duckdb.sql
 --     SELECT top_label, count(*) FROM current_actions GROUP BY ALL ORDER BY 2 DESC;
 --
--- A video that was indexed more than once has rows of each run. `current_*` shows, of each video, the rows of its latest
--- good indexing: a later one that failed does not hide an earlier one that did not. What an indexing without a model
--- leaves out is taken from the latest with one. A video that has gone from the source is not shown.
+-- A video that was indexed more than once has rows of each run. The views `current_*` show the rows of each video's latest
+-- successful indexing: a later failure does not hide them, and a run without a model keeps the earlier rows of that model.
+-- Videos that were deleted from the input are not shown.
 --
--- A table without files is empty: the job has one model, or does not write thumbnails, or nothing is indexed yet.
--- When it has its first files, read this file again.
+-- A table without files is empty: the job has only one model, or writes no thumbnails, or nothing is indexed yet.
+-- After it gets its first files, read this file again.
 
 SET VARIABLE videos_rows = (
     SELECT CASE WHEN count(*) > 0

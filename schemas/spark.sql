@@ -1,78 +1,78 @@
--- Views over an index for Spark SQL, which finds the partitions by itself. Say where it is, then read this file:
+-- Views over an index for Spark SQL, which discovers partitions itself. Set `index`, then read this file:
 --
 --     SET index = s3a://bucket/prefix;
 --     SET spark.sql.session.timeZone = UTC;
 --     SOURCE schemas/spark.sql;
 --
--- A video that was indexed more than once has rows of each run. `current_*` shows, of each video, the rows of its latest
--- good indexing: a later one that failed does not hide an earlier one that did not. What an indexing without a model
--- leaves out is taken from the latest with one. A video that has gone from the source is not shown.
+-- A video that was indexed more than once has rows of each run. The views `current_*` show the rows of each video's latest
+-- successful indexing: a later failure does not hide them, and a run without a model keeps the earlier rows of that model.
+-- Videos that were deleted from the input are not shown.
 --
--- Spark makes no view of a table without files: leave out the statements of a table that has none, such as
+-- Spark cannot create a view of a table without files: omit the statements of such a table, for example of
 -- `actions` in the index of a job without an actions model.
 
 CREATE OR REPLACE TEMPORARY VIEW videos (
-    video_id string COMMENT 'Names the video in every table: a stable hash of its uri.',
-    uri string COMMENT 'The video\'s full address.',
-    etag string COMMENT 'Of the version that was listed, without quotes.',
+    video_id string COMMENT 'Identifies the video in every table: a stable hash of its uri.',
+    uri string COMMENT 'The video\'s full URI.',
+    etag string COMMENT 'ETag of the listed version, without quotes.',
     size_bytes bigint COMMENT 'As listed.',
     last_modified timestamp COMMENT 'As listed.',
-    status string COMMENT 'ok: indexed from beginning to end. partial: indexed as far as it could be read; pictures are missing or damaged. failed: not indexed; the other tables may hold rows of it, which do not count. deleted: gone from the source since it was indexed.',
+    status string COMMENT 'ok: indexed completely. partial: indexed as far as it could be read; pictures are missing or damaged. failed: not indexed; any rows of it in the other tables do not count. deleted: deleted from the input after it was indexed.',
     error_kind string COMMENT 'What stopped a partial or failed video: not_found, changed_during_read, access_denied, archived, unreadable, encrypted, not_a_video, no_video_stream, corrupt, unsupported, too_large, timeout, decoder_crashed or out_of_memory.',
-    error_message string COMMENT 'The same for a person.',
-    failures bigint COMMENT 'How many runs in a row failed to index this content with these settings, this one included. 0: an archived object that was not tried. The next runs retry an error that may pass (access_denied, archived, unreadable, timeout, out_of_memory, changed_during_read) until there are 5.',
+    error_message string COMMENT 'The error message for humans.',
+    failures bigint COMMENT 'Number of consecutive runs that failed to index this content with these settings, including this one. 0: an archived object that was not tried. The next runs retry an error that may pass (access_denied, archived, unreadable, timeout, out_of_memory, changed_during_read) until there are 5.',
     container string COMMENT 'FFmpeg\'s name of the container format.',
     codec string COMMENT 'FFmpeg\'s name of the video stream\'s codec.',
-    width int COMMENT 'Of the frame as displayed: turned and mirrored.',
+    width int COMMENT 'Width of the frame as displayed: rotated and mirrored.',
     height int COMMENT 'Likewise.',
-    rotation int COMMENT 'How far a player turns the stored frame, before it mirrors it: 0, 90, 180 or 270. Another angle, up to 359, tilts the picture in a frame of the same size, as the ffmpeg tool shows it. Of the first frame.',
-    mirrored boolean COMMENT 'Whether a player mirrors the frame left to right, after turning it by rotation: a frame that is flipped top to bottom has rotation 180 and mirrored true. Of the first frame.',
-    frames_per_second double COMMENT 'The stream\'s average.',
+    rotation int COMMENT 'Rotation of the first frame by a player, before mirroring: 0, 90, 180 or 270. Another angle, up to 359, tilts the picture in a frame of the same size, as the ffmpeg tool shows it.',
+    mirrored boolean COMMENT 'Whether a player mirrors the first frame left to right, after its rotation. A frame that is flipped top to bottom has rotation 180 and mirrored true.',
+    frames_per_second double COMMENT 'The stream\'s average frame rate.',
     start_seconds double COMMENT 'Presentation time of the first frame on the container\'s clock.',
-    duration_seconds double COMMENT 'From the first frame\'s presentation to the end of the last, which lasts as long as the file says. Where recordings were joined, each goes on from the end of the one before.',
-    frames_decoded bigint COMMENT 'Frames that came out of the decoder.',
-    segments bigint COMMENT 'Rows in the actions table; 0 without an actions model.',
-    boxes bigint COMMENT 'Rows in the persons table; 0 without a persons model.',
-    actions_model string COMMENT 'The actions model\'s id, as in the path of the actions table.',
-    persons_model string COMMENT 'Likewise of the persons table.',
-    fingerprint string COMMENT 'Hash of the models and of everything in the job that changes rows.',
-    run_id string COMMENT 'The run that made the row. Run ids sort by time.',
+    duration_seconds double COMMENT 'Time from the first frame\'s presentation to the end of the last, which lasts as long as the file states. Where recordings were joined, each continues at the end of the previous one.',
+    frames_decoded bigint COMMENT 'Number of frames that the decoder returned.',
+    segments bigint COMMENT 'Number of rows in the actions table; 0 without an actions model.',
+    boxes bigint COMMENT 'Number of rows in the persons table; 0 without a persons model.',
+    actions_model string COMMENT 'Id of the actions model, as in the path of the actions table.',
+    persons_model string COMMENT 'Id of the persons model, as in the path of the persons table.',
+    fingerprint string COMMENT 'Hash of the models and of everything in the job that affects rows.',
+    run_id string COMMENT 'The run that wrote the row. Run ids sort by time.',
     shard bigint COMMENT 'The run\'s shard, from 0.',
-    indexed_at timestamp COMMENT 'When the row was made.',
-    decode_seconds double COMMENT 'What the decoder process took.',
-    inference_seconds double COMMENT 'The video\'s share of what its batches took on the device.'
+    indexed_at timestamp COMMENT 'When the row was created.',
+    decode_seconds double COMMENT 'Time of decoding.',
+    inference_seconds double COMMENT 'The video\'s share of its batches\' inference time.'
 ) USING parquet OPTIONS (path '${index}/videos');
 
 CREATE OR REPLACE TEMPORARY VIEW actions (
     video_id string COMMENT 'As in the videos table.',
     uri string COMMENT 'As in the videos table.',
-    segment bigint COMMENT 'Which segment of the video, from 0.',
-    start_seconds double COMMENT 'Where it begins, from the first frame presented.',
-    end_seconds double COMMENT 'Where it ends, that instant not included; the last one\'s ends with the video.',
-    frames bigint COMMENT 'Frames presented in it, of which the model saw a sample. 1 where the video\'s last frame stands still.',
+    segment bigint COMMENT 'Number of the segment in the video, from 0.',
+    start_seconds double COMMENT 'Start of the segment, from the first frame presented.',
+    end_seconds double COMMENT 'End of the segment, exclusive. The last segment ends with the video.',
+    frames bigint COMMENT 'Number of frames presented in the segment, of which the model received a sample. 1 if only the video\'s still last frame is in it.',
     top_label string COMMENT 'The label with the highest score.',
-    top_score float COMMENT 'Its score.',
-    top array<struct<label_id:int,label:string,score:float>> COMMENT 'The highest scores, descending; as many as the job\'s top_k. Empty where there were no persons to score.',
+    top_score float COMMENT 'The score of top_label.',
+    top array<struct<label_id:int,label:string,score:float>> COMMENT 'The highest scores, descending; as many as the job\'s top_k. Empty if there were no persons to score.',
     scores array<float> COMMENT 'Every score, in the order of the model\'s labels.',
     embedding array<float> COMMENT 'Pooled features before the classifier.',
-    run_id string COMMENT 'The run that made the row.'
+    run_id string COMMENT 'The run that wrote the row.'
 ) USING parquet OPTIONS (path '${index}/actions');
 
 CREATE OR REPLACE TEMPORARY VIEW persons (
     video_id string COMMENT 'As in the videos table.',
     uri string COMMENT 'As in the videos table.',
-    segment bigint COMMENT 'The segment of the same run that the frame lies in.',
+    segment bigint COMMENT 'The segment of the same run that contains the frame.',
     time_seconds double COMMENT 'Presentation time, from the first frame presented.',
-    frame bigint COMMENT 'Which frame of the video in presentation order, from 0.',
-    box int COMMENT 'Which box of the frame by descending confidence, from 0.',
-    label string COMMENT 'The detector\'s class: person, or another that the job names.',
-    x1 float COMMENT 'Left edge, from the left of the frame as displayed (turned and mirrored).',
-    y1 float COMMENT 'Upper edge, from its top.',
+    frame bigint COMMENT 'Number of the frame in presentation order, from 0.',
+    box int COMMENT 'Number of the box in its frame by descending confidence, from 0.',
+    label string COMMENT 'The detector\'s class: person, or another class that the job names.',
+    x1 float COMMENT 'Left edge, from the left of the frame as displayed (rotated and mirrored).',
+    y1 float COMMENT 'Upper edge, from the top of the frame.',
     x2 float COMMENT 'Right edge.',
     y2 float COMMENT 'Lower edge.',
-    confidence float COMMENT 'The class\'s score, times objectness where the detector has one.',
-    actions array<struct<label_id:int,label:string,score:float>> COMMENT 'What the person does: the highest scores, descending, as many as the job\'s top_k.',
-    run_id string COMMENT 'The run that made the row.'
+    confidence float COMMENT 'The score of the class, multiplied by objectness if the detector has it.',
+    actions array<struct<label_id:int,label:string,score:float>> COMMENT 'The person\'s actions with the highest scores, descending; as many as the job\'s top_k.',
+    run_id string COMMENT 'The run that wrote the row.'
 ) USING parquet OPTIONS (path '${index}/persons');
 
 CREATE OR REPLACE TEMPORARY VIEW current_videos AS

@@ -1,4 +1,4 @@
-//! The command line: what can be typed, a file a command.
+//! The command line: parses arguments, calls the other modules, prints results. Each command has a file in `cli/`.
 
 mod args;
 mod compact;
@@ -40,7 +40,7 @@ use crate::{console, infer, telemetry};
   vidindex models pull yolov5s                      download a model
   vidindex run jobs/local.toml                      index a folder or a bucket, on this machine
   vidindex run jobs/local.toml --set input.uri=/mnt/clips --device cpu
-  vidindex plan jobs/local.toml --dry-run           what would be done
+  vidindex plan jobs/local.toml --dry-run           what would be indexed
 
 Exit codes: 0 all videos indexed; 1 the job failed; 2 wrong usage or configuration;
 3 finished, but some videos failed, or folders could not be listed, or shards are missing; 130/143 stopped by a signal."
@@ -48,16 +48,16 @@ Exit codes: 0 all videos indexed; 1 the job failed; 2 wrong usage or configurati
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Lines for people, or a JSON object per line.
+    /// Format of log lines: text for humans, or one JSON object per line.
     #[arg(long, global = true, value_enum, default_value = "text", env = "VIDINDEX_LOG_FORMAT")]
     log_format: LogFormat,
-    /// Say more; twice for everything. VIDINDEX_LOG takes a filter like RUST_LOG.
+    /// Log more; give it twice to log everything. VIDINDEX_LOG takes a filter like RUST_LOG.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
-    /// Say nothing but errors.
+    /// Log only errors.
     #[arg(short, long, global = true, env = "VIDINDEX_QUIET")]
     quiet: bool,
-    /// ONNX Runtime's library, or the folder that holds it.
+    /// The ONNX Runtime library, or the folder that contains it.
     #[arg(long, global = true, value_name = "PATH", env = "VIDINDEX_ONNXRUNTIME")]
     onnxruntime: Option<PathBuf>,
 }
@@ -74,23 +74,23 @@ enum Command {
     Query(query::Query),
     Prune(prune::Prune),
     Compact(compact::Compact),
-    /// List, download, write and look at models.
+    /// List, download, convert and inspect models.
     #[command(
         subcommand,
         after_help = "Examples:
   vidindex models list
-  vidindex models pull yolov5s                        download the official weights and write the model
-  vidindex models convert mine.pt --out models        write the model of your own checkpoint"
+  vidindex models pull yolov5s                        download the official weights and convert them
+  vidindex models convert mine.pt --out models        convert your own checkpoint"
     )]
     Models(models::Command),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
 }
 
-/// How long models may take to stop: half of what engines leave a process between SIGTERM and SIGKILL.
+/// Time that models may take to stop: half of what engines leave a process between SIGTERM and SIGKILL.
 const CLOSING_MAX: Duration = Duration::from_secs(15);
 
-/// Runs the command line to its end.
+/// Runs the command line and returns the exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     telemetry::init(cli.log_format, if cli.quiet { -1 } else { cli.verbose as i8 });
@@ -113,12 +113,12 @@ pub fn main() -> ExitCode {
         };
         tracing::warn!("stopped by a signal: committed shards are kept, `vidindex work` and `seal` resume from there");
         tokio::select! {
-            said = last_words(reports.then_some(&known), code) => said.map(|()| code),
-            // A second signal ends it now.
+            said = report_interruption(reports.then_some(&known), code) => said.map(|()| code),
+            // A second signal ends the process immediately.
             code = signalled() => Ok(code),
         }
     });
-    // Whatever still runs was stopped on purpose; decoders end with us.
+    // Whatever is still running was stopped on purpose, and decoders end with this process.
     runtime.shutdown_background();
     infer::close_sessions(CLOSING_MAX);
     match result {
@@ -127,8 +127,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Says what a signal has stopped: to the store, for `status`, and on standard output for `run --json`.
-async fn last_words(reports: Option<&Known>, code: u8) -> Result<()> {
+/// Records that a signal stopped the work: in the store, for `status`, and on standard output for `run --json`.
+async fn report_interruption(reports: Option<&Known>, code: u8) -> Result<()> {
     attempt::stopped().await;
     match reports {
         Some(known) => known.print_stopped(code).await,
@@ -136,7 +136,7 @@ async fn last_words(reports: Option<&Known>, code: u8) -> Result<()> {
     }
 }
 
-/// Waits for SIGINT or SIGTERM; gives their exit codes.
+/// Waits for SIGINT or SIGTERM. Returns the corresponding exit code.
 async fn signalled() -> u8 {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
@@ -161,10 +161,10 @@ fn failed(error: &Error, format: LogFormat) -> ExitCode {
     ExitCode::from(error.exit_code())
 }
 
-/// The exit code of a run that finished, but not for every video.
+/// The exit code of a run that finished, but not completely.
 const INCOMPLETE: u8 = 3;
 
-/// The exit code that a summary calls for.
+/// The exit code that follows from a summary.
 fn exit_code(summary: &RunSummary) -> u8 {
     if summary.is_flawless() { 0 } else { INCOMPLETE }
 }
@@ -190,14 +190,14 @@ async fn run(cli: Cli, known: &Known) -> Result<u8> {
     }
 }
 
-/// How much is said, and how.
+/// Format and amount of output.
 struct Console {
     format: LogFormat,
     quiet: bool,
 }
 
 impl Console {
-    /// Shows the progress of the work, and keeps its counters in a file for Prometheus, until it ends.
+    /// Displays the progress of the work and updates the Prometheus metrics file until the work ends.
     async fn while_shown(
         &self,
         run_id: &RunId,
@@ -220,11 +220,14 @@ impl Console {
         let rows = filled.map(|(table, totals)| format!("{table} {} rows", totals.rows));
         console::note(format_args!("published  {}", rows.collect::<Vec<_>>().join(", ")));
         if !summary.is_complete() {
-            console::note(format_args!("missing    shards {:?}: work on them, then seal again", summary.missing));
+            console::note(format_args!(
+                "missing    shards {:?}: run `vidindex work` for them, then seal again",
+                summary.missing
+            ));
         }
     }
 
-    /// The closing table.
+    /// Prints the closing table.
     fn show(&self, done: &Done) {
         if self.quiet {
             return;

@@ -1,5 +1,10 @@
-//! Decoding: one child process per video, which gets bytes and gives back scaled frames. This side never parses a
-//! video's bytes; the child is [`child`], and everything it says is checked here.
+//! Decoding of videos into scaled frames.
+//!
+//! Each video is decoded by a child process of its own, which runs in a sandbox: see [`child`]. This side feeds the
+//! child the video's bytes through a [`ByteSource`], receives [`SampledFrame`]s through shared memory, and checks
+//! everything that the child says. It never parses a video's bytes itself.
+//!
+//! Start with [`Decoding::start`] and call [`Decoding::next`] until it returns `None`.
 
 pub mod avio;
 pub mod child;
@@ -42,32 +47,32 @@ pub use orientation::Orientation;
 use protocol::{BYTES_FD, CONTROL_FD, FRAMES_FD, Layout, Message, SlotKind, ToDecoder};
 pub use protocol::{ClipSpec, ImageSpec, Letterbox, Request, StreamInfo, Totals};
 
-/// First argument of the process that decodes: `vidindex <this>` is for [`Decoding`] alone.
+/// First argument that makes this binary a decoder process. Only [`Decoding`] passes it.
 pub const CHILD_ARGUMENT: &str = "__decode";
 
-/// Nothing a child says is longer: a clip's list of frames is the longest.
+/// Longest message accepted from a child, bytes. The longest valid one lists the frames of a clip.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
-/// A child that has been silent for so long, though it waits for nothing of ours, hangs.
+/// A child that is silent for this long, although it is not waiting for us, is considered stuck.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
-/// How often a silent child is looked at.
+/// How often a silent child is checked.
 const TICK: Duration = Duration::from_secs(1);
-/// How much of what FFmpeg complained about is kept for the error message.
+/// Bytes of FFmpeg's log that are kept for the error message.
 const COMPLAINT_BYTES: usize = 4096;
 
-/// Bytes of the video being decoded, read on the child's behalf.
+/// The bytes of the video that is being decoded. The parent reads them on the child's behalf.
 #[async_trait::async_trait]
 pub trait ByteSource: Send + Sync {
-    /// At most `length` bytes from `offset`; none only at the end.
+    /// Reads at most `length` bytes from `offset`. Returns no bytes only at the end of the object.
     async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, Failure>;
 }
 
-/// A full slot of shared memory. Dropping it gives the slot back to the child.
+/// A filled slot of shared memory. Dropping it returns the slot to the child.
 #[derive(Debug)]
 pub struct Slot {
     shared: Arc<Shared>,
     kind: SlotKind,
     slot: usize,
-    /// How much of the slot is filled.
+    /// Number of bytes that are filled.
     bytes: usize,
 }
 
@@ -76,12 +81,12 @@ struct Shared {
     memory: MmapMut,
     layout: Layout,
     freed: mpsc::UnboundedSender<(SlotKind, usize)>,
-    /// Slots in our hands, by kind.
+    /// Slots held by the parent, by kind.
     taken: [AtomicUsize; 2],
 }
 
 impl Shared {
-    /// Whether all slots of a kind are in our hands: the child may be waiting for one.
+    /// Whether the parent holds all slots of a kind, so that the child may be waiting for one.
     fn is_used_up(&self) -> bool {
         [SlotKind::Clip, SlotKind::Image].into_iter().any(|kind| {
             let slots = self.layout.slots(kind);
@@ -91,14 +96,15 @@ impl Shared {
 }
 
 impl Slot {
-    /// The slot's bytes. A hostile child could still change them: they are pixels and no more, whatever they are.
+    /// The slot's bytes. A hostile child could still change them, but they are only pixels, and every value is valid.
     pub fn bytes(&self) -> &[u8] {
         &self.shared.memory[self.shared.layout.range(self.kind, self.slot)][..self.bytes]
     }
 
-    /// A clip's floats, `[3, frames, height, width]`.
+    /// The floats of a clip, `[3, frames, height, width]`.
     pub fn floats(&self) -> &[f32] {
-        // SAFETY: slots begin on page borders, so nothing is cut off at either end; any bits are a valid f32.
+        // SAFETY: slots begin on page boundaries, so no bytes are left over at either end, and any bits are a valid
+        // f32.
         let (_, floats, _) = unsafe { self.bytes().align_to::<f32>() };
         floats
     }
@@ -107,51 +113,51 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.shared.taken[self.kind as usize].fetch_sub(1, Ordering::Relaxed);
-        // The child may have ended: then nobody needs the slot.
+        // If the child has ended already, nobody needs the slot.
         let _ = self.shared.freed.send((self.kind, self.slot));
     }
 }
 
-/// One segment's clip.
+/// The sampled frames of one segment.
 #[derive(Debug)]
 pub struct Clip {
-    /// The segment's number.
+    /// The segment's number, from 0.
     pub segment: i64,
-    /// k·stride.
+    /// Start of the segment, seconds from the first frame: `segment * stride`.
     pub start_seconds: f64,
-    /// Start plus clip, or the video's end.
+    /// End of the segment: its start plus the clip length, or the end of the video if that comes first.
     pub end_seconds: f64,
-    /// Frames presented inside.
+    /// Number of frames presented within the segment.
     pub frames: i64,
-    /// Numbers of the frames sampled, in presentation order.
+    /// Numbers of the sampled frames, in presentation order.
     pub sampled: Vec<i64>,
-    /// Of the clip's frames, pixels.
+    /// Width of the clip's frames, pixels.
     pub width: usize,
-    /// Of the clip's frames, pixels.
+    /// Height of the clip's frames, pixels.
     pub height: usize,
-    /// The clip tensor.
+    /// The clip tensor: see [`Slot::floats`].
     pub slot: Slot,
 }
 
 /// One frame for detection.
 #[derive(Debug)]
 pub struct Image {
-    /// In presentation order, from 0.
+    /// The frame's number in presentation order, from 0.
     pub frame: i64,
-    /// From the first frame presented.
+    /// Seconds from the first frame presented.
     pub time_seconds: f64,
-    /// Of the frame as displayed, pixels.
+    /// Width of the frame as displayed, pixels.
     pub width: u32,
-    /// Of the frame as displayed, pixels.
+    /// Height of the frame as displayed, pixels.
     pub height: u32,
     /// The letterboxed image, `[height, width, 3]` bytes.
     pub slot: Slot,
 }
 
-/// What comes out of a video, in this order: `Opened`, then frames, then the end.
+/// What decoding a video yields: first `Opened`, then clips and images.
 #[derive(Debug)]
 pub enum SampledFrame {
-    /// The container could be read. Sent again if the first frame has an orientation of its own.
+    /// The container could be read. Sent again if the first frame's orientation differs from the container's.
     Opened(StreamInfo),
     /// A segment is complete.
     Clip(Clip),
@@ -159,7 +165,7 @@ pub enum SampledFrame {
     Image(Image),
 }
 
-/// A video being decoded. Dropping it kills the child.
+/// A video that is being decoded. Dropping it kills the child process.
 pub struct Decoding {
     child: Child,
     messages: OwnedReadHalf,
@@ -167,12 +173,12 @@ pub struct Decoding {
     served: Arc<Served>,
     tasks: Vec<JoinHandle<()>>,
     complaints: JoinHandle<Vec<u8>>,
-    /// What the clips asked for look like.
+    /// Shape of the requested clips, if any.
     clips: Option<ClipSpec>,
-    /// Time that the child has had for itself.
+    /// Time that the child spent working rather than waiting for the parent.
     spent: Duration,
     limits: Limits,
-    /// Where the video ended and how, once it has.
+    /// How decoding ended, once it has: the totals, and the error if there was one.
     end: Option<(Totals, Option<VideoError>)>,
 }
 
@@ -182,18 +188,21 @@ struct Limits {
     memory_bytes: u64,
 }
 
-/// What the task that reads on the child's behalf tells us.
+/// State shared with the task that reads bytes on the child's behalf.
 #[derive(Default)]
 struct Served {
     failure: Mutex<Option<Failure>>,
     reading: AtomicBool,
-    /// Counts reads begun and slots freed: while it moves, the child is not the one to wait for.
+    /// Counts started reads and freed slots. While it changes, the child is making progress.
     activity: AtomicU64,
 }
 
 impl Decoding {
-    /// Starts a decoder process (`program` is this very binary) on the bytes of `source`. It may take as long as
-    /// `timeout`, not counting the time that it waits for its frames to be taken.
+    /// Starts a decoder process on the bytes of `source`. `program` is the path of this binary. Decoding may take as
+    /// long as `timeout`, not counting the time that the child waits for the parent to take its frames.
+    ///
+    /// # Errors
+    /// `Error` if the process cannot be started.
     pub fn start(
         program: &Path,
         request: Request,
@@ -207,7 +216,7 @@ impl Decoding {
         let (bytes, child_bytes) = StdUnixStream::pair().map_err(io)?;
         let mut command = Command::new(program);
         command.arg(CHILD_ARGUMENT).env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        // No credentials reach the child; it must still find its shared libraries.
+        // No credentials reach the child, but it must still find its shared libraries.
         command.envs(std::env::var_os("LD_LIBRARY_PATH").map(|path| ("LD_LIBRARY_PATH", path)));
         command.kill_on_drop(true);
         let map = |parent_fd: OwnedFd, child_fd| FdMapping { parent_fd, child_fd };
@@ -218,10 +227,11 @@ impl Decoding {
                 map(frames, FRAMES_FD),
             ])
             .map_err(|e| Error::failed(format!("failed to start a decoder process: {e}")))?;
-        // The child dies with the thread that starts it (that is how Linux tells of a parent's death): a thread that
-        // outlives the decoding, as the runtime's own do, and those of its blocking pool do not.
+        // Linux kills the child when the thread that started it ends (see `PR_SET_PDEATHSIG`), so that thread must
+        // outlive the decoding. The runtime's own threads do; those of its blocking pool do not.
         let mut child = command.spawn().map_err(io)?;
-        // The command still holds the child's ends: without this, our sockets would never see it end.
+        // The command still holds the child's ends of the sockets. Unless it is dropped, ours would never report their
+        // end.
         drop(command);
         control.set_nonblocking(true).map_err(io)?;
         bytes.set_nonblocking(true).map_err(io)?;
@@ -235,7 +245,7 @@ impl Decoding {
         let clips = request.clips.clone();
         let first = ToDecoder::Decode(request);
         let activity = served.clone();
-        // Bounded by the number of slots. Ends with the child, or with the last slot.
+        // The queue is bounded by the number of slots. The task ends with the child or with the last slot.
         let order_task = tokio::spawn(async move {
             let mut next = Some(first);
             while let Some(order) = next {
@@ -272,8 +282,10 @@ impl Decoding {
         })
     }
 
-    /// The next frame, or `None` at the end: then [`Decoding::totals`] are known. A video whose good part has been
-    /// given out already may still end in `Failure::Video`.
+    /// Waits for the next frame. Returns `None` at the end of the video; [`Decoding::totals`] is complete then.
+    ///
+    /// # Errors
+    /// `Failure::Video` if the video cannot be decoded, even after some frames were returned.
     ///
     /// # Cancel safety
     /// Not cancel safe: drop the `Decoding` if this future is dropped.
@@ -283,7 +295,7 @@ impl Decoding {
             Message::Clip { slot, width, height, segment, start_seconds, end_seconds, frames, sampled } => {
                 let spec = self.clips.as_ref().filter(|spec| spec.holds((width, height)));
                 let Some(bytes) = spec.map(|spec| spec.bytes((width, height))) else {
-                    return Err(self.crashed("a clip of another size").await);
+                    return Err(self.crashed("it sent a clip of the wrong size").await);
                 };
                 let slot = self.slot(SlotKind::Clip, slot, bytes)?;
                 let clip = Clip { segment, start_seconds, end_seconds, frames, sampled, width, height, slot };
@@ -292,7 +304,7 @@ impl Decoding {
             Message::Image { slot, frame, time_seconds, width, height } => {
                 let slot = self.slot(SlotKind::Image, slot, self.shared.layout.slot_bytes(SlotKind::Image))?;
                 if width == 0 || height == 0 {
-                    return Err(self.crashed("an image without pixels").await);
+                    return Err(self.crashed("it sent an image without pixels").await);
                 }
                 Ok(Some(SampledFrame::Image(Image { frame, time_seconds, width, height, slot })))
             }
@@ -305,11 +317,11 @@ impl Decoding {
                 }
             }
             Message::NotSandboxed { reason } => Err(Failure::Fatal(not_sandboxed(&reason))),
-            Message::SandboxProbed { .. } => Err(self.crashed("an answer to no question").await),
+            Message::SandboxProbed { .. } => Err(self.crashed("it sent an unexpected message").await),
         }
     }
 
-    /// What the child did, as far as it could tell: zero where it died.
+    /// What the child reports to have done. All zero if it died before it could report.
     pub fn totals(&self) -> Totals {
         self.end.as_ref().map_or_else(Totals::default, |(totals, _)| *totals)
     }
@@ -318,17 +330,21 @@ impl Decoding {
         self.served.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Checks what the child says of shared memory before anyone looks there.
+    /// Validates the child's description of a slot before the parent reads from it.
     fn slot(&self, kind: SlotKind, slot: usize, bytes: usize) -> Result<Slot, Failure> {
         if slot >= self.shared.layout.slots(kind) {
-            return Err(VideoError::new(VideoErrorKind::DecoderCrashed, "the decoder named a slot that is not").into());
+            return Err(VideoError::new(
+                VideoErrorKind::DecoderCrashed,
+                "the decoder named a slot that does not exist",
+            )
+            .into());
         }
         self.shared.taken[kind as usize].fetch_add(1, Ordering::Relaxed);
         Ok(Slot { shared: self.shared.clone(), kind, slot, bytes })
     }
 
-    /// Waits for a message. Time that the child has to wait for us, because inference is behind, does not count against
-    /// its limits: a long video on a slow machine is no hang.
+    /// Waits for a message. The time that the child waits for us because inference is behind does not count towards its
+    /// limits: a long video on a slow machine is not stuck.
     async fn message(&mut self) -> Result<Message, Failure> {
         let (shared, served) = (self.shared.clone(), self.served.clone());
         let mut activity = served.activity.load(Ordering::Relaxed);
@@ -337,10 +353,10 @@ impl Decoding {
         let timed_out = |message: String| Err(VideoError::new(VideoErrorKind::Timeout, message).into());
         loop {
             if self.spent >= self.limits.timeout {
-                return timed_out(format!("not decoded after {} s", self.limits.timeout.as_secs()));
+                return timed_out(format!("decoding took longer than {} s", self.limits.timeout.as_secs()));
             }
             if silent > SILENCE_MAX {
-                return timed_out(format!("the decoder has done nothing for {} s", SILENCE_MAX.as_secs()));
+                return timed_out(format!("the decoder made no progress for {} s", SILENCE_MAX.as_secs()));
             }
             let is_held_back = shared.is_used_up();
             let started = Instant::now();
@@ -365,7 +381,7 @@ impl Decoding {
         Err(self.crashed("").await)
     }
 
-    /// The child has gone without a word, or talks nonsense: why?
+    /// Explains why the child ended without a report or sent an invalid message. `seen` is what the parent observed.
     async fn crashed(&mut self, seen: &str) -> Failure {
         if let Some(failure) = self.read_failure() {
             return failure;
@@ -376,14 +392,16 @@ impl Decoding {
         let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         if complaints.contains("memory allocation of") {
             let limit = self.limits.memory_bytes >> 20;
-            return VideoError::new(VideoErrorKind::OutOfMemory, format!("the decoder needs over {limit} MiB")).into();
+            return VideoError::new(VideoErrorKind::OutOfMemory, format!("the decoder needs more than {limit} MiB"))
+                .into();
         }
         let detail: Vec<&str> =
             [seen, status.as_str(), last_line(&complaints)].into_iter().filter(|s| !s.is_empty()).collect();
         VideoError::new(VideoErrorKind::DecoderCrashed, format!("the decoder died: {}", detail.join("; "))).into()
     }
 
-    /// The error with FFmpeg's own last complaint behind it. Complaints about encrypted bytes say nothing.
+    /// Appends FFmpeg's last log line to the error, except for encrypted videos, where FFmpeg's messages are
+    /// meaningless.
     async fn explained(&mut self, error: VideoError) -> VideoError {
         if error.kind == VideoErrorKind::Encrypted {
             return error;
@@ -411,7 +429,7 @@ impl Drop for Decoding {
     }
 }
 
-/// Starts a decoder process and has it try to open a file, a socket and a program.
+/// Starts a decoder process that tries to open a file, a socket and a program, and fails if any of them succeeds.
 pub async fn probe_sandbox(program: &Path) -> Result<(), Error> {
     struct Nothing;
     #[async_trait::async_trait]
@@ -426,14 +444,14 @@ pub async fn probe_sandbox(program: &Path) -> Result<(), Error> {
         Ok(Message::SandboxProbed { escapes }) if escapes.is_empty() => Ok(()),
         Ok(Message::SandboxProbed { escapes }) => Err(not_sandboxed(&format!("the decoder {}", escapes.join(", ")))),
         Ok(Message::NotSandboxed { reason }) => Err(not_sandboxed(&reason)),
-        Ok(_) => Err(not_sandboxed("the decoder answers nonsense")),
+        Ok(_) => Err(not_sandboxed("the decoder sent an invalid answer")),
         Err(Failure::Fatal(error)) => Err(error),
         Err(Failure::Video(error)) => Err(not_sandboxed(&error.message)),
         Err(Failure::Transient(error)) => Err(error.into()),
     }
 }
 
-/// The binary that decodes: this one.
+/// Path of this binary, which is also the decoder program.
 pub fn own_program() -> Result<PathBuf, Error> {
     std::env::current_exe().map_err(|error| Error::failed(format!("failed to find this program's own file: {error}")))
 }
@@ -444,8 +462,8 @@ pub fn ffmpeg_versions() -> (u32, u32) {
 }
 
 fn not_sandboxed(reason: &str) -> Error {
-    Error::failed(format!("the decoder process could not be closed in: {reason}")).with_hint(
-        "the kernel must allow seccomp filters (CONFIG_SECCOMP_FILTER); in a container, check its security profile",
+    Error::failed(format!("the decoder process is not sandboxed: {reason}")).with_hint(
+        "allow seccomp filters in the kernel (CONFIG_SECCOMP_FILTER) and in the container's security profile",
     )
 }
 
@@ -453,20 +471,20 @@ fn last_line(complaints: &str) -> &str {
     complaints.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("")
 }
 
-/// Removes heap addresses from FFmpeg's log lines (`[h264 @ 0x55d0c8a5e040]`): they differ from run to run.
+/// Removes heap addresses from FFmpeg's log lines (`[h264 @ 0x55d0c8a5e040]`), because they differ from run to run.
 fn without_addresses(lines: &str) -> String {
     let mut parts = lines.split(" @ 0x");
     let first = parts.next().unwrap_or_default().to_owned();
     parts.fold(first, |kept, part| kept + part.trim_start_matches(|c: char| c.is_ascii_hexdigit()))
 }
 
-/// Memory for both processes, which neither can shrink under the other.
+/// Creates memory that both processes map and neither can shrink.
 fn shared_memory(bytes: usize) -> std::io::Result<(OwnedFd, MmapMut)> {
     let fd = rustix::fs::memfd_create("vidindex-frames", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     rustix::fs::ftruncate(&fd, bytes as u64)?;
     rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-    // SAFETY: sealed, so no access can fall off its end; the child only writes slots that it holds, and if it breaks
-    // that rule the worst is a torn pixel.
+    // SAFETY: the file is sealed against shrinking, so every access stays inside it. The child only writes to slots
+    // that it holds; if it breaks that rule, the worst outcome is a torn pixel.
     let memory = unsafe { MmapMut::map_mut(&fd)? };
     Ok((fd, memory))
 }
@@ -488,7 +506,7 @@ async fn receive(messages: &mut OwnedReadHalf) -> std::io::Result<Message> {
     Ok(serde_json::from_slice(&body)?)
 }
 
-/// Answers the child's reads until it ends. The first failure is kept, and the child told no more than that.
+/// Answers the child's reads until it ends. Keeps the first failure; the child only learns that a read failed.
 async fn serve_bytes(mut socket: UnixStream, source: Arc<dyn ByteSource>, served: Arc<Served>) {
     loop {
         let (Ok(offset), Ok(length)) = (socket.read_u64_le().await, socket.read_u32_le().await) else { return };
@@ -517,7 +535,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn log_lines_lose_their_addresses_alone() {
+    fn log_lines_lose_only_their_addresses() {
         let line = "[mov,mp4 @ 0x55d0c8a5e040] [eia608 @ 0x1f] moov atom not found @ 0, offset 0x1f";
         assert_eq!(without_addresses(line), "[mov,mp4] [eia608] moov atom not found @ 0, offset 0x1f");
         assert_eq!(without_addresses(""), "");

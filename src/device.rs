@@ -1,4 +1,5 @@
-//! Where models run and in which arithmetic, as jobs and command lines name it. Knows no runtime.
+//! Devices and precisions as job files and command lines name them. Independent of ONNX Runtime, which
+//! [`infer`](crate::infer) maps them to.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,21 +9,21 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::nearest::nearest;
 
-/// Where a model runs: one of ONNX Runtime's execution providers.
+/// The device that a model runs on, as one of ONNX Runtime's execution providers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Device {
     /// ONNX Runtime's own CPU kernels.
     Cpu,
-    /// Intel's, on the CPU.
+    /// Intel OpenVINO on the CPU.
     OpenVino,
-    /// NVIDIA, by device number.
+    /// NVIDIA CUDA, by device number.
     Cuda(u32),
     /// NVIDIA through TensorRT, by device number. The first run of a model builds an engine, which takes minutes.
     TensorRt(u32),
 }
 
 impl Device {
-    /// Whether both models compute on the same cores: then they take turns, and a batch brings nothing.
+    /// Whether both models compute on the same CPU cores. Then they run in turn, and batching has no benefit.
     pub fn is_cpu(self) -> bool {
         matches!(self, Self::Cpu | Self::OpenVino)
     }
@@ -39,14 +40,14 @@ impl fmt::Display for Device {
     }
 }
 
-/// What a user asks for: `auto`, `cpu`, `openvino`, `cuda`, `cuda:N`, `tensorrt` or `tensorrt:N`.
+/// The device that a user selects: `auto`, `cpu`, `openvino`, `cuda`, `cuda:N`, `tensorrt` or `tensorrt:N`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum DeviceChoice {
-    /// The fastest device that is there.
+    /// The fastest available device.
     #[default]
     Auto,
-    /// This one or an error.
+    /// This device. Opening a model fails if it is not available.
     Named(Device),
 }
 
@@ -67,7 +68,7 @@ impl FromStr for DeviceChoice {
                 let known = "devices: auto, cpu, openvino, cuda:N, tensorrt:N";
                 let near = if KINDS.contains(&kind) { None } else { nearest(kind, &KINDS) };
                 let hint = near.map_or(known.to_owned(), |near| format!("did you mean `{near}`? ({known})"));
-                return Err(Error::usage(format!("{text:?} is no device")).with_hint(hint));
+                return Err(Error::usage(format!("{text:?} is not a device")).with_hint(hint));
             }
         };
         Ok(Self::Named(device))
@@ -97,11 +98,11 @@ impl fmt::Display for DeviceChoice {
     }
 }
 
-/// The arithmetic that the models run in.
+/// The number format in which the models compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// What suits the device.
+    /// The format that suits the device.
     Auto,
     /// 32-bit floating point.
     Fp32,
@@ -109,15 +110,15 @@ pub enum Precision {
     Bf16,
     /// 16-bit floating point.
     Fp16,
-    /// 8-bit integers, for models quantised that way.
+    /// 8-bit integers, for models that are quantised accordingly.
     Int8,
 }
 
 impl Precision {
-    /// All of them, in the order in which messages name them.
+    /// All precisions, in the order in which messages list them.
     pub const ALL: [Self; 5] = [Self::Auto, Self::Fp32, Self::Bf16, Self::Fp16, Self::Int8];
 
-    /// The name as in the job file.
+    /// The name in the job file.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -135,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn devices_are_read_as_they_are_shown() {
+    fn devices_parse_from_their_displayed_names() {
         let devices = [Device::Cpu, Device::OpenVino, Device::Cuda(1), Device::TensorRt(0)].map(DeviceChoice::Named);
         for device in devices.into_iter().chain([DeviceChoice::Auto]) {
             assert_eq!(device.to_string().parse::<DeviceChoice>().unwrap(), device);

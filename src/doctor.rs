@@ -1,4 +1,4 @@
-//! `vidindex doctor`: checks everything that a job needs, and says how to fix what is missing.
+//! `vidindex doctor`: checks everything that a job needs, and explains how to fix what is missing.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use crate::store::{self, Scanned};
 use crate::work::models::JobModels;
 use crate::zoo::descriptor;
 
-/// Checks and prints; says whether all is well. `job` is checked too where one is given.
+/// Runs the checks and prints their results. Returns whether all succeeded. If `job` is given, it is checked as well.
 ///
 /// # Errors
-/// The report cannot be written.
+/// If the results cannot be printed.
 pub(crate) async fn check(onnxruntime: Option<&Path>, job: Option<&Job>) -> Result<bool> {
     let mut report = Report { well: true, unwritten: None };
     report.line("vidindex", Ok(env!("CARGO_PKG_VERSION").to_owned()));
@@ -44,7 +44,7 @@ pub(crate) async fn check(onnxruntime: Option<&Path>, job: Option<&Job>) -> Resu
     report.wish(
         "DuckDB",
         DuckDb::find(duckdb.as_deref()).map(|found| found.to_string()),
-        "`vidindex query` alone needs it",
+        "only `vidindex query` needs it",
     );
     if let Some(job) = job {
         self::job(&mut report, job, runtime.as_ref().ok()).await;
@@ -106,12 +106,12 @@ impl Report {
         }
     }
 
-    /// What works, but not as one would want it.
+    /// Prints a warning about something that works, but not well.
     fn warn(&mut self, what: &str, found: &str) {
         self.print(format_args!("WARN  {what}: {found}"));
     }
 
-    /// What a job does without.
+    /// Prints the result of a check that most jobs do not need.
     fn wish(&mut self, what: &str, found: Result<String>, needed: &str) {
         match found {
             Ok(found) => self.print(format_args!("ok    {what}: {found}")),
@@ -134,7 +134,7 @@ impl Report {
         }
     }
 
-    /// Each line as soon as it is known: a store may take a while to answer.
+    /// Prints each line as soon as it is known, because a store may respond slowly.
     fn print(&mut self, line: impl std::fmt::Display) {
         if let Err(error) = console::print(line) {
             self.unwritten = Some(error);

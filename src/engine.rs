@@ -1,5 +1,5 @@
-//! Engines: who runs a run's shards on many machines. Scheduling, retries and placement are theirs; ours is to hand in
-//! an array of tasks and the seal behind it.
+//! Engines: cluster schedulers that run the shards of a run on many machines. The engine is responsible for scheduling,
+//! retries and placement; this module submits an array of tasks, followed by a task that seals.
 
 mod aws_batch;
 mod kubernetes;
@@ -15,19 +15,19 @@ use crate::job::Job;
 use crate::run::RunId;
 pub(crate) use task::task;
 
-/// Who runs the tasks.
+/// A cluster scheduler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Engine {
-    /// `sbatch`, found on the path.
+    /// Slurm, through `sbatch` on the PATH.
     Slurm,
     /// An array job in AWS Batch.
     AwsBatch,
-    /// An Indexed Job, by `kubectl` found on the path.
+    /// Kubernetes: an Indexed Job, through `kubectl` on the PATH.
     Kubernetes,
 }
 
-/// As on the command line.
+/// Formats the name as on the command line.
 impl std::fmt::Display for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -38,12 +38,12 @@ impl std::fmt::Display for Engine {
     }
 }
 
-/// What was submitted, or would be.
+/// The result of a submission, or of its dry run.
 #[derive(Debug)]
 pub(crate) struct Submitted {
-    /// What a person wants to know of it, or what would be submitted.
+    /// Output for the user: what was submitted, or what would be submitted.
     pub(crate) lines: Vec<String>,
-    /// The engine's names of the tasks' job and of the seal's.
+    /// The engine's names of the job that runs the tasks and of the job that seals.
     pub(crate) jobs: Vec<String>,
 }
 
@@ -53,26 +53,26 @@ impl Submitted {
     }
 }
 
-/// A planned run, to be handed to an engine.
+/// A planned run that is to be submitted.
 #[derive(Debug)]
 pub(crate) struct Submission<'a> {
     /// The job that was planned.
     pub(crate) job: &'a Job,
-    /// The run.
+    /// The id of the run.
     pub(crate) run: &'a RunId,
-    /// How many shards it has, at least one.
+    /// Number of shards, at least one.
     pub(crate) shards: u32,
-    /// This binary, as every machine of a shared file system finds it.
+    /// Path of this binary, as every machine of a shared file system sees it.
     pub(crate) program: PathBuf,
-    /// The job file as typed: absolute, or from the working directory.
+    /// The job file as typed: an absolute path, or relative to the working directory.
     pub(crate) job_file: PathBuf,
-    /// What follows the job file on the command line: its `--set`s.
+    /// The arguments that follow the job file: its `--set` options.
     pub(crate) job_options: Vec<String>,
 }
 
 impl Submission<'_> {
-    /// The arguments of `work` (each task finds its number in its environment) or `seal` where the job file lies at
-    /// `job_file`.
+    /// The arguments of `work` or `seal` with the job file at `job_file`. Each task of `work` takes its number from its
+    /// environment.
     fn arguments(&self, subcommand: &str, job_file: &Path) -> Vec<String> {
         let mut arguments = vec![subcommand.to_owned(), job_file.display().to_string()];
         arguments.extend(self.job_options.iter().cloned());
@@ -80,17 +80,17 @@ impl Submission<'_> {
         arguments
     }
 
-    /// One task for each shard, at most `limit` (the engine's) and `asked` (the job's): what is beyond is shared out
-    /// among the tasks.
+    /// Number of tasks: one per shard, but at most `limit` (of the engine) and `asked` (of the job). If there are fewer
+    /// tasks than shards, each task processes several shards.
     fn tasks(&self, asked: Option<u32>, limit: u32) -> u32 {
         self.shards.min(asked.unwrap_or(u32::MAX)).min(limit).max(1)
     }
 }
 
-/// Submits the run: an array of tasks, and a seal that waits for it. With `dry_run` nothing is submitted.
+/// Submits the run: an array of tasks, and a seal that waits for them. With `dry_run`, nothing is submitted.
 ///
 /// # Errors
-/// The engine is not there, or refused.
+/// If the engine cannot be reached or rejects the submission.
 pub(crate) async fn submit(engine: Engine, submission: &Submission<'_>, dry_run: bool) -> Result<Submitted> {
     match engine {
         Engine::Slurm => slurm::submit(submission, dry_run).await,

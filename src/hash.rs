@@ -1,6 +1,6 @@
-//! Hashes as text.
+//! Formats hashes as text.
 
-/// Lower-case hex digits of these bytes.
+/// The bytes as lower-case hex digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

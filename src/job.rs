@@ -1,7 +1,8 @@
-//! The job: what to index, with which models, written where. Read once from its TOML file, checked whole, and from
-//! then on a plain value that travels with the run.
+//! The job: what to index, with which models, and where to write the tables. It is read from a TOML file and checked
+//! completely, and becomes a plain value that the run's record contains.
 
 pub mod engine;
+mod keys;
 mod partition;
 mod reader;
 
@@ -16,63 +17,63 @@ use crate::error::{Error, Result};
 use crate::hash::hex;
 use crate::store::StoreConfig;
 use engine::Engines;
+pub use keys::SECTIONS;
 pub use partition::{NULL_PARTITION, Partition};
-pub use reader::SECTIONS;
 use reader::{Document, Entry, Section};
 
-/// The file name extensions that are taken for videos where the job names no `include` of its own.
+/// The default of `input.include`: the common extensions of video files.
 pub const DEFAULT_INCLUDE: &str = "**/*.{mp4,m4v,mkv,mov,webm,avi,ts,m2ts,mts,mpg,mpeg,flv,wmv,3gp,ogv,mxf}";
 
-/// Changes whenever the canonical text behind [`Job::fingerprint`] does.
+/// Increased with every change of the text that [`Job::fingerprint`] hashes.
 const FINGERPRINT_VERSION: u32 = 1;
 
-/// A resolved job file: every default filled in, every value within its range. At least one of `actions` and
-/// `persons` is there. Local paths in it are relative to the working directory, as they are on a command line.
+/// A job file with all defaults filled in and all values checked. At least one of `actions` and `persons` is present.
+/// Local paths are relative to the working directory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
-    /// Where the videos are and which of them to take.
+    /// Where the videos are, and which of them to index.
     pub input: Input,
-    /// Where the tables go.
+    /// Where the tables are written.
     pub output: Output,
-    /// The action model's settings; absent skips the model.
+    /// Settings of the action model. Without them, the model does not run.
     pub actions: Option<Actions>,
-    /// The person detector's settings; absent skips the model.
+    /// Settings of the person detector. Without them, the model does not run.
     pub persons: Option<Persons>,
-    /// How to run, without a bearing on what is found (but for `precision`).
+    /// How the job runs. Only `precision` changes results.
     pub run: Run,
-    /// What is kept for `vidindex report`.
+    /// What is written for `vidindex report`.
     #[serde(default)]
     pub report: Report,
-    /// How to reach S3 or a compatible.
+    /// How to connect to S3 or a compatible store.
     pub store: StoreConfig,
-    /// What engines are told.
+    /// Settings of the engines.
     #[serde(default)]
     pub engine: Engines,
 }
 
 /// The job's `[input]`.
 ///
-/// Globs are matched against the key relative to `uri`, letter case ignored, with `*` and `?` stopping at `/` and `**`
-/// crossing it. As ripgrep has it, a glob without a `/` is matched against the file name alone, at any depth, one that
-/// begins with `/` starts at `uri`, and one that ends with `/` means everything below.
+/// Globs are matched against the key relative to `uri` and ignore letter case. `*` and `?` do not match `/`; `**` does.
+/// As in ripgrep, a glob without a `/` matches file names at any depth, a glob that begins with `/` starts at `uri`, and
+/// a glob that ends with `/` matches everything below that folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Input {
     /// `s3://bucket/prefix/` or a directory.
     pub uri: String,
-    /// `manifest.json` of an S3 Inventory report of the bucket, which is read instead of listing it.
+    /// The `manifest.json` of an S3 Inventory report, which is read instead of listing the bucket.
     #[serde(default)]
     pub inventory: Option<String>,
-    /// An object is taken where one of these matches...
+    /// An object is indexed if one of these globs matches it,
     pub include: Vec<String>,
-    /// ...and none of these. A folder in which one matches everything is not opened.
+    /// and none of these does. A folder in which one of these matches everything is not listed.
     pub exclude: Vec<String>,
-    /// Whether to take files with a name in their path that begins with a dot or is a system's, such as `lost+found` and
-    /// `@eaDir`.
+    /// Whether to index files whose path has a name that begins with a dot, or a name that systems use, such as
+    /// `lost+found` and `@eaDir`.
     #[serde(default)]
     pub hidden: bool,
-    /// Makes partition columns of parts of the key.
+    /// Turns parts of the key into partition columns.
     pub partition: Option<Partition>,
-    /// The share of the indexed videos, 0 to 1, that may be gone from the input for a plan to mark them as deleted unasked.
+    /// The share of the indexed videos, 0 to 1, that a plan may mark as deleted without confirmation.
     #[serde(default = "default_deleted_max")]
     pub deleted_max: f64,
 }
@@ -91,82 +92,85 @@ pub struct Output {
 /// The job's `[actions]`: which action happens in which segment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Actions {
-    /// The ONNX file, its TOML beside it.
+    /// The ONNX file. Its TOML file is in the same folder.
     pub model: PathBuf,
-    /// Length of a segment in seconds; absent means the model's own.
+    /// Length of a segment in seconds. The default is the length of the model's clip.
     pub clip_seconds: Option<f64>,
-    /// From one segment's start to the next one's, in seconds; absent means the clip's length.
+    /// Seconds from the start of one segment to the start of the next. The default is the segment's length.
     pub stride_seconds: Option<f64>,
-    /// Whether every label's score is written; of segments alone, not of persons.
+    /// Which scores of a segment are written. Scores of persons are not affected.
     pub scores: Scores,
-    /// How many labels each segment's `top` holds; at least 1.
+    /// How many labels each segment's `top` contains; at least 1.
     pub top_k: usize,
-    /// Whether pooled features are written.
+    /// Whether each segment's pooled features are written.
     pub embedding: bool,
 }
 
-/// How many of a segment's scores are written.
+/// Which scores of a segment are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scores {
-    /// Those of `top` alone.
+    /// Only those in `top`.
     TopK,
-    /// Every label's, in label order, beside `top`.
+    /// `top`, and the score of every label in label order.
     Full,
 }
 
-/// The job's `[persons]`: where people are (or other classes of the detector).
+/// The job's `[persons]`: where people, or other classes of the detector, are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Persons {
-    /// The ONNX file, its TOML beside it.
+    /// The ONNX file. Its TOML file is in the same folder.
     pub model: PathBuf,
-    /// Frames looked at for each second of video; above 0.
+    /// Frames to detect in per second of video; above 0.
     pub frames_per_second: f64,
-    /// Boxes scoring above this are kept; at least 0, below 1.
+    /// The score that a box must exceed; at least 0, below 1.
     pub confidence: f32,
-    /// Of boxes of one class that overlap more than this, the best is kept; 0 to 1.
+    /// The overlap (intersection over union, 0 to 1) above which only the best of two boxes of a class is kept.
     pub iou: f32,
-    /// Names of the detector's classes to keep; at least one.
+    /// Names of the classes to keep; at least one.
     pub classes: Vec<String>,
 }
 
 /// The job's `[run]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
-    /// Where the models run.
+    /// The device that runs the models.
     pub device: DeviceChoice,
-    /// The arithmetic that the models run in.
+    /// The models' arithmetic.
     pub precision: Precision,
-    /// About how many bytes of video one shard holds; above 0.
+    /// The approximate size of a shard, in bytes of video; above 0.
     pub shard_bytes: u64,
-    /// Seconds that a video may take to decode, at least 1; waiting for inference does not count.
+    /// The most seconds that decoding a video may take, without the time it waits for inference; at least 1.
     pub video_timeout_seconds: u64,
 }
 
-/// The job's `[report]`. No part of the fingerprint: it changes no row of the other tables, and an archive is not indexed
-/// anew for its pictures (`plan --reindex` does it).
+/// The job's `[report]`. It is not part of the fingerprint, because it does not change the other tables: an archive is not
+/// indexed again just to add pictures. `plan --reindex` adds them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// Whether pictures of a few moments of each video are written.
+    /// Whether to write pictures of a few moments of each video.
     pub thumbnails: bool,
 }
 
 impl Job {
-    /// Reads a job file, lays `overrides` (`section.key=value`, the value as TOML or else as a bare string) over it,
-    /// fills in the defaults and checks everything.
+    /// Reads a job file, applies `overrides` (`section.key=value`; the value is TOML or else a bare string), fills in the
+    /// defaults and checks every value.
     ///
     /// # Errors
-    /// [`Error::Usage`] that names the file, the line and the key, and the nearest known key to an unknown one.
+    /// [`Error::Usage`] names the file, the line and the key, and suggests a known key for an unknown one.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|error| {
             Error::usage(format!("cannot read the job file {name}: {error}"))
-                .with_hint("a job file is TOML; its path is taken relative to the working directory")
+                .with_hint("a job file is a TOML file; its path is relative to the working directory")
         })?;
         Self::parse(&name, &text, overrides)
     }
 
-    /// As [`Job::load`], for a text at hand; `name` is how messages call it.
+    /// Like [`Job::load`], for a text that is already read. Errors call the file `name`.
+    ///
+    /// # Errors
+    /// As [`Job::load`].
     pub fn parse(name: &str, text: &str, overrides: &[String]) -> Result<Self> {
         let document = Document::read(name, text, overrides)?;
         let job = Self {
@@ -180,15 +184,16 @@ impl Job {
             engine: Engines::read(&document)?,
         };
         if job.actions.is_none() && job.persons.is_none() {
-            return Err(Error::usage(format!("{name}: neither [actions] nor [persons]: there is nothing to look for"))
-                .with_hint("add one, for example:\n    [persons]\n    model = \"models/yolov5s.onnx\""));
+            return Err(Error::usage(format!(
+                "{name}: neither [actions] nor [persons] is present, so there is nothing to index"
+            ))
+            .with_hint("add one, for example:\n    [persons]\n    model = \"models/yolov5s.onnx\""));
         }
         Ok(job)
     }
 
-    /// Names everything that changes the rows of an unchanged video: the models' content, as (role, SHA-256) pairs in
-    /// any order, and the job's values that the rows depend on. Where it runs and where things lie is not part of it.
-    /// 16 hex digits.
+    /// Hashes everything that changes the rows of an unchanged video: the models, as (role, SHA-256) pairs in any order,
+    /// and the settings that rows depend on. Devices and locations are not part of it. Returns 16 hexadecimal digits.
     pub fn fingerprint(&self, models: &[(&str, &str)]) -> String {
         let mut lines: Vec<String> =
             models.iter().map(|(role, sha256)| format!("model {role} {}", sha256.to_lowercase())).collect();
@@ -220,30 +225,30 @@ impl Job {
     }
 }
 
-/// Compiles the job's globs (see [`Input`] for their rules). The error names the glob.
+/// Compiles the job's globs; [`Input`] has their rules. Errors name the glob.
 pub(crate) fn glob_set(globs: &[String]) -> Result<GlobSet> {
     let mut set = GlobSetBuilder::new();
     for text in globs {
         set.add(glob(text).map_err(|problem| Error::usage(format!("the glob {text:?} {problem}")))?);
     }
-    set.build().map_err(|error| Error::usage(format!("the globs {globs:?} do not work together: {error}")))
+    set.build().map_err(|error| Error::usage(format!("the globs {globs:?} cannot be combined: {error}")))
 }
 
-/// Compiles globs that match folders, by their keys without the last `/`, in which one of the job's globs matches
-/// everything. Only globs ending in `/`, `/**` or `/**/*` are considered.
+/// Compiles globs for the folders in which one of the job's globs matches everything. They match a folder's key without
+/// its last `/`. Only globs that end with `/`, `/**` or `/**/*` are considered.
 pub(crate) fn folder_glob_set(globs: &[String]) -> Result<GlobSet> {
     let mut set = GlobSetBuilder::new();
     for text in globs {
         let whole = whole_glob(text);
         let folder = whole.strip_suffix("/**/*").or_else(|| whole.strip_suffix("/**"));
-        // `**/` by itself would match any folder, and `**//` matches files only behind two slashes.
+        // `**/` alone would match any folder, and `**//` only matches files after two slashes.
         let folder = folder.filter(|folder| !folder.ends_with('/'));
-        // The rest is no glob when the slash was escaped.
+        // Without an escaped slash, the rest is not a valid glob.
         if let Some(glob) = folder.and_then(|folder| build_glob(folder).ok()) {
             set.add(glob);
         }
     }
-    set.build().map_err(|error| Error::usage(format!("the globs {globs:?} do not work together: {error}")))
+    set.build().map_err(|error| Error::usage(format!("the globs {globs:?} cannot be combined: {error}")))
 }
 
 fn glob(text: &str) -> Result<Glob, String> {
@@ -253,7 +258,7 @@ fn glob(text: &str) -> Result<Glob, String> {
     build_glob(&whole_glob(text))
 }
 
-/// The glob for a whole key.
+/// The equivalent glob for a whole key.
 fn whole_glob(text: &str) -> String {
     let below = if text.ends_with('/') { "**" } else { "" };
     match text.strip_prefix('/') {
@@ -272,12 +277,12 @@ fn build_glob(whole: &str) -> Result<Glob, String> {
 }
 
 impl Input {
-    /// (name, value) of each partition column of an object, whose key is relative to `uri`.
+    /// The partition columns of an object as (name, value). The key is relative to `uri`.
     pub fn partition_of(&self, key: &str) -> Vec<(String, String)> {
         self.partition.as_ref().map(|partition| partition.columns(key)).unwrap_or_default()
     }
 
-    /// Why an object with this key cannot be indexed: its partition values cannot be folders. For a person.
+    /// A message that says why an object with this key cannot be indexed, if its partition values cannot be folder names.
     pub fn partition_problem(&self, key: &str) -> Option<String> {
         self.partition.as_ref()?.problem(key)
     }
@@ -291,8 +296,8 @@ impl Input {
         let include = section.strings("include", checked)?.unwrap_or_else(|| vec![DEFAULT_INCLUDE.to_owned()]);
         if include.is_empty() {
             return Err(section
-                .complain("include", "is empty: no video could match")
-                .with_hint("leave it out for the common video extensions"));
+                .complain("include", "is empty, so no video would match")
+                .with_hint("remove it to match the common video extensions"));
         }
         let pattern = section.get("partition", "a regular expression as a string", Entry::text)?;
         let partition = pattern.map(|text| Partition::new(&text)).transpose();
@@ -309,7 +314,8 @@ impl Input {
     }
 }
 
-/// The whole of the bucket that a report is of, by where S3 puts it: `.../BUCKET/CONFIGURATION/TIME/manifest.json`.
+/// The bucket that an inventory report describes, from the path that S3 writes it to:
+/// `.../BUCKET/CONFIGURATION/TIME/manifest.json`.
 fn inventoried_bucket(inventory: &str) -> Option<String> {
     let bucket = inventory.rsplit('/').nth(3).filter(|part| !part.is_empty() && !part.ends_with(':'))?;
     Some(format!("s3://{bucket}/"))
@@ -345,13 +351,13 @@ impl Persons {
         })?;
         let iou = section.get("iou", "a number from 0 to 1", |entry| share(entry).map(|number| number as f32))?;
         let classes = section.strings("classes", |name| match name.trim().is_empty() {
-            true => Err("holds an empty name".to_owned()),
+            true => Err("contains an empty name".to_owned()),
             false => Ok(()),
         })?;
         if classes.as_ref().is_some_and(Vec::is_empty) {
             return Err(section
-                .complain("classes", "is empty: no box could match")
-                .with_hint(r#"leave it out for ["person"], or leave out [persons] to skip the model"#));
+                .complain("classes", "is empty, so no box would match")
+                .with_hint(r#"remove it for ["person"], or remove [persons] to run without the model"#));
         }
         Ok(Self {
             model: model(section, "models/yolov5s.onnx")?,
@@ -374,7 +380,7 @@ impl Run {
         let Some(section) = section else { return Ok(run) };
         if let Some(device) = section.get("device", "a string", Entry::text)? {
             run.device = device.parse().map_err(|error: Error| {
-                let complaint = section.complain("device", format!("is {device:?}, which is no device"));
+                let complaint = section.complain("device", format!("is {device:?}, which is not a device"));
                 complaint.with_hint(error.hint().unwrap_or_default())
             })?;
         }
@@ -498,7 +504,7 @@ model = \"models/yolov5s.onnx\"
         Job::parse("jobs/demo.toml", text, &overrides)
     }
 
-    /// The message and hint of the smallest job with these lines at its end ([persons]).
+    /// The error and hint of the smallest job with these lines added to its last section, `[persons]`.
     fn refused(lines: &str) -> String {
         refused_text(&format!("{SMALLEST}{lines}\n"), &[])
     }
@@ -531,7 +537,7 @@ model = \"models/yolov5s.onnx\"
     }
 
     #[test]
-    fn a_whole_job_is_taken_as_written_and_survives_json() {
+    fn a_job_with_every_key_is_read_as_written_and_survives_json() {
         let job = parse(WHOLE, &[]).unwrap();
         assert_eq!(job.actions.as_ref().unwrap().stride_seconds, Some(1.0));
         assert_eq!(job.run.shard_bytes, 512 << 20);
@@ -541,7 +547,7 @@ model = \"models/yolov5s.onnx\"
     }
 
     #[test]
-    fn an_unknown_key_names_line_and_nearest_key() {
+    fn errors_about_an_unknown_key_name_the_line_and_the_nearest_key() {
         assert_eq!(
             refused("confidense = 0.3"),
             "jobs/demo.toml:9: unknown key `confidense` in [persons]\n  9 | confidense = 0.3\n\
@@ -552,18 +558,18 @@ model = \"models/yolov5s.onnx\"
     }
 
     #[test]
-    fn unknown_and_misplaced_sections_are_named() {
+    fn errors_name_unknown_sections_and_the_section_of_a_misplaced_key() {
         let text = refused("[person]\nmodel = 'x'");
         assert!(text.contains("jobs/demo.toml:9: unknown section [person]\n  9 | [person]"), "{text}");
         assert!(text.contains("did you mean `persons`?"), "{text}");
         let text = refused_text(&format!("model = 'x'\n{SMALLEST}"), &[]);
-        assert!(text.contains("demo.toml:1: the key `model` stands outside every section"), "{text}");
-        assert!(text.contains("put it below [actions] or [persons]"), "{text}");
+        assert!(text.contains("demo.toml:1: the key `model` is outside of every section"), "{text}");
+        assert!(text.contains("move it to [actions] or [persons]"), "{text}");
         assert!(refused("[[actions]]\nmodel = 'x'").contains("write it once, as [actions]"));
     }
 
     #[test]
-    fn wrong_types_and_ranges_say_what_is_wanted_and_where() {
+    fn wrong_types_and_ranges_say_what_the_value_must_be_and_quote_the_line() {
         for (line, problem) in [
             (
                 "confidence = 'high'",
@@ -574,9 +580,9 @@ model = \"models/yolov5s.onnx\"
             ("iou = 2", "must be a number from 0 to 1, not 2"),
             ("frames_per_second = 0", "must be a number above 0, not 0"),
             ("frames_per_second = inf", "must be a number above 0, not inf"),
-            ("classes = ['person', 3]", "must hold strings only, not 3"),
+            ("classes = ['person', 3]", "must contain only strings, not 3"),
             ("classes = 'person'", "must be a list of strings, not the string"),
-            ("classes = []", "is empty: no box could match"),
+            ("classes = []", "is empty, so no box would match"),
         ] {
             let text = refused(line);
             assert!(text.starts_with("jobs/demo.toml:9: `"), "{text}");
@@ -589,7 +595,7 @@ model = \"models/yolov5s.onnx\"
             ("run.video_timeout_seconds = 1.5", "a whole number of seconds"),
             ("run.precision = 'fp64'", "auto, fp32, bf16, fp16 or int8"),
             ("run.device = 'cude:0'", "did you mean `cuda`?"),
-            ("run.device = 'cpu:1'", "which is no device"),
+            ("run.device = 'cpu:1'", "which is not a device"),
             ("store.endpoint = 'localhost:9000'", "begins with http://"),
             ("store.path_style = 'yes'", "must be true or false"),
             ("actions.top_k = 0", "at least 1"),
@@ -602,7 +608,7 @@ model = \"models/yolov5s.onnx\"
     }
 
     #[test]
-    fn missing_sections_and_keys_come_with_an_example() {
+    fn errors_about_missing_sections_and_keys_show_an_example() {
         let text = refused_text("[output]\nuri = 'x'\n", &[]);
         assert_eq!(
             text,
@@ -641,7 +647,7 @@ model = \"models/yolov5s.onnx\"
     }
 
     #[test]
-    fn a_wrong_override_is_quoted() {
+    fn errors_quote_a_wrong_override() {
         let text = refused_text(SMALLEST, &["persons.confidense=0.5"]);
         assert!(text.starts_with("--set persons.confidense=0.5: unknown key `confidense` in [persons]"), "{text}");
         assert!(text.contains("did you mean `confidence`?"), "{text}");
@@ -652,7 +658,7 @@ model = \"models/yolov5s.onnx\"
     }
 
     #[test]
-    fn an_inventory_says_which_bucket_it_is_of_where_it_lies_as_s3_put_it() {
+    fn the_path_of_an_inventory_names_its_bucket_if_s3_chose_the_path() {
         let with = |inventory: &str, overrides: &[&str]| {
             let text = SMALLEST.replace("uri = \"s3://archive/2026/\"", &format!("inventory = {inventory:?}"));
             parse(&text, overrides).map(|job| job.input.uri)
@@ -669,17 +675,17 @@ model = \"models/yolov5s.onnx\"
     }
 
     #[test]
-    fn bad_globs_patterns_and_uris_are_refused_at_their_line() {
+    fn errors_about_globs_patterns_and_uris_quote_the_line() {
         let input = |lines: &str| refused_text(&SMALLEST.replace("\n\n[output]", &format!("\n{lines}\n[output]")), &[]);
         let text = input("include = [\n  '*.mp4',\n  '[a',\n]");
         assert!(text.starts_with("jobs/demo.toml:5: `include` in [input] has \"[a\", which is not a glob"), "{text}");
         assert!(input("deleted_max = '20%'").contains("must be a share from 0 to 1, not the string \"20%\""));
         assert!(input("deleted_max = 20").contains("must be a share from 0 to 1, not 20"));
-        assert!(input("include = []").contains("no video could match"));
+        assert!(input("include = []").contains("no video would match"));
         assert!(input("partition = '('").contains("is not a regular expression"));
         assert!(input("partition = 'cam-(.*)'").contains("has no named group"));
         assert!(input("partition = '(?<Model>x)'").contains("which is a column of the tables"));
-        assert!(input("partition = '(?<a>x)(?<A>x)'").contains("which are one column"));
+        assert!(input("partition = '(?<a>x)(?<A>x)'").contains("which are the same column"));
         for uri in ["gs://bucket/", "s3://", "s3:///key", "", "file:///tmp"] {
             let text = refused_text(&SMALLEST.replace("index", uri), &[]);
             assert!(text.contains("must be s3://bucket/prefix/ or a directory"), "{text}");
@@ -687,14 +693,14 @@ model = \"models/yolov5s.onnx\"
     }
 
     #[test]
-    fn an_absent_job_file_is_a_usage_error_with_its_path() {
+    fn a_missing_job_file_is_a_usage_error_that_names_its_path() {
         let error = Job::load(Path::new("jobs/none.toml"), &[]).unwrap_err();
         assert!(error.to_string().starts_with("cannot read the job file jobs/none.toml: "), "{error}");
         assert_eq!(error.exit_code(), 2);
     }
 
     #[test]
-    fn the_fingerprint_follows_what_changes_rows_and_nothing_else() {
+    fn the_fingerprint_changes_with_settings_that_change_rows_and_no_others() {
         let of =
             |overrides: &[&str]| parse(WHOLE, overrides).unwrap().fingerprint(&[("persons", "AB"), ("actions", "cd")]);
         let base = of(&[]);
@@ -733,8 +739,8 @@ model = \"models/yolov5s.onnx\"
     }
 
     #[test]
-    fn the_fingerprint_of_a_known_job_stays_as_it_is() {
-        // Another value makes every archive index anew: then FINGERPRINT_VERSION must change, and the changelog say so.
+    fn the_fingerprint_of_a_known_job_does_not_change() {
+        // With another value, every archive is indexed again: increase FINGERPRINT_VERSION and say so in the changelog.
         assert_eq!(parse(WHOLE, &[]).unwrap().fingerprint(&[("persons", "ab")]), "236d9ce5ff978012");
     }
 

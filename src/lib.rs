@@ -1,8 +1,9 @@
 //! `vidindex` turns a video archive in object storage into tables: which action happens in which segment (SlowFast),
-//! and where the people are (YOLOv5). It is a batch job: it lists, shards, decodes, infers, writes, and stops.
+//! and where the people are (YOLOv5). It is a batch job: it lists objects, divides them into shards, decodes, infers,
+//! writes, and stops.
 //!
-//! `ARCHITECTURE.md` has the map of the modules, the way of the data and the invariants. To run a job from Rust, begin with
-//! [`job::Job::load`] and [`pipeline::Pipeline`]; to read what it wrote, with [`tables`].
+//! To run a job from Rust, start with [`job::Job::load`] and [`pipeline::Pipeline`]. To read the results, start with
+//! [`tables`]. `ARCHITECTURE.md` describes the modules, the data flow and the invariants.
 
 pub mod cli;
 pub mod compact;
@@ -29,6 +30,7 @@ pub mod status;
 pub mod store;
 pub mod tables;
 pub mod telemetry;
+mod toml_text;
 pub mod video_status;
 pub mod work;
 pub mod zoo;

@@ -1,12 +1,12 @@
-//! Near misses: the name that was probably meant.
+//! Suggests the name that a user probably meant.
 
-/// The known name that a slip of the fingers away from `unknown` is: a third of its letters at most.
+/// The known name that is most similar to `unknown`, if at most a third of its letters differ.
 pub(crate) fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
     let unknown = unknown.to_lowercase();
     known
         .iter()
         .map(|name| (strsim::damerau_levenshtein(&unknown, name), *name))
         .filter(|(distance, name)| *distance <= name.chars().count().div_ceil(3))
-        .min()
+        .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
 }

@@ -1,4 +1,7 @@
-//! A job from plan to seal, for the command line and for any Rust program.
+//! The steps of a job (plan, work, seal) as functions, for the command line and for other Rust programs.
+//!
+//! Create a [`Pipeline`], call [`Pipeline::plan`] and [`Plan::write`], then [`Pipeline::work`] and [`Work::run`], then
+//! [`seal`].
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -21,7 +24,7 @@ use crate::work::{Done, Task, Worker};
 /// Runs jobs in this process.
 #[derive(Default)]
 pub struct Pipeline {
-    /// ONNX Runtime's library or its folder, as a user names it.
+    /// The ONNX Runtime library or its directory, as given by the user.
     onnxruntime: Option<PathBuf>,
     runtime: OnceLock<Arc<Runtime>>,
 }
@@ -45,15 +48,15 @@ pub struct Work<'a> {
 }
 
 impl Pipeline {
-    /// `onnxruntime`: the library or its folder; where it is none, it is looked for.
+    /// `onnxruntime` is the library or its directory. If it is `None`, the usual places are searched.
     pub fn new(onnxruntime: Option<PathBuf>) -> Self {
         Self { onnxruntime, runtime: OnceLock::new() }
     }
 
-    /// ONNX Runtime on the job's device: loaded once, as a process can have no second.
+    /// ONNX Runtime on the job's device. It is loaded once, because a process can only load one.
     ///
     /// # Errors
-    /// The library or the device is not there.
+    /// If the library or the device is not available.
     pub fn runtime(&self, job: &Job) -> Result<Arc<Runtime>> {
         if let Some(runtime) = self.runtime.get() {
             return Ok(runtime.clone());
@@ -62,11 +65,11 @@ impl Pipeline {
         Ok(self.runtime.get_or_init(|| runtime).clone())
     }
 
-    /// Plans a run of the job, without writing it. Publishes first what earlier runs of the same job committed; with
-    /// `dry_run`, nothing is written at all.
+    /// Plans a run of the job without writing the plan. First publishes what earlier runs of the same job committed.
+    /// With `dry_run`, nothing is written at all.
     ///
     /// # Errors
-    /// As [`plan::plan`]; the models cannot be read.
+    /// As for [`plan::plan`], and if the models cannot be read.
     pub async fn plan(&self, job: &Job, options: PlanOptions, dry_run: bool) -> Result<Planned> {
         let models = JobModels::read(job)?;
         models.warn_of_random();
@@ -87,10 +90,10 @@ impl Pipeline {
         Ok(Planned { models, plan, output })
     }
 
-    /// Prepares work on a run that is planned. `progress` is told of what is done.
+    /// Prepares the processing of a planned run. `progress` receives the progress.
     ///
     /// # Errors
-    /// There is no such run, or it was planned with another job or other models.
+    /// If there is no such run, or it was planned with another job or other models.
     pub async fn work<'a>(
         &'a self,
         job: &'a Job,
@@ -102,9 +105,9 @@ impl Pipeline {
         let (run, plan) = record::read(&*output, run_id).await?;
         if job.fingerprint(&models.refs().hashes()) != run.fingerprint {
             return Err(Error::usage(format!(
-                "the job file or its models are not those that {run_id} was planned with"
+                "the job file or its models differ from those that {run_id} was planned with"
             ))
-            .with_hint("plan again; or give the same job file, models and --set as to `plan`"));
+            .with_hint("plan again, or use the same job file, models and --set options as for `plan`"));
         }
         let input = store::open(&job.input.uri, &job.store).await?;
         let worker = Worker {
@@ -121,10 +124,10 @@ impl Pipeline {
 }
 
 impl Work<'_> {
-    /// Works on the shards of the task.
+    /// Processes the shards of the task.
     ///
     /// # Errors
-    /// As [`Worker::work`].
+    /// As for [`Worker::work`].
     pub async fn run(&self, task: Task) -> Result<Done> {
         self.worker.work(&self.plan, task, &|| self.pipeline.runtime(self.job)).await
     }
@@ -133,7 +136,8 @@ impl Work<'_> {
 /// Publishes what the run has committed.
 ///
 /// # Errors
-/// There is no such run, or the partition columns of its files are not those of the index; else as [`seal::seal`].
+/// If there is no such run, if the partition columns of its files differ from those of the index, and as for
+/// [`seal::seal`].
 pub async fn seal(output: &dyn Store, run_id: &RunId) -> Result<RunSummary> {
     let run = record::read_record(output, run_id).await?;
     if run.kind() != RunKind::Merge {

@@ -1,8 +1,8 @@
-//! Planning: which videos of the archive are to be indexed, cut into shards of like size. Lists the input, leaves out
-//! what an earlier run indexed, and writes the plan that every worker reads.
+//! Planning: decides which videos of the archive are indexed, and divides them into shards of similar size.
 //!
-//! Memory does not hold the listing: videos are sorted on the scratch disk, cut as they are merged, and written to a
-//! scratch file, which [`Plan::write`] uploads.
+//! [`plan`] lists the input, skips what an earlier run indexed, and returns a [`Plan`], whose [`Plan::write`] creates
+//! the run that workers read. The listing is not kept in memory: videos are sorted on the scratch disk, divided into
+//! shards while they are merged, and written to a scratch file, which [`Plan::write`] uploads.
 
 mod decide;
 mod extensions;
@@ -41,44 +41,44 @@ use shard::{Load, ShardCutter};
 use sift::Sift;
 use sort::Sorter;
 
-/// Failures in a row after which a video is retried only when a user asks for it or the file changes.
+/// Number of consecutive failures after which a video is only retried on request or if the file changes.
 pub const FAILURES_MAX: u32 = 5;
 
-/// What to take besides the new and the changed.
+/// Videos to plan in addition to new and changed ones.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PlanOptions {
-    /// Everything, whatever was indexed before.
+    /// All videos, even if they are already indexed.
     pub reindex: bool,
     /// Videos that failed before and have not changed since.
     pub retry_failed: bool,
-    /// Marks videos that are gone from the input as deleted, however many they are.
+    /// Mark videos that are missing from the input as deleted, no matter how many there are.
     pub confirm_deleted: bool,
 }
 
-/// Objects and folders that were left out for one reason.
+/// Objects and folders that were skipped for the same reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
-    /// How many objects.
+    /// Number of objects.
     pub count: u64,
-    /// How many folders, whose objects were not listed.
+    /// Number of folders, whose objects were not listed.
     pub folders: u64,
-    /// Sum of their sizes.
+    /// Total size of the objects, bytes.
     pub bytes: u64,
-    /// The first keys by name, [`Group::EXAMPLES`] at most.
+    /// The first keys in alphabetical order, at most [`Group::EXAMPLES`].
     pub examples: Vec<String>,
 }
 
 impl Group {
-    /// How many keys are kept to show.
+    /// Maximum number of example keys.
     pub const EXAMPLES: usize = 3;
 
     const EMPTY: Self = Self { count: 0, folders: 0, bytes: 0, examples: Vec::new() };
 
-    /// Counts an object, or a folder when the key ends in `/`.
+    /// Counts an object, or a folder if the key ends in `/`.
     fn add(&mut self, key: &str, size_bytes: u64) {
         *(if key.ends_with('/') { &mut self.folders } else { &mut self.count }) += 1;
         self.bytes += size_bytes;
-        // Kept sorted, so that the examples are the same in whatever order a store lists.
+        // Keep them sorted, so that the examples do not depend on the order in which a store lists.
         let at = self.examples.partition_point(|example| example.as_str() < key);
         if at < Self::EXAMPLES {
             self.examples.insert(at, key.to_owned());
@@ -90,7 +90,7 @@ impl Group {
         self.count + self.folders
     }
 
-    /// Such as `2 folders and 1 object, 3.0 KiB`.
+    /// The amount as text, such as `2 folders and 1 object, 3.0 KiB`.
     fn amount(&self) -> String {
         let objects = counted(self.count, "object");
         match (self.folders, self.count, self.bytes) {
@@ -107,59 +107,60 @@ impl Group {
     }
 }
 
-/// What the plan leaves out, by reason.
+/// What the plan skips, by reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
-    /// Rows of this very content, model and settings are there.
+    /// Already indexed with the same content, models and settings.
     pub already_indexed: Group,
-    /// Failed with this very content, model and settings, by its own fault.
+    /// Failed with the same content, models and settings because of the content.
     pub failed_before: Group,
-    /// Failed likewise for a cause that may pass, [`FAILURES_MAX`] times in a row.
+    /// Failed with the same content, models and settings [`FAILURES_MAX`] times in a row, for a cause that may be
+    /// temporary.
     pub given_up: Group,
-    /// In an archive storage class, as at the last plan.
+    /// In an archive storage class, as in the previous plan.
     pub archived: Group,
     /// No `include` glob matches.
     pub not_included: Group,
-    /// The same files by extension.
+    /// The files in `not_included`, by extension.
     pub extensions: Extensions,
-    /// A name in their path begins with a dot or is a system's.
+    /// A name in the path begins with a dot or is a system's.
     pub hidden: Group,
-    /// They could not be listed. Videos indexed there are not marked as deleted.
+    /// Could not be listed. Videos that were indexed there are not marked as deleted.
     pub unlisted: Group,
     /// An `exclude` glob matches.
     pub excluded: Group,
-    /// Written by vidindex itself.
+    /// Files that vidindex itself wrote.
     pub own_output: Group,
 }
 
-/// What a run is going to do. Nothing is written to the output before [`Plan::write`].
+/// The plan of a run. Nothing is written to the output before [`Plan::write`].
 #[derive(Debug)]
 pub struct Plan {
-    /// As it will stand in `job.json`.
+    /// The record that will become `job.json`.
     pub run: RunRecord,
-    /// What is left out.
+    /// What is skipped.
     pub skipped: Skipped,
-    /// Videos in `run` that failed before.
+    /// Videos of the run that failed before.
     pub retried: Group,
-    /// Videos in `run` whose earlier rows are copied.
+    /// Videos of the run whose earlier rows are copied.
     pub restored: Group,
-    /// Videos in `run` that cannot be read before they are restored: their rows will say so.
+    /// Videos of the run that cannot be read before they are restored from the archive; their rows will say so.
     pub archived: Group,
-    /// Videos that are in no listing any more, and in `run` to be marked.
+    /// Videos that are missing from the input; the run marks them as deleted.
     pub deleted: Group,
-    /// Those that are too many to be marked.
+    /// The missing videos, if they are too many to be marked as deleted.
     pub missing: Option<Missing>,
-    /// Videos in `run` that will fail because their partition values cannot be folders.
+    /// Videos of the run that will fail because their partition values cannot be names of folders.
     pub unfit: Group,
-    /// Objects listed below the input, of whatever kind.
+    /// Number of objects of any kind that were listed below the input.
     pub objects_seen: u64,
     videos: Arranged,
 }
 
-/// Lists the input, leaves out what the output already has, and cuts the rest into shards.
+/// Lists the input, skips what the output already contains, and divides the rest into shards.
 ///
 /// # Errors
-/// Where the input cannot be listed, the output's `videos` table cannot be read, or the scratch disk is full.
+/// If the input cannot be listed, the output's `videos` table cannot be read, or the scratch disk is full.
 pub async fn plan(
     job: &Job,
     models: &PlanModels,
@@ -254,14 +255,14 @@ pub async fn plan(
     Ok(Plan { run, skipped, retried, restored, archived, deleted, missing, unfit, objects_seen, videos })
 }
 
-/// How much of the input the listing shows.
+/// Which part of the input was listed.
 struct Coverage<'a> {
     objects_seen: u64,
-    /// Whether a key lies where the listing did not look: then it is not known to be gone.
+    /// Whether the listing did not cover this key, so that it may still exist.
     unlisted: &'a (dyn Fn(&str) -> bool + Sync),
 }
 
-/// Marks the videos that are gone from the input, unless they are suspiciously many.
+/// Marks the videos that are missing from the input as deleted, unless there are suspiciously many.
 async fn deletions(
     mut indexed: Indexed,
     job: &Job,
@@ -284,7 +285,7 @@ async fn deletions(
     if missing.gone.count == 0 {
         return Ok((deleted, None));
     }
-    // An input that shows nothing at all is an unmounted disk rather than an archive that was emptied.
+    // An input without any objects is more likely an unmounted disk than an archive that was emptied.
     if (coverage.objects_seen == 0 || missing.is_suspicious()) && !options.confirm_deleted {
         return Ok((deleted, Some(missing)));
     }
@@ -307,7 +308,7 @@ async fn deletions(
     Ok((deleted, None))
 }
 
-/// Videos as they are listed, on their way to shards.
+/// Listed videos that are not assigned to shards yet.
 struct Draft {
     scratch: Scratch,
     sorter: Sorter,
@@ -323,9 +324,9 @@ struct Arranged {
     table: PathBuf,
     shards: u32,
     largest_shard_bytes: u64,
-    /// The first and the last of when they were modified.
+    /// Earliest and latest modification time of the videos.
     modified: Option<(DateTime<Utc>, DateTime<Utc>)>,
-    /// Holds `table`.
+    /// Contains `table`.
     _scratch: Scratch,
 }
 
@@ -343,18 +344,18 @@ impl Draft {
         self.sorter.push(video)
     }
 
-    /// Videos of one partition come to lie together, so that a shard writes few files; among them the key decides, which
-    /// is unique. So the shards are the same in whatever order the videos were listed.
+    /// Sorts the videos by partition and then by key, which is unique, and assigns them to shards. A shard covers few
+    /// partitions, and so writes few files. The shards do not depend on the order of the listing.
     fn arrange(self, input: &dyn Store) -> Result<Arranged> {
         let mut table = PlanWriter::new(self.scratch.path())?;
         let mut cutter = ShardCutter::new(self.load, self.shard_bytes);
         let mut modified: Option<(DateTime<Utc>, DateTime<Utc>)> = None;
-        let too_many = |_| Error::usage("the plan has more shards than fit: make run.shard_bytes larger");
+        let too_many = |_| Error::usage("the plan has too many shards: increase run.shard_bytes");
         let mut sorted = self.sorter.finish()?;
         while let Some(video) = sorted.next(input)? {
             let at = video.last_modified;
             modified = modified.map(|(first, last)| (first.min(at), last.max(at))).or(Some((at, at)));
-            // The table counts them in 32 bits with a sign.
+            // The table stores shard numbers as signed 32-bit integers.
             let shard = i32::try_from(cutter.place(video.bytes_to_read())).map_err(too_many)?;
             table.push(shard.unsigned_abs(), video)?;
         }
@@ -369,10 +370,10 @@ impl Draft {
 }
 
 impl Plan {
-    /// Writes `plan.parquet`, then `job.json`, by which the run comes into being.
+    /// Writes `plan.parquet`, then `job.json`, which creates the run.
     ///
     /// # Errors
-    /// Where the output cannot be written, or a run of the same name is there.
+    /// If the output cannot be written, or a run of the same name exists.
     pub async fn write(&self, output: &dyn Store) -> Result<()> {
         record::write(output, &self.run, &self.videos.table).await?;
         let RunRecord { run_id, videos, bytes, shards, .. } = &self.run;
@@ -383,15 +384,15 @@ impl Plan {
         Ok(())
     }
 
-    /// Whether the input holds no video at all by the job's globs (as against: none that is new). Say so with
-    /// [`Plan::nothing_matched_message`].
+    /// Whether the input contains no video that matches the job's globs, as opposed to no new video.
+    /// [`Plan::nothing_matched_message`] describes the situation.
     pub fn nothing_matched(&self) -> bool {
         let Skipped { already_indexed, failed_before, given_up, archived, .. } = &self.skipped;
         self.run.videos == 0
             && [already_indexed, failed_before, given_up, archived].iter().all(|group| group.count == 0)
     }
 
-    /// Says what was looked at and looked for where [`Plan::nothing_matched`].
+    /// Describes what was searched and found if [`Plan::nothing_matched`].
     pub fn nothing_matched_message(&self) -> String {
         let input = &self.run.job.input;
         let mut message = format!(
@@ -401,11 +402,11 @@ impl Plan {
             input.include
         );
         if !input.exclude.is_empty() {
-            message.push_str(&format!(" and not exclude = {:?}", input.exclude));
+            message.push_str(&format!(" without matching exclude = {:?}", input.exclude));
         }
         let Skipped { hidden, unlisted, .. } = &self.skipped;
         if hidden.total() > 0 {
-            message.push_str(&format!("; {} hidden ([input] hidden = true takes them)", hidden.amount()));
+            message.push_str(&format!("; {} hidden (set [input] hidden = true to include them)", hidden.amount()));
         }
         if unlisted.total() > 0 {
             message.push_str(&format!("; {} could not be listed", unlisted.amount()));
@@ -413,7 +414,7 @@ impl Plan {
         message
     }
 
-    /// How many files match no `include`, by extension; none when all match.
+    /// Number of files that match no `include` glob, by extension. `None` if all files match.
     pub fn not_included_message(&self) -> Option<String> {
         let Skipped { not_included, extensions, .. } = &self.skipped;
         let (files, verb) = match not_included.count {
@@ -424,7 +425,7 @@ impl Plan {
         Some(format!("{files} {verb} no include: {extensions}"))
     }
 
-    /// Which videos will fail because of their keys; none when none will.
+    /// The videos that will fail because of their keys. `None` if there are none.
     pub fn unfit_message(&self) -> Option<String> {
         let unfit = &self.unfit;
         let will_fail = || {
@@ -437,7 +438,7 @@ impl Plan {
         (unfit.count > 0).then(will_fail)
     }
 
-    /// What could not be listed; none when everything was.
+    /// What could not be listed. `None` if everything was.
     pub fn unlisted_message(&self) -> Option<String> {
         let unlisted = &self.skipped.unlisted;
         let passed_over = || {
@@ -447,7 +448,7 @@ impl Plan {
     }
 }
 
-/// For a person: what would be done and what is left out, and why. Ends without a newline.
+/// Formats what will be done and what is skipped, with reasons. Ends without a newline.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let RunRecord { job, videos, bytes, .. } = &self.run;
@@ -476,21 +477,21 @@ impl fmt::Display for Plan {
             excluded,
             own_output,
         } = &self.skipped;
-        let times = format!("failed {FAILURES_MAX} times in a row (--retry-failed takes them again)");
+        let times = format!("failed {FAILURES_MAX} times in a row (--retry-failed retries them)");
         let by_extension = format!("not matched by input.include: {extensions}");
         let groups = [
             (&self.retried, "retried", "failed before"),
-            (&self.restored, "restored", "deleted before and back unchanged: their earlier rows count again"),
-            (&self.archived, "archived", "in an archive storage class: restore them to have them indexed"),
-            (&self.deleted, "deleted", "gone from the input: their rows are current no more"),
+            (&self.restored, "restored", "deleted before and back unchanged: their earlier rows are used again"),
+            (&self.archived, "archived", "in an archive storage class: restore them so that they can be indexed"),
+            (&self.deleted, "deleted", "missing from the input: their rows are no longer current"),
             (&self.unfit, "will fail", "a partition value is too long for a folder's name"),
-            (already_indexed, "skipped", "already indexed (--reindex takes them again)"),
-            (failed_before, "skipped", "failed before and unchanged (--retry-failed takes them again)"),
+            (already_indexed, "skipped", "already indexed (--reindex indexes them again)"),
+            (failed_before, "skipped", "failed before and unchanged (--retry-failed retries them)"),
             (given_up, "skipped", times.as_str()),
-            (archived, "skipped", "still in an archive storage class (--retry-failed tries to read them)"),
-            (unlisted, "passed over", "could not be listed; videos indexed there are kept"),
+            (archived, "skipped", "still in an archive storage class (--retry-failed retries them)"),
+            (unlisted, "not listed", "could not be listed; videos indexed there are kept"),
             (not_included, "skipped", &by_extension),
-            (hidden, "skipped", "hidden or system files ([input] hidden = true takes them)"),
+            (hidden, "skipped", "hidden or system files ([input] hidden = true includes them)"),
             (excluded, "skipped", "matched by input.exclude"),
             (own_output, "skipped", "written by vidindex"),
         ];
@@ -539,7 +540,7 @@ mod tests {
         plan(&job(), &models(), input, output, options).await.unwrap()
     }
 
-    /// What a worker will read of it.
+    /// The shards as a worker will read them.
     async fn shards(plan: &Plan) -> Vec<Shard> {
         let output = MemoryStore::bucket("s3://written/");
         plan.write(&output).await.unwrap();
@@ -558,7 +559,7 @@ mod tests {
         shards(plan).await.into_iter().flat_map(|shard| shard.videos).map(|video| video.key).collect()
     }
 
-    /// A row of what `stores` lists, as a run of the same job would have written it.
+    /// The row of an object in `stores`, as a run of the same job would have written it.
     fn row(key: &str, size: u64, status: &'static str) -> VideoRow {
         let fingerprint = job().fingerprint(&[("persons", "ab")]);
         let error_kind = (status == "failed").then_some("corrupt");
@@ -567,7 +568,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_new_archive_is_planned_whole_and_read_back_as_it_was() {
+    async fn a_new_archive_is_planned_completely_and_the_plan_reads_back() {
         let (input, output) = stores(&[("a.mp4", 60), ("b.mp4", 60), ("c.mp4", 60), ("d.txt", 1)]);
         let plan = planned(&input, &output, PlanOptions::default()).await;
         assert_eq!(output.keys(), [""; 0], "nothing is written before it is asked for");
@@ -596,7 +597,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_videos_wait_for_a_change_or_to_be_asked_for() {
+    async fn failed_videos_wait_for_a_change_or_a_request() {
         let (input, output) = stores(&[("bad.mp4", 1), ("fixed.mp4", 2)]);
         let rows = [row("bad.mp4", 1, "failed"), row("fixed.mp4", 99, "failed")];
         output.put("videos/part-r-000000.parquet", videos_table(&rows)).await.unwrap();
@@ -608,7 +609,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn videos_that_are_gone_are_marked_once_and_indexed_again_when_they_return() {
+    async fn missing_videos_are_marked_once_and_indexed_again_when_they_return() {
         let (input, output) = stores(&[("here.mp4", 1), ("left-out.txt", 1)]);
         let put = async |name: &str, rows: &[VideoRow]| {
             output.put(&format!("videos/{name}.parquet"), videos_table(rows)).await.unwrap();
@@ -635,7 +636,7 @@ mod tests {
         let videos = shards(&plan).await.into_iter().flat_map(|shard| shard.videos);
         assert!(videos.into_iter().all(|video| video.todo == Todo::MarkDeleted));
         assert_eq!((plan.run.videos, plan.run.bytes, plan.deleted.count), (3, 0, 3));
-        assert!(plan.to_string().contains("\ndeleted 3 objects, 10 B: gone from the input"), "{plan}");
+        assert!(plan.to_string().contains("\ndeleted 3 objects, 10 B: missing from the input"), "{plan}");
         assert!(plan.to_string().starts_with("0 videos, 0 B to index, in 1 shard"), "{plan}");
 
         let marks = ["gone.mp4", "failed.mp4", "of-another-job.mp4"].map(|key| row(key, 1, "deleted"));
@@ -648,11 +649,11 @@ mod tests {
         let late = VideoRow { indexed_at: 3, ..other_job(row("gone.mp4", 7, "ok")) };
         put("2", &[late]).await;
         let plan = planned(&input, &output, PlanOptions::default()).await;
-        assert_eq!(keys(&plan).await, ["gone.mp4"], "what another job did since is not this job's");
+        assert_eq!(keys(&plan).await, ["gone.mp4"], "rows of another job do not affect this job");
     }
 
     #[tokio::test]
-    async fn an_input_that_shows_nothing_at_all_marks_nothing() {
+    async fn an_empty_input_marks_nothing() {
         let (input, output) = stores(&[]);
         output.put("videos/0.parquet", videos_table(&[row("a.mp4", 1, "ok")])).await.unwrap();
         let plan = planned(&input, &output, PlanOptions::default()).await;
@@ -663,13 +664,13 @@ mod tests {
         assert_eq!((confirmed.run.videos, confirmed.deleted.count), (1, 1));
     }
 
-    /// The (key, what is done) of each video in the plan.
+    /// Key and action of each video in the plan.
     async fn todos(plan: &Plan) -> Vec<(String, Todo)> {
         shards(plan).await.into_iter().flat_map(|shard| shard.videos).map(|video| (video.key, video.todo)).collect()
     }
 
     #[tokio::test]
-    async fn failures_that_may_pass_are_retried_and_counted_per_content() {
+    async fn temporary_failures_are_retried_and_counted_per_content() {
         let keys = ["1.mp4", "4.mp4", "5.mp4", "changed.mp4", "old.mp4", "own.mp4", "part.mp4", "well.mp4"];
         let (input, output) = stores(&keys.map(|key| (key, 1)));
         let failed = |key: &str, failures: Option<i64>| VideoRow {
@@ -737,7 +738,7 @@ mod tests {
         assert!(!plan.nothing_matched());
         add(&input, "cold.mp4", 7);
         let plan = planned(&input, &output, PlanOptions::default()).await;
-        assert_eq!(todos(&plan).await, [("cold.mp4".to_owned(), Todo::default())], "the mark was no attempt");
+        assert_eq!(todos(&plan).await, [("cold.mp4".to_owned(), Todo::default())], "the mark was not an attempt");
     }
 
     #[tokio::test]
@@ -764,7 +765,7 @@ mod tests {
         ];
         assert_eq!(todos(&plan).await, expected);
         assert_eq!((plan.run.bytes, plan.restored.count), (3, 1));
-        // A file that vidindex did not name has no files of the other tables beside it.
+        // A file that another tool named has no files of the other tables beside it.
         let body = output.get(&format!("videos/{}", place(1))).await.unwrap();
         output.delete(&[format!("videos/{}", place(1)), format!("videos/{}", place(0))]).await.unwrap();
         output.put("videos/merged.parquet", body).await.unwrap();
@@ -777,8 +778,8 @@ mod tests {
         let (input, output) = stores(&[("a.mp4", 1), ("b.mp4", 1), ("c.mp4", 1), ("d.mp4", 1)]);
         let at = |row: VideoRow, indexed_at: i64, run: &str| VideoRow { indexed_at, run_id: run.to_owned(), ..row };
         let other = |row: VideoRow| VideoRow { fingerprint: "another".to_owned(), ..row };
-        // a: failed, then retried well. b: the other way round, told apart by the run alone. c: changed and changed
-        // back. d: another job's rows in the same output, later ones too.
+        // a: failed, then succeeded. b: the other way round, distinguished only by the run. c: changed and changed
+        // back. d: rows of another job in the same output, including later ones.
         let early = [
             at(row("a.mp4", 1, "failed"), 5, "r1"),
             at(row("b.mp4", 1, "ok"), 7, "r1"),
@@ -834,7 +835,7 @@ mod tests {
             plan.to_string(),
             "1 video, 60.0 MiB to index, in 1 shard (the largest 60.0 MiB; run.shard_bytes is 100 B)\n\
              last modified 2026-11-01 to 2026-11-01\n\
-             skipped 1 object, 1 B: already indexed (--reindex takes them again)\n    b.mp4\n\
+             skipped 1 object, 1 B: already indexed (--reindex indexes them again)\n    b.mp4\n\
              skipped 4 objects, 4 B: not matched by input.include: 4 .txt\n    1.txt, 2.txt, 3.txt, ..."
         );
         assert!(!plan.nothing_matched());

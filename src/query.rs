@@ -1,5 +1,5 @@
-//! `vidindex query`: hands an index to DuckDB's command line with the views in place. The engine, the formats of results
-//! and the shell are DuckDB's; from us it gets where the files are and how to reach them.
+//! `vidindex query`: starts DuckDB's command line on an index, with the views defined. DuckDB provides the query
+//! engine, the output formats and the shell; this module tells it where the files are and how to access them.
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -16,33 +16,33 @@ use crate::job::Job;
 use crate::store::{self, Access, StoreConfig};
 use crate::tables::Table;
 
-/// How results are printed.
+/// The format of results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// Drawn with lines; on a terminal shortened to what it shows.
+    /// A drawn table, shortened to the width of a terminal.
     Table,
-    /// With a line of names; null is empty.
+    /// With a header line; null is empty.
     Csv,
     /// A list of objects.
     Json,
-    /// The values alone, a tab between them.
+    /// Only the values, separated by tabs.
     Lines,
 }
 
-/// What to ask, and how to answer.
+/// A query and the format of its result.
 #[derive(Debug)]
 pub(crate) struct Query {
-    /// SQL. Without it (and a file), it comes from standard input; from a terminal that is DuckDB's shell.
+    /// SQL. Without it and without a file, SQL is read from standard input; on a terminal, DuckDB's shell opens.
     pub(crate) sql: Option<String>,
-    /// A file of SQL in its place.
+    /// A file with SQL.
     pub(crate) file: Option<PathBuf>,
     pub(crate) format: Format,
 }
 
-/// A moment of a video, to find others like it: `VIDEO@SECONDS`.
+/// A moment of a video, `VIDEO@SECONDS`, for finding similar ones.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Moment {
-    /// Its id, its address, or what that ends with behind a `/`.
+    /// The video's id, its URI, or the part of its URI after a `/`.
     video: String,
     seconds: f64,
 }
@@ -62,12 +62,13 @@ impl FromStr for Moment {
 }
 
 impl Moment {
-    /// The segments whose embeddings are most like that of the segment that the moment lies in, itself among them.
+    /// SQL for the segments with the embeddings most similar to that of the segment at this moment, which is among
+    /// them.
     pub(crate) fn likeness_sql(&self) -> String {
         let (video, seconds) = (quoted(&self.video), self.seconds);
         let name_end = quoted(&format!("/{}", self.video));
         let absent = quoted(&format!(
-            "no segment with an embedding lies at {seconds} s of a video {}: [actions] embedding = true of the job writes them",
+            "no segment with an embedding at {seconds} s of a video {}: set [actions] embedding = true in the job and index again",
             self.video
         ));
         format!(
@@ -89,10 +90,10 @@ LIMIT {LIKE_ROWS};"
     }
 }
 
-/// Segments shown that are like another.
+/// Number of similar segments that are shown.
 const LIKE_ROWS: usize = 20;
 
-/// An index, and the settings to reach it.
+/// An index, and the settings for accessing it.
 #[derive(Debug)]
 pub(crate) struct Index {
     uri: String,
@@ -100,44 +101,44 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// `place` is a job file (`….toml`), whose output is meant, or the address of an index itself.
+    /// `place` is a job file (`….toml`), whose output is used, or the address of an index.
     ///
     /// # Errors
-    /// The job file's.
+    /// Those of loading the job file.
     pub(crate) fn named(place: &str, set: &[String]) -> Result<Self> {
         if !place.contains("://") && Path::new(place).extension().is_some_and(|extension| extension == "toml") {
             let job = Job::load(Path::new(place), set)?;
             return Ok(Self { uri: job.output.uri, store: job.store });
         }
         if !set.is_empty() {
-            return Err(Error::usage(format!("--set changes a job file, and {place} is none"))
-                .with_hint("name a job file, whose [output] and [store] are taken"));
+            return Err(Error::usage(format!("--set changes a job file, but {place} is not one"))
+                .with_hint("name a job file, whose [output] and [store] are used"));
         }
         Ok(Self { uri: place.to_owned(), store: StoreConfig::default() })
     }
 }
 
-/// Becomes DuckDB. Comes back only with what kept it from that.
+/// Replaces this process by DuckDB. Only returns if that fails.
 ///
 /// # Errors
-/// No DuckDB, no index there, or the store refused.
+/// If DuckDB or the index does not exist, or the store cannot be accessed.
 pub(crate) async fn run(index: &Index, query: &Query, duckdb: Option<&Path>) -> Result<u8> {
     let duckdb = DuckDb::find(duckdb)?;
     let store = store::open(&index.uri, &index.store).await?;
     let folders = store.folders("").await?;
     if !folders.iter().any(|folder| folder == Table::Videos.directory() || folder == "_vidindex") {
-        return Err(Error::failed(format!("{} is no index: it has no videos/ and no _vidindex/", index.uri))
-            .with_hint("name a job file, or the directory or s3:// address that its [output] uri names"));
+        return Err(Error::failed(format!("{} is not an index: it has neither videos/ nor _vidindex/", index.uri))
+            .with_hint("name a job file, or the directory or s3:// address in its [output] uri"));
     }
     let access = store.access().await?;
     let mut command = Command::new(&duckdb.program);
     if query.sql.is_some() || query.file.is_some() || !std::io::stdin().is_terminal() {
-        // What the user has set up for the shell would show in results.
+        // The user's settings for the shell would affect the results.
         command.args(["-no-init", "-batch"]);
     }
     command.arg("-bail").args(query.format.options());
     if !console::is_coloured(&std::io::stdout()) {
-        // DuckDB knows no NO_COLOR, and colours some results also where nobody sees them.
+        // DuckDB does not support NO_COLOR and colours some results even if they do not go to a terminal.
         command.args(
             ["highlight", "highlight_errors", "highlight_results"]
                 .map(|what| format!(".{what} off"))
@@ -160,10 +161,10 @@ pub(crate) async fn run(index: &Index, query: &Query, duckdb: Option<&Path>) -> 
         command.arg("-f").arg(file);
     }
     let error = command.exec();
-    Err(Error::failed(format!("{} cannot be run: {error}", duckdb.program.display())).with_hint(HINT))
+    Err(Error::failed(format!("{}: failed to run: {error}", duckdb.program.display())).with_hint(HINT))
 }
 
-/// The variable and the views. A table without files is there, and empty.
+/// The SQL that defines the variable and the views. The view of a table without files is empty.
 fn set_up(root: &str, is_there: impl Fn(Table) -> bool) -> String {
     let mut sql = format!("SET TimeZone = 'UTC'; SET VARIABLE index = {};", quoted(&literal_glob(root)));
     for table in Table::ALL {
@@ -189,7 +190,7 @@ impl Format {
 }
 
 impl Access {
-    /// Has the names of variables where the credentials themselves would be: command lines can be seen by others.
+    /// Refers to environment variables for the credentials, because other users can see command lines.
     fn secret(&self) -> String {
         let mut options = vec!["TYPE s3".to_owned(), "KEY_ID getenv('AWS_ACCESS_KEY_ID')".to_owned()];
         options.push("SECRET getenv('AWS_SECRET_ACCESS_KEY')".to_owned());
@@ -214,20 +215,21 @@ impl Access {
     }
 }
 
-/// An SQL string.
+/// Quotes an SQL string.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// A path that a glob takes at its word.
+/// Escapes a path, so that a glob matches it literally.
 fn literal_glob(path: &str) -> String {
     let escape = |c: char| if "*?[".contains(c) { format!("[{c}]") } else { c.to_string() };
     path.chars().map(escape).collect()
 }
 
-const HINT: &str = "pip install duckdb-cli (or another of duckdb.org's ways), and have `duckdb` on the PATH";
+const HINT: &str =
+    "install DuckDB with `pip install duckdb-cli` or as described on duckdb.org, and put `duckdb` on the PATH";
 
-/// DuckDB's command line.
+/// DuckDB's command-line program.
 #[derive(Debug)]
 pub(crate) struct DuckDb {
     program: PathBuf,
@@ -236,10 +238,10 @@ pub(crate) struct DuckDb {
 }
 
 impl DuckDb {
-    /// The program that is named, else `duckdb` on the path.
+    /// Finds the given program, or `duckdb` on the PATH.
     ///
     /// # Errors
-    /// None, or one that does not run.
+    /// If there is none, or it does not run.
     pub(crate) fn find(named: Option<&Path>) -> Result<Self> {
         let program = match named {
             Some(program) => program.to_owned(),
@@ -254,7 +256,7 @@ impl DuckDb {
             }
         };
         let failed =
-            |problem: String| Error::failed(format!("{} cannot be run: {problem}", program.display())).with_hint(HINT);
+            |problem: String| Error::failed(format!("{}: failed to run: {problem}", program.display())).with_hint(HINT);
         let output = Command::new(&program).args(["-no-init", "-version"]).output();
         let output = output.map_err(|error| failed(error.to_string()))?;
         let said = String::from_utf8_lossy(&output.stdout);
@@ -263,17 +265,17 @@ impl DuckDb {
                 Ok(Self { version: version.to_owned(), program })
             }
             _ => Err(failed(format!(
-                "it says {:?}",
+                "it printed {:?}",
                 format!("{said}{}", String::from_utf8_lossy(&output.stderr)).trim()
             ))),
         }
     }
 
     /// SQL that loads the extension for S3: from the Python package beside the program, so that nothing is downloaded,
-    /// else as DuckDB itself finds it.
+    /// or as DuckDB itself finds it.
     ///
     /// # Errors
-    /// There is none, and DuckDB could not install it.
+    /// If there is none and DuckDB cannot install it.
     pub(crate) fn httpfs(&self) -> Result<String> {
         if let Some(file) = self.packaged_httpfs() {
             return Ok(format!("LOAD {};", quoted(&file.to_string_lossy())));
@@ -287,7 +289,7 @@ impl DuckDb {
         let said = String::from_utf8_lossy(&output.stderr);
         let said = said.lines().next().unwrap_or_default();
         Err(Error::failed(format!("DuckDB {} cannot read S3: {said}", self.version)).with_hint(format!(
-            "pip install duckdb-extension-httpfs=={} beside duckdb-cli, or `duckdb -c 'INSTALL httpfs'` where there is a network",
+            "pip install duckdb-extension-httpfs=={} beside duckdb-cli, or run `duckdb -c 'INSTALL httpfs'` with network access",
             self.version.trim_start_matches('v')
         )))
     }
@@ -300,7 +302,7 @@ impl DuckDb {
     }
 }
 
-/// For a person: where it is and which.
+/// Formats path and version for the user.
 impl std::fmt::Display for DuckDb {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} ({})", self.program.display(), self.version)
@@ -336,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_is_a_job_files_or_named_itself() {
+    fn an_index_is_given_by_a_job_file_or_by_its_address() {
         let index = Index::named("jobs/demo.toml", &["output.uri=elsewhere".to_owned()]).unwrap();
         assert_eq!(index.uri, "elsewhere");
         assert_eq!(Index::named("s3://bucket/odd.toml", &[]).unwrap().uri, "s3://bucket/odd.toml");
@@ -345,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_no_patterns() {
+    fn paths_are_not_patterns() {
         assert_eq!(quoted(&literal_glob("/it's [a]/b*?")), "'/it''s [[]a]/b[*][?]'");
     }
 }

@@ -1,8 +1,8 @@
-//! The report: one HTML page of a run to look at, which needs nothing but itself.
+//! The report: a self-contained HTML page about a run.
 //!
-//! Its data lies in it compressed, as text that means nothing to HTML: whatever a uri or a message holds, only the page's
-//! script sees it, and that script makes text of it and never markup. A content security policy allows the page its own
-//! script, style and pictures, by their hashes, and nothing else, least of all the network.
+//! The page contains its data compressed and in base64, which has no meaning in HTML. Whatever a URI or a message
+//! contains, only the page's script sees it, and the script inserts it as text, never as markup. A content security
+//! policy allows only the page's own script, style and pictures, by their hashes, and no network access.
 
 mod pack;
 mod page;
@@ -19,19 +19,19 @@ use crate::run::{RunId, RunKind, RunRecord, record};
 use crate::store::Store;
 use read::Contents;
 
-/// Commit records read at the same time.
+/// Number of commit records that are read concurrently.
 const READS_MAX: usize = 16;
 
-/// Videos in a page. The totals are of all.
+/// Maximum number of videos in a page. The totals cover all videos.
 const VIDEOS_MAX: usize = 50_000;
 
-/// What a page may hold at most, of a run however large.
+/// Limits on the content of a page, regardless of the size of the run.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
     videos: usize,
-    /// Where there are more, so many neighbours become one that all have as few.
+    /// Maximum number of segments. If there are more, neighbouring segments are merged in groups of equal size.
     segments: u64,
-    /// Of JPEG. Where there are more, every n-th is taken.
+    /// Maximum bytes of JPEG data. If there are more, only every n-th picture is included.
     picture_bytes: u64,
 }
 
@@ -41,7 +41,7 @@ impl Default for Limits {
     }
 }
 
-/// What the commit records say of a run.
+/// The content of a run's commit records.
 #[derive(Debug)]
 struct Committed {
     totals: ShardTotals,
@@ -51,10 +51,11 @@ struct Committed {
     finished_at: Option<DateTime<Utc>>,
 }
 
-/// The page of a run: of all that is committed, sealed or not.
+/// Renders the page of a run. It covers everything that is committed, published or not. Missing files are logged and
+/// left out.
 ///
 /// # Errors
-/// There is no such run, the output refused, or a file of its tables cannot be read. A file that is gone is none.
+/// If there is no such run, the output cannot be accessed, or a file of its tables cannot be read.
 pub async fn page(output: &dyn Store, run: &RunId) -> Result<String> {
     let record = record::read_record(output, run).await?;
     let committed = committed(output, &record).await?;
@@ -65,16 +66,16 @@ pub async fn page(output: &dyn Store, run: &RunId) -> Result<String> {
     if contents.lost_parts > 0 {
         tracing::warn!(
             files = contents.lost_parts,
-            "files of this run are gone: its videos were indexed anew, or pruned"
+            "files of this run are missing: its videos were indexed again, or pruned"
         );
     }
     page::render(&record, &committed, &contents)
 }
 
-/// The newest run of the output whose plan is whole: one that indexed, where there is one. None where it has none.
+/// The latest run of the output with a complete plan. Indexing runs take precedence over runs of `compact`.
 ///
 /// # Errors
-/// The output refused.
+/// If the output cannot be accessed.
 pub async fn newest(output: &dyn Store) -> Result<Option<RunId>> {
     let mut merging = None;
     for run in record::runs(output).await?.into_iter().rev() {

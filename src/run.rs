@@ -1,14 +1,14 @@
-//! What a run keeps in the output, below `_vidindex/runs/<run>/`: the types, their keys, and how they are read and written.
-//! No logic of planning, working or sealing.
+//! The records that a run keeps in the output below `_vidindex/runs/<run>/`: their types and keys, and how they are
+//! read and written. Planning, working and sealing are implemented elsewhere.
 //!
-//! | key | what |
+//! | key | content |
 //! |---|---|
-//! | `job.json` | [`RunRecord`]: the run exists from when it is there |
+//! | `job.json` | [`RunRecord`]: the run exists once this is written |
 //! | `plan.parquet` | [`PlanFile`]: the videos of every shard |
-//! | `submission.json` | which engine has the run |
+//! | `submission.json` | the engine that the run was submitted to |
 //! | `parts/<shard>/<attempt>/...` | the files of an attempt, and its [`AttemptRecord`](attempt::AttemptRecord) |
-//! | `shards/<shard>.json` | [`ShardCommit`](commit::ShardCommit): the attempt whose files count |
-//! | `summary.json` | [`RunSummary`]: what is published |
+//! | `shards/<shard>.json` | [`ShardCommit`](commit::ShardCommit): the attempt that won, and its files |
+//! | `summary.json` | [`RunSummary`]: what was published |
 
 pub mod attempt;
 pub mod commit;
@@ -26,5 +26,5 @@ pub use shard::Shard;
 pub use summary::RunSummary;
 pub use video::{Todo, VideoObject};
 
-/// Where the state of every run lies in the output.
+/// Prefix of the state of all runs in the output.
 pub const RUNS_PREFIX: &str = "_vidindex/runs/";

@@ -1,4 +1,5 @@
-//! A process's scratch directory, which is gone with the process: one that was killed leaves it to the next to remove.
+//! A process's scratch directory. It is removed at exit; directories of killed processes are removed by later
+//! processes.
 
 use std::fs::{self, File};
 use std::io;
@@ -11,22 +12,23 @@ use crate::error::{Error, Result};
 
 const PREFIX: &str = "vidindex-";
 
-/// A directory is made before it is locked: so young a one may still be on the way.
+/// Directories younger than this are never removed, because a directory is created before it is locked.
 const STALE_AFTER: Duration = Duration::from_secs(60);
 
-/// A directory of its own, removed when this is dropped.
+/// A private directory that is removed when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     directory: TempDir,
-    /// Held while the process lives, by the kernel's account.
+    /// The lock, which the kernel releases when the process ends.
     _lock: File,
 }
 
 impl Scratch {
-    /// Makes one in the system's folder for such (`TMPDIR`), and removes those there whose processes are no more.
+    /// Creates a directory in the system's temporary directory (`TMPDIR`), and removes those whose processes have
+    /// ended.
     pub(crate) fn new() -> Result<Self> {
         Self::below(&std::env::temp_dir()).map_err(|error| {
-            Error::failed(format!("failed to make a scratch directory: {error}"))
+            Error::failed(format!("failed to create a scratch directory: {error}"))
                 .with_hint("set TMPDIR to a directory with free space")
         })
     }
@@ -35,7 +37,7 @@ impl Scratch {
         sweep(parent);
         let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent)?;
         let lock = File::open(directory.path())?;
-        // Some network file systems have no locks: then a directory that was left stays for who manages the disk.
+        // Some network file systems do not support locks. There, leftover directories are not removed automatically.
         let _ = lock.try_lock();
         Ok(Self { directory, _lock: lock })
     }
@@ -45,7 +47,7 @@ impl Scratch {
     }
 }
 
-/// What cannot be read or removed (another user's) is passed over.
+/// Removes leftover directories. Those that cannot be read or removed (another user's) are skipped.
 fn sweep(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let ours = entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes())
@@ -54,7 +56,9 @@ fn sweep(parent: &Path) {
         let stale = modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > STALE_AFTER));
         if ours && stale && File::open(entry.path()).is_ok_and(|directory| directory.try_lock().is_ok()) {
             match fs::remove_dir_all(entry.path()) {
-                Ok(()) => tracing::info!(path = %entry.path().display(), "removed what a killed process left"),
+                Ok(()) => {
+                    tracing::info!(path = %entry.path().display(), "removed the scratch directory of a killed process")
+                }
                 Err(error) => tracing::debug!(path = %entry.path().display(), %error, "not removed"),
             }
         }

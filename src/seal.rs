@@ -1,7 +1,8 @@
-//! Sealing: publishes the committed shards of a run where readers look, writes the run's summary, clears the attempts.
+//! Sealing: publishes the committed shards of a run for readers, writes the run's summary, and deletes the files of
+//! attempts.
 //!
-//! May run any number of times, also side by side, and be cut off anywhere: the commit records say what is to be done,
-//! every step leaves done what was done, and nothing is cleared before it is published.
+//! `seal` may run any number of times, also concurrently, and may be interrupted at any point. The commit records
+//! determine what is to be done, every step is idempotent, and nothing is deleted before it is published.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -18,23 +19,23 @@ use crate::run::{RunId, RunKind, record};
 use crate::store::{Store, StoreErrorKind};
 use crate::tables::{Table, shard_id};
 
-/// Shards published at the same time, each file by file.
+/// Number of shards that are published concurrently, each of them file by file.
 const SHARDS_MAX: usize = 8;
 
-/// Summaries read at the same time.
+/// Number of summaries that are read concurrently.
 const READS_MAX: usize = 16;
 
-/// From one look at the commit records to the next, at first; twice as long each time, up to [`LOOK_LAST`].
+/// Delay before the commit records are checked again. It doubles each time, up to [`LOOK_LAST`].
 const LOOK_FIRST: Duration = Duration::from_secs(1);
 const LOOK_LAST: Duration = Duration::from_secs(30);
 
-/// Keys of one delete: what S3 takes.
+/// Maximum number of keys in one delete request of S3.
 const DELETE_KEYS_MAX: usize = 1000;
 
-/// Waits until every shard of the run is committed, `limit` at most: for an engine that knows no "after the tasks".
+/// Waits until every shard of the run is committed, but at most `limit`. For engines without dependencies between jobs.
 ///
 /// # Errors
-/// The output refused.
+/// If the output cannot be accessed.
 pub async fn wait(output: &dyn Store, run_id: &str, shards_total: u32, limit: Duration) -> Result<()> {
     let nothing_sealed = Sealed::new(run_id, shards_total, DateTime::UNIX_EPOCH);
     let deadline = Instant::now() + limit;
@@ -51,13 +52,15 @@ pub async fn wait(output: &dyn Store, run_id: &str, shards_total: u32, limit: Du
     }
 }
 
-/// Publishes every committed shard of the run that has `shards_total` and was planned at `started_at`; says what is missing.
+/// Publishes every committed shard of the run that has `shards_total` shards and was planned at `started_at`. The
+/// summary says what is missing.
 ///
 /// # Cancel safety
-/// Dropped anywhere, it leaves a run that can be sealed again.
+/// If it is dropped at any point, the run can be sealed again.
 ///
 /// # Errors
-/// The output refused, or a commit record cannot be read. A missing shard or file is none: the summary names it.
+/// If the output cannot be accessed or a commit record cannot be read. Missing shards and files are not errors; the
+/// summary lists them.
 pub async fn seal(
     output: &dyn Store,
     run_id: &str,
@@ -65,8 +68,8 @@ pub async fn seal(
     started_at: DateTime<Utc>,
 ) -> Result<RunSummary> {
     let mut sealed = Sealed::new(run_id, shards_total, started_at);
-    // A seal beside this one may know more shards than we listed, and write its summary before we write ours. To look
-    // once more after writing makes the last summary the fullest, whoever writes it.
+    // A concurrent seal may know more shards than this one and write its summary first. Checking again after writing
+    // ensures that the last summary is complete, regardless of which seal writes it.
     let mut fresh = sealed.fresh(output).await?;
     let summary = loop {
         sealed.publish(output, fresh).await?;
@@ -89,14 +92,14 @@ pub async fn seal(
     Ok(summary)
 }
 
-/// Publishes what earlier runs of this kind committed and no seal has published: a run that was cancelled, seal
-/// and all, is not done again but for what is left of it. Runs older than `since` are left as they are.
+/// Publishes what earlier runs of this kind committed and no seal has published, so that a run that was cancelled
+/// together with its seal is not repeated. Runs older than `since` are ignored.
 ///
 /// # Errors
-/// As [`seal`].
+/// As for [`seal`].
 pub async fn catch_up(output: &dyn Store, kind: RunKind<'_>, since: DateTime<Utc>) -> Result<()> {
     let runs = record::runs(output).await?;
-    // Most are complete, which their summary says; the others are few.
+    // Most runs are complete, as their summary says; only a few are not.
     let unfinished = futures::stream::iter(runs)
         .map(async |run: RunId| {
             let summary = read_summary(output, run.as_str()).await?;
@@ -112,9 +115,9 @@ pub async fn catch_up(output: &dyn Store, kind: RunKind<'_>, since: DateTime<Utc
         let run_id = run.as_str();
         let committed = Sealed::new(run_id, record.shards, record.created_at).fresh(output).await?.len();
         if record.kind() == kind && record.created_at >= since && committed > published as usize {
-            // A merge keeps the columns of the files that it merges.
+            // A run of `compact` keeps the columns of the files that it merges.
             if kind != RunKind::Merge && layout::mismatch(&record.job, output).await?.is_some() {
-                tracing::warn!(run_id, "not published: its files have other partition columns than the index");
+                tracing::warn!(run_id, "not published: its files have partition columns that differ from the index");
                 continue;
             }
             tracing::info!(run_id, committed, shards = record.shards, "publishing what an unfinished run committed");
@@ -124,22 +127,22 @@ pub async fn catch_up(output: &dyn Store, kind: RunKind<'_>, since: DateTime<Utc
     Ok(())
 }
 
-/// The shards of a run that are committed, published or not.
+/// The committed shards of a run, published or not.
 #[derive(Debug, Clone)]
 pub(crate) struct CommittedShards {
-    /// How many they are.
+    /// Number of committed shards.
     pub(crate) shards: u32,
-    /// The others, ascending.
+    /// Shards that are not committed, in ascending order.
     pub(crate) missing: Vec<u32>,
     pub(crate) totals: ShardTotals,
     /// When the last of them was committed.
     pub(crate) finished_at: Option<DateTime<Utc>>,
 }
 
-/// Looks at the commit records of the run that has `shards_total`, and changes nothing.
+/// Reads the commit records of the run that has `shards_total` shards, without changing anything.
 ///
 /// # Errors
-/// The output refused, or a record cannot be read.
+/// If the output cannot be accessed or a record cannot be read.
 pub(crate) async fn committed(output: &dyn Store, run_id: &str, shards_total: u32) -> Result<CommittedShards> {
     let mut seen = Sealed::new(run_id, shards_total, DateTime::UNIX_EPOCH);
     for shard in seen.fresh(output).await? {
@@ -151,13 +154,13 @@ pub(crate) async fn committed(output: &dyn Store, run_id: &str, shards_total: u3
     Ok(CommittedShards { shards, missing, totals, finished_at })
 }
 
-/// The run as far as this seal has published it. Sums alone: records are dropped as soon as they are published.
+/// The part of the run that this seal has published. It only keeps sums; records are dropped after they are published.
 struct Sealed<'a> {
     run_id: &'a str,
     shards_total: u32,
     started_at: DateTime<Utc>,
     published: BTreeSet<u32>,
-    /// Shards that lack a file: what is left of them is not cleared.
+    /// Shards that lack a file. Their remaining files are not deleted.
     incomplete: BTreeSet<u32>,
     lost_parts: Vec<String>,
     tables: BTreeMap<Table, TableTotals>,
@@ -180,7 +183,7 @@ impl<'a> Sealed<'a> {
         }
     }
 
-    /// The shards that are committed and not published by this seal, ascending.
+    /// The shards that are committed but not yet published by this seal, in ascending order.
     async fn fresh(&self, output: &dyn Store) -> Result<BTreeSet<u32>> {
         let mut fresh = BTreeSet::new();
         let mut records = output.list(&commits_prefix(self.run_id));
@@ -191,13 +194,13 @@ impl<'a> Sealed<'a> {
                         fresh.insert(shard);
                     }
                 }
-                _ => tracing::warn!(key = record.key, "no commit record of a shard of this run"),
+                _ => tracing::warn!(key = record.key, "not a commit record of a shard of this run"),
             }
         }
         Ok(fresh)
     }
 
-    /// Publishes the shards; counts them in their order, so that the same shards make the same summary.
+    /// Publishes the shards. Counts them in order, so that the same shards result in the same summary.
     async fn publish(&mut self, output: &dyn Store, shards: BTreeSet<u32>) -> Result<()> {
         let run_id = self.run_id;
         let publish = futures::stream::iter(shards).map(|shard| publish_shard(output, run_id, shard));
@@ -243,7 +246,7 @@ impl<'a> Sealed<'a> {
         }
     }
 
-    /// Removes what attempts, winners and losers, left of the published shards. Those of other shards may be at work.
+    /// Deletes the files of all attempts at published shards. Attempts at other shards may still be running.
     async fn clear(&self, output: &dyn Store) -> Result<usize> {
         let mut keys = Vec::new();
         let mut parts = output.list(&parts_prefix(self.run_id));
@@ -263,12 +266,12 @@ impl<'a> Sealed<'a> {
     }
 }
 
-/// Puts a shard's files where readers look; gives back its record, and the keys of files that are nowhere any more.
-/// None where the record was deleted by hand since it was listed.
+/// Publishes a shard's files. Returns its record, and the keys of files that no longer exist anywhere. Returns `None`
+/// if the record was deleted by hand after the listing.
 ///
-/// The rows of the other tables come before those of the videos: whoever goes by a video's row, as a reader does that
-/// asks for a video's latest, and a plan that skips it, finds all its rows there. Where some of those are lost, the videos'
-/// stay away.
+/// The rows of the other tables are published before those of `videos`. So whoever relies on a video's row, such as a
+/// reader of the latest rows or a plan that skips the video, finds all of its rows. If some of those files are lost,
+/// the file of `videos` is not published.
 async fn publish_shard(output: &dyn Store, run_id: &str, shard: u32) -> Result<Option<(ShardCommit, Vec<String>)>> {
     let Some(record) = read_commit(output, run_id, shard).await? else { return Ok(None) };
     let mut lost = Vec::new();
@@ -281,7 +284,7 @@ async fn publish_shard(output: &dyn Store, run_id: &str, shard: u32) -> Result<O
         match output.publish(&part.from, &part.to).await {
             Ok(()) => {}
             Err(error) if error.kind == StoreErrorKind::NotFound => {
-                tracing::warn!(shard, key = part.to, %error, "a committed file is gone");
+                tracing::warn!(shard, key = part.to, %error, "a committed file is missing");
                 lost.push(part.to.clone());
             }
             Err(error) => return Err(error.into()),

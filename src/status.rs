@@ -1,5 +1,5 @@
-//! How runs go, from the store: what is committed, who is at work, who fell silent, when it will be done; and of a run
-//! that was submitted, whether its engine has tasks that wait.
+//! The progress of runs, derived from the store: committed shards, active and silent attempts, expected end. For a
+//! submitted run, it also covers whether its engine still has waiting tasks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,124 +16,124 @@ use crate::run::commit::{ShardTotals, commits_prefix, committed_shard, read_comm
 use crate::run::{RunId, RunKind, record, summary};
 use crate::store::{Store, StoreErrorKind};
 
-/// Records read at the same time.
+/// Number of records that are read concurrently.
 const READS_MAX: usize = 16;
 
-/// Beats that a heart may miss: a busy store is not a dead machine.
+/// Number of missed heartbeats after which an attempt counts as silent. A busy store can delay a few.
 const BEATS_MISSED_MAX: u32 = 4;
 
-/// The same, where the engine says that none of the run's tasks is there: whoever still works does so without it.
+/// The same if the engine reports that it has none of the run's tasks, so that any active attempt runs outside of it.
 const BEATS_MISSED_ALONE: u32 = 2;
 
-/// An attempt is long that takes so many times as long as the middle one of those that are done.
+/// An attempt counts as long if it takes this many times the median duration of committed shards.
 const LONG: f64 = 3.0;
 
-/// Lines about attempts of one kind; the others are counted.
+/// Maximum number of lines about attempts of one kind. The rest is only counted.
 const SHOWN_MAX: usize = 10;
 
-/// How a run stands.
+/// The state of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// Nobody has begun.
+    /// No attempt has started.
     Planned,
-    /// Nobody is at work, and an engine has the run: its tasks wait, or it cannot be asked.
+    /// No attempt is active, but an engine has the run: its tasks wait, or it cannot be queried.
     Submitted,
-    /// Somebody is at work.
+    /// At least one attempt is active.
     AtWork,
-    /// Nobody is at work, and shards are missing.
+    /// No attempt is active, and shards are missing.
     Stopped,
-    /// Every shard is committed; some are not published.
+    /// Every shard is committed, but some are not published.
     Committed,
     /// Every shard is published.
     Sealed,
 }
 
-/// A run, at one moment.
+/// The status of a run at one moment.
 #[derive(Debug, Clone, Serialize)]
 pub struct RunStatus {
-    /// The run.
+    /// The name of the run.
     pub run_id: RunId,
-    /// In one word.
+    /// The state in one word.
     pub state: State,
-    /// Whether it merges files (`compact`) and indexes nothing.
+    /// Whether this is a run of `compact`, which merges files and indexes nothing.
     pub merges_files: bool,
-    /// When it was planned.
+    /// Time of planning.
     pub planned_at: DateTime<Utc>,
-    /// The moment.
+    /// The moment that this status describes.
     pub at: DateTime<Utc>,
-    /// Shards of the plan.
+    /// Number of shards in the plan.
     pub shards: u32,
-    /// Of those, committed.
+    /// Number of committed shards.
     pub shards_committed: u32,
-    /// Videos of the plan.
+    /// Number of videos in the plan.
     pub videos: u64,
-    /// Of the committed shards.
+    /// Sums over the committed shards.
     pub totals: ShardTotals,
-    /// The last commit.
+    /// Time of the latest commit.
     pub committed_at: Option<DateTime<Utc>>,
-    /// Videos a second, from the plan to the last commit.
+    /// Videos per second, from planning to the latest commit.
     pub videos_per_second: Option<f64>,
-    /// Seconds to the end at that rate, while somebody is at work.
+    /// Seconds to the end at that rate, if an attempt is active.
     pub eta_seconds: Option<f64>,
-    /// The latest attempt at each shard that is begun and not committed.
+    /// The latest attempt at each shard that was started but is not committed.
     pub attempts: Vec<AttemptStatus>,
-    /// The engine that has the run; null where it was not submitted, or is sealed.
+    /// The engine that the run was submitted to; null if it was not submitted or is sealed.
     pub engine: Option<InEngine>,
 }
 
-/// A run in an engine's hands.
+/// A run that was submitted to an engine.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct InEngine {
     /// `slurm`, `aws-batch` or `kubernetes`.
     pub engine: String,
-    /// The engine's names of the tasks' job and of the seal's.
+    /// The engine's names of the job that runs the tasks and of the job that seals.
     pub jobs: Vec<String>,
     /// When the run was submitted.
     pub submitted_at: DateTime<Utc>,
-    /// Tasks that wait, the seal among them; null where the engine could not be asked.
+    /// Number of waiting tasks, including the seal; null if the engine could not be queried.
     pub pending: Option<u32>,
-    /// Tasks that run; null likewise.
+    /// Number of running tasks; null if the engine could not be queried.
     pub running: Option<u32>,
-    /// Why it could not be asked.
+    /// Why the engine could not be queried.
     pub problem: Option<String>,
 }
 
 impl InEngine {
-    /// Whether the engine says that it has nothing of the run any more.
+    /// Whether the engine reports that it has no tasks of the run any more.
     fn is_done(&self) -> bool {
         (self.pending, self.running) == (Some(0), Some(0))
     }
 }
 
-/// An attempt that has not committed.
+/// An attempt that has not committed its shard.
 #[derive(Debug, Clone, Serialize)]
 pub struct AttemptStatus {
-    /// What it is.
+    /// Its state.
     pub kind: AttemptKind,
-    /// What it said last.
+    /// Its latest heartbeat.
     #[serde(flatten)]
     pub record: AttemptRecord,
 }
 
-/// What became of an attempt so far.
+/// The state of an uncommitted attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AttemptKind {
-    /// It told why it gave up.
+    /// It reported why it failed.
     Failed,
-    /// It has not been heard of for minutes.
+    /// It has sent no heartbeat for minutes.
     Silent,
-    /// It is at work, and much longer than others took.
+    /// It is active, but takes much longer than other shards did.
     Long,
-    /// It is at work.
+    /// It is active.
     AtWork,
 }
 
-/// How the run stands now.
+/// The current status of a run.
 ///
 /// # Errors
-/// There is no such run, or the output refused.
+/// If there is no such run, or the output cannot be accessed.
 pub async fn of_run(output: &dyn Store, run: &RunId) -> Result<RunStatus> {
     let record = record::read_record(output, run).await?;
     let run_id = run.as_str();
@@ -187,10 +187,10 @@ pub async fn of_run(output: &dyn Store, run: &RunId) -> Result<RunStatus> {
     })
 }
 
-/// How every run of the output stands, oldest first.
+/// The current status of every run in the output, oldest first.
 ///
 /// # Errors
-/// The output refused.
+/// If the output cannot be accessed.
 pub async fn of_all(output: &dyn Store) -> Result<Vec<RunStatus>> {
     let mut all = Vec::new();
     for run in record::runs(output).await? {
@@ -201,7 +201,7 @@ pub async fn of_all(output: &dyn Store) -> Result<Vec<RunStatus>> {
     Ok(all)
 }
 
-/// The latest record at each shard that is not committed, by shard.
+/// The latest record of each shard that is not committed.
 async fn attempts(output: &dyn Store, run_id: &str, committed: &BTreeSet<u32>) -> Result<Vec<AttemptRecord>> {
     let keys: Vec<String> = output
         .list(&parts_prefix(run_id))
@@ -214,7 +214,7 @@ async fn attempts(output: &dyn Store, run_id: &str, committed: &BTreeSet<u32>) -
     let mut reads = futures::stream::iter(keys)
         .map(async |key| match output.get(&key).await {
             Ok(body) => Ok(serde_json::from_slice::<AttemptRecord>(&body).ok()),
-            // Committed and cleared since it was listed.
+            // The shard was committed and cleaned up after the listing.
             Err(error) if error.kind == StoreErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::from(error)),
         })
@@ -230,7 +230,7 @@ async fn attempts(output: &dyn Store, run_id: &str, committed: &BTreeSet<u32>) -
     Ok(latest.into_values().collect())
 }
 
-/// Sums over these shards, and the seconds that each took.
+/// Sums over these shards, and the seconds that each of them took.
 async fn totals(
     output: &dyn Store,
     run_id: &str,
@@ -270,7 +270,7 @@ fn human(seconds: f64) -> HumanDuration {
 }
 
 impl RunStatus {
-    /// Takes in what the engine says that has the run.
+    /// Adds what the engine reports about the run.
     pub fn learn(&mut self, engine: InEngine) {
         if engine.is_done() {
             for attempt in self.attempts.iter_mut().filter(|attempt| attempt.kind >= AttemptKind::Long) {
@@ -290,18 +290,18 @@ impl RunStatus {
         self.engine = Some(engine);
     }
 
-    /// Whether nothing will change any more unless somebody does something.
+    /// Whether the status stays the same until someone takes action.
     pub fn is_still(&self) -> bool {
         let has_tasks = self.engine.as_ref().is_some_and(|engine| !engine.is_done());
         match self.state {
             State::Planned | State::Submitted | State::AtWork => false,
-            // The seal is a task, too.
+            // The seal is a task as well.
             State::Stopped | State::Committed => !has_tasks,
             State::Sealed => true,
         }
     }
 
-    /// One line of a list of runs.
+    /// One line for a list of runs.
     pub fn line(&self) -> String {
         let (run, done, shards) = (&self.run_id, self.shards_committed, self.shards);
         let counts = self.totals.by_status();
@@ -314,11 +314,11 @@ impl fmt::Display for InEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} has it as {}: ", self.engine, self.jobs.join(" and "))?;
         match (self.pending, self.running, &self.problem) {
-            (Some(0), Some(0), _) => write!(f, "nothing of it waits or runs any more"),
+            (Some(0), Some(0), _) => write!(f, "no tasks are left"),
             (Some(pending), Some(running), _) => write!(f, "{pending} pending, {running} running"),
             (.., problem) => {
                 let problem = problem.as_deref().unwrap_or("no answer");
-                write!(f, "it cannot be asked whether tasks wait ({problem})")
+                write!(f, "failed to query its tasks ({problem})")
             }
         }
     }
@@ -368,11 +368,11 @@ impl fmt::Display for RunStatus {
                 let host = record.host.as_deref().unwrap_or("?");
                 let since = human(seconds_between(record.started_at, self.at));
                 let done = format!("{} of {} videos", record.videos_done, record.videos);
-                write!(f, "\n{name:<8} shard {} on {host}, {done}, begun {since} ago", record.shard)?;
+                write!(f, "\n{name:<8} shard {} on {host}, {done}, started {since} ago", record.shard)?;
                 match &record.failure {
                     Some(failure) => write!(f, ": {failure}")?,
                     None if kind == AttemptKind::Silent => {
-                        write!(f, ", last heard of {} ago", human(seconds_between(record.seen_at, self.at)))?;
+                        write!(f, ", last heartbeat {} ago", human(seconds_between(record.seen_at, self.at)))?;
                     }
                     None => {}
                 }
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_are_told_apart_by_what_they_said_and_when() {
+    fn attempts_are_classified_by_their_records_and_times() {
         let now = DateTime::UNIX_EPOCH + TimeDelta::seconds(1000);
         assert_eq!(kind(&record(900, 990, None), now, Some(60.0)), AttemptKind::AtWork);
         assert_eq!(kind(&record(900, 990, None), now, None), AttemptKind::AtWork);
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_tells_whether_a_run_still_moves() {
+    fn the_engine_determines_whether_a_run_still_progresses() {
         let says = |pending, running| InEngine {
             engine: "slurm".to_owned(),
             jobs: vec!["7".to_owned(), "8".to_owned()],
@@ -455,17 +455,17 @@ mod tests {
         };
         let now = || vec![record(900, 990, None)];
         let earlier = || vec![record(800, 920, None)];
-        // Between two tasks nobody is at work.
+        // Between two tasks no attempt is active.
         assert_eq!(learned(State::Stopped, vec![], says(Some(3), Some(0))), (State::Submitted, false));
         assert_eq!(learned(State::Planned, vec![], says(Some(3), Some(0))), (State::Submitted, false));
         assert_eq!(learned(State::Planned, vec![], says(None, None)), (State::Submitted, false));
         assert_eq!(learned(State::AtWork, now(), says(Some(3), Some(1))), (State::AtWork, false));
-        // Cancelled: before it began, in the midst of work, and with a worker that goes on without the engine.
+        // Cancelled before the start, during work, and with a worker that continues without the engine.
         assert_eq!(learned(State::Planned, vec![], says(Some(0), Some(0))), (State::Stopped, true));
         assert_eq!(learned(State::AtWork, earlier(), says(Some(0), Some(0))), (State::Stopped, true));
         assert_eq!(learned(State::AtWork, earlier(), says(Some(0), Some(1))), (State::AtWork, false));
         assert_eq!(learned(State::AtWork, now(), says(Some(0), Some(0))), (State::AtWork, false));
-        // The seal is still to come.
+        // The seal is still waiting.
         assert_eq!(learned(State::Committed, vec![], says(Some(1), Some(0))), (State::Committed, false));
         assert_eq!(learned(State::Committed, vec![], says(Some(0), Some(0))), (State::Committed, true));
     }

@@ -1,8 +1,8 @@
-//! The tables that readers query: their rows, columns and types, where their files lie and how those are laid out.
+//! The tables that readers query: their rows, columns and types, the paths of their files, and the layout of a file.
 //!
-//! Columns that are the same for a whole file by their meaning in a query (`dt`, `model`, the job's own) are in the
-//! file's path only, as Hive does it: `actions/model=<id>/dt=2026-11-01/part-<run>-<shard>.parquet`.
-//! Numbers are signed, as Spark reads unsigned ones as decimals.
+//! Columns that are constant within a file (`dt`, `model`, the job's own partition columns) are only in the file's
+//! path, as in Hive: `actions/model=<id>/dt=2026-11-01/part-<run>-<shard>.parquet`. Integers are signed, because Spark
+//! reads unsigned ones as decimals.
 
 mod actions;
 mod column;
@@ -23,6 +23,7 @@ use arrow::array::{ArrayRef, Float32Array, ListArray, RecordBatch};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use arrow::error::ArrowError;
+use percent_encoding::percent_encode_byte;
 use serde::{Deserialize, Serialize};
 
 pub use actions::ActionRow;
@@ -35,23 +36,24 @@ pub use videos::VideoRow;
 
 pub use crate::video_status::VideoStatus;
 
-/// Counts up whenever a column changes its name, type or meaning; in every file's metadata.
+/// Version of the tables' schema, in the metadata of every file. It increases if a column changes its name, type or
+/// meaning.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// Under which a file's metadata has it.
+/// Metadata key of the schema version.
 pub(crate) const SCHEMA_VERSION_KEY: &str = "vidindex.schema_version";
 
 /// One of the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Table {
-    /// One row per video and run, failed ones too.
+    /// One row per video and run, including failed videos.
     Videos,
     /// One row per segment.
     Actions,
     /// One row per box.
     Persons,
-    /// One row per small picture, where the job asks for them.
+    /// One row per thumbnail, if the job asks for them.
     Thumbnails,
 }
 
@@ -59,7 +61,7 @@ impl Table {
     /// Every table.
     pub const ALL: [Self; 4] = [Self::Videos, Self::Actions, Self::Persons, Self::Thumbnails];
 
-    /// The table's directory in the output, which is its name too.
+    /// The table's name, which is also its directory in the output.
     pub fn directory(self) -> &'static str {
         match self {
             Self::Videos => "videos",
@@ -69,19 +71,17 @@ impl Table {
         }
     }
 
-    /// What a row of it is.
+    /// What a row of the table is.
     pub fn description(self) -> &'static str {
         match self {
-            Self::Videos => "One row per video and run, failed ones too.",
-            Self::Actions => "One row per segment of a video, with the labels that its model scored highest.",
+            Self::Videos => "One row per video and run, including failed videos.",
+            Self::Actions => "One row per segment of a video, with the labels that the model scored highest.",
             Self::Persons => "One row per box that the detector kept in a sampled frame.",
-            Self::Thumbnails => {
-                "One row per picture of a video that was kept for the report, where the job asks for them."
-            }
+            Self::Thumbnails => "One row per picture that was kept for the report, if the job asks for them.",
         }
     }
 
-    /// The columns of its files, in their order.
+    /// The columns of the table's files, in order.
     pub fn columns(self) -> &'static [Column] {
         match self {
             Self::Videos => &videos::COLUMNS,
@@ -91,12 +91,12 @@ impl Table {
         }
     }
 
-    /// The columns that stand in the paths of its files alone, in their order. The job's own come before `dt`.
+    /// The columns that are only in the paths of the files, in order. The job's own come before `dt`.
     pub fn partition_columns(self) -> &'static [Column] {
         column::partitions(self)
     }
 
-    /// [`Self::columns`] as the files have them.
+    /// [`Self::columns`] as the schema of the files.
     pub fn schema(self) -> SchemaRef {
         static SCHEMAS: LazyLock<[SchemaRef; Table::ALL.len()]> =
             LazyLock::new(|| Table::ALL.map(|table| column::schema(table.columns())));
@@ -109,7 +109,7 @@ impl Table {
         })
     }
 
-    /// The columns that its files are sorted by, ascending.
+    /// The columns that the files are sorted by, ascending.
     pub fn sort_columns(self) -> &'static [&'static str] {
         match self {
             Self::Videos => &["uri"],
@@ -118,7 +118,7 @@ impl Table {
         }
     }
 
-    /// Whether its rows are a model's, whose id is then in their path.
+    /// Whether the rows come from a model, whose id is in the path.
     pub fn has_model(self) -> bool {
         matches!(self, Self::Actions | Self::Persons)
     }
@@ -132,21 +132,20 @@ impl fmt::Display for Table {
 
 /// A row of one of the tables.
 pub trait Row: Sized {
-    /// Which.
+    /// The table that the row belongs to.
     const TABLE: Table;
 
-    /// The rows as columns of [`Table::schema`].
+    /// Converts rows to columns of [`Table::schema`].
     ///
     /// # Errors
-    /// None for rows that fit: lists with more than 2^31 elements in all do not (400 scores: five million rows).
+    /// If a list column has more than 2^31 elements in all (for 400 scores: five million rows).
     fn to_batch(rows: &[Self]) -> Result<RecordBatch, ArrowError>;
 }
 
-/// Where a shard's file of a table lies in the output, under the name that readers see:
-/// `actions/model=<id>/dt=2026-11-01/part-<run>-<shard>.parquet`.
+/// Key of a shard's file of a table, as readers see it: `actions/model=<id>/dt=2026-11-01/part-<run>-<shard>.parquet`.
 ///
-/// `partition_path` is `dt=…` with the job's own columns, escaped already; `model` is escaped here. Without a model
-/// (see [`Table::has_model`]) there is no such part.
+/// `partition_path` consists of `dt=…` and the job's own columns, already escaped. `model` is escaped here. Tables
+/// without a model (see [`Table::has_model`]) have no `model=` in the key.
 pub fn part_key(table: Table, model: Option<&str>, partition_path: &str, run_id: &str, shard: u32) -> String {
     let mut key = format!("{table}/");
     if let Some(model) = model {
@@ -160,33 +159,34 @@ pub fn part_key(table: Table, model: Option<&str>, partition_path: &str, run_id:
     key
 }
 
-/// A shard's index as it stands in keys, where only the index is at hand: it sorts as text for a million shards.
+/// A shard's index as it is used in keys. Sorts as text for up to a million shards.
 pub fn shard_id(index: u32) -> String {
     format!("{index:06}")
 }
 
-/// `part-<run>-<shard>.parquet`: what every file of a shard is called, in its own directory.
+/// `part-<run>-<shard>.parquet`: the name of every file of a shard, in the directory of its table and partition.
 pub(crate) fn part_name(run_id: &str, shard: u32) -> String {
     format!("part-{run_id}-{}.parquet", shard_id(shard))
 }
 
-/// Percent-escapes what Hive escapes in a partition's value. Letters beyond ASCII stay, as Spark unescapes by the byte.
+/// Percent-encodes what Hive encodes in a partition's value: some ASCII characters. Others stay, because Spark decodes byte
+/// by byte.
 pub(crate) fn escape_into(path: &mut String, value: &str) {
     for c in value.chars() {
         if c.is_ascii_control() || "\"#%'*/:=?\\{}[]^<>|".contains(c) {
-            path.push_str(&format!("%{:02X}", u32::from(c)));
+            path.push_str(percent_encode_byte(c as u8));
         } else {
             path.push(c);
         }
     }
 }
 
-/// A list's element: named as the Parquet specification wants it, and never null.
+/// The element of a list: named as the Parquet specification requires, and never null.
 fn element(data_type: DataType) -> Arc<Field> {
     Arc::new(Field::new("element", data_type, false))
 }
 
-/// A column of lists of floats; `None` is null.
+/// A column of lists of floats. `None` is null.
 fn float_lists<'a>(lists: impl Iterator<Item = Option<&'a [f32]>> + Clone) -> Result<ArrayRef, ArrowError> {
     let lengths = lists.clone().map(|list| list.map_or(0, <[f32]>::len));
     let offsets = offsets(lengths)?;
@@ -196,7 +196,7 @@ fn float_lists<'a>(lists: impl Iterator<Item = Option<&'a [f32]>> + Clone) -> Re
     Ok(Arc::new(list))
 }
 
-/// Where each list begins, checked where `OffsetBuffer::from_lengths` would panic.
+/// The start of each list. Checks for the overflow that `OffsetBuffer::from_lengths` would panic on.
 fn offsets(lengths: impl Iterator<Item = usize>) -> Result<OffsetBuffer<i32>, ArrowError> {
     let mut end = 0_usize;
     let mut offsets = vec![0_i32];
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(escaped, "a%2Fb%3Dc%3Ad%25e f%01ü");
     }
 
-    /// One line per column: `name type`, with a `?` where it may be null.
+    /// One line per column: `name type`, followed by `?` if it is nullable.
     fn columns(table: Table) -> String {
         let schema = table.schema();
         let lines = schema.fields().iter().map(|field| {
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_lies_under_its_table_model_and_partition() {
+    fn a_part_key_has_table_model_and_partition() {
         assert_eq!(
             part_key(Table::Videos, None, "dt=2026-11-01", "20261123T073712123Z-ab12cd", 7),
             "videos/dt=2026-11-01/part-20261123T073712123Z-ab12cd-000007.parquet"
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_beyond_the_offsets_are_an_error_and_no_panic() {
+    fn lists_beyond_the_offsets_are_an_error_not_a_panic() {
         assert!(offsets([i32::MAX as usize, 1].into_iter()).is_err());
     }
 }

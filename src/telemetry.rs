@@ -1,4 +1,4 @@
-//! What a person or a log is told: tracing's lines, progress while it runs, and the table at the end.
+//! What users and machines can observe: log lines, progress during a run, and the closing table.
 
 mod metrics;
 mod transfer;
@@ -22,48 +22,48 @@ pub use metrics::MetricsFile;
 pub use transfer::Transfer;
 pub use usage::{Usage, UsageCounter};
 
-/// Failures that the closing table shows by name.
+/// Maximum number of failures that the closing table lists by name.
 const FAILURES_SHOWN: usize = 10;
 
-/// How often a log is told of progress; a terminal sees it five times a second.
+/// Interval of progress lines in a log. A terminal is updated five times per second.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// How lines are written.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for humans.
     Text,
     /// A JSON object per line, for machines.
     Json,
 }
 
-/// Sets up logging to standard error. `VIDINDEX_LOG` filters as `RUST_LOG` does elsewhere.
+/// Sets up logging to standard error. `VIDINDEX_LOG` filters lines like `RUST_LOG` in other tools.
 pub fn init(format: LogFormat, verbosity: i8) {
     let level = match verbosity {
         ..0 => "error",
-        // The SDK warns of every step of its credentials' chain that it passes over.
+        // The AWS SDK warns about every credentials provider that it skips.
         0 => "warn,aws_config=error,vidindex=info",
         1 => "info,aws_config=warn,vidindex=debug",
         2.. => "debug,vidindex=trace",
     };
     let filter = EnvFilter::try_from_env("VIDINDEX_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(AroundBar);
-    // A second initialisation (in tests) keeps the first.
+    // A second initialisation (in tests) keeps the first one.
     let _ = match format {
         LogFormat::Json => builder.json().with_current_span(true).with_span_list(false).try_init(),
         LogFormat::Text => builder.with_target(false).with_ansi(console::is_coloured(&io::stderr())).try_init(),
     };
 }
 
-/// Seconds as a line tells them: to the hundredth.
+/// Seconds rounded to hundredths, for log lines.
 pub fn rounded(time: Duration) -> f64 {
     (time.as_secs_f64() * 100.0).round() / 100.0
 }
 
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// Standard error, with the progress bar out of the way while a line is written. Lines that nobody reads any more are
-/// dropped: whoever logs could only panic.
+/// Standard error, with the progress bar hidden while a line is written. Write errors are ignored, because the logging
+/// code could only panic.
 struct AroundBar;
 
 impl Write for AroundBar {
@@ -89,7 +89,7 @@ impl<'a> MakeWriter<'a> for AroundBar {
     }
 }
 
-/// Counts what has been done; every thread may tell it.
+/// Progress counters, which any thread may update.
 #[derive(Debug)]
 pub struct Progress {
     started: Instant,
@@ -103,18 +103,18 @@ pub struct Progress {
     ended: Mutex<Ended>,
 }
 
-/// What is counted of a video that is done.
+/// What is counted for a finished video.
 #[derive(Debug, Clone, Copy)]
 pub struct VideoDone<'a> {
-    /// Its address.
+    /// The video's URI.
     pub uri: &'a Arc<str>,
     /// Its status.
     pub status: VideoStatus,
-    /// Its error, and what is said of it.
+    /// The kind of error and its message.
     pub error: Option<(VideoErrorKind, &'a str)>,
-    /// Its length.
+    /// Duration of the video, seconds.
     pub video_seconds: f64,
-    /// Frames decoded.
+    /// Number of frames decoded.
     pub frames: u64,
     /// Seconds that the decoder waited for bytes.
     pub fetch_seconds: f64,
@@ -124,14 +124,14 @@ pub struct VideoDone<'a> {
     pub blocked_seconds: f64,
 }
 
-/// What videos that are done add up to.
+/// Sums over finished videos.
 #[derive(Debug, Clone, Default)]
 pub struct Ended {
     /// Videos by status.
     pub videos: StatusCounts,
     /// Seconds of video.
     pub video_seconds: f64,
-    /// Frames decoded.
+    /// Number of frames decoded.
     pub frames: u64,
     /// Seconds that decoders waited for bytes.
     pub fetch_seconds: f64,
@@ -139,9 +139,9 @@ pub struct Ended {
     pub decode_seconds: f64,
     /// Seconds that decoders waited for inference.
     pub blocked_seconds: f64,
-    /// Videos with an error, by its kind.
+    /// Number of videos with an error, by kind.
     pub failures: BTreeMap<VideoErrorKind, u64>,
-    /// The first of them: uri and message.
+    /// The first failures: URI, kind and message.
     pub first_failures: Vec<(Arc<str>, VideoErrorKind, String)>,
 }
 
@@ -162,49 +162,49 @@ impl Default for Progress {
 }
 
 impl Progress {
-    /// More to do.
+    /// Adds videos and bytes to the expected work.
     pub fn expect(&self, videos: u64, bytes: u64) {
         self.videos_total.fetch_add(videos, Ordering::Relaxed);
         self.bytes_total.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// So many bytes more are through.
+    /// Adds to the number of processed bytes.
     pub fn bytes(&self, bytes: u64) {
         self.bytes_done.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// A segment has its scores.
+    /// Counts a segment that was scored.
     pub fn segment(&self) {
         self.segments.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// An image has its boxes.
+    /// Counts the boxes of an image.
     pub fn boxes(&self, boxes: usize) {
         self.boxes.fetch_add(boxes as u64, Ordering::Relaxed);
     }
 
-    /// So long it took to write and upload.
+    /// Adds to the time spent on writing and uploading.
     pub fn wrote(&self, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.write_us.fetch_add(micros, Ordering::Relaxed);
     }
 
-    /// These models are at work from now on. Said once.
+    /// Registers the models in use. Call it once.
     pub fn watch(&self, models: Vec<(&'static str, UsageCounter)>) {
         let _ = self.models.set(models);
     }
 
-    /// Each model's name and use so far; none before they are open.
+    /// Each model's name and use so far. Empty before the models are open.
     pub fn models(&self) -> Vec<(&'static str, Usage)> {
         self.models.get().into_iter().flatten().map(|(name, counter)| (*name, counter.usage())).collect()
     }
 
-    /// Writing and uploading so far.
+    /// Seconds of writing and uploading so far.
     pub fn write_seconds(&self) -> f64 {
         self.write_us.load(Ordering::Relaxed) as f64 / 1e6
     }
 
-    /// A video has its row.
+    /// Counts a finished video.
     pub fn video(&self, video: &VideoDone<'_>) {
         let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         ended.videos.add(video.status);
@@ -221,12 +221,12 @@ impl Progress {
         }
     }
 
-    /// What the videos that are done add up to.
+    /// Sums over the finished videos.
     pub fn ended(&self) -> Ended {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Since the work began.
+    /// Time since the work started.
     pub fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
@@ -260,13 +260,13 @@ impl Progress {
     }
 }
 
-/// Shows progress until it is dropped: a bar on a terminal, plain lines elsewhere.
+/// Displays progress until it is dropped: a bar on a terminal, lines otherwise.
 pub struct ProgressDisplay {
     task: tokio::task::JoinHandle<()>,
 }
 
 impl ProgressDisplay {
-    /// Starts to show. Nothing is shown where `quiet`.
+    /// Starts the display. Nothing is displayed if `quiet`.
     pub fn start(progress: Arc<Progress>, format: LogFormat, quiet: bool) -> Self {
         let on_terminal = format == LogFormat::Text && console::is_screen(&io::stderr());
         let task = tokio::spawn(async move {
@@ -307,25 +307,25 @@ impl Drop for ProgressDisplay {
     }
 }
 
-/// Where the time went: for the end of a run.
+/// Where the time went, shown at the end of a run.
 #[derive(Debug, Clone)]
 pub struct StageTimings {
-    /// What the videos add up to.
+    /// Sums over the finished videos.
     pub ended: Ended,
-    /// Wall time of the work.
+    /// Wall-clock time of the work, seconds.
     pub wall_seconds: f64,
-    /// Opening the models.
+    /// Time for opening the models, seconds.
     pub open_seconds: f64,
-    /// Writing and uploading.
+    /// Time for writing and uploading, seconds.
     pub write_seconds: f64,
     /// Each model's name and use.
     pub models: Vec<(&'static str, Usage)>,
-    /// Where they ran.
+    /// The device that the models ran on.
     pub device: Option<String>,
 }
 
 impl StageTimings {
-    /// The same as one log event, for machines.
+    /// Writes the same as a single log event, for machines.
     pub fn log(&self) {
         let ended = &self.ended;
         let StatusCounts { ok, partial, failed, deleted } = ended.videos;
@@ -371,12 +371,12 @@ impl std::fmt::Display for StageTimings {
         row("open models", self.open_seconds, String::new())?;
         row("fetch (waited)", ended.fetch_seconds, String::new())?;
         let rate = ended.frames as f64 / ended.decode_seconds.max(1e-9);
-        row("decode", ended.decode_seconds, format!("{} frames, {rate:.0} a second", ended.frames))?;
+        row("decode", ended.decode_seconds, format!("{} frames, {rate:.0} per second", ended.frames))?;
         row("decode (held back)", ended.blocked_seconds, "inference was behind".into())?;
         for (name, usage) in &self.models {
             let each = 1e3 * usage.busy_seconds / usage.inputs.max(1) as f64;
             let size = usage.inputs as f64 / usage.batches.max(1) as f64;
-            let note = format!("{} inputs, {each:.1} ms each, {size:.1} a batch", usage.inputs);
+            let note = format!("{} inputs, {each:.1} ms each, {size:.1} per batch", usage.inputs);
             row(&format!("infer {name}"), usage.busy_seconds, note)?;
         }
         row("write", self.write_seconds, String::new())?;

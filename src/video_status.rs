@@ -4,22 +4,22 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// How a video fared, as the `status` column says.
+/// The status of a video, as in the `status` column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VideoStatus {
-    /// Indexed from beginning to end.
+    /// Indexed completely.
     Ok,
-    /// Indexed as far as it could be read; `error_kind` says what stopped it.
+    /// Indexed as far as it could be read; `error_kind` gives the cause.
     Partial,
-    /// Not indexed: whatever rows it has in the other tables do not count.
+    /// Not indexed. Any rows of it in the other tables do not count.
     Failed,
-    /// Gone from the input since it was indexed: the rows that it has do not count any more.
+    /// Deleted from the input after it was indexed. Its rows do not count any more.
     Deleted,
 }
 
 impl VideoStatus {
-    /// The name as written to the table.
+    /// The name in the table.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -30,7 +30,7 @@ impl VideoStatus {
     }
 }
 
-/// How many videos have each status.
+/// Number of videos by status.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StatusCounts {
     /// [`VideoStatus::Ok`].
@@ -44,7 +44,7 @@ pub struct StatusCounts {
 }
 
 impl StatusCounts {
-    /// Counts one video more.
+    /// Counts one more video.
     pub fn add(&mut self, status: VideoStatus) {
         match status {
             VideoStatus::Ok => self.ok += 1,
@@ -54,13 +54,13 @@ impl StatusCounts {
         }
     }
 
-    /// Videos of every status.
+    /// Number of videos, regardless of status.
     pub fn total(&self) -> u64 {
         self.ok + self.partial + self.failed + self.deleted
     }
 }
 
-/// `6 ok, 0 partial, 0 failed`, and how many are deleted where any is.
+/// Formats as `6 ok, 0 partial, 0 failed`, followed by the number of deleted videos if there are any.
 impl fmt::Display for StatusCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { ok, partial, failed, deleted } = self;

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::task::JoinSet;
 
 use crate::error::{Error, Failure, Result};
@@ -33,8 +34,11 @@ use models::{JobModels, OpenModels};
 use restore::Restorer;
 use video::{Indexer, VideoRows};
 
-/// Attempts at a shard while the store is away; then the task gives up, and the engine tries again.
-const ATTEMPTS_MAX: u32 = 3;
+/// Retries of a shard while the store is away. After them, the task fails, and the engine retries it.
+const RETRIES: usize = 2;
+
+/// The wait before the first retry of a shard. The second wait is four times as long.
+const DELAY_MIN: Duration = Duration::from_secs(4);
 
 /// Videos whose rows may wait for those of an earlier one: rows are written in order.
 const WAITING_MAX: usize = 512;
@@ -149,7 +153,8 @@ impl Worker {
     /// Works on a shard until it is committed.
     async fn shard(&self, shard: &Shard, opened: &Opened) -> Result<()> {
         let span = tracing::info_span!("shard", shard = shard.index);
-        let mut attempt = 1;
+        let mut delays =
+            ExponentialBuilder::new().with_min_delay(DELAY_MIN).with_factor(4.0).with_max_times(RETRIES).build();
         loop {
             let run_id = self.run.run_id.as_str();
             let heartbeat = Attempt::begin(self.output.clone(), run_id, shard.index, shard.videos.len());
@@ -160,14 +165,12 @@ impl Worker {
             }
             match result {
                 Ok(()) => return Ok(()),
-                Err(Failure::Transient(error)) if attempt < ATTEMPTS_MAX => {
-                    let wait = Duration::from_secs(1 << (2 * attempt));
-                    let (shard, wait_seconds) = (shard.index, wait.as_secs());
-                    tracing::warn!(shard, attempt, %error, wait_seconds, "shard failed, trying again");
-                    tokio::time::sleep(wait).await;
-                    attempt += 1;
+                Err(Failure::Transient(error)) => {
+                    let Some(delay) = delays.next() else { return Err(error.into()) };
+                    let (shard, wait_seconds) = (shard.index, delay.as_secs());
+                    tracing::warn!(shard, %error, wait_seconds, "shard failed, retrying");
+                    tokio::time::sleep(delay).await;
                 }
-                Err(Failure::Transient(error)) => return Err(error.into()),
                 Err(Failure::Fatal(error)) => return Err(error),
                 Err(Failure::Video(error)) => return Err(Error::failed(error.to_string())),
             }

@@ -1,5 +1,13 @@
-//! The model zoo: writes SlowFast and YOLOv5 as ONNX graphs, says what an ONNX file is, and keeps beside each model the
-//! small TOML that says how it wants its input.
+//! The model zoo: builds SlowFast and YOLOv5 networks as ONNX files, converts checkpoints, and inspects models.
+//!
+//! - [`build`] writes a network by name (see [`registry`]), [`convert`] writes one from a checkpoint ([`checkpoint`]),
+//!   and [`pull`] downloads official checkpoints.
+//! - [`inspect`] reads what an ONNX file says about itself. [`descriptor`] is the small TOML file beside a model that
+//!   says how the model expects its input.
+//! - [`slowfast`] and [`yolov5`] define the networks in terms of [`graph`], and [`lower`] rewrites them for faster
+//!   inference.
+//!
+//! Nothing here runs a model.
 
 pub mod checkpoint;
 pub mod descriptor;
@@ -32,61 +40,63 @@ use lower::Lowering;
 use slowfast::{Pathways, Recipe};
 use weights::{RandomWeights, SafeTensors, Weights};
 
-/// ImageNet's means of red, green and blue in 0..1.
+/// ImageNet's means of red, green and blue, in 0..1.
 const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
-/// Their standard deviations.
+/// ImageNet's standard deviations of red, green and blue, in 0..1.
 const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// What `models build` may be told.
+/// Options of `models build` and `models convert`.
 #[derive(Debug, Clone, Default)]
 pub struct BuildOptions {
-    /// Draws the weights where no file of weights is given.
+    /// Seed of the random weights. Used if `weights` is `None`.
     pub seed: u64,
-    /// A `.safetensors` file of the model's parameters under their official names.
+    /// A `.safetensors` file with the model's parameters under their official names.
     pub weights: Option<PathBuf>,
-    /// The ONNX file to write (ending in `.onnx`), or the directory for `NAME.onnx`. Made where it is missing.
+    /// The ONNX file to write (ending in `.onnx`), or the directory for `NAME.onnx`, which is created if it does not
+    /// exist.
     pub out: PathBuf,
-    /// Other classes than the model's own: their number sets the network's last layer.
+    /// Class names that replace the model's own. Their number sets the size of the network's last layer.
     pub labels: Option<Labels>,
-    /// Another height and width of the input.
+    /// Height and width of the input, pixels. `None` for the model's own.
     pub side: Option<usize>,
-    /// SlowFast: the height and width that it was trained at, which its head pools over.
+    /// SlowFast: height and width of the pictures in training, pixels. The head pools over that size.
     pub trained_side: Option<usize>,
-    /// SlowFast: what its convolutions are rewritten to.
+    /// SlowFast: how its convolutions are rewritten.
     pub lowering: Lowering,
-    /// SlowFast: what the descriptor says that its logits are turned into scores by, in place of what is usual.
+    /// SlowFast: the activation that the descriptor states instead of the usual one.
     pub activation: Option<Activation>,
-    /// Weights are stored as 16-bit floats: half the file.
+    /// Whether weights are stored as 16-bit floats, which halves the file size.
     pub half: bool,
 }
 
-/// What `models build` wrote.
+/// The files that a build wrote, and their content.
 #[derive(Debug, Clone)]
 pub struct BuiltModel {
     /// The ONNX file.
     pub onnx: PathBuf,
     /// The descriptor beside it.
     pub toml: PathBuf,
-    /// What the ONNX file holds.
+    /// What the ONNX file says about itself.
     pub info: ModelInfo,
-    /// What the descriptor says.
+    /// Content of the descriptor.
     pub descriptor: Descriptor,
 }
 
-/// A network and its settings.
+/// A network architecture with its settings.
 #[derive(Debug, Clone)]
 pub enum Network {
-    /// Actions in clips; frames of a 30 fps video from one sampled frame to the next.
+    /// Recognizes actions in clips. The number is the distance between two sampled frames, in frames of a 30 fps video.
     SlowFast(slowfast::Config, usize),
-    /// Objects in pictures.
+    /// Detects objects in pictures.
     Yolov5(yolov5::Config),
 }
 
-/// Writes the model of this name, and its descriptor beside it. Each file appears whole or not at all.
+/// Builds the model of this name and writes it with its descriptor beside it. Each file is written completely or not at
+/// all.
 ///
 /// # Errors
-/// When there is no such model (the message names the nearest), the weights are another model's, or the files cannot be
-/// written.
+/// If there is no such model (the message suggests the most similar name), the weights belong to another model, or a
+/// file cannot be written.
 pub fn build(name: &str, options: &BuildOptions) -> Result<BuiltModel> {
     let mut network = registry::network(name)?;
     network.apply(options)?;
@@ -96,13 +106,15 @@ pub fn build(name: &str, options: &BuildOptions) -> Result<BuiltModel> {
     }
 }
 
-/// Writes the network that a checkpoint's parameters are of, with these, and its descriptor beside it. `arch` names a
-/// network of the zoo that has the same frames and the same input where the parameters do not tell. `options.weights` and
-/// `options.seed` mean nothing here; the labels are the checkpoint's own where it has some and `options` none.
+/// Converts a checkpoint into an ONNX model and writes it with its descriptor beside it.
+///
+/// `arch` names a network of the zoo that supplies what the parameters do not show, such as the number of frames and
+/// the input size. `options.weights` and `options.seed` are ignored. Labels come from `options`, otherwise from the
+/// checkpoint.
 ///
 /// # Errors
-/// When the file is no checkpoint of a SlowFast or a YOLOv5 (also one that would have something run), parameters are
-/// missing, misshapen or too many, or the files cannot be written.
+/// If the file is not a checkpoint of a SlowFast or a YOLOv5 (or asks to run code), parameters are missing, superfluous
+/// or have the wrong shape, or a file cannot be written.
 pub fn convert(path: &Path, arch: Option<&str>, options: &BuildOptions) -> Result<BuiltModel> {
     let mut checkpoint = Checkpoint::open(path)?;
     let mut network = checkpoint.network(arch.map(registry::network).transpose()?)?;
@@ -113,7 +125,7 @@ pub fn convert(path: &Path, arch: Option<&str>, options: &BuildOptions) -> Resul
     let classes = network.classes();
     if let Some(labels) = options.labels.as_ref().filter(|labels| labels.len() != classes) {
         return Err(Error::usage(format!(
-            "{}: it has {classes} classes, and there are {} labels",
+            "{}: the network has {classes} classes, but {} labels were given",
             path.display(),
             labels.len()
         )));
@@ -143,7 +155,7 @@ fn write(
     let toml = Descriptor::path(&onnx);
     let info = ModelInfo::parse(&onnx, content.clone())?;
     let descriptor = network.descriptor(options, origin);
-    // The model last: where it is, its descriptor is too.
+    // The model is written last, so that a model is never without its descriptor.
     write_whole(&toml, descriptor.to_toml().as_bytes())?;
     write_whole(&onnx, &content)?;
     tracing::info!(model = %onnx.display(), parameters = info.parameters, %lowering, sha256 = %info.sha256, "model built");
@@ -160,10 +172,12 @@ impl Network {
             }
             Self::Yolov5(config) => {
                 if options.activation.is_some() {
-                    return Err(Error::usage("a YOLOv5 puts out scores: only a SlowFast has an activation"));
+                    return Err(Error::usage("an activation can only be set for a SlowFast: a YOLOv5 outputs scores"));
                 }
                 if options.trained_side.is_some() {
-                    return Err(Error::usage("a YOLOv5 pools nothing: only a SlowFast has a trained side"));
+                    return Err(Error::usage(
+                        "a trained side can only be set for a SlowFast: a YOLOv5 has no pooling head",
+                    ));
                 }
                 config.classes = options.labels.as_ref().map_or(config.classes, Labels::len);
                 config.height = options.side.unwrap_or(config.height);
@@ -180,7 +194,7 @@ impl Network {
         }
     }
 
-    /// The built-in labels where the number of classes is theirs, else numbers.
+    /// The built-in labels if their number matches the classes, otherwise numbers.
     fn usual_labels(&self) -> Labels {
         let set = match self {
             Self::SlowFast(config, _) if config.boxes => LabelSet::Ava80,
@@ -197,7 +211,7 @@ impl Network {
         }
     }
 
-    /// A YOLOv5 has nothing to lower.
+    /// A YOLOv5 is never lowered.
     fn lowering(&self, options: &BuildOptions) -> Lowering {
         match self {
             Self::SlowFast(..) => options.lowering,
@@ -242,7 +256,7 @@ impl Network {
     }
 }
 
-/// Writes a file beside its place and renames it there.
+/// Writes a temporary file in the same directory and renames it to `path`.
 fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
     let write = || -> std::io::Result<()> {
         let directory = match path.parent() {
@@ -254,7 +268,8 @@ fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
         builder.prefix(".vidindex-");
         #[cfg(unix)]
         {
-            // As the umask allows, not for the owner alone: others run the jobs.
+            // Set the permissions that the umask allows: a temporary file is readable only by its owner, but others run
+            // the jobs.
             use std::os::unix::fs::PermissionsExt as _;
             builder.permissions(std::fs::Permissions::from_mode(0o666));
         }
@@ -264,7 +279,7 @@ fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
         file.persist(path).map_err(|error| error.error)?;
         Ok(())
     };
-    write().map_err(|error| Error::failed(format!("{}: cannot be written: {error}", path.display())))
+    write().map_err(|error| Error::failed(format!("{}: failed to write: {error}", path.display())))
 }
 
 #[cfg(test)]
@@ -321,7 +336,7 @@ mod tests {
         assert!(built.descriptor.is_random());
         std::fs::remove_file(&built.toml).unwrap();
         let Descriptor::SlowFast(described) = built.descriptor else { panic!("a YOLOv5") };
-        // That they are random is all that the graph does not tell.
+        // Only the descriptor knows that the weights are random; the graph does not show it.
         let inferred = descriptor::SlowFast { weights: Origin::Trained, ..described };
         assert_eq!(Descriptor::for_model(&info).unwrap(), Descriptor::SlowFast(inferred));
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "nothing temporary is left");
@@ -349,7 +364,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let options = BuildOptions { out: directory.path().into(), side: Some(64), ..BuildOptions::default() };
         let built = build("yolov5n", &options).unwrap();
-        // 8x8, 4x4 and 2x2 cells of three anchors.
+        // 8x8, 4x4 and 2x2 cells with three anchors each.
         assert_eq!(built.info.outputs[0].to_string(), "output0 float32[batch, 252, 85]");
         std::fs::remove_file(&built.toml).unwrap();
         let Descriptor::Detector(described) = built.descriptor else { panic!("a SlowFast") };
@@ -358,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_pools_over_the_crop_of_its_training_or_all_that_a_smaller_picture_has() {
+    fn a_head_pools_over_its_training_crop_or_over_a_smaller_picture() {
         let pool = |options: BuildOptions| {
             let config = slowfast::Config { width: 8, ..slowfast::Config::default() };
             let mut network = Network::SlowFast(config, 2);
@@ -375,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn sides_that_no_network_takes_are_refused_before_anything_is_written() {
+    fn unsupported_sides_are_refused_before_anything_is_written() {
         let directory = tempfile::tempdir().unwrap();
         for (name, side) in [("yolov5n", 100), ("slowfast-tiny", 31), ("yolov5n", 0)] {
             let options = BuildOptions { out: directory.path().into(), side: Some(side), ..BuildOptions::default() };

@@ -1,7 +1,7 @@
-# Who is told, and of what: a job that failed for good, a queue that does not move, a schedule that could not submit.
+# Notifications: a job that failed permanently, a queue that is stuck, a schedule that could not submit.
 
 resource "aws_sns_topic" "alarms" {
-  #checkov:skip=CKV_AWS_26:Messages hold a job's name and why it ended; the AWS-managed key does not let EventBridge and CloudWatch publish.
+  #checkov:skip=CKV_AWS_26:Messages contain a job's name and why it ended; EventBridge and CloudWatch cannot publish with the AWS-managed key.
   name = "${var.name}-alarms"
 }
 
@@ -45,14 +45,14 @@ locals {
   queues = [aws_batch_job_queue.work.arn, aws_batch_job_queue.coordinate.arn]
 
   rules = {
-    # Of an array the whole, not each of its tasks.
+    # One event per array job, not one per task.
     failed = {
-      description = "A job failed, all its tries used up"
+      description = "A job failed after all its attempts"
       type        = "Batch Job State Change"
       detail      = { status = ["FAILED"], jobQueue = local.queues, arrayProperties = { index = [{ exists = false }] } }
       text        = "Job <name> (<id>) failed: <reason> Its log is below /vidindex/${var.name}/ in CloudWatch Logs; `vidindex status` tells how far the run got. A seal that ended with exit code 3 is done: some videos failed, and their rows say why."
     }
-    # No capacity, a quota of 0 for such instances, a network without a way out.
+    # For example no capacity, a quota of 0 for these instances, or a network without outbound access.
     blocked = {
       description = "The first job of a queue cannot start"
       type        = "Batch Job Queue Blocked"
@@ -106,7 +106,7 @@ resource "aws_cloudwatch_event_target" "this" {
   }
 }
 
-# Beside the mails: a state that a dashboard shows.
+# In addition to the mails, an alarm state for dashboards.
 resource "aws_cloudwatch_metric_alarm" "this" {
   for_each = local.alarms
 
@@ -122,6 +122,6 @@ resource "aws_cloudwatch_metric_alarm" "this" {
   threshold           = 0
   treat_missing_data  = "notBreaching"
 
-  # Of failed jobs the rule has told already.
+  # The rule above already sends a mail about failed jobs.
   alarm_actions = each.key == "failed" ? [] : [aws_sns_topic.alarms.arn]
 }

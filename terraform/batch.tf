@@ -1,5 +1,5 @@
-# AWS Batch: two kinds of machines with a queue each, and the definitions of the three jobs that a run is made of.
-# `plan` is submitted by the schedule, or by hand; it submits the array of `work` and the `seal` behind it.
+# AWS Batch: two compute environments with a queue each, and the definitions of the three jobs of a run. The schedule or
+# a user submits `plan`, which submits the array of `work`, followed by `seal`.
 
 locals {
   jobs = {
@@ -9,15 +9,15 @@ locals {
         flatten([for key, value in local.job_settings : ["--set", "${key}=${value}"]]),
       )
     })
-    # The commands of these two come with their submission.
+    # `plan` sets the commands of these two jobs when it submits them.
     work = merge(var.work, { image = var.work.gpus > 0 ? "cuda" : "cpu", command = ["work", "--help"] })
     seal = merge(local.coordinator, { command = ["seal", "--help"] })
   }
 
-  # An m6i.large less what its own processes need.
+  # An m6i.large minus the memory of the host's own processes.
   coordinator = { image = "cpu", gpus = 0, vcpus = 2, memory_mib = 7000, attempts = 3, timeout_hours = 12 }
 
-  # What this stack knows better than the job file.
+  # Values of this stack that override the job file.
   job_settings = {
     "input.uri"                            = local.input_uri
     "output.uri"                           = local.output_uri
@@ -28,13 +28,13 @@ locals {
     "engine.aws-batch.attempts"            = tostring(var.work.attempts)
   }
 
-  # The first that fits counts, and what none fits is tried again, as all is that a worker cannot help: exit 1 (a store
-  # that did not answer), 130 and 143 (stopped by a signal, as before a spot instance goes), a crash.
+  # The first matching rule applies. Without a match, Batch retries: exit 1 (such as a store that does not respond), 130 and
+  # 143 (stopped by a signal, as before a spot interruption), and crashes.
   retries = [
     { on_status_reason = "Host EC2*", action = "RETRY" },         # the machine was lost
     { on_exit_code = "2", action = "EXIT" },                      # wrong usage or configuration
-    { on_exit_code = "3", action = "EXIT" },                      # finished, some videos failed: they would again
-    { on_reason = "CannotPullContainerError*", action = "EXIT" }, # no such image
+    { on_exit_code = "3", action = "EXIT" },                      # finished, but some videos failed and would fail again
+    { on_reason = "CannotPullContainerError*", action = "EXIT" }, # the image does not exist
   ]
 }
 
@@ -65,13 +65,13 @@ resource "aws_batch_job_definition" "this" {
       { name = "VIDINDEX_LOG_FORMAT", value = "json" },
     ]
 
-    # Nothing but /tmp can be written to, and what is there is gone with the container.
+    # Only /tmp is writable, and its content is deleted with the container.
     readonlyRootFilesystem = true
     privileged             = false
     user                   = "10001:10001"
     volumes                = [{ name = "scratch", host = {} }]
     mountPoints            = [{ sourceVolume = "scratch", containerPath = "/tmp", readOnly = false }]
-    # Passes signals on, and buries decoders that outlived their parent.
+    # An init process that forwards signals and reaps orphaned decoders.
     linuxParameters = { initProcessEnabled = true }
 
     logConfiguration = {
@@ -105,8 +105,8 @@ resource "aws_batch_job_definition" "this" {
 }
 
 resource "aws_cloudwatch_log_group" "this" {
-  #checkov:skip=CKV_AWS_158:Encrypted by CloudWatch's key, or by kms_key_arn where one is given.
-  #checkov:skip=CKV_AWS_338:What became of a video stands in its row; logs are for the days in which somebody looks for a cause.
+  #checkov:skip=CKV_AWS_158:Encrypted with CloudWatch's key, or with kms_key_arn if it is set.
+  #checkov:skip=CKV_AWS_338:The result for each video is in its row; logs are only needed for a few days of debugging.
   for_each = toset(["plan", "work", "seal"])
 
   name              = "/vidindex/${var.name}/${each.key}"
@@ -138,7 +138,7 @@ resource "aws_batch_job_queue" "coordinate" {
   }
 }
 
-# Without a service role Batch uses its service-linked one, which it makes itself, and can change machines in place.
+# Without a service role, Batch creates and uses its service-linked role, which allows in-place updates.
 resource "aws_batch_compute_environment" "work" {
   compute_environment_name_prefix = "${var.name}-work-"
   type                            = "MANAGED"
@@ -165,7 +165,7 @@ resource "aws_batch_compute_environment" "work" {
   }
 
   lifecycle {
-    create_before_destroy = true # a queue points to it
+    create_before_destroy = true # a queue refers to it
   }
 
   depends_on = [aws_iam_role_policy_attachment.instance]
@@ -225,7 +225,7 @@ resource "aws_launch_template" "this" {
     }
   }
 
-  # Two minutes before a spot instance goes, its tasks get SIGTERM, and most of that time to end in.
+  # Two minutes before a spot interruption, tasks get SIGTERM and have most of that time to end.
   user_data = base64encode(<<-END
     MIME-Version: 1.0
     Content-Type: multipart/mixed; boundary="=="

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Checks the stack without an AWS account, each step with a word where what it needs is not on this machine:
+# Checks the stack without an AWS account. A step whose tools are missing is skipped with a message:
 #
 #   1. terraform fmt and validate
-#   2. terraform test, with a provider that only pretends (tests/)
-#   3. apply, a second plan that finds nothing to do, and destroy, against an emulator on loopback (moto_server)
+#   2. terraform test, with a mocked provider (tests/)
+#   3. apply, a second plan without changes, and destroy, against an emulator on loopback (moto_server)
 #   4. checkov, and hadolint on the Dockerfile
 #
-# `check.sh quick` ends after the second, in less than a minute; the third waits for minutes, as Terraform does with AWS.
+# `check.sh quick` ends after step 2, in less than a minute; step 3 takes minutes, as Terraform does with AWS.
 # VIDINDEX_TEST_REQUIRE=1 makes a missing emulator an error; Terraform and its provider stay optional.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -23,7 +23,7 @@ cleanup() {
 }
 trap cleanup EXIT
 
-# A provider that lies on this machine, so that nothing is downloaded: a mirror folder, or Terraform's own plugin cache.
+# A provider on this machine, so that nothing is downloaded: from a mirror folder, or from Terraform's own plugin cache.
 mirror=""
 for folder in "${VIDINDEX_TERRAFORM_MIRROR:-}" /opt/* "$HOME/.terraform.d/plugins" "$HOME/.terraform.d/plugin-cache"; do
     [[ -n $folder ]] || continue
@@ -32,7 +32,7 @@ for folder in "${VIDINDEX_TERRAFORM_MIRROR:-}" /opt/* "$HOME/.terraform.d/plugin
         break
     fi
 done
-[[ -n $mirror ]] || skip "no folder has Terraform's provider for AWS; VIDINDEX_TERRAFORM_MIRROR names one (terraform providers mirror FOLDER fills it)"
+[[ -n $mirror ]] || skip "Terraform's AWS provider was not found; set VIDINDEX_TERRAFORM_MIRROR to a folder that `terraform providers mirror FOLDER` filled"
 cat >"$scratch/terraformrc" <<END
 disable_checkpoint = true
 provider_installation {
@@ -47,7 +47,7 @@ export TF_CLI_CONFIG_FILE=$scratch/terraformrc TF_IN_AUTOMATION=1 TF_CLI_ARGS=-n
 say "fmt"
 terraform fmt -check -diff -recursive
 
-# In a copy, which leaves no state here.
+# Work in a copy, so that no state is left here.
 stack=$scratch/stack
 mkdir "$stack"
 cp -r ./*.tf tables.json tests "$stack"
@@ -69,7 +69,7 @@ for moto in "$here/../.venv/bin/moto_server" moto_server; do
 done
 if ! command -v "$moto" >/dev/null; then
     [[ ${VIDINDEX_TEST_REQUIRE:-} != 1 ]] || { say "error: moto_server not found; run make setup-test"; exit 1; }
-    say "skipped: no apply, as moto_server was not found (make setup-test)"
+    say "skipped: apply: moto_server was not found (run make setup-test)"
 else
     port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
     MOTO_IAM_LOAD_MANAGED_POLICIES=true "$moto" -H 127.0.0.1 -p "$port" >/dev/null 2>&1 </dev/null &
@@ -80,8 +80,8 @@ else
         (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && break
         sleep 0.2
     done
-    # The emulator in AWS's place. It insists on a service role for Batch, and takes the tags of a launch template for a
-    # part of what the template says.
+    # Replaces AWS by the emulator, which requires a service role for Batch, and treats the tags of a launch template as part
+    # of its content.
     cat >moto_override.tf <<END
 provider "aws" {
   access_key                  = "test"

@@ -1,18 +1,18 @@
-# The tables in Glue's catalogue, for Athena and for Spark. Neither a crawler nor anybody else has to tell it of new
-# partitions, which `seal` adds with every run:
+# The tables in Glue's catalogue, for Athena and for Spark. New partitions, which `seal` adds with every run, need neither a
+# crawler nor registration:
 #
-# - Athena projects them: it works out the paths that there can be from the properties `projection.*`.
-# - Spark knows no projection. `spark.sql.sources.provider` makes the table one of its own: it reads columns and partitions
-#   from the files below `path`.
+# - Athena projects them: it derives the possible paths from the properties `projection.*`.
+# - Spark does not support projection. `spark.sql.sources.provider` makes the table a native one: Spark reads columns and
+#   partitions from the files below `path`.
 #
-# A crawler would be late by its schedule, and guess types anew; partitions in the catalogue would have to be added by
-# whoever seals, with rights that `seal` does not need otherwise.
+# A crawler would run late and guess types again. If partitions were registered in the catalogue, `seal` would need
+# additional permissions.
 
 locals {
-  # The columns of the files, as src/tables has them; tests/terraform.rs compares the two.
+  # The columns of the files. tests/terraform.rs compares them with src/tables.
   columns = jsondecode(file("${path.module}/tables.json"))
 
-  # The columns of the path, in its order.
+  # The columns in the path, in order.
   partition_columns = {
     for table in keys(local.columns) : table => concat(
       contains(["videos", "thumbnails"], table) ? [] : [{ name = "model", values = { actions = var.action_models, persons = var.person_models }[table] }],
@@ -21,7 +21,7 @@ locals {
     )
   }
 
-  # `injected` takes the values from the query's WHERE, which then has to name one.
+  # `injected` takes the value from the query's WHERE clause, which must name one.
   projections = {
     for table, columns in local.partition_columns : table => merge(
       { "projection.enabled" = "true" },

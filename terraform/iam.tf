@@ -1,17 +1,17 @@
-# Who may do what. `plan` reads the input and writes the output; `work` reads the input and writes where no reader looks;
-# `seal` has no business with the input. Nobody sees the rest of either bucket.
+# Permissions. `plan` reads the input and writes the output; `work` reads the input and writes only below `_vidindex/`;
+# `seal` cannot access the input. No job can access the rest of either bucket.
 
 locals {
   output_below = "${local.output_bucket_arn}/${var.output_prefix}"
 
-  # Per job: what may be read and what may be written and deleted, as ARNs of objects.
+  # Per job: the ARNs of the objects that it may read, and of those that it may write and delete.
   access = {
     plan = {
       read = concat(
         ["${local.input_bucket_arn}/${var.input_prefix}*", "${local.output_below}*"],
         var.inventory == null ? [] : ["arn:${local.partition}:s3:::${var.inventory.bucket}/${var.inventory.prefix}*"],
       )
-      write = ["${local.output_below}*"] # it publishes what an earlier run left
+      write = ["${local.output_below}*"] # it publishes what earlier runs committed
     }
     work = {
       read  = ["${local.input_bucket_arn}/${var.input_prefix}*", "${local.output_below}_vidindex/*"]
@@ -23,7 +23,7 @@ locals {
     }
   }
 
-  # Of each bucket, the prefix whose keys may be listed.
+  # Per bucket: the prefix whose keys may be listed.
   lists = {
     plan = concat(
       [{ bucket = local.input_bucket_arn, prefix = var.input_prefix }, { bucket = local.output_bucket_arn, prefix = var.output_prefix }],
@@ -45,7 +45,7 @@ data "aws_iam_policy_document" "tasks_assume" {
       identifiers = ["ecs-tasks.amazonaws.com"]
     }
 
-    # Not for another account's tasks.
+    # Tasks of other accounts cannot assume the role.
     condition {
       test     = "StringEquals"
       variable = "aws:SourceAccount"
@@ -58,7 +58,7 @@ resource "aws_iam_role" "job" {
   for_each = local.access
 
   name               = "${var.name}-${var.region}-${each.key}"
-  description        = "What a ${each.key} job of ${var.name} may do"
+  description        = "Permissions of a ${each.key} job of ${var.name}"
   assume_role_policy = data.aws_iam_policy_document.tasks_assume.json
 }
 
@@ -77,8 +77,8 @@ data "aws_iam_policy_document" "job" {
     resources = each.value.write
   }
 
-  # A request that names no prefix is let pass: by this right S3 says that a bucket is there, and that an object is not
-  # (404 and not 403).
+  # Requests without a prefix are allowed: S3 needs this permission to report that a bucket exists, and that an object does
+  # not (404 instead of 403).
   dynamic "statement" {
     for_each = local.lists[each.key]
 
@@ -98,7 +98,7 @@ data "aws_iam_policy_document" "job" {
     }
   }
 
-  # Unfinished uploads cannot be granted by prefix.
+  # Permissions for incomplete uploads cannot be limited to a prefix.
   dynamic "statement" {
     for_each = each.key == "work" ? [] : [local.output_bucket_arn]
 
@@ -127,7 +127,7 @@ data "aws_iam_policy_document" "job" {
     }
   }
 
-  # With its run.
+  # The tag with the run's id.
   dynamic "statement" {
     for_each = each.key == "plan" ? [1] : []
 
@@ -163,7 +163,7 @@ resource "aws_iam_role_policy" "job" {
   policy = data.aws_iam_policy_document.job[each.key].json
 }
 
-# ---- what starts containers ------------------------------------------------------------------------------------------
+# ---- container start -------------------------------------------------------------------------------------------------
 
 data "aws_iam_policy_document" "execution_assume" {
   statement {
@@ -178,12 +178,12 @@ data "aws_iam_policy_document" "execution_assume" {
 
 resource "aws_iam_role" "execution" {
   name               = "${var.name}-${var.region}-execution"
-  description        = "What ECS may do to start a job of ${var.name}: get its image, write its log"
+  description        = "Permissions of ECS to start a job of ${var.name}: pull its image, write its log"
   assume_role_policy = data.aws_iam_policy_document.execution_assume.json
 }
 
 data "aws_iam_policy_document" "execution" {
-  #checkov:skip=CKV_AWS_356:GetAuthorizationToken knows no resources.
+  #checkov:skip=CKV_AWS_356:GetAuthorizationToken does not support resources.
   statement {
     sid       = "LogInToRegistry"
     actions   = ["ecr:GetAuthorizationToken"]
@@ -224,7 +224,7 @@ data "aws_iam_policy_document" "instance_assume" {
 
 resource "aws_iam_role" "instance" {
   name               = "${var.name}-${var.region}-instance"
-  description        = "What an instance of ${var.name} may do: join its ECS cluster"
+  description        = "Permissions of an instance of ${var.name}: join its ECS cluster"
   assume_role_policy = data.aws_iam_policy_document.instance_assume.json
 }
 
@@ -265,7 +265,7 @@ data "aws_iam_policy_document" "scheduler_assume" {
 
 resource "aws_iam_role" "scheduler" {
   name               = "${var.name}-${var.region}-scheduler"
-  description        = "What the schedule of ${var.name} may do: submit the plan"
+  description        = "Permissions of the schedule of ${var.name}: submit the plan"
   assume_role_policy = data.aws_iam_policy_document.scheduler_assume.json
 }
 

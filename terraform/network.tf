@@ -1,11 +1,11 @@
-# Where the instances run: the subnets that were given, or a small VPC of its own. They are reached by nobody; they reach
-# S3 by a gateway endpoint, which costs nothing, and the rest of AWS by their public addresses, which cost less than a NAT.
+# The network of the instances: the given subnets, or a small VPC of its own. It allows no inbound traffic. Instances reach S3
+# through a free gateway endpoint, and the rest of AWS through public addresses, which cost less than a NAT gateway.
 
 locals {
   make_vpc = length(var.subnet_ids) == 0
 
-  # Spot instances of one type run out by zone: the more zones the better, a new one too. Each has its addresses by its
-  # letter, whatever others there are.
+  # Spot capacity of an instance type varies between zones, so all zones are used, including new ones. The address range of
+  # a zone depends only on its letter.
   zones = local.make_vpc ? data.aws_availability_zones.this[0].names : []
 
   vpc_id     = local.make_vpc ? aws_vpc.this[0].id : data.aws_subnet.given[0].vpc_id
@@ -13,7 +13,7 @@ locals {
 }
 
 data "aws_availability_zones" "this" {
-  #checkov:skip=CKV_AWS_394:A zone that AWS adds is welcome: it adds a subnet and moves none.
+  #checkov:skip=CKV_AWS_394:A zone that AWS adds results in a new subnet and changes no other.
   count = local.make_vpc ? 1 : 0
 
   state = "available"
@@ -31,7 +31,7 @@ data "aws_subnet" "given" {
 }
 
 resource "aws_vpc" "this" {
-  #checkov:skip=CKV2_AWS_11:Nothing listens here, and flow logs cost more than the network.
+  #checkov:skip=CKV2_AWS_11:There are no listeners here, and flow logs cost more than the network.
   count = local.make_vpc ? 1 : 0
 
   cidr_block           = var.vpc_cidr
@@ -40,7 +40,7 @@ resource "aws_vpc" "this" {
   tags = { Name = var.name }
 }
 
-# The group that comes with the VPC: taken over, so that it allows nothing.
+# The VPC's default security group, adopted so that it allows nothing.
 resource "aws_default_security_group" "this" {
   count = local.make_vpc ? 1 : 0
 
@@ -69,7 +69,7 @@ resource "aws_route_table" "this" {
 }
 
 resource "aws_subnet" "this" {
-  #checkov:skip=CKV_AWS_130:Public addresses instead of a NAT gateway; the security group lets nothing in.
+  #checkov:skip=CKV_AWS_130:Public addresses replace a NAT gateway; the security group allows no inbound traffic.
   for_each = toset(local.zones)
 
   vpc_id                  = aws_vpc.this[0].id
@@ -100,7 +100,7 @@ resource "aws_vpc_endpoint" "s3" {
 
 resource "aws_security_group" "instances" {
   name_prefix = "${var.name}-"
-  description = "Batch instances of ${var.name}: nothing in, HTTPS out"
+  description = "Batch instances of ${var.name}: no inbound traffic, outbound HTTPS"
   vpc_id      = local.vpc_id
 
   tags = { Name = var.name }

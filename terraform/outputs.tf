@@ -1,27 +1,27 @@
-# What people and other tools need to know of the stack.
+# Values of the stack for users and other tools.
 
 output "input_uri" {
-  description = "Where the videos lie."
+  description = "Location of the videos."
   value       = local.input_uri
 }
 
 output "output_uri" {
-  description = "Where the tables lie."
+  description = "Location of the tables."
   value       = local.output_uri
 }
 
 output "repository_url" {
-  description = "Where the images go, with the tags RELEASE-cpu and RELEASE-cuda."
+  description = "Repository for the images, with the tags RELEASE-cpu and RELEASE-cuda."
   value       = aws_ecr_repository.this.repository_url
 }
 
 output "submit" {
-  description = "The command that begins a run now."
+  description = "The command that starts a run now."
   value       = "aws batch submit-job --region ${var.region} --job-name ${var.name}-plan --job-queue ${aws_batch_job_queue.coordinate.name} --job-definition ${aws_batch_job_definition.this["plan"].name}"
 }
 
 output "job_settings" {
-  description = "For `vidindex submit --engine aws-batch` from elsewhere: what to --set."
+  description = "The --set options for `vidindex submit --engine aws-batch` from another machine."
   value       = local.job_settings
 }
 
@@ -31,7 +31,7 @@ output "job_role_arns" {
 }
 
 output "alarm_topic_arn" {
-  description = "Where failures are told; subscribe whatever else should know."
+  description = "The SNS topic for failures, to which you can add subscriptions."
   value       = aws_sns_topic.alarms.arn
 }
 

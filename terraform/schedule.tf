@@ -1,15 +1,15 @@
-# When runs begin: EventBridge Scheduler submits the plan. Without a schedule, `terraform output submit` does by hand.
+# The schedule of runs: EventBridge Scheduler submits the plan. Without a schedule, use `terraform output submit`.
 
 resource "aws_scheduler_schedule_group" "this" {
   name = var.name
 }
 
 resource "aws_scheduler_schedule" "this" {
-  #checkov:skip=CKV_AWS_297:It holds the names of a queue and of a job, and no secret.
+  #checkov:skip=CKV_AWS_297:It contains the names of a queue and a job, and no secrets.
   count = var.schedule == null ? 0 : 1
 
   name                         = "plan"
-  description                  = "Indexes what is new in ${local.input_uri}"
+  description                  = "Indexes new videos in ${local.input_uri}"
   group_name                   = aws_scheduler_schedule_group.this.name
   schedule_expression          = var.schedule
   schedule_expression_timezone = var.schedule_timezone
@@ -28,7 +28,7 @@ resource "aws_scheduler_schedule" "this" {
       JobDefinition = aws_batch_job_definition.this["plan"].name # its latest revision
     })
 
-    # A submission that came too late is left to the next.
+    # A submission that is too late is skipped; the next one follows.
     retry_policy {
       maximum_event_age_in_seconds = 3600
       maximum_retry_attempts       = 10

@@ -1,4 +1,4 @@
-# Where videos, tables and images lie: an input and an output bucket, unless they are there already, and the repository.
+# Storage: an input and an output bucket, unless they exist already, and the image repository.
 
 locals {
   input_bucket  = coalesce(var.input_bucket, "${var.name}-input-${local.account}-${var.region}")
@@ -9,7 +9,7 @@ locals {
     var.output_bucket == null ? { output = local.output_bucket } : {},
   )
 
-  # By the resource where there is one, so that nothing is used before it is there.
+  # Refer to the resource if there is one, so that it is created before it is used.
   input_bucket_arn  = var.input_bucket == null ? aws_s3_bucket.this["input"].arn : "arn:${local.partition}:s3:::${var.input_bucket}"
   output_bucket_arn = var.output_bucket == null ? aws_s3_bucket.this["output"].arn : "arn:${local.partition}:s3:::${var.output_bucket}"
 
@@ -18,10 +18,10 @@ locals {
 }
 
 resource "aws_s3_bucket" "this" {
-  #checkov:skip=CKV_AWS_18:Who wants access logs has an account's trail or a logging bucket of their own; one more bucket per stack is not it.
-  #checkov:skip=CKV_AWS_144:Videos have their own backup, and tables can be made again from them.
-  #checkov:skip=CKV_AWS_145:Encrypted by S3's key, or by kms_key_arn where one is given.
-  #checkov:skip=CKV2_AWS_62:Nothing waits for events: runs begin by the schedule.
+  #checkov:skip=CKV_AWS_18:Use an account-wide trail or logging bucket for access logs, rather than another bucket per stack.
+  #checkov:skip=CKV_AWS_144:Videos have their own backup, and tables can be rebuilt from them.
+  #checkov:skip=CKV_AWS_145:Encrypted with S3's key, or with kms_key_arn if it is set.
+  #checkov:skip=CKV2_AWS_62:Nothing consumes events, because the schedule starts runs.
   for_each = local.made_buckets
 
   bucket = each.value
@@ -62,7 +62,7 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "this" {
   }
 }
 
-# A video or a table that was overwritten or deleted by mistake is there for thirty days more.
+# Videos and tables that were overwritten or deleted by mistake are kept for thirty days.
 resource "aws_s3_bucket_versioning" "this" {
   for_each = aws_s3_bucket.this
 
@@ -78,7 +78,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
 
   bucket = each.value.id
 
-  # Parts of an upload whose worker was killed: no listing shows them, and they are paid for.
+  # Parts of uploads whose worker was killed: listings do not show them, but they cost money.
   rule {
     id     = "incomplete-uploads"
     status = "Enabled"
@@ -142,9 +142,9 @@ resource "aws_s3_bucket_policy" "this" {
 # ---- images ----------------------------------------------------------------------------------------------------------
 
 resource "aws_ecr_repository" "this" {
-  #checkov:skip=CKV_AWS_136:What the image holds is public or the user's own job files; ECR's own encryption does.
+  #checkov:skip=CKV_AWS_136:The image contains public files and the user's job files; ECR's default encryption is sufficient.
   name                 = var.name
-  image_tag_mutability = "IMMUTABLE" # a run that is tried again runs what it ran before
+  image_tag_mutability = "IMMUTABLE" # so that a retry runs the same image
 
   image_scanning_configuration {
     scan_on_push = true
@@ -158,13 +158,13 @@ resource "aws_ecr_lifecycle_policy" "this" {
     rules = [
       {
         rulePriority = 1
-        description  = "untagged images go after a week"
+        description  = "delete untagged images after a week"
         selection    = { tagStatus = "untagged", countType = "sinceImagePushed", countUnit = "days", countNumber = 7 }
         action       = { type = "expire" }
       },
       {
         rulePriority = 2
-        description  = "of releases the latest twenty images stay"
+        description  = "keep the latest twenty release images"
         selection    = { tagStatus = "tagged", tagPatternList = ["*"], countType = "imageCountMoreThan", countNumber = 20 }
         action       = { type = "expire" }
       },

@@ -1,29 +1,29 @@
-# Everything that can be chosen. Only the region has no default; terraform.tfvars.example is a start.
+# All settings. Only the region has no default. Start with terraform.tfvars.example.
 
 variable "name" {
-  description = "Begins the name of everything that is made: two stacks of one account and region need two names."
+  description = "Prefix of the names of all resources. Two stacks in the same account and region need different names."
   type        = string
   default     = "vidindex"
   nullable    = false
 
   validation {
     condition     = can(regex("^[a-z]([a-z0-9-]{0,22}[a-z0-9])$", var.name))
-    error_message = "The name must have 2 to 24 small letters, digits and hyphens, and begin with a letter: it becomes part of a bucket's."
+    error_message = "The name must consist of 2 to 24 lowercase letters, digits and hyphens and start with a letter, because it becomes part of bucket names."
   }
 }
 
 variable "region" {
-  description = "Where everything is made; best the region of the videos."
+  description = "Region of all resources, preferably that of the videos."
   type        = string
 
   validation {
     condition     = can(regex("^[a-z]{2}(-[a-z]+)+-[0-9]$", var.region))
-    error_message = "That is not a region; one looks like eu-central-1."
+    error_message = "This is not a region. An example is eu-central-1."
   }
 }
 
 variable "tags" {
-  description = "Tags for everything that is made, besides `application`."
+  description = "Tags for all resources, in addition to `application`."
   type        = map(string)
   default     = {}
   nullable    = false
@@ -32,25 +32,25 @@ variable "tags" {
 # ---- buckets ---------------------------------------------------------------------------------------------------------
 
 variable "input_bucket" {
-  description = "The bucket that holds the videos. Null makes one. An existing one is not touched: the roles may read it."
+  description = "The bucket with the videos. Null creates one. An existing bucket is not changed; the roles may read it."
   type        = string
   default     = null
 
   validation {
     condition     = var.input_bucket == null || can(regex("^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", var.input_bucket))
-    error_message = "That is not a bucket's name: give it without s3:// and without a prefix."
+    error_message = "This is not the name of a bucket. Write it without s3:// and without a prefix."
   }
 }
 
 variable "input_prefix" {
-  description = "Where the videos lie in it; nothing else of the bucket can be read. Empty is all of it."
+  description = "Prefix of the videos in the bucket; nothing else in the bucket can be read. Empty means the whole bucket."
   type        = string
   default     = ""
   nullable    = false
 
   validation {
     condition     = can(regex("^([^/*?$][^*?$]*/)?$", var.input_prefix))
-    error_message = "A prefix is empty, or ends in a slash and does not begin with one: archive/2026/. It has none of * ? $, which mean something in a policy."
+    error_message = "A prefix is empty, or ends with a slash and does not start with one, such as archive/2026/. It must not contain * ? $, which have a meaning in policies."
   }
 }
 
@@ -61,86 +61,86 @@ variable "inventory" {
 
   validation {
     condition     = var.inventory == null || can(regex("^([^/*?$][^*?$]*/)?$", var.inventory.prefix))
-    error_message = "The inventory's prefix is empty, or ends in a slash and does not begin with one."
+    error_message = "The inventory's prefix is empty, or ends with a slash and does not start with one."
   }
 }
 
 variable "output_bucket" {
-  description = "The bucket for the tables. Null makes one. An existing one is not touched: give it a lifecycle rule that aborts incomplete uploads."
+  description = "The bucket for the tables. Null creates one. An existing bucket is not changed; add a lifecycle rule to it that aborts incomplete uploads."
   type        = string
   default     = null
 
   validation {
     condition     = var.output_bucket == null || can(regex("^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", var.output_bucket))
-    error_message = "That is not a bucket's name: give it without s3:// and without a prefix."
+    error_message = "This is not the name of a bucket. Write it without s3:// and without a prefix."
   }
 }
 
 variable "output_prefix" {
-  description = "Where the tables lie in it; nothing else of the bucket can be read or written. Empty is all of it."
+  description = "Prefix of the tables in the bucket; nothing else in the bucket can be read or written. Empty means the whole bucket."
   type        = string
   default     = ""
   nullable    = false
 
   validation {
     condition     = can(regex("^([^/*?$][^*?$]*/)?$", var.output_prefix))
-    error_message = "A prefix is empty, or ends in a slash and does not begin with one: index/. It has none of * ? $, which mean something in a policy."
+    error_message = "A prefix is empty, or ends with a slash and does not start with one, such as index/. It must not contain * ? $, which have a meaning in policies."
   }
 
   validation {
     condition     = var.output_bucket == null || var.output_bucket != var.input_bucket || var.output_prefix != var.input_prefix
-    error_message = "Videos and tables need places of their own: give other prefixes, or another bucket."
+    error_message = "Videos and tables must not overlap. Use different prefixes or another bucket."
   }
 }
 
 variable "kms_key_arn" {
-  description = "The KMS key of the buckets, existing or made, and of the logs. Null is S3's own encryption. The key's policy must let the account's IAM and CloudWatch Logs use it."
+  description = "The KMS key of the buckets (existing or created) and of the logs. Null means S3's own encryption. The key's policy must allow the account's IAM and CloudWatch Logs to use it."
   type        = string
   default     = null
 
   validation {
     condition     = var.kms_key_arn == null || can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/.+$", var.kms_key_arn))
-    error_message = "Give the key's ARN (arn:aws:kms:REGION:ACCOUNT:key/ID), not an alias: policies do not follow those."
+    error_message = "Use the key's ARN (arn:aws:kms:REGION:ACCOUNT:key/ID), not an alias, because policies do not resolve aliases."
   }
 }
 
 # ---- the job ---------------------------------------------------------------------------------------------------------
 
 variable "release" {
-  description = "Which images to run: the repository's tags RELEASE-cpu and RELEASE-cuda (README.md says how they get there)."
+  description = "The images to run: the repository's tags RELEASE-cpu and RELEASE-cuda (README.md explains how to push them)."
   type        = string
 
   validation {
     condition     = can(regex("^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$", var.release)) && var.release != "latest"
-    error_message = "Name a release, such as 0.1.0 or a commit: the repository's tags never change what they mean."
+    error_message = "Name a release, such as 0.1.0 or a commit, because tags in the repository are immutable."
   }
 }
 
 variable "job" {
-  description = "The job file as the image has it. Its input and output are replaced by the buckets above."
+  description = "The path of the job file in the image. Its input and output are replaced by the buckets above."
   type        = string
   default     = "jobs/s3.toml"
   nullable    = false
 
   validation {
     condition     = can(regex("^jobs/[A-Za-z0-9._/-]+\\.toml$", var.job))
-    error_message = "A job file of the image is jobs/NAME.toml."
+    error_message = "A job file in the image has the path jobs/NAME.toml."
   }
 }
 
 variable "schedule" {
-  description = "When a run begins: cron(0 3 * * ? *), rate(1 day), or null for never. Leave more time between two than a run takes: videos that are at work are not skipped yet."
+  description = "When runs start: cron(0 3 * * ? *), rate(1 day), or null for never. Choose an interval that is longer than a run, because videos that are being processed are not skipped."
   type        = string
   default     = null
 
   validation {
     condition     = var.schedule == null || can(regex("^(cron\\((\\S+ ){5}\\S+\\)|rate\\([1-9][0-9]* (minute|hour|day)s?\\))$", var.schedule))
-    error_message = "Write cron(MINUTE HOUR DAY MONTH WEEKDAY YEAR), of day and weekday one as ?, or rate(NUMBER hours)."
+    error_message = "Write cron(MINUTE HOUR DAY MONTH WEEKDAY YEAR) with ? for day or weekday, or rate(NUMBER hours)."
   }
 }
 
 variable "schedule_timezone" {
-  description = "The time zone of a cron schedule, by its IANA name."
+  description = "The IANA time zone of a cron schedule."
   type        = string
   default     = "UTC"
   nullable    = false
@@ -149,7 +149,7 @@ variable "schedule_timezone" {
 # ---- machines --------------------------------------------------------------------------------------------------------
 
 variable "work_instance_types" {
-  description = "What the tasks may run on, the more the fewer lost spot instances. Types or families of x86-64; with GPUs of NVIDIA's where `work` asks for some."
+  description = "Instance types for the tasks: x86-64 types or families, with NVIDIA GPUs if `work` requests any. More types reduce spot interruptions."
   type        = set(string)
   default     = ["g4dn.xlarge", "g4dn.2xlarge", "g5.xlarge", "g5.2xlarge", "g6.xlarge", "g6.2xlarge"]
   nullable    = false
@@ -161,30 +161,30 @@ variable "work_instance_types" {
 }
 
 variable "work_spot" {
-  description = "Whether the tasks run on spot instances: a third of the price, and tasks that are moved now and then."
+  description = "Whether the tasks run on spot instances, which cost a third but are interrupted occasionally."
   type        = bool
   default     = true
   nullable    = false
 }
 
 variable "work_max_vcpus" {
-  description = "The most processors at work at once, which bounds what an hour costs. The account's quota for GPU instances counts the same processors."
+  description = "Maximum number of processors in use, which limits the cost per hour. The account's quota for GPU instances counts the same processors."
   type        = number
   default     = 64
   nullable    = false
 
   validation {
     condition     = var.work_max_vcpus >= var.work.vcpus && floor(var.work_max_vcpus) == var.work_max_vcpus
-    error_message = "It must be a whole number, and one task at least must fit."
+    error_message = "It must be a whole number, and large enough for one task."
   }
 }
 
 variable "work" {
-  description = "What a task gets: GPUs (0 runs the models on the CPU), processors, memory, tries, and hours per try. A try that runs out of time is the last."
+  description = "Resources of a task: GPUs (0 runs the models on the CPU), processors, memory, attempts, and hours per attempt. An attempt that exceeds its time is not retried."
   type = object({
     gpus          = optional(number, 1)
     vcpus         = optional(number, 4)
-    memory_mib    = optional(number, 14000) # of 16 GiB, which the host's own processes need a part of
+    memory_mib    = optional(number, 14000) # of 16 GiB, part of which the host's own processes need
     attempts      = optional(number, 5)
     timeout_hours = optional(number, 24)
   })
@@ -193,27 +193,27 @@ variable "work" {
 
   validation {
     condition     = contains([0, 1, 2, 4, 8], var.work.gpus)
-    error_message = "A task has no GPU, or 1, 2, 4 or 8 of them."
+    error_message = "A task has 0, 1, 2, 4 or 8 GPUs."
   }
 
   validation {
     condition     = var.work.vcpus >= 1 && floor(var.work.vcpus) == var.work.vcpus && var.work.memory_mib >= 2048 && floor(var.work.memory_mib) == var.work.memory_mib
-    error_message = "A task needs a processor and 2048 MiB at least, in whole numbers."
+    error_message = "A task needs at least one processor and 2048 MiB, in whole numbers."
   }
 
   validation {
     condition     = var.work.attempts >= 1 && var.work.attempts <= 10 && floor(var.work.attempts) == var.work.attempts
-    error_message = "Batch tries a job 1 to 10 times."
+    error_message = "Batch supports 1 to 10 attempts."
   }
 
   validation {
     condition     = var.work.timeout_hours >= 0.1 && var.work.timeout_hours <= 336
-    error_message = "A try may take 0.1 to 336 hours."
+    error_message = "An attempt may take 0.1 to 336 hours."
   }
 }
 
 variable "coordinator_instance_types" {
-  description = "What planning and sealing run on, on demand: types with 2 processors and 8 GiB, or more."
+  description = "On-demand instance types for planning and sealing, with at least 2 processors and 8 GiB."
   type        = set(string)
   default     = ["m6a.large", "m6i.large", "m7i.large"]
   nullable    = false
@@ -225,45 +225,45 @@ variable "coordinator_instance_types" {
 }
 
 variable "disk_gib" {
-  description = "An instance's disk: the image, and what its tasks write before they upload it."
+  description = "Disk size of an instance, GiB: for the image, and for files that tasks write before they upload them."
   type        = number
   default     = 60
   nullable    = false
 
   validation {
     condition     = var.disk_gib >= 40 && var.disk_gib <= 16384 && floor(var.disk_gib) == var.disk_gib
-    error_message = "A disk has 40 to 16384 GiB."
+    error_message = "A disk must have 40 to 16384 GiB."
   }
 }
 
 variable "subnet_ids" {
-  description = "Subnets of one VPC to run in; they must reach S3, ECR, ECS and CloudWatch Logs. Empty makes a VPC."
+  description = "Subnets of one VPC for the instances; they must reach S3, ECR, ECS and CloudWatch Logs. Empty creates a VPC."
   type        = list(string)
   default     = []
   nullable    = false
 
   validation {
     condition     = alltrue([for id in var.subnet_ids : startswith(id, "subnet-")])
-    error_message = "A subnet's id looks like subnet-0123456789abcdef0."
+    error_message = "A subnet id looks like subnet-0123456789abcdef0."
   }
 }
 
 variable "vpc_cidr" {
-  description = "The addresses of the VPC that is made."
+  description = "Address range of the VPC, if one is created."
   type        = string
   default     = "10.64.0.0/16"
   nullable    = false
 
   validation {
     condition     = can(cidrsubnet(var.vpc_cidr, 3, 7)) && can(regex("/(1[6-9]|2[0-4])$", var.vpc_cidr))
-    error_message = "Give a network of /16 to /24, such as 10.64.0.0/16."
+    error_message = "Use a network of /16 to /24, such as 10.64.0.0/16."
   }
 }
 
-# ---- telling ---------------------------------------------------------------------------------------------------------
+# ---- notifications ----------------------------------------------------------------------------------------------------
 
 variable "log_retention_days" {
-  description = "How long logs are kept."
+  description = "Retention of logs, days."
   type        = number
   default     = 30
   nullable    = false
@@ -275,53 +275,53 @@ variable "log_retention_days" {
 }
 
 variable "alarm_emails" {
-  description = "Who is written to when something failed. Each must confirm a first mail."
+  description = "Mail addresses for notifications about failures. Each recipient must confirm the first mail."
   type        = set(string)
   default     = []
   nullable    = false
 
   validation {
     condition     = alltrue([for address in var.alarm_emails : can(regex("^[^@\\s]+@[^@\\s]+$", address))])
-    error_message = "These are mail addresses."
+    error_message = "Each entry must be a mail address."
   }
 }
 
 # ---- tables ----------------------------------------------------------------------------------------------------------
 
 variable "partition_columns" {
-  description = "The columns that the job's [input] partition takes from the keys, in the order of its groups. With the values that occur, Athena can query them all at once; without, each query must name one."
+  description = "The columns of the job's [input] partition, in the order of its groups. If `values` lists the values that occur, Athena can query all of them at once; otherwise each query must name one."
   type        = list(object({ name = string, values = optional(list(string), []) }))
   default     = []
   nullable    = false
 
   validation {
     condition     = alltrue([for column in var.partition_columns : can(regex("^[a-z_][a-z0-9_]*$", column.name)) && !contains(["dt", "model"], column.name)])
-    error_message = "A column has small letters, digits and underscores, and dt and model are taken."
+    error_message = "A column consists of lowercase letters, digits and underscores; dt and model are reserved."
   }
 }
 
 variable "action_models" {
-  description = "Ids of the models in the actions table (`vidindex models inspect` tells them), so that Athena can query them all at once. Empty: each query must name one."
+  description = "Ids of the models in the actions table, as printed by `vidindex models inspect`, so that Athena can query all of them at once. If empty, each query must name one."
   type        = list(string)
   default     = []
   nullable    = false
 }
 
 variable "person_models" {
-  description = "The same for the persons table."
+  description = "Ids of the models in the persons table, like action_models."
   type        = list(string)
   default     = []
   nullable    = false
 }
 
 variable "first_day" {
-  description = "Athena looks for rows of videos from this day on. The default is S3's first; a later one makes queries without dt faster, and hides videos that are older."
+  description = "The first day of which Athena finds videos. The default is the day of S3's launch. A later day makes queries without dt faster, and hides older videos."
   type        = string
   default     = "2006-03-14"
   nullable    = false
 
   validation {
     condition     = can(regex("^[0-9]{4}-[0-9]{2}-[0-9]{2}$", var.first_day)) && can(timeadd("${var.first_day}T00:00:00Z", "0s"))
-    error_message = "A day is written 2026-11-01."
+    error_message = "Write the day as 2026-11-01."
   }
 }

@@ -1,7 +1,7 @@
-# The versions that this was checked with, and where it is built.
+# Required versions, and the provider's region.
 
 terraform {
-  required_version = ">= 1.9" # validations that look at several variables
+  required_version = ">= 1.9" # for validations across several variables
 
   required_providers {
     aws = {

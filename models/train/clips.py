@@ -1,4 +1,4 @@
-"""Reads drawn clips and their truth: frames by PyAV, scaled as vidindex's documentation says its references do it."""
+"""Reads drawn clips and their ground truth. Frames are decoded with PyAV and scaled like vidindex's references."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 LABELS = (Path(__file__).parent / "actions.txt").read_text().split()
-# The same action in a mirror.
+# The action that results from mirroring.
 MIRRORED = [LABELS.index({"walk_left": "walk_right", "walk_right": "walk_left"}.get(name, name)) for name in LABELS]
 
 
@@ -27,14 +27,14 @@ def frames(path):
 
 
 def scaled(picture, height, width):
-    """By plain bilinear interpolation: half-pixel centres, no antialiasing. `[height, width, 3]` in and out, uint8."""
+    """Plain bilinear interpolation: half-pixel centres, no antialiasing. `[height, width, 3]` in and out, uint8."""
     planes = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
     planes = torch.nn.functional.interpolate(planes, (height, width), mode="bilinear", align_corners=False)
     return planes[0].permute(1, 2, 0).round().byte().numpy()
 
 
 def short_side(picture, side, width_max):
-    """The short side becomes `side`, and at most `width_max` of the middle of the long one is kept."""
+    """Scales the short side to `side`, and keeps at most `width_max` at the centre of the long side."""
     height, width = picture.shape[:2]
     scale = side / min(height, width)
     picture = scaled(picture, max(side, int(height * scale)), max(side, int(width * scale)))
@@ -46,7 +46,7 @@ def short_side(picture, side, width_max):
 
 
 def read_all(folder, read):
-    """`read(path, video)` of every clip, two at a time."""
+    """Calls `read(path, video)` for every clip, two at a time."""
     videos = truth(folder)
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(lambda video: read(Path(folder) / video["path"], video), videos))

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 BLOCKS = (3, 4, 6, 3)
-# Size in time of the first convolution of each stage's blocks, of the Slow and of the Fast pathway.
+# Temporal size of the first convolution of each stage's blocks, in the Slow and in the Fast pathway.
 KERNELS = ((1, 1, 3, 3), (3, 3, 3, 3))
 STEM_KERNELS = (1, 5)
 FUSION_KERNEL = 7
@@ -58,7 +58,7 @@ class Stem(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Brings what Fast has found into Slow."""
+    """Passes Fast's features to the Slow pathway."""
 
     def __init__(self, fast, alpha):
         super().__init__()
@@ -81,7 +81,7 @@ class Stage(nn.Module):
 
 
 class Both(nn.Module):
-    """A stage of both pathways, and the fusion behind it."""
+    """A stage of both pathways, followed by the fusion."""
 
     def __init__(self, pathways, fusion):
         super().__init__()
@@ -109,8 +109,8 @@ class Head(nn.Module):
 
 
 class SlowFast(nn.Module):
-    """Takes `[batch, 3, frames, side, side]`; gives logits `[batch, classes]`. The Fast pathway sees what has changed since
-    the frame before (section 4.1)."""
+    """Takes `[batch, 3, frames, side, side]`; returns logits `[batch, classes]`. The Fast pathway receives the difference
+    from the previous frame (section 4.1)."""
 
     def __init__(self, classes, width, beta, alpha, pool):
         super().__init__()
@@ -131,7 +131,7 @@ class SlowFast(nn.Module):
                 inputs[index] = inner * 4
             fused = FUSION_RATIO * inputs[1]
             blocks.append(Both(pathways, Fusion(inputs[1], alpha) if stage < 3 else None))
-        # The official head's number is 6: number 5 only pools.
+        # The official number of the head is 6, because number 5 only pools.
         blocks += [nn.Identity(), Head(sum(inputs), classes, pool)]
         self.blocks = nn.ModuleList(blocks)
         for module in self.modules():

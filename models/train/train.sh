@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Draws clips, trains the demo's SlowFast and YOLOv5 on them, and writes models/demo-*.onnx:
-#   train.sh [CLIPS] [MINUTES]     480 clips and 45 minutes for each of the two unless said otherwise
-# Leaves data and checkpoints in .training/, which may be deleted.
+#   train.sh [CLIPS] [MINUTES]     default: 480 clips, and 45 minutes per model
+# Data and checkpoints are kept in .training/, which may be deleted.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 clips=${1:-480} minutes=${2:-45}
@@ -12,11 +12,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1
 .training/venv/bin/python -m pip install --quiet --requirement models/train/requirements.txt
 cargo build --release --locked --bins --example scenes
 
-# Seeds that no test and no demo uses.
+# Seeds that neither tests nor the demo use.
 [[ -f .training/val/truth.json ]] || "$target/release/examples/scenes" --seed 1001 --clips 40 --out .training/val
 [[ -f .training/train/truth.json ]] || "$target/release/examples/scenes" --seed 1000 --clips "$clips" --out .training/train
 
-# Side by side: small networks make little use of more than one core.
+# Train both at once, because small networks hardly use more than one core.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((($(nproc) + 1) / 2))}
 .training/venv/bin/python models/train/train_persons.py .training .training/persons.pt --minutes "$minutes" &
 persons=$!

@@ -19,13 +19,13 @@ from slowfast import SlowFast
 SIDE, FRAMES, SAMPLING_RATE, ALPHA = 96, 8, 4, 4
 CLIP_SECONDS = FRAMES * SAMPLING_RATE / 30
 STRIDE_SECONDS = 0.5
-# How far a crop may lie beside the middle, in pixels.
+# Maximum distance of a crop from the centre, pixels.
 SHIFT = 10
 MEAN, SPREAD = 0.45, 0.225
 
 
 class Clip:
-    """A video's frames, scaled; when each is shown; what happens when."""
+    """A video's scaled frames, their times, and its actions over time."""
 
     def __init__(self, path, video):
         self.frames = np.stack([short_side(picture, SIDE, SIDE + 2 * SHIFT) for picture in frames(path)])
@@ -35,7 +35,7 @@ class Clip:
         self.seconds = self.acts[-1][2]
 
     def segment(self, start, shift=(0, 0)):
-        """Frames `[FRAMES, SIDE, SIDE, 3]` of a segment, and the share of it that each action fills."""
+        """The frames `[FRAMES, SIDE, SIDE, 3]` of a segment, and the share of it that each action fills."""
         inside = np.flatnonzero((self.times >= start - 1e-6) & (self.times < start + CLIP_SECONDS - 1e-6))
         chosen = inside[np.linspace(0, len(inside) - 1, FRAMES).astype(int)]
         top, left = ((size - SIDE) // 2 for size in self.frames.shape[1:3])
@@ -50,7 +50,7 @@ class Clip:
 
 
 def draw(clips, by_label, rng):
-    """A segment anywhere, or in the midst of an action: rare ones as often as the others."""
+    """A segment at a random time or within an action. Rare actions are drawn as often as others."""
     if rng.random() < 0.5:
         clip = clips[rng.integers(len(clips))]
         start = rng.uniform(0, clip.seconds - 0.3 * CLIP_SECONDS)
@@ -124,7 +124,7 @@ def main():
     )
 
     def finished():
-        """The averaged weights, with the batch norms' statistics measured for them."""
+        """The averaged weights, with batch norm statistics that are measured for them."""
         some = [batch([draw(clips, by_label, rng) for _ in range(32)], rng)[0] for _ in range(16)]
         torch.optim.swa_utils.update_bn(some, average.module)
         torch.save({"model_state": average.module.state_dict()}, arguments.out)
@@ -133,7 +133,7 @@ def main():
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.02)
     begin, step, told, losses = time.monotonic(), 0, 0, []
     while (done := (time.monotonic() - begin) / 60 / arguments.minutes) < 1:
-        # Warms up over the first twentieth, then falls to nothing as a cosine does.
+        # Linear warm-up over the first twentieth, then cosine decay to zero.
         rate = arguments.rate * min(done / 0.05, 0.5 + 0.5 * np.cos(np.pi * done))
         for group in optimizer.param_groups:
             group["lr"] = max(rate, 1e-6)

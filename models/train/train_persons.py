@@ -20,7 +20,7 @@ EVERY_SECONDS = 0.4
 
 
 def pictures(path, video):
-    """Some frames, each with its persons and those too hidden to learn from: boxes as corners in pixels of the picture."""
+    """Some frames, each with its visible persons and those too occluded for training, as corners in pixels of the picture."""
     out, next_time = [], 0.0
     for picture, frame in zip(frames(path), video["frames"]):
         if frame["time_seconds"] >= next_time:
@@ -40,7 +40,7 @@ def letterboxed(small):
 
 
 def batch(chosen, rng):
-    """Mirrored, scaled, moved, lit: `[batch, 3, SIDE, SIDE]`, and `[n, 5]` number in the batch, centre and size."""
+    """Augmented by mirroring, scaling, moving and lighting: `[batch, 3, SIDE, SIDE]`, and `[n, 5]` index, centre and size."""
     squares, matrices, targets = [], [], []
     for number, (small, boxes) in enumerate(chosen):
         square, offset = letterboxed(small)
@@ -49,7 +49,7 @@ def batch(chosen, rng):
         mirror = rng.choice([-1.0, 1.0])
         move = rng.uniform(-0.15, 0.15, 2) * SIDE
         middle = SIDE / 2
-        # From the old to the new: x' = zoom * mirror * (x - middle) + middle + move.
+        # Maps the old to the new picture: x' = zoom * mirror * (x - middle) + middle + move.
         corners = boxes.reshape(-1, 2, 2)
         corners = (corners - middle) * np.array([zoom * mirror, zoom]) + middle + move
         low, high = corners.min(1), corners.max(1)
@@ -59,7 +59,7 @@ def batch(chosen, rng):
         kept = (left > 0.3) & (size.min(1) > 3)
         centre = (clipped_low + clipped_high) / 2
         targets.append(np.concatenate([np.full((kept.sum(), 1), number), centre[kept], size[kept]], 1))
-        # Of the grid's coordinates, -1 to 1, from the new to the old.
+        # In the grid's coordinates, -1 to 1, from the new picture to the old.
         away = move / middle
         matrices.append([[mirror / zoom, 0, -mirror * away[0] / zoom], [0, 1 / zoom, -away[1] / zoom]])
         squares.append(square)
@@ -129,7 +129,7 @@ def main():
         return batch([known[index] for index in rng.integers(len(known), size=count)], rng)
 
     def finished():
-        """The averaged weights, with the batch norms' statistics measured for them."""
+        """The averaged weights, with batch norm statistics that are measured for them."""
         torch.optim.swa_utils.update_bn([draw(32)[0] for _ in range(16)], average.module)
         torch.save(average.module.state_dict(), arguments.out)
         return validate(average.module, held_out)
@@ -142,7 +142,7 @@ def main():
             group["lr"] = max(rate, 1e-6)
         images, boxes = draw(arguments.batch)
         if done < 0.5:
-            # The rough is learnt faster from fewer pixels (arXiv 1912.00998).
+            # Coarse features are learnt faster from fewer pixels (arXiv 1912.00998).
             images = torch.nn.functional.interpolate(images, (SMALL_SIDE, SMALL_SIDE), mode="bilinear", antialias=True)
             boxes[:, 1:] *= SMALL_SIDE / SIDE
         with torch.autocast("cpu", torch.bfloat16):

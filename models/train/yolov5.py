@@ -4,15 +4,15 @@ import torch
 from torch import nn
 
 STRIDES = (8, 16, 32)
-# In pixels, three to a grid: the official ones.
+# The official anchors in pixels, three per grid.
 ANCHORS = (
     ((10, 13), (16, 30), (33, 23)),
     ((30, 61), (62, 45), (59, 119)),
     ((116, 90), (156, 198), (373, 326)),
 )
-# An anchor answers for boxes up to so many times as large or small.
+# An anchor is responsible for boxes up to this factor larger or smaller.
 ANCHOR_RATIO = 4.0
-# How much each grid's objectness counts.
+# Weight of each grid's objectness loss.
 BALANCE = (4.0, 1.0, 0.4)
 BOX_GAIN, OBJECTNESS_GAIN, CLASS_GAIN = 0.05, 1.0, 0.3
 
@@ -71,11 +71,11 @@ class Detect(nn.Module):
         for head, stride in zip(self.m, STRIDES):
             with torch.no_grad():
                 bias = head.bias.view(3, -1)
-                # A few objects to a picture.
+                # Start with a few objects per picture.
                 bias[:, 4] += torch.log(torch.tensor(3 / (320 / stride) ** 2))
 
     def forward(self, features):
-        """Of each grid `[batch, 3, rows, columns, 5 + classes]`, before the sigmoid."""
+        """Returns `[batch, 3, rows, columns, 5 + classes]` per grid, before the sigmoid."""
         raw = []
         for head, x in zip(self.m, features):
             x = head(x)
@@ -103,17 +103,17 @@ class Yolov5(nn.Module):
                 SPPF(e),
                 Conv(e, d),
                 nn.Identity(),  # 11: up
-                nn.Identity(),  # 12: beside 6
+                nn.Identity(),  # 12: concatenated with 6
                 C3(2 * d, d, 1, False),
                 Conv(d, c),
                 nn.Identity(),  # 15: up
-                nn.Identity(),  # 16: beside 4
+                nn.Identity(),  # 16: concatenated with 4
                 C3(2 * c, c, 1, False),
                 Conv(c, c, 3, 2),
-                nn.Identity(),  # 19: beside 14
+                nn.Identity(),  # 19: concatenated with 14
                 C3(2 * c, d, 1, False),
                 Conv(d, d, 3, 2),
-                nn.Identity(),  # 22: beside 10
+                nn.Identity(),  # 22: concatenated with 10
                 C3(2 * d, e, 1, False),
                 Detect((c, d, e), classes),
             ]
@@ -156,7 +156,7 @@ def ciou(a, b):
 
 
 def loss(raw, boxes, anchors):
-    """`boxes` is `[n, 5]`: number in the batch, centre and size in pixels. All are of class 0."""
+    """`boxes` is `[n, 5]`: index in the batch, centre and size in pixels. All have class 0."""
     total = torch.zeros(())
     bce = nn.functional.binary_cross_entropy_with_logits
     for level, (grid, stride) in enumerate(zip(raw, STRIDES)):
@@ -176,7 +176,7 @@ def loss(raw, boxes, anchors):
 
 
 def assign(boxes, anchors, stride, rows, columns):
-    """Which anchors of which cells answer for which box: the box's own cell and the two nearest beside it."""
+    """Assigns boxes to anchors of cells: the box's own cell and its two nearest neighbours."""
     in_cells = boxes[:, 1:] / stride
     ratio = in_cells[:, None, 2:] / anchors[None]
     box, anchor = torch.nonzero(torch.maximum(ratio, 1 / ratio).amax(2) < ANCHOR_RATIO, as_tuple=True)
@@ -199,7 +199,7 @@ def assign(boxes, anchors, stride, rows, columns):
 
 
 def decode(raw, anchors):
-    """Boxes of one picture with scores, `[n, 5]`: corners in pixels of the input, objectness x class."""
+    """Boxes of one picture, `[n, 5]`: corners in pixels of the input, and objectness x class."""
     out = []
     for level, (grid, stride) in enumerate(zip(raw, STRIDES)):
         grid = grid[0].sigmoid()

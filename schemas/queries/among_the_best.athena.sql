@@ -1,4 +1,4 @@
--- Segments in which an action is among the best labels, be it the best or not: Athena's way into `top`.
+-- Segments with an action among their best labels, not only as the best one. Unnests `top` in Athena's syntax.
 SELECT uri, segment, start_seconds, top_label, score
 FROM current_actions
 CROSS JOIN UNNEST(top) AS choice (label_id, label, score)

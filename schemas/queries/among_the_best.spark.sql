@@ -1,4 +1,4 @@
--- Segments in which an action is among the best labels, be it the best or not: Spark's way into `top`.
+-- Segments with an action among their best labels, not only as the best one. Unnests `top` in Spark's syntax.
 SELECT uri, segment, start_seconds, top_label, choice.score AS score
 FROM current_actions
 LATERAL VIEW explode(top) AS choice

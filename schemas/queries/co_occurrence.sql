@@ -1,4 +1,4 @@
--- Which actions go together: pairs of labels that are the best of segments in the same minute of a video.
+-- Co-occurring actions: pairs of labels that are the best labels of segments in the same minute of a video.
 WITH seen AS (
     SELECT DISTINCT video_id, CAST(floor(start_seconds / 60) AS BIGINT) AS minute, top_label
     FROM current_actions

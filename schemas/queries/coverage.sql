@@ -1,4 +1,4 @@
--- What each run did: videos by status, hours of video, rows, and seconds of work.
+-- The work of each run: videos by status, hours of video, rows, and seconds of processing.
 SELECT run_id, min(indexed_at) AS first_at, max(indexed_at) AS last_at, count(*) AS videos,
        sum(CASE WHEN status = 'ok' THEN 1 ELSE 0 END) AS ok,
        sum(CASE WHEN status = 'partial' THEN 1 ELSE 0 END) AS partial,

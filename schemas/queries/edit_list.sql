@@ -1,4 +1,4 @@
--- The moments of an action as a list of clips to cut, the first frame of the video being second 0 (see README.md).
+-- The moments of an action as a list of clips to cut. Times count from the first frame of the video (see README.md).
 WITH found AS (
     SELECT video_id, uri, start_seconds, end_seconds,
            max(end_seconds) OVER (

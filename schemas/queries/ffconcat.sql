@@ -1,5 +1,5 @@
--- The moments of an action as a list for ffmpeg's concat demuxer, which plays them one after the other (see README.md).
--- It goes by the container's clock, on which the first frame need not be at 0.
+-- The moments of an action as a list for ffmpeg's concat demuxer, which plays them one after another (see README.md).
+-- Times are on the container's clock, where the first frame need not be at 0.
 WITH found AS (
     SELECT video_id, uri, start_seconds, end_seconds,
            max(end_seconds) OVER (

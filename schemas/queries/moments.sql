@@ -1,4 +1,4 @@
--- The moments of an action: runs of segments whose best label it is, those less than a second apart as one.
+-- The moments of an action: sequences of segments with this best label. Those less than a second apart are joined.
 WITH found AS (
     SELECT video_id, uri, start_seconds, end_seconds, top_score,
            max(end_seconds) OVER (

@@ -1,4 +1,4 @@
--- How many people there are in each minute of each video. A frame without people has no rows, nor has such a minute.
+-- Number of people in each minute of each video. Frames and minutes without people have no rows.
 WITH frames AS (
     SELECT uri, CAST(floor(time_seconds / 60) AS BIGINT) AS minute, frame, count(*) AS people
     FROM current_persons

@@ -1,4 +1,4 @@
--- Who was there: the persons of each segment of an action. Rows of one run alone have the same segments.
+-- The persons in each segment of an action. Segment numbers only match within the same run.
 SELECT actions.uri, actions.segment, actions.start_seconds, actions.end_seconds, count(*) AS boxes,
        count(DISTINCT persons.frame) AS frames, max(persons.confidence) AS best_confidence
 FROM current_actions AS actions

@@ -1,4 +1,4 @@
--- Two models on the same segments: of each label of the first, how often the second agrees, and how sure both are.
+-- Two models on the same segments: for each label of the first, how often the second agrees, and both confidences.
 WITH latest AS (
     SELECT video_id, actions_model, max_by(run_id, (indexed_at, run_id)) AS run_id
     FROM videos

@@ -10,7 +10,7 @@ use crate::plan::PlanOptions;
 
 #[derive(Debug, Args)]
 pub(super) struct MetricsArg {
-    /// Keep counters for Prometheus in this file, as node_exporter's textfile collector takes them.
+    /// Write Prometheus counters to this file, in the format of node_exporter's textfile collector.
     #[arg(long, value_name = "FILE", env = "VIDINDEX_METRICS")]
     pub(super) metrics: Option<PathBuf>,
 }
@@ -19,10 +19,10 @@ pub(super) struct MetricsArg {
 pub(super) struct JobArgs {
     /// The job file.
     pub(super) job: PathBuf,
-    /// Changes a value of the job file; may be given again.
+    /// Override a value of the job file. May be repeated.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
-    /// Where models run: auto, cpu, openvino, cuda:0, tensorrt:0. The same as --set run.device=...
+    /// Device for the models: auto, cpu, openvino, cuda:0, tensorrt:0. The same as --set run.device=...
     #[arg(long, env = "VIDINDEX_DEVICE")]
     device: Option<String>,
 }
@@ -34,7 +34,7 @@ impl JobArgs {
         Job::load(&self.job, &set)
     }
 
-    /// What follows the job file, for a process elsewhere.
+    /// The arguments that follow the job file, for a process on another machine.
     pub(super) fn options(&self) -> Vec<String> {
         let set = self.set.iter().flat_map(|set| ["--set".to_owned(), set.clone()]);
         set.chain(self.device.iter().flat_map(|device| ["--device".to_owned(), device.clone()])).collect()
@@ -46,10 +46,10 @@ pub(super) struct PlanArgs {
     /// Index every video, not only new and changed ones.
     #[arg(long, env = "VIDINDEX_REINDEX")]
     reindex: bool,
-    /// Retry every video that failed and has not changed, also those that fail by their own fault or too often.
+    /// Retry every unchanged video that failed, including those that failed because of their content or too often.
     #[arg(long, env = "VIDINDEX_RETRY_FAILED")]
     retry_failed: bool,
-    /// Mark videos that are gone from the input as deleted, even if they are more than input.deleted_max.
+    /// Mark videos that are missing from the input as deleted, even if they are more than input.deleted_max.
     #[arg(long, env = "VIDINDEX_CONFIRM_DELETED")]
     confirm_deleted: bool,
 }
@@ -63,7 +63,7 @@ impl PlanArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct RunArg {
-    /// The run's id, as `plan` printed it.
+    /// Id of the run, as printed by `plan`.
     #[arg(long = "run", value_name = "ID", env = "VIDINDEX_RUN")]
     pub(super) run: String,
 }

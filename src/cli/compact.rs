@@ -14,7 +14,7 @@ use crate::{compact, console, store};
   vidindex compact jobs/s3.toml
 
 The current views show the same rows before and after. Nothing is removed: the merged files are no longer in use, and
-`vidindex prune` removes them; until then the tables hold their rows twice. Runs that were not completely sealed a day ago are
+`vidindex prune` removes them; until then the tables contain their rows twice. Runs that were not completely sealed a day ago are
 left alone.")]
 pub(super) struct Compact {
     #[command(flatten)]

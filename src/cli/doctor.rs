@@ -8,17 +8,17 @@ use crate::doctor;
 use crate::error::Result;
 use crate::job::Job;
 
-/// Check what is installed and reachable, and say how to fix the rest.
+/// Check what is installed and reachable, and explain how to fix problems.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   vidindex doctor                                     what is installed
-  vidindex doctor jobs/s3.toml                        and whether this job's models, input and output can be used
+  vidindex doctor jobs/s3.toml                        also check this job's models, input and output
 
-Exit code 1 where a check failed.")]
+The exit code is 1 if a check failed.")]
 pub(super) struct Doctor {
-    /// A job to check too: its models, input and output.
+    /// A job file. Its models, input and output are checked as well.
     job: Option<PathBuf>,
-    /// Changes a value of the job file.
+    /// Override a value of the job file. May be repeated.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! `vidindex models`: listing, downloading, writing models and looking at them.
+//! `vidindex models`: lists, downloads, builds, converts and inspects models.
 
 mod list;
 
@@ -21,108 +21,108 @@ use crate::zoo::{self, BuildOptions};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// List the models: what is here, sizes, published accuracy, licences.
+    /// List the models: local files, sizes, published accuracy, licences.
     #[command(after_help = "Examples:\n  vidindex models list\n  vidindex models list --json | jq -r '.[].name'")]
     List {
-        /// Where to look for what is here.
+        /// Directory with local models.
         #[arg(short, long, default_value = "models")]
         out: PathBuf,
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Download an official checkpoint and write its model.
+    /// Download an official checkpoint and convert it to a model.
     #[command(after_help = "Examples:
   vidindex models pull slowfast-r50-8x8
   vidindex models pull yolov5s --mirror https://models.example.org/zoo/
 
-Checkpoints are kept in $XDG_CACHE_HOME/vidindex (~/.cache/vidindex). A download that was cut goes on where it was; the
-SHA-256 is recorded the first time and compared ever after. Proxies: HTTPS_PROXY, HTTP_PROXY, NO_PROXY.
-Nothing is ever downloaded by another command.")]
+Checkpoints are kept in $XDG_CACHE_HOME/vidindex (~/.cache/vidindex). Interrupted downloads are resumed. The
+SHA-256 is recorded at the first download and verified later. Proxies: HTTPS_PROXY, HTTP_PROXY, NO_PROXY.
+No other command downloads anything.")]
     Pull {
-        /// Its name in `models list`, or its publisher's (SLOWFAST_8x8_R50).
+        /// Name in `models list`, or the publisher's name (SLOWFAST_8x8_R50).
         name: String,
-        /// A site's own copy, where files of the publishers' names lie: http(s)://, file:// or a directory.
+        /// A mirror with files of the publishers' names: http(s)://, file:// or a directory.
         #[arg(long, value_name = "URL", env = "VIDINDEX_MIRROR")]
         mirror: Option<Mirror>,
-        /// Leave it at the checkpoint, and print its path.
+        /// Only download the checkpoint, and print its path.
         #[arg(long)]
         checkpoint_only: bool,
         #[command(flatten)]
         target: Target,
     },
-    /// Write a model as an ONNX file, and its description beside it.
+    /// Build a model as an ONNX file, with its descriptor beside it.
     #[command(after_help = "Example:\n  vidindex models build slowfast-r50-8x8 --out models\n
-Without --weights the weights are random: the graph and its speed are real, its labels mean nothing.")]
+Without --weights, the weights are random: the graph and its speed are real, but its labels are meaningless.")]
     Build {
-        /// slowfast-r50-8x8, yolov5n... An unknown name lists them all.
+        /// Name of the network, such as slowfast-r50-8x8 or yolov5n. The error about an unknown name lists all names.
         name: String,
-        /// Draws the random weights.
+        /// Seed of the random weights.
         #[arg(long, default_value_t = 0)]
         seed: u64,
-        /// The parameters under their official names, as .safetensors.
+        /// A .safetensors file with the parameters under their official names.
         #[arg(long, value_name = "FILE")]
         weights: Option<PathBuf>,
         #[command(flatten)]
         target: Target,
     },
-    /// Write the model of a checkpoint: a SlowFast of PyTorchVideo, PySlowFast or mmaction2, a YOLOv5 of v4.0 to v7.0.
+    /// Convert a checkpoint to a model: a SlowFast of PyTorchVideo, PySlowFast or mmaction2, a YOLOv5 of v4.0 to v7.0.
     #[command(after_help = "Examples:
   vidindex models convert yolov5s.pt --out models
   vidindex models convert SLOWFAST_8x8_R50.pyth --out models/slowfast.onnx
   vidindex models convert SLOWFAST_8x8_R50.pkl --arch slowfast-r50-8x8
   vidindex models convert mine.pyth --labels classes.txt --side 128 --trained-side 112
 
-Which network it is stands in the parameters' names and shapes; what they do not tell (frames, their distance, the size
-of the input) is as the file's own settings say (PySlowFast's cfg), else as in the official checkpoint that is most like
-it, or as --arch says. Nothing in the file is run.")]
+The network is recognized by the parameters' names and shapes. What they do not show (number and distance of frames,
+input size) comes from --arch, otherwise from the file's own settings (PySlowFast's cfg) or from the most similar
+official checkpoint. Nothing in the file is executed.")]
     Convert {
         /// A .pyth, .pth, .pt, .pkl or .safetensors file.
         file: PathBuf,
-        /// A network that has the same frames and the same input, as for `models build`.
+        /// A network with the same frames and input, named as for `models build`.
         #[arg(long, value_name = "NAME")]
         arch: Option<String>,
         #[command(flatten)]
         target: Target,
     },
-    /// Show what a model takes and gives, its size and its hash.
+    /// Show a model's inputs, outputs, size and hash.
     #[command(after_help = "Example:\n  vidindex models inspect models/yolov5n.onnx")]
     Inspect {
         /// An ONNX file.
         file: PathBuf,
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
 }
 
-/// What is written, and for which machine.
+/// What is written, and for which device.
 #[derive(Debug, Args)]
 pub(super) struct Target {
-    /// The file (.onnx) or the folder to write.
+    /// The file (.onnx) or directory to write.
     #[arg(short, long, default_value = "models")]
     out: PathBuf,
-    /// Other classes: a file with one on each line, or kinetics-400, ava-80, ava-60, coco-80.
+    /// Other class names: a file with one per line, or kinetics-400, ava-80, ava-60, coco-80.
     #[arg(long, value_name = "FILE|NAME")]
     labels: Option<String>,
-    /// Another height and width of the input, in pixels.
+    /// Height and width of the input, in pixels, instead of the network's own.
     #[arg(long, value_name = "PIXELS")]
     side: Option<usize>,
-    /// SlowFast: height and width of the input in its training, in pixels, where they are not those of the official one:
-    /// the head pools over so much of a larger input.
+    /// SlowFast: height and width of the input during training, in pixels, if they differ from the official network.
+    /// The head pools over that size in a larger input.
     #[arg(long, value_name = "PIXELS")]
     trained_side: Option<usize>,
-    /// SlowFast: plain, packed or folded 3-D convolutions. The results are the same, the speed is not: auto takes
-    /// what is fastest on the device.
+    /// SlowFast: plain, packed or folded 3-D convolutions. The results are the same, the speed differs. auto selects
+    /// the fastest for the device.
     #[arg(long, default_value = "auto")]
     lowering: String,
-    /// Where the model will run: auto, cpu, openvino, cuda, tensorrt.
+    /// Device that the model will run on: auto, cpu, openvino, cuda, tensorrt.
     #[arg(long, default_value = "auto", env = "VIDINDEX_DEVICE")]
     device: String,
-    /// SlowFast: what turns the output into scores, where own classes need another than the model's own.
+    /// SlowFast: function that turns the output into scores, if your classes need another one.
     #[arg(long, value_enum)]
     activation: Option<Activation>,
-    /// Store the weights as 16-bit floats: half the file, the same results but for rounding.
+    /// Store the weights as 16-bit floats: half the file size, same results except for rounding.
     #[arg(long)]
     half: bool,
 }
@@ -137,7 +137,7 @@ impl Target {
 }
 
 impl Command {
-    /// Gives the exit code.
+    /// Runs the command and returns the exit code.
     pub(super) async fn run(self, console: &Console, onnxruntime: Option<&Path>) -> Result<u8> {
         match self {
             Self::List { out, json } => list::print(&out, json)?,
@@ -173,13 +173,13 @@ impl Command {
     }
 }
 
-/// The official checkpoint of a model, in the cache.
+/// Returns the official checkpoint of a model in the cache, downloading it if necessary.
 async fn pull(name: &str, official: &Official, mirror: Option<&Mirror>, console: &Console) -> Result<PathBuf> {
     if official.licence == registry::AGPL {
         tracing::warn!(
             licence = official.licence,
-            "the weights of {name} are licensed under the {}: read what it asks of those who distribute or serve what \
-             is made with them",
+            "the weights of {name} are licensed under the {}: read its terms before you distribute or serve \
+             anything made with them",
             official.licence
         );
     }
@@ -187,7 +187,7 @@ async fn pull(name: &str, official: &Official, mirror: Option<&Mirror>, console:
     pull::pull(official, mirror, &pull::cache()?, &mut transfer).await
 }
 
-/// The lowering of this name, or the fastest on the device of this name.
+/// The lowering with this name, or the fastest for the device with this name.
 fn lowering(name: &str, device: &str, onnxruntime: Option<&Path>) -> Result<Lowering> {
     let choice: DeviceChoice = device.parse()?;
     if name != "auto" {
@@ -195,7 +195,7 @@ fn lowering(name: &str, device: &str, onnxruntime: Option<&Path>) -> Result<Lowe
     }
     let device = match choice {
         DeviceChoice::Named(device) => device,
-        // A model can be written where none can run.
+        // A model can be built on a machine that cannot run it.
         DeviceChoice::Auto => {
             Runtime::load(onnxruntime, choice, Precision::Auto).map_or(Device::Cpu, |runtime| runtime.device())
         }
@@ -218,7 +218,7 @@ fn inspect(file: &Path, json: bool) -> Result<()> {
     } else {
         let usable = match descriptor {
             Ok(descriptor) => descriptor.to_toml(),
-            Err(error) => format!("not usable in a job: {error}"),
+            Err(error) => format!("cannot be used in a job: {error}"),
         };
         console::print(format_args!("{info}\n{}", usable.trim_end()))?;
     }

@@ -1,4 +1,4 @@
-//! What `run --json` prints, however the run ends.
+//! The JSON document that `run --json` prints, regardless of how the run ends.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -16,65 +16,65 @@ use crate::seal;
 use crate::store::Store;
 use crate::tables::Table;
 
-/// Version of [`RunReport`].
+/// Version of the format of [`RunReport`].
 pub const REPORT_SCHEMA_VERSION: u32 = 1;
 
-/// For a look at the output after the run has failed or was stopped.
+/// Limit for reading the output after the run has failed or was stopped.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Its shards are published; `exit_code` 3 where videos failed or shards are missing.
+    /// The committed shards are published. `exit_code` is 3 if videos failed or shards are missing.
     Finished,
-    /// Everything was indexed before: there is no new run.
+    /// All videos were indexed before, so there is no new run.
     NothingToDo,
-    /// It could not go on: `error` says why.
+    /// The run failed; `error` says why.
     Failed,
-    /// By a signal.
+    /// A signal stopped the run.
     Stopped,
 }
 
-/// The one JSON document of `run --json`: a run's summary, and how the run ended.
+/// The JSON document of `run --json`: the summary of a run, and how it ended.
 #[derive(Debug, Clone, Serialize)]
 pub struct RunReport {
     /// [`REPORT_SCHEMA_VERSION`].
     pub schema_version: u32,
-    /// How it ended.
+    /// How the run ended.
     pub outcome: Outcome,
-    /// Of the process.
+    /// Exit code of the process.
     pub exit_code: u8,
-    /// What failed.
+    /// The error, if it failed.
     pub error: Option<String>,
-    /// What to do about it.
+    /// How to fix the error.
     pub hint: Option<String>,
-    /// The run; null where none was planned.
+    /// Name of the run; null if none was planned.
     pub run_id: Option<String>,
-    /// Of vidindex.
+    /// Version of vidindex.
     pub tool_version: String,
-    /// Shards of the plan.
+    /// Number of shards in the plan.
     pub shards_total: u32,
-    /// Shards committed; null where the output could not be read.
+    /// Number of committed shards; null if the output could not be read.
     pub shards_committed: Option<u32>,
-    /// Shards that are not committed, ascending; null likewise.
+    /// Shards that are not committed, in ascending order; null if the output could not be read.
     pub missing: Option<Vec<u32>>,
-    /// As in the summary.
+    /// Lost files, as in [`RunSummary::lost_parts`].
     pub lost_parts: Vec<String>,
-    /// What each table gained: nothing before the run is sealed.
+    /// What was added to each table. Empty before the run is sealed.
     pub tables: BTreeMap<Table, TableTotals>,
-    /// Sums over the committed shards; null likewise.
+    /// Sums over the committed shards; null if the output could not be read.
     pub totals: Option<ShardTotals>,
     /// When the run was planned.
     pub started_at: Option<DateTime<Utc>>,
-    /// When its last shard so far was committed.
+    /// When the latest shard was committed.
     pub finished_at: Option<DateTime<Utc>>,
-    /// When it was published.
+    /// When the run was sealed.
     pub sealed_at: Option<DateTime<Utc>>,
 }
 
 impl RunReport {
-    /// Of a run that published this.
+    /// The report of a sealed run.
     pub fn finished(summary: RunSummary, exit_code: u8) -> Self {
         Self {
             run_id: Some(summary.run_id),
@@ -92,7 +92,7 @@ impl RunReport {
         }
     }
 
-    /// Of a run without shards.
+    /// The report of a run without shards.
     fn empty(outcome: Outcome, exit_code: u8) -> Self {
         Self {
             schema_version: REPORT_SCHEMA_VERSION,
@@ -115,7 +115,7 @@ impl RunReport {
     }
 }
 
-/// What is known of the run while it goes on.
+/// What is known of the run while it is in progress.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     planned: OnceLock<(Arc<dyn Store>, RunRecord)>,
@@ -123,17 +123,17 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// The run is planned, and lies in this output.
+    /// Records that the run was planned in this output.
     pub(super) fn planned(&self, output: &Arc<dyn Store>, run: &RunRecord) {
         let _ = self.planned.set((output.clone(), run.clone()));
     }
 
-    /// The run is sealed.
+    /// Records that the run was sealed.
     pub(super) fn sealed(&self, summary: RunSummary) {
         let _ = self.summary.set(summary);
     }
 
-    /// Prints the report of a run that ended with this exit code, or error.
+    /// Prints the report of a run that ended with this exit code or error.
     pub(super) async fn print(&self, result: &Result<u8>) -> Result<()> {
         let report = match (result, self.summary.get()) {
             (Ok(code), Some(summary)) => RunReport::finished(summary.clone(), *code),
@@ -147,12 +147,12 @@ impl Known {
         console::print_json(&report)
     }
 
-    /// Prints the report of a run that a signal stopped.
+    /// Prints the report of a run that was stopped by a signal.
     pub(super) async fn print_stopped(&self, code: u8) -> Result<()> {
         console::print_json(&self.unsealed(Outcome::Stopped, code).await)
     }
 
-    /// What is committed, where there is a run, and its output can still be read.
+    /// Reads what is committed, if there is a run and its output can still be read.
     async fn unsealed(&self, outcome: Outcome, exit_code: u8) -> RunReport {
         let empty = RunReport::empty(outcome, exit_code);
         let Some((output, run)) = self.planned.get() else { return empty };
@@ -160,7 +160,7 @@ impl Known {
         let look = tokio::time::timeout(LOOK_TIMEOUT, look).await;
         let found = look.unwrap_or_else(|_| Err(Error::failed("no answer")));
         if let Err(error) = &found {
-            tracing::debug!(%error, "cannot see what the run has committed");
+            tracing::debug!(%error, "failed to read what the run has committed");
         }
         let found = found.ok();
         RunReport {

@@ -8,7 +8,7 @@ use crate::console;
 use crate::error::{Error, Result};
 use crate::pipeline::{Pipeline, Planned};
 
-/// List the input, skip what is indexed, write the shards of a new run; prints its id.
+/// List the input, skip what is already indexed, and write the shards of a new run. Prints its id.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  run=$(vidindex plan jobs/s3.toml)")]
 pub(super) struct Plan {
@@ -16,7 +16,7 @@ pub(super) struct Plan {
     job: JobArgs,
     #[command(flatten)]
     plan: PlanArgs,
-    /// Only print what would be done.
+    /// Only print what would be indexed.
     #[arg(long)]
     dry_run: bool,
 }
@@ -34,19 +34,19 @@ impl Plan {
     }
 }
 
-/// The plan has no shards: all is done, or nothing was found.
+/// Handles a plan without shards: either all videos are indexed, or none was found.
 pub(super) fn nothing_to_do(planned: &crate::plan::Plan) -> Result<u8> {
     if planned.nothing_matched() {
         planned.missing.iter().for_each(|missing| tracing::warn!("{missing}"));
         return Err(Error::failed(planned.nothing_matched_message())
             .with_hint("check [input] uri and include; `vidindex plan JOB --dry-run` shows what was skipped"));
     }
-    tracing::info!("nothing new to index: --reindex takes every video, --retry-failed those that failed");
+    tracing::info!("nothing new to index: --reindex indexes every video again, --retry-failed retries failed videos");
     console::note(planned);
     Ok(listed_code(planned))
 }
 
-/// The exit code that the listing calls for: what could not be listed is not indexed.
+/// The exit code that follows from the listing: folders that could not be listed are not indexed.
 pub(super) fn listed_code(planned: &crate::plan::Plan) -> u8 {
     if planned.unlisted_message().is_some() { INCOMPLETE } else { 0 }
 }

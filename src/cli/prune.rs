@@ -7,18 +7,18 @@ use super::args::JobArgs;
 use crate::error::Result;
 use crate::{console, prune, store};
 
-/// Show what no current view of the tables uses, and with --yes remove it.
+/// Show the files that no current view of the tables uses, and remove them with --yes.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   vidindex prune jobs/s3.toml                         what would be removed
   vidindex prune jobs/s3.toml --yes
 
-A file is removed when every row of it has a newer one, and the state of a run when it has no file left. Runs that were not
+A file is removed if newer rows replace all of its rows, and the state of a run if it has no file left. Runs that were not
 completely sealed a day ago are kept.")]
 pub(super) struct Prune {
     #[command(flatten)]
     job: JobArgs,
-    /// Remove it.
+    /// Remove the files.
     #[arg(long)]
     yes: bool,
 }

@@ -15,8 +15,8 @@ use crate::query;
   vidindex query jobs/s3.toml --like cam-1/a.mp4@75   segments like that of minute 1:15
   vidindex query s3://index/                          DuckDB's shell, with the views in place
 
-Views: videos, actions and persons have the rows of every run, current_videos, current_actions and current_persons those of
-each video's latest good one. Times are in UTC.")]
+Views: videos, actions and persons contain the rows of every run; current_videos, current_actions and current_persons those of
+each video's latest successful run. Times are in UTC.")]
 pub(super) struct Query {
     /// A job file (NAME.toml), whose output is queried, or an index: a directory or s3://bucket/prefix/.
     #[arg(value_name = "JOB|INDEX")]
@@ -33,10 +33,10 @@ pub(super) struct Query {
     /// The format of results.
     #[arg(long, value_enum, default_value = "table", env = "VIDINDEX_FORMAT")]
     format: query::Format,
-    /// Changes a value of the job file; may be given again.
+    /// Override a value of the job file. May be repeated.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
-    /// DuckDB's command line, where it is not `duckdb` on the PATH.
+    /// The DuckDB command-line program, if it is not `duckdb` on the PATH.
     #[arg(long, value_name = "PROGRAM", env = "VIDINDEX_DUCKDB")]
     duckdb: Option<PathBuf>,
 }

@@ -12,15 +12,15 @@ use crate::{report, store};
 /// Write an HTML page of a run: totals, failures, and each video's actions and people on a timeline.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  vidindex report jobs/local.toml                     the newest run, as report.html
+  vidindex report jobs/local.toml                     the latest run, as report.html
   vidindex report jobs/s3.toml --run $run -o run.html
 
-The page needs no network and no other file. With `thumbnails = true` in [report] of the job file, `work` writes pictures
-of a few moments of each video, which the page then shows with the boxes that were found in them.")]
+The page is self-contained and needs no network. With `thumbnails = true` in [report] of the job file, `work` writes pictures
+of a few moments of each video, which the page then shows with the boxes that were detected in them.")]
 pub(super) struct Report {
     #[command(flatten)]
     job: JobArgs,
-    /// The run; the newest by default.
+    /// Id of the run. The default is the latest run.
     #[arg(long, value_name = "ID", env = "VIDINDEX_RUN")]
     run: Option<String>,
     /// The file to write; an existing one is replaced.
@@ -36,12 +36,12 @@ impl Report {
             Some(run) => run.parse()?,
             None => report::newest(&*output).await?.ok_or_else(|| {
                 Error::usage(format!("there are no runs in {}", job.output.uri))
-                    .with_hint("`vidindex run JOB.toml` makes one; is output.uri right?")
+                    .with_hint("check output.uri, or create a run with `vidindex run JOB.toml`")
             })?,
         };
         let page = report::page(&*output, &run).await?;
         std::fs::write(&file, &page)
-            .map_err(|error| Error::failed(format!("cannot write {}: {error}", file.display())))?;
+            .map_err(|error| Error::failed(format!("failed to write {}: {error}", file.display())))?;
         tracing::info!(run_id = run.as_str(), size = %bytesize::ByteSize(page.len() as u64), "report written");
         console::print(file.display())?;
         Ok(0)

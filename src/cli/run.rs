@@ -13,13 +13,13 @@ use crate::pipeline::{self, Pipeline, Planned};
 use crate::telemetry::Progress;
 use crate::work::Task;
 
-/// Plan, work every shard here, seal: the whole job in one process.
+/// Plan, process all shards and seal: the whole job in one process.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   vidindex run jobs/local.toml --set output.uri=/tmp/index
   vidindex run jobs/local.toml --json >summary.json
 
-With --json, one JSON object is printed however the run ends: finished, nothing to do, failed or stopped by a signal.
+With --json, one JSON object is printed for every way the run can end: finished, nothing to do, failed or stopped by a signal.
 schemas/records.json describes it (run_report).")]
 pub(super) struct Run {
     #[command(flatten)]
@@ -33,14 +33,14 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Whether the one thing on standard output is a report of how the run ended.
+    /// Whether standard output is reserved for the JSON report.
     pub(super) fn reports(&self) -> bool {
         self.json.json
     }
 
     pub(super) async fn run(self, console: &Console, pipeline: &Pipeline, known: &Known) -> Result<u8> {
         let job = self.job.load()?;
-        // A device that is not there must be known before anything is listed.
+        // Fail before listing anything if the device is not available.
         pipeline.runtime(&job)?;
         let Planned { models, plan, output } = pipeline.plan(&job, self.plan.options(), false).await?;
         if plan.run.shards == 0 {

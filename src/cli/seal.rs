@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::run::record;
 use crate::{pipeline, seal, store};
 
-/// Publish a run's committed shards where readers look, and write its summary.
+/// Publish the committed shards of a run and write its summary.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  vidindex seal jobs/s3.toml --run $run")]
 pub(super) struct Seal {
@@ -19,7 +19,7 @@ pub(super) struct Seal {
     job: JobArgs,
     #[command(flatten)]
     run: RunArg,
-    /// First wait until every shard is committed, at most this long.
+    /// Wait up to this long until every shard is committed.
     #[arg(long, value_name = "SECONDS")]
     wait: Option<u64>,
     #[command(flatten)]

@@ -11,29 +11,29 @@ use crate::status::{self, RunStatus, State};
 use crate::store::{self, Store};
 use crate::{console, engine};
 
-/// Show the progress of runs, from the output and from the engine that has them.
+/// Show the progress of runs, from the output and from the engine that runs them.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  vidindex status jobs/s3.toml                        every run, a line each
-  vidindex status jobs/s3.toml --run $run --watch     one run, until nothing more will happen
+  vidindex status jobs/s3.toml                        all runs, one line each
+  vidindex status jobs/s3.toml --run $run --watch     one run, until it no longer progresses
 
-A run that was submitted is watched until its engine has no task of it left, pending or running. Where the engine cannot be
-asked from here (no squeue, no kubectl), status says so, and --watch waits until the run is sealed.")]
+A submitted run is watched until its engine has no pending or running task of it. If the engine cannot be
+queried from here (no squeue, no kubectl), status says so, and --watch waits until the run is sealed.")]
 pub(super) struct Status {
     #[command(flatten)]
     job: JobArgs,
-    /// One run, in detail.
+    /// Show one run in detail.
     #[arg(long, value_name = "ID", env = "VIDINDEX_RUN")]
     run: Option<String>,
-    /// Refresh every few seconds, until nothing more will happen.
+    /// Refresh every few seconds until the run no longer progresses.
     #[arg(long, requires = "run", conflicts_with = "json")]
     watch: bool,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// From one look at a run to the next.
+/// Interval between refreshes.
 const WATCH_EVERY: Duration = Duration::from_secs(5);
 
 impl Status {
@@ -73,7 +73,7 @@ impl Status {
     }
 }
 
-/// What the output does not tell: whether tasks wait, of a run that an engine has.
+/// Asks the engine of a submitted run about waiting tasks, which the output does not show.
 async fn ask_engine(output: &dyn Store, job: &Job, status: &mut RunStatus) -> Result<()> {
     if status.state != State::Sealed
         && let Some(found) = engine::queue::look(output, job, &status.run_id).await?

@@ -10,12 +10,12 @@ use crate::pipeline::{Pipeline, Planned};
 use crate::run::record;
 use crate::{console, decode, store};
 
-/// Plan, and submit the run to a cluster's engine: an array of tasks, then the seal.
+/// Plan a run and submit it to a cluster: an array of tasks, followed by the seal.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   vidindex submit jobs/s3.toml --engine slurm
   vidindex submit jobs/s3.toml --engine slurm --dry-run     what would be submitted
-  vidindex submit jobs/s3.toml --engine slurm --run $run    what is left of a run
+  vidindex submit jobs/s3.toml --engine slurm --run $run    resume a run
   vidindex submit jobs/s3.toml --engine aws-batch
   vidindex submit jobs/s3.toml --engine kubernetes --dry-run >objects.yaml
 
@@ -28,7 +28,7 @@ pub(super) struct Submit {
     /// The engine that runs the tasks.
     #[arg(long, value_enum, env = "VIDINDEX_ENGINE")]
     engine: Engine,
-    /// Resume a run that was planned before.
+    /// Resume an existing run.
     #[arg(long, value_name = "ID", conflicts_with_all = ["reindex", "retry_failed", "confirm_deleted"])]
     run: Option<String>,
     /// Only print what would be submitted.
@@ -75,7 +75,7 @@ impl Submit {
         }
         console::note(lines);
         if let Err(error) = engine::queue::note(&*output, &run, engine, submitted.jobs).await {
-            tracing::warn!(%error, "`vidindex status` cannot tell that this run is submitted");
+            tracing::warn!(%error, "failed to record the submission: `vidindex status` will not show it");
         }
         console::print(&run)?;
         Ok(0)

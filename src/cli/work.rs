@@ -13,7 +13,7 @@ use crate::store;
 use crate::telemetry::Progress;
 use crate::work::models::JobModels;
 
-/// Work on a run's shards: all of them, or those of one task.
+/// Process the shards of a run: all of them, or those of one task.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  vidindex work jobs/s3.toml --run $run --task 0/4
 
@@ -23,7 +23,7 @@ pub(super) struct Work {
     job: JobArgs,
     #[command(flatten)]
     run: RunArg,
-    /// Task I of N takes the shards I, I+N, I+2N...
+    /// Process as task I of N, with the shards I, I+N, I+2N and so on.
     #[arg(long, value_name = "I/N", env = "VIDINDEX_TASK")]
     task: Option<String>,
     #[command(flatten)]

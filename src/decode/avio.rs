@@ -1,6 +1,7 @@
 //! The child's byte source: a seekable stream whose reads are answered by the parent over a socket.
 //!
-//! A request is the offset (u64) and length (u32), little endian; the answer a length (u32) and that many bytes.
+//! A request is an offset (u64) and a length (u32), little endian. The answer is a length (u32) followed by that many
+//! bytes, or [`READ_FAILED`].
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::net::UnixStream;
@@ -10,16 +11,16 @@ use std::time::Instant;
 
 use super::fragments::Fragments;
 
-/// An answer's length when the parent could not read: the parent knows why.
+/// Length that the parent answers if it could not read. The parent keeps the error itself.
 pub const READ_FAILED: u32 = u32::MAX;
 
-/// What the child asks for at once, and FFmpeg's buffer: large enough to make the round trip cheap.
+/// Size of one request and of FFmpeg's buffer: large enough to make the round trip cheap.
 pub const READ_BYTES: usize = 256 * 1024;
 
-/// Bytes kept of the end: the largest packet of a transport stream.
+/// Number of bytes at the end of the object that are kept: the size of the largest transport stream packet.
 const TAIL_BYTES: usize = 204;
 
-/// Bytes of one object, asked of the parent.
+/// A seekable stream over one object, read through the parent.
 #[derive(Debug)]
 pub struct RemoteBytes {
     socket: UnixStream,
@@ -29,21 +30,21 @@ pub struct RemoteBytes {
     seen: Arc<Seen>,
 }
 
-/// What was seen of an object while it was read.
+/// What was observed of an object while it was read.
 #[derive(Debug, Default)]
 pub struct Seen {
     /// Time spent waiting for bytes, microseconds.
     pub waited_us: AtomicU64,
-    /// The object is an MP4 file that ends inside the header of a fragment.
+    /// Whether the object is an MP4 file that ends inside a fragment's header.
     pub is_cut: AtomicBool,
     tail: Mutex<Tail>,
 }
 
-/// The bytes read last.
+/// The bytes that were read last.
 #[derive(Debug, Default)]
 struct Tail {
     bytes: Vec<u8>,
-    /// Where they end in the object.
+    /// Offset in the object just after these bytes.
     end: u64,
 }
 
@@ -59,7 +60,8 @@ impl Seen {
         tail.end = offset + bytes.len() as u64;
     }
 
-    /// What was read last, if that was the end of an object of `size_bytes`: at most a packet of a transport stream.
+    /// The last bytes of an object of `size_bytes` (at most one transport stream packet), or nothing if the last read
+    /// did not reach its end.
     pub fn end(&self, size_bytes: u64) -> Vec<u8> {
         let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
         if tail.end == size_bytes { tail.bytes.clone() } else { Vec::new() }
@@ -67,7 +69,7 @@ impl Seen {
 }
 
 impl RemoteBytes {
-    /// An object of `size_bytes` behind `socket`.
+    /// An object of `size_bytes` whose reads are sent over `socket`.
     pub fn new(socket: UnixStream, size_bytes: u64, seen: Arc<Seen>) -> Self {
         Self { socket, position: 0, size_bytes, fragments: Fragments::new(size_bytes), seen }
     }
@@ -81,7 +83,7 @@ impl RemoteBytes {
         self.socket.read_exact(&mut length)?;
         let length = u32::from_le_bytes(length);
         if length == READ_FAILED || length as usize > buffer.len() {
-            return Err(io::Error::other("the parent could not read"));
+            return Err(io::Error::other("the parent failed to read the object"));
         }
         self.socket.read_exact(&mut buffer[..length as usize])?;
         Ok(length as usize)
@@ -102,7 +104,7 @@ impl Read for RemoteBytes {
         self.seen.remember(self.position, &buffer[..read]);
         self.fragments.see(self.position, &buffer[..read]);
         if let Some(end) = self.fragments.cut_at() {
-            // Without the header that is incomplete FFmpeg reads the fragments before it.
+            // Report the end here: without the incomplete header, FFmpeg can read the fragments before it.
             self.seen.is_cut.store(true, Ordering::Relaxed);
             self.size_bytes = end;
             read = read.min(end.saturating_sub(self.position) as usize);

@@ -1,5 +1,7 @@
-//! The decoder process: demuxes, decodes and scales one video, then ends. It is the same binary, run again by
-//! [`Decoding`](super::Decoding), and lives in a sandbox: it can compute, and talk through three descriptors.
+//! The decoder process: it demuxes, decodes and scales one video, then exits.
+//!
+//! It is this same binary, started again by [`Decoding`](super::Decoding). It runs in a [sandbox](super::sandbox),
+//! where it can compute and use three descriptors, and nothing else.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -31,16 +33,17 @@ use super::stop::{PIXELS_MAX, Stop, av, too_large};
 use super::timeline::ContainerClock;
 use crate::error::{VideoError, VideoErrorKind};
 
-/// Unreadable packets in a row after which the rest of a file is given up.
+/// Number of consecutive unreadable packets after which decoding stops.
 const UNREADABLE_IN_A_ROW_MAX: u32 = 1000;
 
-/// Runs the decoder process to its end. Its orders come through the descriptors that the parent put in place.
+/// Runs the decoder process. The parent has put the three descriptors in place, through which the requests come.
 pub fn main() -> ExitCode {
-    // SAFETY: the parent, the only caller, mapped these three descriptors for us; nothing else here owns them.
+    // SAFETY: the parent, the only caller, mapped these three descriptors for this process; nothing else here owns
+    // them.
     let [control, bytes, frames] = unsafe { [CONTROL_FD, BYTES_FD, FRAMES_FD].map(|fd| OwnedFd::from_raw_fd(fd)) };
     match serve(control.into(), bytes.into(), frames.into()) {
         Ok(()) => ExitCode::SUCCESS,
-        // The parent has gone, or ended this video: nobody to tell.
+        // The parent is gone or has stopped this video, so there is nobody to report to.
         Err(_) => ExitCode::FAILURE,
     }
 }
@@ -49,8 +52,8 @@ fn serve(control: UnixStream, bytes: UnixStream, frames: File) -> io::Result<()>
     let mut orders = BufReader::new(control.try_clone()?);
     let ToDecoder::Decode(request) = receive(&mut orders)? else { return Err(io::ErrorKind::InvalidData.into()) };
     let layout = Layout::of(&request);
-    // SAFETY: the file is memory shared with the parent, sealed against shrinking; the parent only reads a slot between
-    // our message that it is full and its order that it is free.
+    // SAFETY: the file is memory shared with the parent and sealed against shrinking. The parent only reads a slot
+    // between our message that it is full and its message that it is free.
     let memory = unsafe { MmapMut::map_mut(&frames)? };
     if memory.len() < layout.bytes() {
         return Err(io::ErrorKind::InvalidData.into());
@@ -81,7 +84,7 @@ fn serve(control: UnixStream, bytes: UnixStream, frames: File) -> io::Result<()>
     output.send(&Message::Ended { totals, error })
 }
 
-/// What the sandbox should stop and does not: empty where it works.
+/// Tries what the sandbox must prevent and returns what succeeded. Empty if the sandbox works.
 fn escapes() -> Vec<String> {
     let mut found = Vec::new();
     if File::open("/proc/self/status").is_ok() {
@@ -106,7 +109,7 @@ fn index(
     ffmpeg_next::init().map_err(|e| av("initialise FFmpeg", e))?;
     ffmpeg_next::log::set_level(ffmpeg_next::log::Level::Error);
     Damage::listen();
-    // If a read fails, the parent knows why and reports that instead of this error.
+    // If a read fails, the parent knows the cause and reports that instead of this error.
     let head = identify::head(&mut source)
         .map_err(|e| VideoError::new(VideoErrorKind::Corrupt, format!("failed to read the file: {e}")))?;
     let mut input = open(source, &head)?;
@@ -120,7 +123,7 @@ fn index(
         return Err(too_large(format!("{pixels} pixels a frame; at most {PIXELS_MAX} are decoded")).into());
     }
     let mut decoder = open_decoder(&stream, request.threads)?;
-    // FFmpeg does not mark every encrypted packet: some of them only fail to decode.
+    // FFmpeg does not mark every encrypted packet; some only fail to decode.
     let has_encryption = identify::has_common_encryption(&input, &head);
     let broken = |message: String| match has_encryption {
         true => identify::encrypted("Common Encryption"),
@@ -189,11 +192,12 @@ fn index(
     }
 }
 
-/// Opens the container. Formats that refer to other files or addresses are refused before they are opened.
+/// Opens the container. Formats that refer to other files or addresses are rejected before they are opened.
 fn open(source: RemoteBytes, head: &[u8]) -> Result<Input, VideoError> {
     let mut io = StreamIo::from_read_seek_with_capacity(source, READ_BYTES).map_err(|e| av("open the file", e))?;
     let mut format = std::ptr::null();
-    // SAFETY: `io` is a live read context; no name, no log context. The probed bytes are rewound into its buffer.
+    // SAFETY: `io` is a live read context, with no name and no log context. The probed bytes are rewound into its
+    // buffer.
     let probed = unsafe {
         ffi::av_probe_input_buffer2(io.as_mut_ptr(), &mut format, std::ptr::null(), std::ptr::null_mut(), 0, 0)
     };
@@ -202,12 +206,12 @@ fn open(source: RemoteBytes, head: &[u8]) -> Result<Input, VideoError> {
     identify::refuse_text(head, name.as_deref())?;
     let mut options = Dictionary::new();
     options.set("protocol_whitelist", "none");
-    // A clock that starts again would be taken for one that wraps: the timeline tells them apart.
+    // FFmpeg would mistake a clock that restarts for one that wraps. The timeline distinguishes them.
     options.set("correct_ts_overflow", "0");
     format::input_from_stream(io, None, Some(options)).map_err(|e| av("open the container", e))
 }
 
-/// The stream to decode; there may be no decoder for its codec.
+/// Selects the stream to decode. Its codec may have no decoder.
 fn video_stream(input: &Input) -> Result<Stream<'_>, VideoError> {
     let moving = |s: &Stream<'_>| !s.disposition().contains(Disposition::ATTACHED_PIC);
     let best = input.streams().best(media::Type::Video).filter(moving);
@@ -218,7 +222,7 @@ fn video_stream(input: &Input) -> Result<Stream<'_>, VideoError> {
     })
 }
 
-/// How the container says that the stream is displayed.
+/// The orientation that the container gives for the stream.
 fn orientation(stream: &Stream<'_>) -> Orientation {
     let matrix = stream.side_data().find(|data| data.kind() == side_data::Type::DisplayMatrix);
     matrix.map_or_else(Orientation::default, |matrix| Orientation::from_matrix(matrix.data()))
@@ -269,7 +273,7 @@ fn open_decoder(stream: &Stream<'_>, threads: usize) -> Result<decoder::Video, V
     decoder.open_as_with(codec, options).and_then(|opened| opened.video()).map_err(|e| av(doing, e))
 }
 
-/// The other streams' packets are not even read where the container allows it.
+/// Discards the packets of all other streams, so that they are not even read if the container allows that.
 fn discard_all_but(input: &mut Input, index: usize) {
     for mut stream in input.streams_mut().filter(|s| s.index() != index) {
         // SAFETY: the stream belongs to the open input; the demuxer reads this field between packets only.

@@ -1,12 +1,13 @@
-//! Damaged pictures: what FFmpeg tells of them by return values, flags and, where it tells no other way, its log.
+//! Damaged pictures, as FFmpeg reports them by return values, by flags, or only in its log.
 //!
-//! - A decoder that conceals errors sets flags on the frame. With frame threads it may set them after the frame was
-//!   handed out (H.264), so its log, which never misses, is read too.
-//! - HEVC sets no flags. Missing reference pictures show in the log; other damage inside a slice shows nowhere.
-//! - The Matroska and FLV demuxers skip what they cannot read, and only their log says so.
+//! - A decoder that conceals errors sets flags on the frame. With frame threads (H.264) it may set them after the frame
+//!   was handed out, so its log, which is complete, is read too.
+//! - HEVC sets no flags. Missing reference pictures appear in the log; other damage inside a slice is not reported at
+//!   all.
+//! - The Matroska and FLV demuxers skip what they cannot read and report that only in their log.
 //!
-//! Damage counts from the first key frame of a recording on, in presentation order: before it, references may be missing
-//! because the recording was cut between two key frames, which harms nothing that is there.
+//! Damage counts from the first key frame of a recording, in presentation order. Before it, references may be missing
+//! because the recording was cut between two key frames, which is harmless.
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -16,19 +17,19 @@ use ffmpeg_next::codec::decoder;
 use ffmpeg_next::frame::Video as Frame;
 use ffmpeg_next::{Packet, ffi};
 
-/// How messages of a decoder begin that tell of a damaged picture.
+/// How a decoder's log messages about a damaged picture begin.
 const DECODER_COMPLAINTS: [&[u8]; 3] = [b"concealing ", b"error while decoding MB", b"Could not find ref with POC"];
-/// How the message of a demuxer begins that finds the file's end where more was promised.
+/// How a demuxer's log message begins when the file ends earlier than expected.
 const CUT_COMPLAINT: &[u8] = b"File ended prematurely";
 
-/// What the log has told. The process decodes one video, so this is about that one.
+/// What was found in the log. The process decodes one video, so all of it is about that video.
 static LOGGED: Mutex<Logged> = Mutex::new(Logged { pictures: BTreeSet::new(), demuxer_errors: 0, is_cut: false });
 
 struct Logged {
     /// Damaged pictures, by their time on the timeline.
     pictures: BTreeSet<i64>,
     demuxer_errors: u64,
-    /// The file ends inside an element.
+    /// Whether the file ends inside an element.
     is_cut: bool,
 }
 
@@ -36,37 +37,38 @@ fn logged() -> MutexGuard<'static, Logged> {
     LOGGED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Counts what is damaged in one video.
+/// Counts the damage in one video.
 pub(super) struct Damage {
     /// Whether the demuxer skips what it cannot read without an error.
     demuxer_skips: bool,
-    /// The first key frame of this part, on the timeline.
+    /// Time of the first key frame of the current recording, on the timeline.
     key: Option<i64>,
-    /// Whether the decoder has given out a key frame of this part.
+    /// Whether the decoder has returned a key frame of the current recording.
     has_decoded_key: bool,
-    /// Whether the last two packets were marked as incomplete, the earlier first.
+    /// Whether the last two packets were marked incomplete, earlier one first.
     suspects: [bool; 2],
     /// Packets that could not be read or decoded.
     packets: u64,
 }
 
 impl Damage {
-    /// Begins to read FFmpeg's log, for the rest of the process's life.
+    /// Installs the reader of FFmpeg's log, for the rest of the process.
     pub(super) fn listen() {
-        // SAFETY: the callback is thread safe, as FFmpeg wants it, and a function lives as long as the process.
+        // SAFETY: the callback is thread safe, as FFmpeg requires, and a function lives as long as the process.
         unsafe { ffi::av_log_set_callback(Some(listen)) };
     }
 
-    /// For a file of this container, by FFmpeg's name of it.
+    /// For a file in this container, given by FFmpeg's name.
     pub(super) fn new(container: &str) -> Self {
         let demuxer_skips = container.contains("matroska") || container == "flv";
         Self { demuxer_skips, key: None, has_decoded_key: false, suspects: [false; 2], packets: 0 }
     }
 
-    /// A packet at this time on the timeline, about to be decoded; `begins_part` where it begins another recording.
+    /// Notes a packet that is about to be decoded, at time `at` on the timeline. `begins_part` tells whether another
+    /// recording begins with it.
     pub(super) fn packet(&mut self, decoder: &mut decoder::Video, packet: &Packet, at: Option<i64>, begins_part: bool) {
-        // The counters of a transport stream do not go on where recordings were joined, which is no loss: it marks one of
-        // the two packets before the key frame that begins the next.
+        // Where recordings were joined, the packet counters of a transport stream jump. FFmpeg then marks one of the
+        // two packets before the key frame as incomplete, although nothing is lost.
         let [before, last] = if packet.is_key() { [false; 2] } else { self.suspects };
         self.packets += u64::from(before && self.key.is_some());
         self.suspects = [last, packet.is_corrupt()];
@@ -76,11 +78,11 @@ impl Damage {
         if packet.is_key() {
             self.key = self.key.or(at);
         }
-        // SAFETY: `opaque` is ours alone. Each decoding thread gets a copy with its packet and never looks at it.
+        // SAFETY: only this module uses `opaque`. Each decoding thread gets a copy with its packet and never reads it.
         unsafe { (*decoder.as_mut_ptr()).opaque = to_opaque(at.filter(|at| self.counts(*at))) };
     }
 
-    /// A frame that came out of the decoder, at this time on the timeline.
+    /// Notes a frame that the decoder returned, at time `at` on the timeline.
     pub(super) fn frame(&mut self, frame: &Frame, at: i64) {
         self.has_decoded_key |= frame.is_key();
         if (frame.is_corrupt() || frame.has_decode_errors()) && self.counts(at) {
@@ -88,17 +90,17 @@ impl Damage {
         }
     }
 
-    /// A packet that the decoder refused.
+    /// Notes a packet that the decoder rejected.
     pub(super) fn refused(&mut self) {
         self.packets += u64::from(self.has_decoded_key);
     }
 
-    /// A packet that could not be read.
+    /// Notes a packet that could not be read.
     pub(super) fn unreadable(&mut self) {
         self.packets += 1;
     }
 
-    /// All packets were read: how many packets and pictures are damaged.
+    /// Number of damaged packets and pictures. Call it after all packets were read.
     pub(super) fn total(&mut self) -> u64 {
         let suspects = std::mem::take(&mut self.suspects).into_iter().filter(|suspect| *suspect).count();
         self.packets += if self.key.is_some() { suspects as u64 } else { 0 };
@@ -107,7 +109,7 @@ impl Damage {
         self.packets + demuxer_errors + logged.pictures.len() as u64
     }
 
-    /// Whether the demuxer found the file's end inside an element.
+    /// Whether the demuxer found that the file ends inside an element.
     pub(super) fn is_cut(&self) -> bool {
         logged().is_cut
     }
@@ -117,7 +119,8 @@ impl Damage {
     }
 }
 
-/// A picture's time as the pointer that a decoder carries for us; null for a picture that does not count.
+/// Encodes a picture's time as the pointer that the decoder carries along. Null if damage to the picture does not
+/// count.
 fn to_opaque(at: Option<i64>) -> *mut c_void {
     std::ptr::without_provenance_mut(at.map_or(0, |at| at.wrapping_sub(i64::MIN) as usize))
 }
@@ -126,12 +129,12 @@ fn from_opaque(opaque: *mut c_void) -> Option<i64> {
     Some(opaque.addr()).filter(|at| *at != 0).map(|at| (at as i64).wrapping_add(i64::MIN))
 }
 
-/// FFmpeg's log callback. `V` is C's `va_list`, which has another name on each machine.
+/// FFmpeg's log callback. `V` is C's `va_list`, whose Rust type differs between platforms.
 unsafe extern "C" fn listen<V>(object: *mut c_void, level: c_int, format: *const c_char, arguments: V) {
     if !object.is_null() && !format.is_null() {
-        // SAFETY: FFmpeg logs about objects that begin with a pointer to their class, and a format is a C string.
+        // SAFETY: FFmpeg logs about objects that begin with a pointer to their class, and the format is a C string.
         let (class, format) = unsafe { (*object.cast::<*const ffi::AVClass>(), CStr::from_ptr(format).to_bytes()) };
-        // SAFETY: classes are constants; so are their names.
+        // SAFETY: classes and their names are constants.
         let name = unsafe { class.as_ref().map(|class| CStr::from_ptr(class.class_name).to_bytes()) };
         match name {
             Some(b"AVCodecContext") if DECODER_COMPLAINTS.iter().any(|begin| format.starts_with(begin)) => {
@@ -147,7 +150,7 @@ unsafe extern "C" fn listen<V>(object: *mut c_void, level: c_int, format: *const
         }
     }
     type Callback<V> = unsafe extern "C" fn(*mut c_void, c_int, *const c_char, V);
-    // SAFETY: it is the function of this very signature, `V` being what it calls `va_list`.
+    // SAFETY: this is the function with exactly this signature; `V` is its `va_list`.
     unsafe {
         let print: Callback<V> = std::mem::transmute(ffi::av_log_default_callback as *const ());
         print(object, level, format, arguments);

@@ -1,21 +1,21 @@
-//! Whether pictures are missing at a file's end: what its container promised, against what came.
+//! Detects missing pictures at a file's end, by comparing what the container declares with the packets that were read.
 //!
-//! | container | says how much there is | says that the file is cut off |
+//! | container | what declares the length | what shows that the file is truncated |
 //! |---|---|---|
-//! | MP4 | its table of samples: each one that is missing is an error when it is read | - |
-//! | MP4 in fragments | the header's or the index's duration, where they give one | the last fragment's header is incomplete |
-//! | Matroska, WebM | the `DURATION` tag of the track, which some write before the pictures | the last element is incomplete |
+//! | MP4 | its sample table: reading a missing sample fails | - |
+//! | fragmented MP4 | the duration in the header or the index, if there is one | the last fragment's header is incomplete |
+//! | Matroska, WebM | the track's `DURATION` tag, which some tools write before the pictures | the last element is incomplete |
 //! | AVI | the number of frames in the header | - |
-//! | MPEG-TS | nothing | the last packet is incomplete and of the video stream |
+//! | MPEG-TS | nothing | the last packet is incomplete and belongs to the video stream |
 //! | MPEG-PS | nothing | - |
 //! | others (FLV, ASF, ...) | the duration of all streams together | - |
 //!
-//! In all of them a last packet that is incomplete is damage, and counted as such.
+//! In all of them, an incomplete last packet is counted as damage.
 
 use ffmpeg_next::format::context::Input;
 use ffmpeg_next::{Packet, Stream, ffi};
 
-/// The kinds of container, by how they tell where the pictures end.
+/// The kinds of container, by how they declare where the pictures end.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Container {
     Mp4,
@@ -26,7 +26,7 @@ enum Container {
     Other,
 }
 
-/// A file's promise, and how far its packets reach.
+/// The length that a file declares, and how far its packets reach.
 #[derive(Debug)]
 pub(super) struct Ending {
     container: Container,
@@ -34,12 +34,12 @@ pub(super) struct Ending {
     frame_seconds: f64,
     first_seconds: f64,
     end_seconds: f64,
-    /// Where the last packet begins in the file.
+    /// Offset of the last packet in the file.
     last_at: u64,
 }
 
 impl Ending {
-    /// What this file promises of this stream, whose frames last `frame_seconds` on average.
+    /// Reads what the file declares about this stream. `frame_seconds` is the average duration of a frame.
     pub(super) fn new(input: &Input, stream: &Stream<'_>, frame_seconds: f64) -> Self {
         let container = match input.format().name() {
             name if name.contains("mp4") && stream.frames() > 0 => Container::Mp4,
@@ -70,12 +70,12 @@ impl Ending {
         }
     }
 
-    /// Whether the promise is one of all streams together.
+    /// Whether the declared length covers all streams together, so that packets of all streams must be read.
     pub(super) fn needs_all_streams(&self) -> bool {
         self.container == Container::Other
     }
 
-    /// Takes note of a packet.
+    /// Records how far a packet reaches.
     pub(super) fn reach(&mut self, packet: &Packet, tick_seconds: f64) {
         let times = || packet.pts().into_iter().chain(packet.dts());
         if let (Some(first), Some(last)) = (times().min(), times().max()) {
@@ -85,14 +85,14 @@ impl Ending {
         self.last_at = u64::try_from(packet.position()).unwrap_or(self.last_at);
     }
 
-    /// Whether a file of `size_bytes` that ends with the bytes of `tail` is a transport stream that ends inside a packet
-    /// of this stream.
+    /// Whether the file is a transport stream that ends inside a packet of this stream. `tail` is the end of the file,
+    /// which has `size_bytes`.
     pub(super) fn is_cut_stream(&self, input: &Input, stream: &Stream<'_>, size_bytes: u64, tail: &[u8]) -> bool {
         if input.format().name() != "mpegts" {
             return false;
         }
         let mut packet_bytes = 0;
-        // SAFETY: the open input is live, the name a C string, and the option of this demuxer an integer.
+        // SAFETY: the open input is live, the name is a C string, and this option of the demuxer is an integer.
         let read = unsafe {
             let (input, children) = (input.as_ptr().cast_mut().cast(), ffi::AV_OPT_SEARCH_CHILDREN);
             ffi::av_opt_get_int(input, c"ts_packetsize".as_ptr(), children, &mut packet_bytes)
@@ -101,11 +101,11 @@ impl Ending {
         read >= 0 && ends_inside_packet(tail, incomplete.unwrap_or(0) as usize, packet_bytes, stream.id())
     }
 
-    /// Says what is missing, all packets read; nothing if all that was promised is there. `is_cut` where the file ends
-    /// inside an element.
+    /// Describes what is missing, after all packets were read. Returns `None` if everything declared was there.
+    /// `is_cut` tells whether the file ends inside an element.
     pub(super) fn missing(&self, is_cut: bool) -> Option<String> {
         let reached = match self.container {
-            // Clocks of fragments begin anywhere, durations do not.
+            // The clocks of fragments can start anywhere; durations do not depend on them.
             Container::Mp4Fragments => self.end_seconds - self.first_seconds.min(self.end_seconds),
             _ => self.end_seconds,
         };
@@ -113,7 +113,8 @@ impl Ending {
         let Some(promised) = self.promised_seconds else { return is_cut.then(cut_off) };
         let missing = promised - reached;
         let is_matroska = self.container == Container::Matroska;
-        // Matroska's tag counts a last picture that stands still, the packets do not: it only excuses a file that is cut.
+        // Matroska's tag includes the time that the last picture stays on screen, which the packets do not. So a short
+        // track alone is not an error; it only confirms that a truncated file lacks pictures.
         let is_short = if is_matroska {
             is_cut && missing > 1.5 * self.frame_seconds
         } else {
@@ -126,21 +127,21 @@ impl Ending {
     }
 }
 
-/// Whether the last `incomplete` bytes of a transport stream begin a packet of stream `pid`. Packets of 192 bytes begin
-/// with a timestamp of four.
+/// Whether the last `incomplete` bytes of a transport stream begin a packet of the stream `pid`. Packets of 192 bytes
+/// begin with a timestamp of four bytes.
 fn ends_inside_packet(tail: &[u8], incomplete: usize, packet_bytes: i64, pid: i32) -> bool {
     let header =
         tail.len().checked_sub(incomplete).and_then(|at| tail[at..].get(if packet_bytes == 192 { 4.. } else { 0.. }));
     matches!(header, Some([0x47, high, low, ..]) if i32::from(high & 0x1f) << 8 | i32::from(*low) == pid)
 }
 
-/// The stream's own duration, as the container claims it. All ones say that it is not known.
+/// The stream's own duration as the container declares it. A value of all ones means unknown.
 pub(super) fn stream_seconds(stream: &Stream<'_>) -> Option<f64> {
     let known = |ticks: &i64| *ticks > 0 && *ticks != i64::from(u32::MAX);
     Some(stream.duration()).filter(known).map(|ticks| ticks as f64 * f64::from(stream.time_base()))
 }
 
-/// The whole file's duration, where its header says so: it may be estimated otherwise.
+/// The duration of the whole file if its header declares it, rather than FFmpeg's estimate.
 fn container_seconds(input: &Input) -> Option<f64> {
     // SAFETY: the open input is live; the field is a plain enumeration.
     let method = unsafe { (*input.as_ptr()).duration_estimation_method };
@@ -148,7 +149,7 @@ fn container_seconds(input: &Input) -> Option<f64> {
     Some(input.duration()).filter(|d| is_told && *d > 0).map(|d| d as f64 / f64::from(ffi::AV_TIME_BASE))
 }
 
-/// Seconds of a Matroska `DURATION` tag, `00:01:02.500000000`.
+/// Parses a Matroska `DURATION` tag, such as `00:01:02.500000000`, into seconds.
 fn tag_seconds(tag: &str) -> Option<f64> {
     let mut parts = tag.trim().split(':');
     let mut next = || parts.next()?.parse::<f64>().ok().filter(|part| *part >= 0.0 && part.is_finite());

@@ -1,29 +1,29 @@
-//! The fragments of an MP4 file as they are read: whether the file ends inside a fragment's header.
+//! Detects that an MP4 file ends inside the header of a fragment, while the file is read. Does not use FFmpeg.
 //!
-//! FFmpeg refuses the whole of such a file, or ends before the fragment without a word. Pure; no FFmpeg.
+//! FFmpeg either rejects such a file entirely or silently stops before the fragment.
 
-/// Bytes of a box's header: size, type, and the size again where it needs 64 bits.
+/// Bytes of a box header: size, type, and a 64-bit size where 32 bits are not enough.
 const HEADER_BYTES: usize = 16;
 
-/// Follows the outermost boxes of an MP4 file through what is read of it, in whatever order.
+/// Follows the top-level boxes of an MP4 file through the reads, which may come in any order.
 #[derive(Debug)]
 pub(super) struct Fragments {
     size_bytes: u64,
-    /// Where the next box begins that was not seen; none once the boxes cannot be followed.
+    /// Offset of the next box that was not seen yet. `None` once the boxes can no longer be followed.
     next: Option<u64>,
-    /// What was read of its header.
+    /// The part of its header that was read.
     header: Vec<u8>,
-    /// Where the fragment begins whose header is incomplete.
+    /// Offset of the fragment whose header is incomplete.
     cut_at: Option<u64>,
 }
 
 impl Fragments {
-    /// A file of `size_bytes` of which nothing was read yet.
+    /// A file of `size_bytes`, before the first read.
     pub(super) fn new(size_bytes: u64) -> Self {
         Self { size_bytes, next: Some(0), header: Vec::new(), cut_at: None }
     }
 
-    /// Bytes that were read at `offset`.
+    /// Notes the bytes that were read at `offset`.
     pub(super) fn see(&mut self, offset: u64, bytes: &[u8]) {
         while let Some(next) = self.next {
             let at = next + self.header.len() as u64;
@@ -40,7 +40,7 @@ impl Fragments {
         }
     }
 
-    /// Goes past the box at `at`, whose header is there.
+    /// Moves past the box at `at`, whose header was read completely.
     fn follow(&mut self, at: u64) {
         let header = std::mem::take(&mut self.header);
         let size = match header.first_chunk().map(|size| u32::from_be_bytes(*size)) {
@@ -56,7 +56,7 @@ impl Fragments {
         }
     }
 
-    /// Where the fragment begins whose header the file's end cuts off, once it was seen.
+    /// Offset of the fragment whose header is truncated by the end of the file, if one was found.
     pub(super) fn cut_at(&self) -> Option<u64> {
         self.cut_at
     }
@@ -93,7 +93,7 @@ mod tests {
                 fragments.see(at as u64, &file[at..end]);
                 at = end;
             }
-            // All is read: the pieces make up at least as much if they are long enough.
+            // If the pieces are long enough, the whole file was read.
             if at == file.len() {
                 let expected = match file.len() { 92..174 => Some(84), 252..324 => Some(244), _ => None };
                 prop_assert_eq!(fragments.cut_at(), expected);

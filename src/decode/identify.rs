@@ -1,4 +1,4 @@
-//! What a file is when its pictures cannot be decoded: text or a playlist, encrypted, or of a codec without a decoder.
+//! Explains why a file's pictures cannot be decoded: it is text or a playlist, is encrypted, or needs a missing codec.
 
 use std::io::{self, Read, Seek};
 
@@ -8,22 +8,23 @@ use ffmpeg_next::{Packet, Stream, codec, codec::packet::side_data};
 use super::avio::RemoteBytes;
 use crate::error::{VideoError, VideoErrorKind};
 
-/// How much of a file's beginning is looked at.
+/// Bytes that are examined at the beginning of a file.
 const HEAD_BYTES: u64 = 64 * 1024;
 
-/// Demuxers of files that only refer to other files or addresses.
+/// Demuxers for files that only refer to other files or addresses.
 const PLAYLISTS: [&str; 6] = ["hls", "dash", "concat", "imf", "sdp", "rtsp"];
 
-/// Demuxers of formats with a text header before raw pictures: the pixels of a grey picture can look like text, too.
+/// Demuxers for formats with a text header before raw pictures. The pixels of a grey picture can look like text as
+/// well.
 const TEXT_HEADERS: [&str; 2] = ["yuv4mpegpipe", "mpjpeg"];
 
-/// Sizes of a TS packet: plain, with a recorder's timestamp, with error correction.
+/// Sizes of a transport stream packet: plain, with a recorder's timestamp, with error correction.
 const TS_PACKET_BYTES: [usize; 3] = [188, 192, 204];
 
-/// Stream type, in a transport stream, of H.264 with encrypted slices (Apple's SAMPLE-AES).
+/// Stream type of H.264 with encrypted slices (Apple's SAMPLE-AES) in a transport stream.
 const SAMPLE_AES_H264: u32 = 0xdb;
 
-/// Reads the file's first 64 KiB, and rewinds `source`.
+/// Reads the first 64 KiB of the file and rewinds `source`.
 pub(super) fn head(source: &mut RemoteBytes) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     source.take(HEAD_BYTES).read_to_end(&mut head)?;
@@ -31,7 +32,7 @@ pub(super) fn head(source: &mut RemoteBytes) -> io::Result<Vec<u8>> {
     Ok(head)
 }
 
-/// Refuses text and playlists before a demuxer opens them. `format` is the demuxer that recognizes the file, if any.
+/// Rejects text and playlists before a demuxer opens them. `format` is the demuxer that recognizes the file, if any.
 pub(super) fn refuse_text(head: &[u8], format: Option<&str>) -> Result<(), VideoError> {
     let not_a_video = |message| Err(VideoError::new(VideoErrorKind::NotAVideo, message));
     match (text(head), format) {
@@ -49,7 +50,7 @@ pub(super) fn refuse_text(head: &[u8], format: Option<&str>) -> Result<(), Video
 fn text(head: &[u8]) -> Option<&str> {
     let text = match std::str::from_utf8(head) {
         Ok(text) => text,
-        // Only the last character is incomplete.
+        // Only the last character was cut off.
         Err(error) if error.error_len().is_none() => std::str::from_utf8(&head[..error.valid_up_to()]).ok()?,
         Err(_) => return None,
     };
@@ -76,7 +77,7 @@ fn kind_of_text(text: &str) -> &'static str {
     }
 }
 
-/// FFmpeg's name of a stream's codec, or `unknown`, as its tools say.
+/// FFmpeg's name of a stream's codec, or `unknown`.
 pub(super) fn codec_name(stream: &Stream<'_>) -> &'static str {
     match stream.parameters().id() {
         codec::Id::None => "unknown",
@@ -84,7 +85,7 @@ pub(super) fn codec_name(stream: &Stream<'_>) -> &'static str {
     }
 }
 
-/// Names the codec, and the code by which the container names it.
+/// The error for a codec without a decoder. It names the codec and the container's code for it.
 pub(super) fn no_decoder(stream: &Stream<'_>) -> VideoError {
     let codec = match codec_name(stream) {
         "unknown" => "an unknown codec",
@@ -97,14 +98,14 @@ pub(super) fn no_decoder(stream: &Stream<'_>) -> VideoError {
     VideoError::new(VideoErrorKind::Unsupported, message)
 }
 
-/// The container's own code for the codec, 0 where it has none.
+/// The container's code for the codec; 0 if it has none.
 fn codec_tag(stream: &Stream<'_>) -> u32 {
     let parameters = stream.parameters();
     // SAFETY: the parameters are live; the field is a plain integer.
     unsafe { (*parameters.as_ptr()).codec_tag }
 }
 
-/// The code's four characters if all are printable, else its number.
+/// The four characters of the code if all are printable, otherwise its number.
 fn fourcc(tag: u32) -> String {
     let bytes = tag.to_le_bytes();
     match bytes.iter().all(|byte| matches!(byte, b' '..=b'~')) {
@@ -113,7 +114,7 @@ fn fourcc(tag: u32) -> String {
     }
 }
 
-/// Refuses a stream that the container marks as encrypted from beginning to end.
+/// Rejects a stream that the container marks as fully encrypted.
 pub(super) fn refuse_encrypted_stream(input: &Input, stream: &Stream<'_>, head: &[u8]) -> Result<(), VideoError> {
     let tag = codec_tag(stream);
     let is_transport_stream = input.format().name() == "mpegts";
@@ -132,12 +133,13 @@ pub(super) fn refuse_encrypted_stream(input: &Input, stream: &Stream<'_>, head: 
     }
 }
 
-/// Whether this beginning of an MP4 file describes an encrypted track. FFmpeg does not expose the sample entry that says so.
+/// Whether the beginning of an MP4 file describes an encrypted track. FFmpeg does not expose the sample entry that
+/// states this.
 pub(super) fn has_common_encryption(input: &Input, head: &[u8]) -> bool {
     input.format().name().starts_with("mov,") && head.windows(4).any(|name| name == b"encv")
 }
 
-/// Refuses a packet that the container marks as encrypted.
+/// Rejects a packet that the container marks as encrypted.
 pub(super) fn refuse_encrypted_packet(packet: &Packet) -> Result<(), VideoError> {
     match packet.side_data().any(|data| data.kind() == side_data::Type::EncryptionInfo) {
         true => Err(encrypted("Common Encryption")),
@@ -145,12 +147,12 @@ pub(super) fn refuse_encrypted_packet(packet: &Packet) -> Result<(), VideoError>
     }
 }
 
-/// The error of a video that only its key would open.
+/// The error for a video that cannot be decoded without its key.
 pub(super) fn encrypted(scheme: &str) -> VideoError {
     VideoError::new(VideoErrorKind::Encrypted, format!("the pictures are encrypted ({scheme})"))
 }
 
-/// Whether most of a stream's packets are scrambled in this beginning of a transport stream. `id` is the stream's PID.
+/// Whether most packets of a stream are scrambled at the beginning of a transport stream. `id` is the stream's PID.
 fn is_scrambled(head: &[u8], id: i32) -> bool {
     const SYNC: u8 = 0x47;
     let in_step = |first: usize, bytes: usize| (0..4).all(|n| head.get(first + n * bytes) == Some(&SYNC));
@@ -173,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_told_from_pictures() {
+    fn text_is_distinguished_from_pictures() {
         let refusal = |head: &[u8], format| refuse_text(head, format).map_err(|error| error.message);
         let text = |head: &str| refusal(head.as_bytes(), None).unwrap_err();
         assert_eq!(text("#EXTM3U\n#EXTINF:9.9,\na.ts\n"), "the file is a playlist (M3U)");
@@ -186,7 +188,7 @@ mod tests {
         assert_eq!(text("<!DOCTYPE html><title>Gone</title>"), "the file is HTML text");
         assert_eq!(text("<svg xmlns=\"http://www.w3.org/2000/svg\"/>"), "the file is XML text");
         assert_eq!(text("1\n00:00:01,000 --> 00:00:02,000\nHallo\n"), "the file is plain text");
-        // Cut in the middle of a character.
+        // The text is cut in the middle of a character.
         assert!(refusal(&"grüße".as_bytes()[..3], Some("srt")).is_err());
         // A playlist in Latin-1.
         assert_eq!(refusal(b"#EXTM3U\ngr\xfc\xdfe.ts\n", Some("hls")).unwrap_err(), "the file is a playlist (hls)");

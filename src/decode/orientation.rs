@@ -1,21 +1,22 @@
-//! How a stored frame is turned and mirrored to be displayed: FFmpeg's display matrices, and the pixels they move.
+//! How a stored frame is rotated and mirrored for display: reads FFmpeg's display matrices and moves the pixels.
 
 use ffmpeg_next::frame::{Video as Frame, side_data};
 use serde::{Deserialize, Serialize};
 
-/// What a player does to a stored frame: it turns the frame, then mirrors it.
+/// How a player displays a stored frame: it rotates the frame, then mirrors it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Orientation {
-    /// Degrees clockwise, 0 to 359. An angle other than 0, 90, 180 and 270 keeps the frame's size and cuts its corners.
+    /// Degrees clockwise, 0 to 359. Angles other than 0, 90, 180 and 270 keep the frame's size, so its corners are cut
+    /// off.
     pub rotation: u16,
-    /// Whether the frame is mirrored left to right, after turning.
+    /// Whether the frame is mirrored left to right, after rotation.
     pub mirrored: bool,
 }
 
 impl Orientation {
-    /// Reads a display matrix as FFmpeg returns it: nine native-endian 32-bit integers. Decides as the ffmpeg tool's
-    /// autorotation does: it rounds angles to whole degrees, ignores scale and translation, leaves the frame as stored if
-    /// the matrix is degenerate, and does not mirror tilted frames.
+    /// Reads a display matrix as FFmpeg returns it: nine native-endian 32-bit integers. Follows the autorotation of the
+    /// ffmpeg tool: it rounds angles to whole degrees, ignores scale and translation, leaves the frame as stored if the
+    /// matrix is degenerate, and does not mirror frames at other angles than multiples of 90 degrees.
     pub(super) fn from_matrix(matrix: &[u8]) -> Self {
         let mut numbers = matrix.as_chunks::<4>().0.iter().map(|bytes| f64::from(i32::from_ne_bytes(*bytes)));
         let mut next = || numbers.next().unwrap_or(0.0);
@@ -27,19 +28,19 @@ impl Orientation {
         }
         let degrees = (b / height).atan2(a / width).to_degrees().round().rem_euclid(360.0) as u16;
         match degrees.is_multiple_of(90) && a * d < b * c {
-            // This angle is of a mirror before the turn; ours comes after it.
+            // The matrix mirrors before it rotates; an `Orientation` mirrors afterwards.
             true => Self { rotation: (540 - degrees) % 360, mirrored: true },
             false => Self { rotation: degrees, mirrored: false },
         }
     }
 
-    /// Width and height as displayed, of a frame stored with these.
+    /// Width and height as displayed of a frame that is stored with the given width and height.
     pub(super) fn displayed<T>(self, (width, height): (T, T)) -> (T, T) {
         if matches!(self.rotation, 90 | 270) { (height, width) } else { (width, height) }
     }
 
-    /// The pixels as displayed, without padding. `data` is an RGB picture of this `size` (width, height), with `stride`
-    /// bytes from row to row.
+    /// Returns the pixels as displayed, without padding. `data` is an RGB picture of `size` (width, height) with
+    /// `stride` bytes per row.
     pub(super) fn apply(self, data: &[u8], stride: usize, size: (usize, usize)) -> Vec<u8> {
         if !self.rotation.is_multiple_of(90) {
             return tilted(data, stride, size, f64::from(self.rotation));
@@ -48,7 +49,7 @@ impl Orientation {
         let mut out = Vec::with_capacity(width * height * 3);
         let (last_x, last_y) = ((size.0 - 1) as isize * 3, (size.1 - 1) as isize * stride as isize);
         let stride = stride as isize;
-        // Offset of the displayed picture's first pixel in the stored one, and of a step right and a step down.
+        // Offset of the displayed picture's first pixel in the stored picture, and of one step right and one step down.
         let (mut origin, mut right, down) = match self.rotation {
             90 => (last_y, -stride, 3),
             180 => (last_x + last_y, -3, -stride),
@@ -71,7 +72,7 @@ impl Orientation {
     }
 }
 
-/// Turns the picture about its centre in a frame of the same size; what is outside the picture is black.
+/// Rotates the picture about its centre in a frame of the same size. The area outside the picture is black.
 fn tilted(data: &[u8], stride: usize, (width, height): (usize, usize), degrees: f64) -> Vec<u8> {
     let (sine, cosine) = degrees.to_radians().sin_cos();
     let centre = ((width as f64 - 1.0) / 2.0, (height as f64 - 1.0) / 2.0);
@@ -79,7 +80,7 @@ fn tilted(data: &[u8], stride: usize, (width, height): (usize, usize), degrees: 
     for (i, pixel) in out.chunks_exact_mut(3).enumerate() {
         let (x, y) = ((i % width) as f64 - centre.0, (i / width) as f64 - centre.1);
         let (x, y) = (centre.0 + x * cosine + y * sine, centre.1 - x * sine + y * cosine);
-        // Like ffmpeg's rotate filter, repeats the edge once around the picture.
+        // Repeat the edge once around the picture, as ffmpeg's rotate filter does.
         if x < -1.0 || x >= width as f64 + 1.0 || y < -1.0 || y >= height as f64 + 1.0 {
             continue;
         }
@@ -96,10 +97,10 @@ fn tilted(data: &[u8], stride: usize, (width, height): (usize, usize), degrees: 
     out
 }
 
-/// The orientation of each frame of a stream.
+/// Determines the orientation of each frame of a stream.
 ///
-/// A frame can have a display matrix of its own, for example from H.264's display orientation SEI. By H.264's rules it
-/// applies until the next key frame, although FFmpeg attaches it to one frame only.
+/// A frame can carry its own display matrix, for example from H.264's display orientation SEI. By the H.264
+/// specification it applies until the next key frame, although FFmpeg attaches it to one frame only.
 #[derive(Debug)]
 pub(super) struct Orientations {
     stream: Orientation,
@@ -107,12 +108,12 @@ pub(super) struct Orientations {
 }
 
 impl Orientations {
-    /// `stream` is what the container says.
+    /// `stream` is the orientation that the container gives.
     pub(super) fn new(stream: Orientation) -> Self {
         Self { stream, own: None }
     }
 
-    /// Of the next frame in presentation order.
+    /// The orientation of the next frame in presentation order.
     pub(super) fn next(&mut self, frame: &Frame) -> Orientation {
         match frame.side_data(side_data::Type::DisplayMatrix) {
             Some(matrix) => self.own = Some(Orientation::from_matrix(matrix.data())),
@@ -160,7 +161,7 @@ mod tests {
         assert_eq!(read([0.0; 4]), (0, false));
         assert_eq!(read([1.0, 0.0, 0.0, 0.0]), (0, false));
         assert_eq!(Orientation::from_matrix(&[]), Orientation::default());
-        // Scaled: the pixels are not square, and stay so.
+        // The matrix scales: the pixels are not square and stay that way.
         assert_eq!(read([2.0, 0.0, 0.0, 1.0]), (0, false));
         assert_eq!(read([0.0, 0.5, 3.0, 0.0]), (90, true));
         let half = std::f64::consts::FRAC_1_SQRT_2;
@@ -170,7 +171,7 @@ mod tests {
         assert_eq!(read([small.sin(), small.cos(), -small.cos(), small.sin()]), (90, false));
     }
 
-    /// The same by definition: quarter turns one after the other, then the mirror.
+    /// The same by definition: quarter turns one after another, then the mirror.
     fn by_definition(orientation: Orientation, stored: &[[u8; 3]], size: (usize, usize)) -> Vec<[u8; 3]> {
         let (mut picture, (mut width, mut height)) = (stored.to_vec(), size);
         for _ in 0..orientation.rotation / 90 {

@@ -1,4 +1,4 @@
-//! The child's way back to its parent: messages over a socket, frames in shared memory.
+//! The child's output to its parent: messages over a socket, frames in shared memory.
 
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -8,7 +8,6 @@ use memmap2::MmapMut;
 
 use super::protocol::{Layout, Message, SlotKind, ToDecoder};
 
-/// The way back to the parent: messages, and frames in shared memory.
 pub(super) struct Output {
     pub(super) control: UnixStream,
     pub(super) orders: BufReader<UnixStream>,
@@ -26,7 +25,7 @@ impl Output {
         self.control.write_all(&framed)
     }
 
-    /// A free slot of this kind; waits until the parent frees one.
+    /// Takes a free slot of this kind. Waits until the parent frees one.
     pub(super) fn slot(&mut self, kind: SlotKind) -> io::Result<usize> {
         let started = Instant::now();
         loop {
@@ -44,10 +43,11 @@ impl Output {
         &mut self.memory[self.layout.range(kind, slot)]
     }
 
-    /// The first `bytes` of a clip's slot.
+    /// The first `bytes` of a clip's slot, as floats.
     pub(super) fn floats(&mut self, slot: usize, bytes: usize) -> &mut [f32] {
         let bytes = &mut self.bytes(SlotKind::Clip, slot)[..bytes];
-        // SAFETY: slots begin on page borders, so nothing is cut off at either end; any bits are a valid f32.
+        // SAFETY: slots begin on page boundaries, so no bytes are left over at either end, and any bits are a valid
+        // f32.
         let (before, floats, _) = unsafe { bytes.align_to_mut::<f32>() };
         debug_assert!(before.is_empty());
         floats

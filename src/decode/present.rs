@@ -1,4 +1,4 @@
-//! Presentation: decoded frames in order and in time, and what the models need of them sent to the parent.
+//! Puts decoded frames in order and on the timeline, and sends those that the models need to the parent.
 
 use ffmpeg_next::codec::decoder;
 use ffmpeg_next::frame::Video as Frame;
@@ -14,13 +14,14 @@ use super::stop::{PIXELS_MAX, Stop, av, too_large};
 use super::timeline::{ContainerClock, Stamps, Timeline};
 use crate::error::{VideoError, VideoErrorKind};
 
-/// Frames held back so that a decoder's timestamps may be out of order by as many (B-frames packed in AVI).
+/// Number of frames held back, so that a decoder's timestamps may be out of order by as many (B-frames packed in AVI).
 const REORDER_FRAMES: usize = 4;
 
-/// Decoded frames of an open segment are kept as they are up to this share of the process's memory, then scaled early.
+/// Decoded frames of open segments are kept unscaled up to this fraction (1/n) of the process's memory. Beyond it they
+/// are scaled early.
 const HELD_SHARE: u64 = 4;
 
-/// A frame of an open segment, as decoded or, where many are held, as scaled already (`[3, height, width]`).
+/// A frame of an open segment: as decoded or, if many are held, already scaled (`[3, height, width]`).
 enum Held {
     Decoded(Frame, Orientation),
     Scaled(Vec<f32>),
@@ -35,7 +36,7 @@ impl Held {
     }
 }
 
-/// Brings frames into presentation order, times them, and sends what the models need of them.
+/// Puts frames in presentation order, assigns their times, and sends those that the models need.
 pub(super) struct Presenter<'a> {
     request: &'a Request,
     output: &'a mut Output,
@@ -46,11 +47,11 @@ pub(super) struct Presenter<'a> {
     reorder: Reorder<Frame>,
     detections: Option<DetectionSampler>,
     segments: Option<SegmentSampler<Held>>,
-    /// Width and height of the clips' frames: settled by the first frame presented.
+    /// Width and height of the clips' frames, set by the first frame presented.
     clip_size: Option<(usize, usize)>,
     converter: Converter,
     orientations: Orientations,
-    /// What the parent was told about the stream.
+    /// The stream information that was sent to the parent.
     info: StreamInfo,
 }
 
@@ -80,7 +81,7 @@ impl<'a> Presenter<'a> {
         }
     }
 
-    /// Gives the decoder a packet, and presents every frame that comes out.
+    /// Passes a packet to the decoder and presents every frame that it returns.
     pub(super) fn feed(&mut self, decoder: &mut decoder::Video, mut packet: Packet) -> Result<(), Stop> {
         let stamps = Stamps { pts: packet.pts(), dts: packet.dts(), duration: packet.duration() };
         let (stamps, begins_part) = self.timeline.packet(stamps, packet.is_key());
@@ -109,7 +110,7 @@ impl<'a> Presenter<'a> {
         }
     }
 
-    /// Counts a decoder's complaint; only lack of memory ends the video.
+    /// Counts a decoder error as damage. Only lack of memory stops the video.
     fn note(&mut self, result: Result<(), AvError>) -> Result<(), Stop> {
         match result {
             Err(error @ AvError::Other { errno: ffmpeg_next::error::ENOMEM }) => Err(av("decode", error).into()),
@@ -156,7 +157,7 @@ impl<'a> Presenter<'a> {
         segments.push(Presented { number, time_seconds, frame: held }, |s| send_clip(output, converter, spec, size, s))
     }
 
-    /// Tells the parent if the first frame's orientation differs from the container's.
+    /// Informs the parent if the first frame's orientation differs from the container's.
     fn correct(&mut self, orientation: Orientation) -> Result<(), Stop> {
         if orientation != self.info.orientation {
             let stored = self.info.orientation.displayed((self.info.width, self.info.height));
@@ -166,7 +167,7 @@ impl<'a> Presenter<'a> {
         Ok(())
     }
 
-    /// At the stream's end: presents what is still held back, and closes the last segments.
+    /// At the end of the stream: presents the frames that are still held back and closes the last segments.
     pub(super) fn finish(&mut self, decoder: &mut decoder::Video) -> Result<(), Stop> {
         let sent = decoder.send_eof();
         self.note(sent)?;
@@ -211,7 +212,8 @@ fn rgb(converter: &mut Converter, frame: &Frame, orientation: Orientation) -> Re
 
 fn clip_size(spec: &ClipSpec, (width, height): (usize, usize)) -> Result<(usize, usize), VideoError> {
     spec.size(width, height).ok_or_else(|| {
-        let limit = format!("scored whole, they may be {WHOLE_ASPECT_MAX} times as long as they are short");
+        let limit =
+            format!("to score whole frames, the long side may be at most {WHOLE_ASPECT_MAX} times the short side");
         too_large(format!("frames of {width} x {height}: {limit}"))
     })
 }

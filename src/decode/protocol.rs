@@ -1,57 +1,58 @@
-//! What parent and child say to each other, and how their shared memory is laid out.
+//! The messages between parent and child, and the layout of their shared memory.
 
 use serde::{Deserialize, Serialize};
 
 use super::orientation::Orientation;
 use crate::error::VideoError;
 
-// Descriptors that the parent puts in place.
+// Descriptors that the parent opens for the child.
 pub(super) const CONTROL_FD: i32 = 3;
 pub(super) const BYTES_FD: i32 = 4;
 pub(super) const FRAMES_FD: i32 = 5;
 
-/// Clips that may be in the child's hands or on their way to a batch.
+/// Number of clips that the child fills or that wait for a batch.
 const CLIP_SLOTS: usize = 2;
-/// Images likewise.
+/// Number of images that the child fills or that wait for a batch.
 const IMAGE_SLOTS: usize = 8;
-/// Whole frames may be so many times as long as they are short. Slots are laid out for that, which costs addresses only:
-/// shared memory takes up room where it is written, so as much as this video's shape needs.
+/// Largest ratio of long to short side of a whole frame. Slots are laid out for that ratio, which costs only address
+/// space: shared memory takes up room when it is written, so a video uses only what its own shape needs.
 pub(super) const WHOLE_ASPECT_MAX: usize = 4;
 
-/// What a clip for the action model looks like.
+/// The shape and sampling of a clip for the action model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClipSpec {
     /// Frames of the Fast pathway, T.
     pub frames: usize,
-    /// The short side is scaled to this many pixels.
+    /// The short side is scaled to this length, pixels.
     pub side: usize,
-    /// Centre crop, pixels, at most `side`; none for the whole frame, whose long side is then the video's own.
+    /// Centre crop, pixels, at most `side`. `None` keeps the whole frame, whose long side then depends on the video.
     pub crop: Option<usize>,
-    /// Subtracted per channel, of RGB in 0..=1.
+    /// Subtracted per channel, from RGB in 0..=1.
     pub mean: [f32; 3],
-    /// Divided by per channel.
+    /// Divisor per channel, after the subtraction.
     pub std: [f32; 3],
-    /// A segment's length.
+    /// Length of a segment, seconds.
     pub clip_seconds: f64,
-    /// From one segment's start to the next.
+    /// Seconds from the start of one segment to the start of the next.
     pub stride_seconds: f64,
 }
 
 impl ClipSpec {
-    /// Width and height of a frame of `width` x `height` once its short side is `side`, the long side floored.
+    /// Width and height of a frame of `width` x `height` after its short side is scaled to `side`. The long side is
+    /// rounded down.
     pub fn scaled(&self, width: usize, height: usize) -> (usize, usize) {
         let long = |long: usize, short: usize| (long as f64 / short as f64 * self.side as f64).floor() as usize;
         if width < height { (self.side, long(height, width)) } else { (long(width, height), self.side) }
     }
 
-    /// Width and height of a clip's frames when a video's are `width` x `height`; none where whole frames would be too
-    /// long.
+    /// Width and height of a clip's frames, for a video of `width` x `height`. `None` if whole frames would be too
+    /// elongated.
     pub fn size(&self, width: usize, height: usize) -> Option<(usize, usize)> {
         let size = self.crop.map_or_else(|| self.scaled(width, height), |crop| (crop, crop));
         self.holds(size).then_some(size)
     }
 
-    /// Whether a clip may have frames of this size.
+    /// Whether frames of this size fit into a clip's slot.
     pub(super) fn holds(&self, (width, height): (usize, usize)) -> bool {
         match self.crop {
             Some(crop) => (width, height) == (crop, crop),
@@ -59,69 +60,70 @@ impl ClipSpec {
         }
     }
 
-    /// Bytes of a clip with frames of this size, `[3, frames, height, width]` floats.
+    /// Bytes of a clip with frames of this size: `[3, frames, height, width]` floats.
     pub(super) fn bytes(&self, (width, height): (usize, usize)) -> usize {
         3 * self.frames * width * height * size_of::<f32>()
     }
 
-    /// Of the largest clip.
+    /// Bytes of the largest clip.
     fn bytes_max(&self) -> usize {
         self.bytes(self.crop.map_or((WHOLE_ASPECT_MAX * self.side, self.side), |crop| (crop, crop)))
     }
 }
 
-/// What an image for the detection model looks like.
+/// The size and rate of images for the detection model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ImageSpec {
-    /// Of the letterboxed image, pixels.
+    /// Width of the letterboxed image, pixels.
     pub width: usize,
-    /// Of the letterboxed image, pixels.
+    /// Height of the letterboxed image, pixels.
     pub height: usize,
     /// Images per second of video.
     pub frames_per_second: f64,
 }
 
 impl ImageSpec {
-    /// Width and height of the letterboxed image.
+    /// Width and height of the letterboxed image, pixels.
     pub fn size(&self) -> (usize, usize) {
         (self.width, self.height)
     }
 }
 
-/// What to make of one video.
+/// What the child shall do with one video.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Request {
-    /// The object's length.
+    /// Size of the object, bytes.
     pub size_bytes: u64,
-    /// Clips to make, if any.
+    /// Clips to produce, if any.
     pub clips: Option<ClipSpec>,
-    /// Images to make, if any.
+    /// Images to produce, if any.
     pub images: Option<ImageSpec>,
-    /// Threads the codec may use.
+    /// Number of threads that the codec may use.
     pub threads: usize,
-    /// Private memory that the child may have.
+    /// Limit of the child's private memory, bytes.
     pub memory_bytes: u64,
-    /// Decode nothing; only try to break out.
+    /// Decode nothing; only try to escape from the sandbox.
     pub probe_sandbox: bool,
 }
 
-/// Where a picture lies in a letterboxed image, as YOLOv5's `letterbox` places it (scale up allowed, no stride rounding).
+/// Position of a picture in a letterboxed image, as YOLOv5's `letterbox` places it (scaling up allowed, no stride
+/// rounding).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Letterbox {
     /// Scale from the picture to the image.
     pub gain: f64,
-    /// Scaled size, pixels.
+    /// Width of the scaled picture, pixels.
     pub width: usize,
-    /// Scaled size, pixels.
+    /// Height of the scaled picture, pixels.
     pub height: usize,
-    /// Bar on the left, pixels.
+    /// Width of the left bar, pixels.
     pub left: usize,
-    /// Bar above, pixels.
+    /// Height of the top bar, pixels.
     pub top: usize,
 }
 
 impl Letterbox {
-    /// A picture in an image, both given by width and height.
+    /// Places a picture in an image. Both sizes are (width, height).
     pub fn new(picture: (usize, usize), image: (usize, usize)) -> Self {
         let gain = (image.0 as f64 / picture.0 as f64).min(image.1 as f64 / picture.1 as f64);
         let scaled = |length: usize, max: usize| ((length as f64 * gain).round_ties_even() as usize).clamp(1, max);
@@ -138,52 +140,51 @@ pub struct StreamInfo {
     pub container: String,
     /// FFmpeg's name of the codec.
     pub codec: String,
-    /// Pixels, as displayed (turned and mirrored).
+    /// Width as displayed (rotated and mirrored), pixels.
     pub width: u32,
-    /// Pixels, as displayed.
+    /// Height as displayed, pixels.
     pub height: u32,
-    /// How a player turns and mirrors the first frame.
+    /// How a player rotates and mirrors the first frame.
     pub orientation: Orientation,
-    /// Average, where known.
+    /// Average frame rate, if known.
     pub frames_per_second: Option<f64>,
-    /// As the container claims, where it does.
+    /// Duration as the container declares it, if it does.
     pub duration_seconds: Option<f64>,
 }
 
-/// What a child did.
+/// What a child reports at the end of a video.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Totals {
-    /// Frames presented.
+    /// Number of frames presented.
     pub frames_decoded: u64,
-    /// When the last frame's presentation ended, from the first frame's.
+    /// End of the last frame's presentation, seconds from the start of the first frame's.
     pub end_seconds: f64,
-    /// Packets and frames that were broken.
+    /// Number of damaged packets and frames.
     pub damaged: u64,
-    /// The first frame's presentation, on the container's clock.
+    /// Presentation time of the first frame on the container's clock, seconds.
     pub start_seconds: Option<f64>,
-    /// Seconds spent on demuxing, decoding and scaling: waiting for neither bytes nor a slot.
+    /// Seconds spent on demuxing, decoding and scaling, without waiting for bytes or slots.
     pub decode_seconds: f64,
     /// Seconds spent waiting for bytes.
     pub fetch_seconds: f64,
-    /// Seconds spent waiting for a slot: inference was behind.
+    /// Seconds spent waiting for a slot because inference was behind.
     pub blocked_seconds: f64,
 }
 
-/// The two kinds of shared memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum SlotKind {
     Clip = 0,
     Image = 1,
 }
 
-/// From parent to child.
+/// Messages from parent to child.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum ToDecoder {
     Decode(Request),
     Free { kind: SlotKind, slot: usize },
 }
 
-/// From child to parent.
+/// Messages from child to parent.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Message {
     NotSandboxed {
@@ -216,7 +217,7 @@ pub(super) enum Message {
     },
 }
 
-/// Where the slots lie in shared memory: clips first, each slot on a page border.
+/// Positions of the slots in shared memory: clips first, each slot on a page boundary.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {
     clip_bytes: usize,
@@ -278,7 +279,7 @@ mod tests {
         assert_eq!((at.width, at.height, at.left, at.top), (640, 482, 0, 79));
         let at = Letterbox::new((810, 1080), (640, 640));
         assert_eq!((at.width, at.height, at.left, at.top), (480, 640, 80, 0));
-        // An oblong image: whichever side is short.
+        // A non-square image: either side can be the short one.
         let at = Letterbox::new((1280, 720), (640, 384));
         assert_eq!((at.width, at.height, at.left, at.top), (640, 360, 0, 12));
         let at = Letterbox::new((810, 1080), (640, 384));

@@ -1,15 +1,16 @@
-//! Which frames are needed: presentation order, segments and their sampled frames, detection frames. Pure; no FFmpeg.
+//! Selects the frames that are needed: presentation order, segments with their sampled frames, detection frames. Does
+//! not use FFmpeg.
 
 use std::collections::{BinaryHeap, VecDeque};
 
-/// Slack when times are compared: a container's clock may be as coarse as a microsecond.
+/// Tolerance for comparing times: a container's clock may be as coarse as a microsecond.
 pub(crate) const SLACK_SECONDS: f64 = 1e-6;
 
-/// Position of the `i`-th of `count` samples over `n` items: floor of `linspace(0, n-1, count)`, as PyTorchVideo's
-/// `uniform_temporal_subsample` picks them.
+/// Position of the `i`-th of `count` samples over `n` items: the floor of `linspace(0, n-1, count)`, as PyTorchVideo's
+/// `uniform_temporal_subsample` selects them.
 ///
-/// The reference computes in 32-bit floats, from both ends towards the middle, and so do we: at exact integers the
-/// rounding decides which frame is taken.
+/// The reference computes in 32-bit floats, from both ends towards the middle, and so does this function: at exact
+/// integers the rounding decides which frame is selected.
 pub fn linspace_index(n: usize, count: usize, i: usize) -> usize {
     if count <= 1 || n == 0 {
         return 0;
@@ -20,13 +21,13 @@ pub fn linspace_index(n: usize, count: usize, i: usize) -> usize {
     (at.max(0.0) as usize).min(n - 1)
 }
 
-/// The segment that a time belongs to: the last one started, if it still covers it.
+/// The segment that a time belongs to: the one that started last, if it still covers the time.
 pub fn segment_at(time_seconds: f64, clip_seconds: f64, stride_seconds: f64) -> Option<i64> {
     let k = ((time_seconds + SLACK_SECONDS) / stride_seconds).floor();
     (time_seconds < k * stride_seconds + clip_seconds - SLACK_SECONDS).then_some(k as i64)
 }
 
-/// Puts frames into presentation order, for decoders that hand out timestamps out of order, by holding back a few.
+/// Puts frames in presentation order by holding back a few, for decoders that return timestamps out of order.
 #[derive(Debug)]
 pub struct Reorder<F> {
     held: BinaryHeap<ByTime<F>>,
@@ -53,7 +54,7 @@ impl<F> PartialOrd for ByTime<F> {
     }
 }
 impl<F> Ord for ByTime<F> {
-    /// The earliest is the greatest: `BinaryHeap` pops the greatest.
+    /// The earliest frame compares as the greatest, because `BinaryHeap` pops the greatest.
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (other.pts, other.arrival).cmp(&(self.pts, self.arrival))
     }
@@ -65,20 +66,20 @@ impl<F> Reorder<F> {
         Self { held: BinaryHeap::with_capacity(depth + 1), depth, arrivals: 0 }
     }
 
-    /// Takes a frame in decoder order; gives back the next in presentation order once enough are held.
+    /// Takes a frame in decoder order. Returns the next frame in presentation order once enough are held.
     pub fn push(&mut self, pts: i64, frame: F) -> Option<(i64, F)> {
         self.held.push(ByTime { pts, arrival: self.arrivals, frame });
         self.arrivals += 1;
         if self.held.len() > self.depth { self.pop() } else { None }
     }
 
-    /// The next of those still held, at the stream's end.
+    /// At the end of the stream: returns the next of the frames that are still held.
     pub fn pop(&mut self) -> Option<(i64, F)> {
         self.held.pop().map(|next| (next.pts, next.frame))
     }
 }
 
-/// Picks, of each `1/frames_per_second`, the first frame at or after its start.
+/// Selects the first frame at or after the start of each period of `1/frames_per_second`.
 #[derive(Debug)]
 pub struct DetectionSampler {
     frames_per_second: f64,
@@ -86,12 +87,12 @@ pub struct DetectionSampler {
 }
 
 impl DetectionSampler {
-    /// Starts at time zero: the first frame is always picked.
+    /// Starts at time zero, so the first frame is always selected.
     pub fn new(frames_per_second: f64) -> Self {
         Self { frames_per_second, next: 0.0 }
     }
 
-    /// Whether the frame at this time is needed. Times ascend.
+    /// Whether the frame at this time is needed. Times must ascend.
     pub fn takes(&mut self, time_seconds: f64) -> bool {
         let period = (time_seconds + SLACK_SECONDS) * self.frames_per_second;
         if period < self.next {
@@ -102,34 +103,34 @@ impl DetectionSampler {
     }
 }
 
-/// One frame within reach of a segment that is still open.
+/// A presented frame that an open segment can still use.
 #[derive(Debug)]
 pub struct Presented<F> {
-    /// In presentation order, from 0.
+    /// The frame's number in presentation order, from 0.
     pub number: i64,
-    /// From the first frame's presentation.
+    /// Seconds from the first frame's presentation.
     pub time_seconds: f64,
-    /// The frame, in whatever state it is held.
+    /// The frame itself, decoded or scaled.
     pub frame: F,
 }
 
-/// A segment whose frames are all there.
+/// A segment with all of its frames.
 #[derive(Debug)]
 pub struct Segment<'a, F> {
-    /// Its number k: it starts at k strides.
+    /// The segment's number.
     pub index: i64,
-    /// k·stride.
+    /// Start of the segment, seconds: `index * stride`.
     pub start_seconds: f64,
-    /// k·stride + clip, or the last frame's end if that comes first.
+    /// End of the segment, seconds: its start plus the clip length, or the end of the last frame if that comes first.
     pub end_seconds: f64,
-    /// The frames presented inside, in presentation order; never empty.
+    /// The frames presented within the segment, in presentation order. Never empty.
     pub frames: &'a mut [Presented<F>],
 }
 
-/// Segments that a last picture which stands still may fill at most: its duration is only what the file says.
+/// Maximum number of segments that a still last picture may fill, because its duration is only what the file declares.
 const STILL_SEGMENTS_MAX: usize = 1000;
 
-/// Cuts presented frames into segments of `clip_seconds`, one every `stride_seconds`.
+/// Groups presented frames into segments of `clip_seconds`, one every `stride_seconds`.
 #[derive(Debug)]
 pub struct SegmentSampler<F> {
     clip_seconds: f64,
@@ -139,7 +140,8 @@ pub struct SegmentSampler<F> {
 }
 
 impl<F> SegmentSampler<F> {
-    /// Both positive. A stride shorter than the clip makes segments overlap; a longer one leaves gaps.
+    /// Both values must be positive. A stride shorter than the clip makes segments overlap; a longer stride leaves
+    /// gaps.
     pub fn new(clip_seconds: f64, stride_seconds: f64) -> Self {
         Self { clip_seconds, stride_seconds, next: 0, held: VecDeque::new() }
     }
@@ -148,7 +150,7 @@ impl<F> SegmentSampler<F> {
         self.next as f64 * self.stride_seconds
     }
 
-    /// Takes the next presented frame; gives every segment that it completes to `emit`.
+    /// Takes the next presented frame and calls `emit` for every segment that it completes.
     pub fn push<E>(
         &mut self,
         presented: Presented<F>,
@@ -157,7 +159,7 @@ impl<F> SegmentSampler<F> {
         let time = presented.time_seconds;
         while time >= self.start() + self.clip_seconds - SLACK_SECONDS {
             if self.held.is_empty() {
-                // A gap in the video: go straight to the first segment that can hold this frame.
+                // After a gap in the video, go straight to the first segment that can contain this frame.
                 let first = ((time + SLACK_SECONDS - self.clip_seconds) / self.stride_seconds).floor() as i64 + 1;
                 self.next = first.max(self.next);
                 if time >= self.start() + self.clip_seconds - SLACK_SECONDS {
@@ -173,8 +175,9 @@ impl<F> SegmentSampler<F> {
         Ok(())
     }
 
-    /// At the stream's end: the last, shorter segments. `end_seconds` is when the last frame's presentation ends. Where
-    /// that frame stands still for a clip's length or longer, it is the one frame of every segment until then.
+    /// At the end of the stream: emits the last, shorter segments. `end_seconds` is when the last frame's presentation
+    /// ends. If that frame stays on screen for a clip's length or longer, it is the only frame of every segment until
+    /// then.
     pub fn finish<E>(
         &mut self,
         end_seconds: f64,
@@ -194,12 +197,12 @@ impl<F> SegmentSampler<F> {
         Ok(())
     }
 
-    /// The frames held now.
+    /// The frames that are held now.
     pub fn held(&self) -> impl Iterator<Item = &Presented<F>> {
         self.held.iter()
     }
 
-    /// Emits the next segment, and gives back the last frame that no further segment reaches.
+    /// Emits the next segment, and returns the last frame that no later segment uses.
     fn close<E>(
         &mut self,
         video_end_seconds: f64,
@@ -234,7 +237,7 @@ mod tests {
 
     use super::*;
 
-    /// (index, numbers of the frames inside) of every segment of these frame times.
+    /// (index, numbers of the contained frames) of every segment, for these frame times.
     fn segments(times: &[f64], clip: f64, stride: f64) -> Vec<(i64, Vec<i64>)> {
         let mut out = Vec::new();
         let mut sampler = SegmentSampler::new(clip, stride);
@@ -274,7 +277,7 @@ mod tests {
         assert_eq!(segments(&[0.0, 0.5, 1e6], 1.0, 1.0), vec![(0, vec![0, 1]), (1_000_000, vec![2])]);
     }
 
-    /// Start and end of every segment of frames at these times, the last of which stays until `end`.
+    /// Start and end of every segment, for frames at these times. The last frame stays until `end`.
     fn spans(times: &[f64], end: f64) -> Vec<(f64, f64)> {
         let mut out = Vec::new();
         let mut sampler = SegmentSampler::new(2.0, 2.0);
@@ -290,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_last_picture_that_stands_still_fills_the_segments_until_the_end() {
+    fn a_still_last_picture_fills_the_segments_until_the_end() {
         assert_eq!(spans(&[0.0, 0.5, 1.0], 5.5), vec![(0.0, 2.0), (2.0, 4.0), (4.0, 5.5)]);
         assert_eq!(spans(&[0.0, 1.0, 1.9], 2.5), vec![(0.0, 2.0)], "the next segment has no frame of its own");
         assert_eq!(spans(&[0.0], f64::MAX).len(), STILL_SEGMENTS_MAX + 1);

@@ -1,7 +1,7 @@
-//! What the decoder process may do: compute, and talk through the descriptors it was given. Nothing else.
+//! The sandbox of the decoder process: it may compute and use the descriptors that it was given, and nothing else.
 //!
-//! An allow-list of system calls: no file, no socket, no other program can be opened; each attempt fails with `EPERM`
-//! and the codec gets an error where it tried. Memory is bounded by `RLIMIT_DATA`.
+//! Only listed system calls are allowed. Opening a file, a socket or another program fails with `EPERM`, which the
+//! codec sees as an error of that call. `RLIMIT_DATA` bounds the memory.
 
 use std::collections::BTreeMap;
 
@@ -10,22 +10,22 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
-/// Closes the process in, from here on and for every thread it will start. `memory_bytes` bounds its private memory.
+/// Enters the sandbox, permanently and for every thread that starts later. `memory_bytes` bounds the private memory.
 pub(super) fn enter(memory_bytes: u64) -> Result<(), String> {
-    // The parent may be killed outright: its decoders must not outlive it.
+    // Decoders must not outlive the parent, even if it is killed with SIGKILL.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(|e| format!("prctl: {e}"))?;
     let limit = |value| Rlimit { current: Some(value), maximum: Some(value) };
     setrlimit(Resource::Data, limit(memory_bytes)).map_err(|e| format!("setrlimit: {e}"))?;
     setrlimit(Resource::Core, limit(0)).map_err(|e| format!("setrlimit: {e}"))?;
     let program = filter().map_err(|e| format!("seccomp: {e}"))?;
-    // Sets no_new_privs too.
+    // This sets no_new_privs as well.
     seccompiler::apply_filter(&program).map_err(|e| format!("seccomp: {e}"))
 }
 
 fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
     use calls::ALLOWED;
     let mut allowed: BTreeMap<i64, Vec<SeccompRule>> = ALLOWED.iter().map(|&call| (call, vec![])).collect();
-    // abort() signals its own thread; no other process may be signalled.
+    // abort() sends a signal to its own thread. No other process may be signalled.
     let own = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, u64::from(std::process::id()))?;
     allowed.insert(libc::SYS_tgkill, vec![SeccompRule::new(vec![own])?]);
     SeccompFilter::new(
@@ -37,10 +37,10 @@ fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
     .try_into()
 }
 
-/// The system calls of a computing process with threads, memory, clocks and open descriptors.
+/// The system calls of a computing process: threads, memory, clocks and open descriptors.
 mod calls {
     pub(super) const ALLOWED: &[i64] = &[
-        // bytes through descriptors that are open already
+        // bytes through descriptors that are already open
         libc::SYS_read,
         libc::SYS_write,
         libc::SYS_readv,
@@ -100,8 +100,8 @@ mod calls {
 
 #[cfg(test)]
 mod tests {
-    /// The filter is for the whole process and for good, so the test itself only checks that it compiles to a program;
-    /// `vidindex doctor` enters it for real, in a child.
+    /// The filter applies to the whole process and cannot be removed, so this test only checks that it compiles to a
+    /// program. `vidindex doctor` enters the sandbox, in a child.
     #[test]
     fn the_filter_is_a_program() {
         assert!(super::filter().is_ok_and(|program| !program.is_empty()));

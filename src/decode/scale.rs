@@ -1,4 +1,4 @@
-//! From a decoded frame to what a model sees: RGB, turned upright, then a normalised crop or a letterboxed image.
+//! Converts a decoded frame into a model's input: RGB, upright, then a normalised crop or a letterboxed image.
 
 use ffmpeg_next::format::Pixel;
 use ffmpeg_next::frame::Video as Frame;
@@ -7,27 +7,27 @@ use ffmpeg_next::{Error, ffi};
 
 use super::{ClipSpec, Letterbox, Orientation};
 
-/// Grey of a letterbox's bars, as YOLOv5 pads.
+/// Grey value of letterbox bars, as YOLOv5 pads.
 const LETTERBOX_GREY: u8 = 114;
 
-/// An upright picture: 8-bit RGB, interleaved, rows without padding.
+/// An upright picture in 8-bit interleaved RGB, with rows without padding.
 #[derive(Debug, Default)]
 pub struct Rgb {
-    /// Pixels.
+    /// Width, pixels.
     pub width: usize,
-    /// Pixels.
+    /// Height, pixels.
     pub height: usize,
     /// `height * width * 3` bytes.
     pub data: Vec<u8>,
 }
 
-/// Converts frames to RGB as displayed; keeps the conversion's tables from one frame to the next.
+/// Converts frames to RGB as displayed. Keeps the conversion's tables between frames.
 pub struct Converter {
     context: Option<(Source, Context)>,
     converted: Frame,
 }
 
-/// What a conversion's tables depend on.
+/// The properties of a frame that the conversion's tables depend on.
 #[derive(PartialEq, Eq, Clone, Copy)]
 struct Source {
     format: Pixel,
@@ -44,7 +44,7 @@ impl Default for Converter {
 }
 
 impl Converter {
-    /// The frame as displayed, except for non-square pixels, which stay as stored.
+    /// The frame as displayed, except that non-square pixels stay as stored.
     pub fn rgb(&mut self, frame: &Frame, orientation: Orientation) -> Result<Rgb, Error> {
         // SAFETY: `frame` is a live AVFrame; both fields are plain integers.
         let (colorspace, range) = unsafe { ((*frame.as_ptr()).colorspace as i32, (*frame.as_ptr()).color_range) };
@@ -68,7 +68,7 @@ impl Converter {
     }
 }
 
-/// YUV to RGB at the same size; chroma is interpolated, matrix and range are the frame's own (BT.601 where it has none).
+/// YUV to RGB at the same size. Chroma is interpolated. Matrix and range are the frame's own; the default is BT.601.
 fn conversion(source: Source) -> Result<Context, Error> {
     let Source { format, width, height, .. } = source;
     let mut context = Context::get(format, width, height, Pixel::RGB24, width, height, Flags::BILINEAR)?;
@@ -76,8 +76,8 @@ fn conversion(source: Source) -> Result<Context, Error> {
     if source.full_range || source.colorspace != unspecified {
         let (mut inverse, mut table) = (std::ptr::null_mut(), std::ptr::null_mut());
         let (mut from_range, mut to_range, mut brightness, mut contrast, mut saturation) = (0, 0, 0, 0, 0);
-        // SAFETY: the context is live; the out-pointers outlive the call; the tables they receive belong to it or are
-        // static.
+        // SAFETY: the context is live, and the out-pointers outlive the call. The tables that they receive belong to
+        // the context or are static.
         unsafe {
             if ffi::sws_getColorspaceDetails(
                 context.as_mut_ptr(),
@@ -108,7 +108,7 @@ fn conversion(source: Source) -> Result<Context, Error> {
     Ok(context)
 }
 
-/// Two neighbours and the weight of the second.
+/// Two neighbouring input pixels and the weight of the second.
 #[derive(Debug, Clone, Copy)]
 struct Tap {
     first: usize,
@@ -116,8 +116,8 @@ struct Tap {
     weight: f32,
 }
 
-/// Plain bilinear with half-pixel centres and no antialias, as `torch.nn.functional.interpolate` and OpenCV's
-/// `INTER_LINEAR` do it: the taps of outputs `from..from + count` when `input` pixels become `output`.
+/// Plain bilinear interpolation with half-pixel centres and no antialiasing, as in `torch.nn.functional.interpolate`
+/// and OpenCV's `INTER_LINEAR`: the taps of the outputs `from..from + count` when `input` pixels become `output`.
 fn taps(input: usize, output: usize, from: usize, count: usize) -> Vec<Tap> {
     let scale = input as f32 / output as f32;
     (from..from + count)
@@ -129,7 +129,8 @@ fn taps(input: usize, output: usize, from: usize, count: usize) -> Vec<Tap> {
         .collect()
 }
 
-/// Samples `columns` x `rows` of the picture and hands each output pixel's three channels (0..=255) to `put(x, y, rgb)`.
+/// Samples the picture at `columns` x `rows` and passes each output pixel's three channels (0..=255) to `put(x, y,
+/// rgb)`.
 fn sample(picture: &Rgb, columns: &[Tap], rows: &[Tap], mut put: impl FnMut(usize, usize, [f32; 3])) {
     let stride = picture.width * 3;
     for (y, row) in rows.iter().enumerate() {
@@ -152,9 +153,10 @@ fn lerp(a: u8, b: u8, weight: f32) -> f32 {
     a + (b - a) * weight
 }
 
-/// Writes the picture as frame `index` of a clip tensor `[3, frames, height, width]` of this `size` (width, height):
-/// short side to `side`, centre crop, (RGB/255 - mean) / std. PyTorchVideo's ShortSideScale, CenterCrop and Normalize.
-/// Without a crop the picture is scaled to `size`, whatever its own shape.
+/// Writes the picture as frame `index` of a clip tensor `[3, frames, height, width]`, where `size` is (width, height):
+/// scales the short side to `side`, crops the centre, and computes (RGB/255 - mean) / std. Equals PyTorchVideo's
+/// ShortSideScale, CenterCrop and Normalize. Without a crop, the picture is scaled to `size` regardless of its aspect
+/// ratio.
 pub fn clip_frame(picture: &Rgb, spec: &ClipSpec, size: (usize, usize), index: usize, clip: &mut [f32]) {
     let scaled = if spec.crop.is_some() { spec.scaled(picture.width, picture.height) } else { size };
     let start = |scaled: usize, shown: usize| (scaled.saturating_sub(shown) as f64 / 2.0).round_ties_even() as usize;
@@ -173,7 +175,7 @@ pub fn clip_frame(picture: &Rgb, spec: &ClipSpec, size: (usize, usize), index: u
     });
 }
 
-/// Writes the picture letterboxed into `image`, of `size` (width, height) in interleaved RGB.
+/// Writes the picture letterboxed into `image`, which is interleaved RGB of `size` (width, height).
 pub fn letterboxed(picture: &Rgb, size: (usize, usize), image: &mut [u8]) {
     let letterbox = Letterbox::new((picture.width, picture.height), size);
     image.fill(LETTERBOX_GREY);
@@ -212,7 +214,7 @@ mod tests {
         clip_frame(&Rgb { width: 6, height: 4, data }, &whole, (6, 4), 0, &mut clip);
         let expected: Vec<f32> = (0..24).map(|pixel| pixel as f32 / 255.0).collect();
         assert!(clip[..24].iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-6), "{clip:?}");
-        // A video that becomes square goes on in the size that it began with.
+        // A video that becomes square keeps the size that it began with.
         clip_frame(&Rgb { width: 2, height: 2, data: vec![255; 12] }, &whole, (6, 4), 1, &mut clip);
         assert!(clip[24..48].iter().all(|v| (v - 1.0).abs() < 1e-6));
     }
@@ -233,7 +235,7 @@ mod tests {
         assert_eq!(image[0], LETTERBOX_GREY);
         assert_eq!(image[(2 * 8) * 3], 255);
         assert_eq!(image[(6 * 8) * 3], LETTERBOX_GREY);
-        // 4 x 4 in the middle of 8 x 4.
+        // 4 x 4 pixels in the middle of 8 x 4.
         letterboxed(&Rgb { width: 2, height: 2, data: vec![255; 12] }, (8, 4), &mut image[..96]);
         let is_grey = |pixel: &[u8]| pixel == [LETTERBOX_GREY; 3];
         let greys: Vec<bool> = image[..96].chunks_exact(3).map(is_grey).collect();

@@ -1,4 +1,4 @@
-//! Why decoding ends early, and FFmpeg's errors as a video's.
+//! Reasons to stop decoding early, and the conversion of FFmpeg's errors to video errors.
 
 use std::io;
 
@@ -6,10 +6,10 @@ use ffmpeg_next::Error as AvError;
 
 use crate::error::{VideoError, VideoErrorKind};
 
-/// Larger pictures are not decoded: 16384 x 8192 is well beyond 8K.
+/// Largest picture that is decoded, pixels: 16384 x 8192 is well beyond 8K.
 pub(super) const PIXELS_MAX: u64 = 16384 * 8192;
 
-/// Why decoding ends early.
+/// Why decoding stops early.
 pub(super) enum Stop {
     Video(VideoError),
     Parent(io::Error),

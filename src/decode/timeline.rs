@@ -1,35 +1,35 @@
-//! Time that runs on: from packets' timestamps, whose clock may wrap or start again, to seconds since the first frame.
-//! Pure; no FFmpeg.
+//! A continuous timeline: converts packet timestamps, whose clock may wrap or restart, to seconds since the first
+//! frame. Does not use FFmpeg.
 //!
-//! Packets are moved to a timeline of their own on their way to the decoder, so that the frames that come out of it sort
-//! in presentation order across every break of the clock. A break at a key frame begins another part (recordings that
-//! were joined): its first frame is presented when the last frame of the part before ends. A break elsewhere is the same
-//! recording with its clock set anew: decoding times go on.
+//! Packets are moved to the timeline before they reach the decoder, so that decoded frames sort in presentation order
+//! across every break of the clock. A break at a key frame starts another part (recordings that were joined): its first
+//! frame is presented when the last frame of the previous part ends. A break elsewhere belongs to the same recording,
+//! whose clock was reset: decoding times continue.
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// A decoding time that is less than that of the packet before by so much, seconds, is a break.
+/// A decoding time that is earlier than the previous packet's by this much, seconds, is a break.
 const BACK_SECONDS: f64 = 1.0;
-/// In containers for broadcast, whose clock may be set anew, one that is greater by so much, seconds, is a break too.
-/// This is where the FFmpeg tool draws the line (`dts_delta_threshold`).
+/// In broadcast containers, whose clock may be reset, a decoding time that is later by this much, seconds, is a break
+/// too. The FFmpeg tool uses the same threshold (`dts_delta_threshold`).
 const BROADCAST_AHEAD_SECONDS: f64 = 10.0;
-/// The same for all other containers, where a long gap is a picture that stands still (`dts_error_threshold`).
+/// The same for all other containers, where a long gap is a still picture (`dts_error_threshold`).
 const AHEAD_SECONDS: f64 = 30.0 * 3600.0;
-/// Frames that last longer than that share of the limit raise it: a time lapse has no break at every frame.
+/// The limit is at least this many average frame durations, so that a time lapse does not have a break at every frame.
 const AHEAD_FRAMES: i64 = 10;
-/// Durations remembered of packets that no frame has come of yet.
+/// Maximum number of remembered durations of packets whose frames have not been returned yet.
 const DURATIONS_MAX: usize = 10_000;
 
 /// How the container of a video stream counts time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ContainerClock {
-    /// Seconds of a tick.
+    /// Duration of a tick, seconds.
     pub(super) tick_seconds: f64,
-    /// Ticks of an average frame: how long a frame lasts of which nothing else is known.
+    /// Duration of an average frame, ticks. Used if nothing else is known about a frame.
     pub(super) frame_ticks: i64,
-    /// Timestamps are counted modulo two to the power of this; 64 where they do not wrap.
+    /// Timestamps are counted modulo two to this power; 64 if they do not wrap.
     pub(super) wrap_bits: u32,
-    /// Whether the container is one for broadcast, whose clock may be set anew at any time.
+    /// Whether this is a broadcast container, whose clock may be reset at any time.
     pub(super) is_broadcast: bool,
 }
 
@@ -40,12 +40,12 @@ pub(super) struct Stamps {
     pub(super) pts: Option<i64>,
     /// When it is decoded.
     pub(super) dts: Option<i64>,
-    /// How long its picture stays; zero where unknown.
+    /// How long its picture stays on screen; zero if unknown.
     pub(super) duration: i64,
 }
 
 impl Stamps {
-    /// What a decoder takes as the time of the frame.
+    /// The timestamp that a decoder uses for the frame.
     pub(super) fn at(&self) -> Option<i64> {
         self.pts.or(self.dts)
     }
@@ -55,25 +55,25 @@ impl Stamps {
     }
 }
 
-/// Carries a stream's time over every break of its clock.
+/// Keeps a stream's time continuous across every break of its clock.
 #[derive(Debug)]
 pub(super) struct Timeline {
     clock: ContainerClock,
-    /// From the container's clock to the timeline.
+    /// Offset from the container's clock to the timeline.
     offset: i64,
-    /// The first decoding time since the last break, on the container's clock without its wraps.
+    /// The first decoding time since the last break, on the unwrapped container clock.
     first_dts: Option<i64>,
-    /// The latest, likewise.
+    /// The latest decoding time, on the same clock.
     last_dts: Option<i64>,
     /// The latest packet, on the timeline.
     last: Stamps,
-    /// Where the last picture so far ends at the latest, on the timeline.
+    /// Latest end of any picture so far, on the timeline.
     end: i64,
-    /// Where the parts begin of which no frame was presented yet, on the timeline.
+    /// Starts of the parts of which no frame was presented yet, on the timeline.
     parts: VecDeque<i64>,
-    /// How long the pictures stay that were not presented yet, by their time on the timeline.
+    /// Durations of the pictures that were not presented yet, by their time on the timeline.
     durations: BTreeMap<i64, i64>,
-    /// The latest frame that the decoder gave out, on the timeline.
+    /// The latest frame that the decoder returned, on the timeline.
     last_decoded: Option<i64>,
     presented: Option<PresentedFrame>,
 }
@@ -81,9 +81,9 @@ pub(super) struct Timeline {
 /// The latest frame presented.
 #[derive(Debug, Clone, Copy)]
 struct PresentedFrame {
-    /// On the timeline.
+    /// Time on the timeline.
     pts: i64,
-    /// Of its part: what is subtracted from the timeline to count from the first frame.
+    /// Origin of its part: subtracted from the timeline to count from the first frame.
     origin: i64,
     /// Ticks since the first frame.
     ticks: i64,
@@ -91,7 +91,7 @@ struct PresentedFrame {
 }
 
 impl Timeline {
-    /// A stream of which no packet was read yet.
+    /// A stream before its first packet.
     pub(super) fn new(clock: ContainerClock) -> Self {
         Self {
             clock,
@@ -107,7 +107,7 @@ impl Timeline {
         }
     }
 
-    /// Moves the next packet, in decoding order, to the timeline. Also says whether another part begins with it.
+    /// Moves the next packet, in decoding order, to the timeline. Also returns whether another part begins with it.
     pub(super) fn packet(&mut self, stamps: Stamps, is_key: bool) -> (Stamps, bool) {
         let near = self.last_dts.or(stamps.at()).unwrap_or(0);
         let dts = stamps.dts.map(|dts| unwrapped(dts, near, self.clock.wrap_bits));
@@ -118,7 +118,7 @@ impl Timeline {
             let steps = if self.last.duration > 0 { self.last.duration } else { self.clock.frame_ticks };
             let follows = self.last.dts.unwrap_or(0).saturating_add(steps);
             self.offset = match is_key {
-                // Beyond everything before, whatever the reordering delay of either part.
+                // Beyond everything before, regardless of the reordering delay of either part.
                 true => self.end.max(follows).saturating_add(1).saturating_sub(dts.min(pts.unwrap_or(dts))),
                 false => follows.saturating_sub(dts),
             };
@@ -150,19 +150,21 @@ impl Timeline {
         let ticks = |seconds: f64| (seconds / self.clock.tick_seconds) as i64;
         let ahead_seconds = if self.clock.is_broadcast { BROADCAST_AHEAD_SECONDS } else { AHEAD_SECONDS };
         let ahead_max = ticks(ahead_seconds).max(self.clock.frame_ticks.saturating_mul(AHEAD_FRAMES));
-        // Short recordings, too, start again at their beginning. What is set back by less otherwise is a careless muxer.
+        // Even a short recording can restart at its beginning. A smaller step back elsewhere comes from a careless
+        // muxer.
         let starts_again = dts < last && dts <= first;
         starts_again || last.saturating_sub(dts) >= ticks(BACK_SECONDS) || dts.saturating_sub(last) > ahead_max
     }
 
-    /// The time on the timeline of the next frame that the decoder gives out. One without a timestamp follows the last.
+    /// Time on the timeline of the next frame that the decoder returns. A frame without a timestamp follows the last
+    /// one.
     pub(super) fn decoded(&mut self, timestamp: Option<i64>) -> i64 {
         let follows = self.last_decoded.map_or(0, |last| last.saturating_add(self.clock.frame_ticks));
         *self.last_decoded.insert(timestamp.unwrap_or(follows))
     }
 
-    /// Presents the frame at `pts` on the timeline, the next in presentation order: gives its time in seconds since the
-    /// first frame. Never runs backwards.
+    /// Presents the next frame in presentation order, at `pts` on the timeline. Returns its time in seconds since the
+    /// first frame, which never decreases.
     pub(super) fn present(&mut self, pts: i64) -> f64 {
         let duration = match self.durations.remove(&pts) {
             Some(duration) if duration > 0 => duration,
@@ -186,10 +188,10 @@ impl Timeline {
         ticks as f64 * self.clock.tick_seconds
     }
 
-    /// When the presentation of the last frame presented ends, in seconds since the first frame.
+    /// End of the last frame's presentation, in seconds since the first frame.
     ///
-    /// A container gives the time to the next packet in decoding order as a packet's duration, so where frames are
-    /// reordered the last packet, not the last frame, may be the one that says how long the picture stays.
+    /// Containers store the time until the next packet in decoding order as a packet's duration. So if frames are
+    /// reordered, the last packet rather than the last frame may determine how long the picture stays.
     pub(super) fn end_seconds(&self) -> f64 {
         let Some(last) = self.presented else { return 0.0 };
         let own = last.ticks.saturating_add(last.duration);
@@ -199,7 +201,7 @@ impl Timeline {
     }
 }
 
-/// The value that is `value` modulo two to the power of `bits`, nearest to `near`.
+/// The value nearest to `near` that equals `value` modulo two to the power of `bits`.
 fn unwrapped(value: i64, near: i64, bits: u32) -> i64 {
     if !(1..63).contains(&bits) {
         return value;
@@ -228,8 +230,8 @@ mod tests {
         Stamps { pts: Some(pts), dts: Some(dts), duration }
     }
 
-    /// Pictures `from..to` of a recording whose clock begins at `start`: each fourth is decoded before the three that are
-    /// presented before it, if `reordered`.
+    /// Pictures `from..to` of a recording whose clock starts at `start`. If `reordered`, every fourth picture is
+    /// decoded before the three that are presented before it.
     fn recording(clock: ContainerClock, start: i64, from: usize, to: usize, reordered: bool) -> Vec<Picture> {
         let mut order: Vec<usize> = (from..to).collect();
         if reordered && to > from {
@@ -242,8 +244,8 @@ mod tests {
         pictures.map(|(i, n)| (n, stamps(at(n + delay), at(from + i), clock.frame_ticks), n == from)).collect()
     }
 
-    /// Numbers and times of the pictures as presented, and the end: packets through a decoder that gives out frames in
-    /// decoding order, and the reorder buffer.
+    /// Numbers and times of the pictures as presented, and the end: passes the packets through a decoder that returns
+    /// frames in decoding order, then through the reorder buffer.
     fn presented(clock: ContainerClock, packets: &[Picture]) -> (Vec<usize>, Vec<f64>, f64) {
         let mut timeline = Timeline::new(clock);
         let mut reorder = Reorder::new(4);
@@ -294,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn recordings_of_a_few_frames_are_told_apart() {
+    fn recordings_of_a_few_frames_are_separated() {
         let mut packets = recording(BROADCAST, 9000, 0, 5, false);
         packets.extend(recording(BROADCAST, 9000, 5, 10, false));
         packets.extend(recording(BROADCAST, 9000, 10, 12, false));
@@ -302,24 +304,24 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_set_anew_between_reordered_frames_disturbs_neither_order_nor_time() {
+    fn a_clock_reset_between_reordered_frames_changes_neither_order_nor_time() {
         for at in 1..40 {
             let mut packets = recording(BROADCAST, hours(1.0), 0, 41, true);
             for (_, stamps, _) in &mut packets[at..] {
-                let anew = |ticks: Option<i64>| ticks.map(|ticks| ticks - hours(1.0));
-                *stamps = Stamps { pts: anew(stamps.pts), dts: anew(stamps.dts), ..*stamps };
+                let reset = |ticks: Option<i64>| ticks.map(|ticks| ticks - hours(1.0));
+                *stamps = Stamps { pts: reset(stamps.pts), dts: reset(stamps.dts), ..*stamps };
             }
             assert_is_even(BROADCAST, &packets);
         }
     }
 
     #[test]
-    fn a_clock_that_wraps_goes_on() {
+    fn time_continues_when_the_clock_wraps() {
         assert_is_even(BROADCAST, &recording(BROADCAST, (1 << 33) - 90_000, 0, 101, true));
     }
 
     #[test]
-    fn a_gap_in_a_file_is_a_picture_that_stands_still() {
+    fn a_gap_in_a_file_is_a_still_picture() {
         let packets =
             [(0, stamps(0, 0, 40), true), (1, stamps(40, 40, 60_000), false), (2, stamps(60_040, 60_040, 40), false)];
         assert_eq!(presented(FILE, &packets), (vec![0, 1, 2], vec![0.0, 0.04, 60.04], 60.08));
@@ -336,7 +338,7 @@ mod tests {
         let still = |pts, dts| (0, stamps(pts, dts, 28_000), false);
         let (_, _, end) = presented(FILE, &[(0, stamps(0, 0, 40), true), still(40, 40)]);
         assert_eq!(end, 28.04);
-        // The last to be decoded has the long duration, another is presented last.
+        // The last picture to be decoded has the long duration; another is presented last.
         let reordered = [(0, stamps(80, 0, 40), true), (2, stamps(160, 40, 40), false), still(120, 80)];
         assert_eq!(presented(FILE, &reordered).2, 28.04);
         assert_eq!(presented(FILE, &[(0, stamps(0, 0, 0), true)]).2, 0.04, "unknown: as long as the average");
@@ -349,9 +351,9 @@ mod tests {
     }
 
     proptest! {
-        /// Jumps of the clock that are breaks, modulo its wrap: more than ten seconds ahead or a second back.
+        /// Clock jumps that are breaks, modulo its wrap: more than ten seconds ahead or one second back.
         #[test]
-        fn frames_keep_their_order_and_time_goes_on_across_any_breaks(
+        fn frames_keep_their_order_and_time_continues_across_breaks(
             parts in prop::collection::vec((11 * 90_000i64..(1 << 33) - 90_000, 1usize..40, any::<bool>()), 1..6),
         ) {
             let mut packets: Vec<Picture> = Vec::new();

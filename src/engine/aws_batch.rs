@@ -1,6 +1,7 @@
-//! AWS Batch: an array job, and a job that seals when every task of it has succeeded. Batch retries the tasks of lost
-//! machines. It knows no "when it has ended, whatever became of it": after a task that failed for good the seal fails
-//! too, and what is committed is published by the next submission or plan, or by whoever watches Batch's events.
+//! AWS Batch: an array job, and a job that seals after every task has succeeded. Batch retries the tasks of lost
+//! machines. It has no dependency on the end of a job regardless of its result, so if a task fails permanently, the
+//! seal fails as well. The committed shards are then published by the next submission or plan, or by a rule on Batch's
+//! events.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,16 +23,16 @@ use crate::error::{Error, Result};
 use crate::job::engine::AwsBatch;
 use crate::store::{self, StoreConfig};
 
-/// The largest array; the smallest is of two.
+/// Maximum size of an array. The minimum is two.
 const ARRAY_MAX: u32 = 10_000;
 
-/// For an answer, the SDK's retries not counted in.
+/// Limit for a response, without the SDK's retries.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// See [`super::submit`].
 ///
-/// The image has the job file and the models where they are from the working directory here, and `vidindex` as its
-/// entry point.
+/// The image must contain the job file and the models at the same paths relative to its working directory, and have
+/// `vidindex` as its entry point.
 pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result<Submitted> {
     let settings = submission.job.engine.aws_batch.as_ref().ok_or_else(|| {
         Error::usage(format!("{}: the section [engine.aws-batch] is missing", submission.job_file.display())).with_hint(
@@ -45,24 +46,24 @@ pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result
     let tasks = batch.tasks();
     let array = hand_in(batch.work()).await?;
     let sealing = hand_in(batch.seal(&array)).await.map_err(|error| {
-        Error::failed(format!("the tasks are submitted as Batch's job {array}, but not the seal: {error}"))
-            .with_hint(format!("when they are done: vidindex {}", batch.arguments("seal").join(" ")))
+        Error::failed(format!("the tasks were submitted as Batch job {array}, but submitting the seal failed: {error}"))
+            .with_hint(format!("when they have finished, run: vidindex {}", batch.arguments("seal").join(" ")))
     })?;
     let lines = vec![
         format!("tasks   Batch job {array}: {tasks} for {} shards", submission.shards),
-        format!("seal    Batch job {sealing}, when every task has succeeded; else submit again with --run"),
+        format!("seal    Batch job {sealing}, after every task has succeeded; otherwise submit again with --run"),
         format!("watch   aws batch describe-jobs --jobs {array} {sealing}"),
         format!("stop    aws batch terminate-job --reason stopped --job-id {array}"),
     ];
     Ok(Submitted { lines, jobs: vec![array, sealing] })
 }
 
-/// What of these jobs waits and runs. Batch forgets a job a week after its end.
+/// Counts the waiting and running jobs among these. Batch forgets a job a week after its end.
 pub(super) async fn counts(store: &StoreConfig, jobs: &[String]) -> Result<Counts> {
     let described = client(store).await.describe_jobs().set_jobs(Some(jobs.to_vec())).send().await;
     let described = described.map_err(|error| {
         let said = error.message().map_or_else(|| DisplayErrorContext(&error).to_string(), str::to_owned);
-        Error::failed(format!("AWS Batch: {said}")).with_hint("it takes the right batch:DescribeJobs")
+        Error::failed(format!("AWS Batch: {said}")).with_hint("the permission batch:DescribeJobs is required")
     })?;
     let mut counts = Counts::default();
     for job in described.jobs() {
@@ -109,7 +110,7 @@ impl Batch<'_> {
             .set_command(Some(self.arguments("work")))
             .set_resource_requirements(Some(resources.collect()))
             .build();
-        // Batch knows no array of one; without an array's variables a task takes every shard.
+        // Batch does not support an array of one. A task without an array's variables processes every shard.
         let tasks = i32::try_from(self.tasks()).ok().filter(|tasks| *tasks > 1);
         self.request("work", &settings.queue, &settings.job_definition)
             .container_overrides(overrides)
@@ -131,7 +132,7 @@ impl Batch<'_> {
             .depends_on(JobDependency::builder().job_id(array).build())
     }
 
-    /// What the tasks and the seal have in common.
+    /// The common part of the tasks' and the seal's request.
     fn request(&self, subcommand: &str, queue: &str, definition: &str) -> SubmitJobFluentBuilder {
         let run = self.submission.run.as_str();
         self.client
@@ -144,8 +145,8 @@ impl Batch<'_> {
             .propagate_tags(true)
     }
 
-    /// What another attempt cannot fix ends the job: a wrong configuration (2), and a seal that lacks shards or has
-    /// failed videos (3). Lost hosts, signals, exit code 1 (a store that did not answer) get another attempt.
+    /// Ends the job for failures that a retry cannot fix: a wrong configuration (2), and a seal with missing shards or
+    /// failed videos (3). Lost hosts, signals and exit code 1 (such as a store that does not respond) are retried.
     fn retries(&self) -> RetryStrategy {
         let rule = |action| EvaluateOnExit::builder().action(action);
         let rules = [
@@ -162,7 +163,7 @@ impl Batch<'_> {
     }
 }
 
-/// The region is the environment's, or that of the store where it is AWS's own.
+/// The region comes from the environment, or from the store if that is on AWS.
 async fn client(store: &StoreConfig) -> Client {
     let region = store.region.clone().filter(|_| store.endpoint.is_none());
     let sdk = store::sdk_config(&StoreConfig { region, ..StoreConfig::default() }).await;
@@ -170,7 +171,7 @@ async fn client(store: &StoreConfig) -> Client {
     Client::from_conf(aws_sdk_batch::config::Builder::from(&sdk).timeout_config(timeouts).build())
 }
 
-/// Gives the job's id.
+/// Submits a job and returns its id.
 async fn hand_in(request: SubmitJobFluentBuilder) -> Result<String> {
     let submitted = request.send().await.map_err(|error| {
         let said = match error.message() {
@@ -180,28 +181,28 @@ async fn hand_in(request: SubmitJobFluentBuilder) -> Result<String> {
         let hint = match &error {
             SdkError::ServiceError(_) => {
                 "the settings come from [engine.aws-batch] in the job file, the region from AWS_REGION or the profile; \
-                 it takes the right batch:SubmitJob and batch:TagResource"
+                 the permissions batch:SubmitJob and batch:TagResource are required"
             }
             _ => "credentials and region come from the environment or the profile (AWS_PROFILE, AWS_REGION)",
         };
         Error::failed(format!("AWS Batch: {said}")).with_hint(hint)
     })?;
     let id = submitted.job_id().filter(|id| !id.is_empty());
-    id.map(str::to_owned).ok_or_else(|| Error::failed("AWS Batch gave no job id"))
+    id.map(str::to_owned).ok_or_else(|| Error::failed("AWS Batch returned no job id"))
 }
 
-/// The request's body, as it would be sent.
+/// The body of the request as it would be sent.
 async fn shown(request: SubmitJobFluentBuilder) -> Result<String> {
     let capture = Capture::default();
-    // Ends with the capture's own error.
+    // The request always ends with the capture's own error.
     let _ = request.customize().interceptor(capture.clone()).send().await;
     let body = capture.0.lock().unwrap_or_else(PoisonError::into_inner).take();
     let value = serde_json::from_slice::<serde_json::Value>(&body.unwrap_or_default());
     let text = value.and_then(|value| serde_json::to_string_pretty(&value));
-    text.map_err(|error| Error::failed(format!("the request for AWS Batch cannot be shown: {error}")))
+    text.map_err(|error| Error::failed(format!("failed to show the request for AWS Batch: {error}")))
 }
 
-/// Takes a request's body, and stops the request before anything is asked of anybody.
+/// Captures the body of a request, and stops the request before it is sent.
 #[derive(Debug, Clone, Default)]
 struct Capture(Arc<Mutex<Option<Vec<u8>>>>);
 

@@ -1,9 +1,9 @@
-//! Kubernetes: an Indexed Job of tasks, and a Job whose pod waits for their commit records and seals. Kubernetes has no
-//! "when that Job has ended", so the seal looks at the output, the only thing that we share: it publishes when every
-//! shard is committed, or what is there when the tasks' deadline is over.
+//! Kubernetes: an Indexed Job of tasks, and a Job whose pod waits for their commit records and then seals. Kubernetes
+//! has no dependencies between Jobs, so the seal observes the output, which is the only shared state. It publishes when
+//! every shard is committed, or whatever is committed when the tasks' deadline has passed.
 //!
-//! The objects are made of Kubernetes' own types and submitted by `kubectl`, which knows the user's clusters, contexts
-//! and ways to log in, and whose version fits the cluster.
+//! The objects are built from Kubernetes' own types and submitted with `kubectl`, which knows the user's clusters,
+//! contexts and credentials, and whose version matches the cluster.
 
 use std::collections::BTreeMap;
 
@@ -26,13 +26,13 @@ use crate::error::{Error, Result};
 use crate::job::engine::Kubernetes;
 use crate::run::RunId;
 
-/// The most indexes of a Job; Kubernetes takes ten times as many, but wants other limits for them.
+/// Maximum number of indexes in a Job. Kubernetes supports ten times as many, but with other limits.
 const TASKS_MAX: u32 = 10_000;
 
-/// Ended Jobs are kept so long, to be looked at.
+/// Retention of finished Jobs, so that they can be inspected.
 const KEEP_SECONDS: i32 = 7 * 24 * 3600;
 
-/// Where the pods have the job file, from the ConfigMap.
+/// Directory of the job file in the pods, mounted from the ConfigMap.
 const JOB_FOLDER: &str = "/etc/vidindex";
 const JOB_FILE: &str = "job.toml";
 
@@ -40,7 +40,8 @@ const GPU: &str = "nvidia.com/gpu";
 
 /// See [`super::submit`].
 ///
-/// The image has the models where they are from the working directory here, and `vidindex` as its entry point.
+/// The image must contain the models at the same paths relative to its working directory, and have `vidindex` as its
+/// entry point.
 pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result<Submitted> {
     let file = submission.job_file.display();
     let settings = submission.job.engine.kubernetes.as_ref().ok_or_else(|| {
@@ -49,14 +50,14 @@ pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result
         )
     })?;
     let job_text = std::fs::read_to_string(&submission.job_file)
-        .map_err(|error| Error::usage(format!("cannot read the job file {file}: {error}")))?;
+        .map_err(|error| Error::usage(format!("failed to read the job file {file}: {error}")))?;
     let objects = Objects { submission, settings };
     let documents = yaml(&objects.job_file(job_text), &[objects.work(), objects.seal()])
-        .map_err(|error| Error::failed(format!("the objects for Kubernetes cannot be written: {error}")))?;
+        .map_err(|error| Error::failed(format!("failed to write the objects for Kubernetes: {error}")))?;
     if dry_run {
         return Ok(Submitted::shown(vec![documents.trim_end().to_owned()]));
     }
-    // What an earlier submission of this run left would be in the way.
+    // Objects of an earlier submission of this run would conflict.
     kubectl(&["delete", "--ignore-not-found", "-f", "-"], &documents).await?;
     let created = kubectl(&["create", "-f", "-"], &documents).await?;
     let namespace = settings.namespace.as_ref().map(|name| format!(" --namespace {name}")).unwrap_or_default();
@@ -68,7 +69,7 @@ pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result
     Ok(Submitted { lines, jobs })
 }
 
-/// What of the run waits and runs, pod by pod.
+/// Counts the waiting and running pods of the run.
 pub(super) async fn counts(job: &crate::job::Job, run: &RunId) -> Result<Counts> {
     let label = format!("--selector={LABEL}={run}");
     let namespace = job.engine.kubernetes.as_ref().and_then(|settings| settings.namespace.as_ref());
@@ -76,11 +77,11 @@ pub(super) async fn counts(job: &crate::job::Job, run: &RunId) -> Result<Counts>
     let arguments: Vec<&str> =
         ["get", "jobs", "--output=json", &label].into_iter().chain(namespace.as_deref()).collect();
     let listed = kubectl(&arguments, "").await?;
-    count(&listed).map_err(|error| Error::failed(format!("kubectl: its list of Jobs cannot be read: {error}")))
+    count(&listed).map_err(|error| Error::failed(format!("kubectl: failed to parse its list of Jobs: {error}")))
 }
 
 fn count(listed: &str) -> Result<Counts, serde_json::Error> {
-    /// As `kubectl` lists things of any kind.
+    /// The format in which `kubectl` lists objects of any kind.
     #[derive(serde::Deserialize)]
     struct Jobs {
         items: Vec<Job>,
@@ -92,7 +93,7 @@ fn count(listed: &str) -> Result<Counts, serde_json::Error> {
     }))
 }
 
-/// A Job that is not over has indexes to come, and pods that are ready or not yet.
+/// An unfinished Job has indexes that are still to come, and pods that are ready or not ready yet.
 fn count_job(job: &Job) -> Counts {
     let number = |count: Option<i32>| count.and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
     let Some(status) = &job.status else { return Counts { pending: 1, running: 0 } };
@@ -106,7 +107,7 @@ fn count_job(job: &Job) -> Counts {
     Counts { pending: number(completions).saturating_sub(over), running }
 }
 
-/// On everything that is the run's; its value is the run's id.
+/// Label on every object of the run, with the run's id as its value.
 const LABEL: &str = "vidindex/run";
 
 struct Objects<'a> {
@@ -138,7 +139,7 @@ impl Objects<'_> {
                 value_from: None,
             }]),
             resources: Some(ResourceRequirements {
-                // Processors that nobody else wants may be used too.
+                // Pods may also use processors that nobody else needs.
                 requests: Some(cpus.into_iter().chain(memory.clone()).collect()),
                 limits: Some(memory.into_iter().chain(gpus).collect()),
                 claims: None,
@@ -182,7 +183,7 @@ impl Objects<'_> {
 
     fn metadata(&self, what: &str) -> ObjectMeta {
         ObjectMeta {
-            // Names are in lower case.
+            // Names must be in lower case.
             name: Some(format!("vidindex-{}-{what}", self.submission.run).to_lowercase()),
             namespace: self.settings.namespace.clone(),
             labels: Some(self.labels()),
@@ -214,7 +215,7 @@ impl Objects<'_> {
         };
         PodSpec {
             containers: vec![container],
-            // What a failure policy needs: retries are the Job's, not the kubelet's.
+            // Required by the failure policy: the Job retries, not the kubelet.
             restart_policy: Some("Never".to_owned()),
             service_account_name: self.settings.service_account.clone(),
             automount_service_account_token: Some(false),
@@ -265,8 +266,9 @@ impl Objects<'_> {
     }
 }
 
-/// A pod that was evicted or told to stop costs no attempt; a wrong configuration (2), and a seal that lacks shards or
-/// has failed videos (3), end the Job, since another attempt fixes neither. All else (1, killed) counts as an attempt.
+/// A pod that was evicted or stopped does not count as an attempt. A wrong configuration (2), and a seal with missing
+/// shards or failed videos (3), end the Job, because a retry fixes neither. Everything else (1, killed) counts as an
+/// attempt.
 fn failure_policy(container: &str) -> PodFailurePolicy {
     let rule = |action: &str| PodFailurePolicyRule { action: action.to_owned(), ..PodFailurePolicyRule::default() };
     let codes = |values: &[i32]| {
@@ -347,7 +349,7 @@ mod tests {
         let tasks = format!("{{\"completions\": 8, {template}}}");
         let seal = format!("{{{template}}}");
         assert_eq!(count(&list(&[])).unwrap(), Counts::default());
-        // Two of eight run, one is over; the seal waits for a machine.
+        // Two of eight run, one is finished; the seal waits for a machine.
         let both = [
             job(&tasks, "{\"active\": 3, \"ready\": 2, \"succeeded\": 1}"),
             job(&seal, "{\"active\": 1, \"ready\": 0}"),

@@ -1,4 +1,4 @@
-//! What was handed to an engine for a run, kept with the run, and what the engine says of it now.
+//! The record of a run's submission, and the engine's current information about it.
 
 use std::time::Duration;
 
@@ -13,42 +13,42 @@ use crate::run::{RUNS_PREFIX, RunId};
 use crate::status::InEngine;
 use crate::store::{Store, get_record};
 
-/// For an engine's answer.
+/// Limit for the engine's response.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// `submission.json`: who has the run's tasks. The next submission of the run replaces it.
+/// `submission.json`: the engine that has the run's tasks. The next submission of the run replaces it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct SubmissionRecord {
     engine: Engine,
-    /// The engine's names of the tasks' job and of the seal's, as people ask for them.
+    /// The engine's names of the job that runs the tasks and of the job that seals, as users query them.
     jobs: Vec<String>,
     submitted_at: DateTime<Utc>,
 }
 
-/// How many of a run's jobs wait and run: tasks, and the seal.
+/// Number of waiting and running tasks of a run, including the seal.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) pending: u32,
     pub(super) running: u32,
 }
 
-/// Notes that the run was submitted as these jobs.
+/// Records that the run was submitted as these jobs.
 ///
 /// # Errors
-/// The output refused.
+/// If the output cannot be accessed.
 pub(crate) async fn note(output: &dyn Store, run: &RunId, engine: Engine, jobs: Vec<String>) -> Result<()> {
     let record = SubmissionRecord { engine, jobs, submitted_at: Utc::now() };
     let body = serde_json::to_vec_pretty(&record).map_err(|error| Error::failed(error.to_string()))?;
     Ok(output.put(&key(run), Bytes::from(body)).await?)
 }
 
-/// What the engine that has the run says of it; none where it was not submitted.
+/// Queries the engine that the run was submitted to. `None` if it was not submitted.
 ///
 /// # Errors
-/// The output refused. An engine that does not answer is no error: what is found says so.
+/// If the output cannot be accessed. An engine that does not respond is not an error; the result says so.
 pub(crate) async fn look(output: &dyn Store, job: &Job, run: &RunId) -> Result<Option<InEngine>> {
     let Some(body) = get_record(output, &key(run)).await? else { return Ok(None) };
-    // One of another version says nothing to us.
+    // Ignore a record of an incompatible version.
     let Ok(SubmissionRecord { engine, jobs, submitted_at }) = serde_json::from_slice(&body) else { return Ok(None) };
     let counts = async {
         match engine {
@@ -58,7 +58,8 @@ pub(crate) async fn look(output: &dyn Store, job: &Job, run: &RunId) -> Result<O
         }
     };
     let counts = tokio::time::timeout(ANSWER_TIMEOUT, counts).await;
-    let counts = counts.unwrap_or_else(|_| Err(Error::failed(format!("no answer in {} s", ANSWER_TIMEOUT.as_secs()))));
+    let counts =
+        counts.unwrap_or_else(|_| Err(Error::failed(format!("no response within {} s", ANSWER_TIMEOUT.as_secs()))));
     let problem = counts.as_ref().err().map(ToString::to_string);
     let counts = counts.ok();
     Ok(Some(InEngine {

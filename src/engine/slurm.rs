@@ -1,5 +1,5 @@
 //! Slurm: an array job by `sbatch`, and a job that seals when the array has ended. Slurm requeues the tasks of a lost
-//! machine; it may also run one twice, which is harmless.
+//! machine. It may also run a task twice, which is harmless.
 
 use tokio::process::Command;
 
@@ -9,10 +9,10 @@ use crate::error::{Error, Result};
 use crate::job::engine::Slurm;
 use crate::run::RunId;
 
-/// Slurm's default `MaxArraySize` is 1001; the largest index is below it.
+/// The largest array index is one less than `MaxArraySize`, whose default is 1001.
 const ARRAY_DEFAULT: u32 = 1000;
 
-/// What is asked of `sbatch`: its options, and the script on its standard input.
+/// Input of `sbatch`: its options, and the script on its standard input.
 #[derive(Debug, PartialEq, Eq)]
 struct Batch {
     options: Vec<String>,
@@ -27,7 +27,7 @@ pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result
         found => found?,
     };
     let directory = std::env::current_dir()
-        .map_err(|error| Error::failed(format!("the working directory cannot be read: {error}")))?;
+        .map_err(|error| Error::failed(format!("failed to determine the working directory: {error}")))?;
     let logs = directory.join(&settings.logs).join(submission.run.as_str());
     let name = job_name(submission.run);
     let common = |log: &str| {
@@ -35,7 +35,7 @@ pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result
             format!("--job-name={name}"),
             format!("--chdir={}", directory.display()),
             format!("--output={}", logs.join(log).display()),
-            // A task that was requeued goes on in the same file.
+            // A requeued task continues in the same file.
             "--open-mode=append".to_owned(),
             "--requeue".to_owned(),
         ]
@@ -61,36 +61,37 @@ pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result
         return Ok(Submitted::shown([work, seal("ARRAY")].iter().map(Batch::to_string).collect()));
     }
     std::fs::create_dir_all(&logs)
-        .map_err(|error| Error::failed(format!("{}: cannot be made: {error}", logs.display())))?;
+        .map_err(|error| Error::failed(format!("{}: failed to create: {error}", logs.display())))?;
     let array = work.hand_in().await?;
     let sealing = seal(&array).hand_in().await.map_err(|error| {
-        Error::failed(format!("the tasks are submitted as Slurm's job {array}, but not the seal: {error}"))
-            .with_hint(format!("when they are done: {}", quoted(&command("seal"))))
+        Error::failed(format!("the tasks were submitted as Slurm job {array}, but submitting the seal failed: {error}"))
+            .with_hint(format!("when they have finished, run: {}", quoted(&command("seal"))))
     })?;
     let lines = vec![
         format!("tasks   Slurm job {array}: {tasks} for {} shards", submission.shards),
-        format!("seal    Slurm job {sealing}, when they have ended"),
+        format!("seal    Slurm job {sealing}, after the tasks have ended"),
         format!("logs    {}", logs.display()),
         format!("watch   squeue -j {array},{sealing}    stop  scancel {array}"),
     ];
     Ok(Submitted { lines, jobs: vec![array, sealing] })
 }
 
-/// Of the tasks and of the seal.
+/// The name of the tasks' job and of the seal's.
 fn job_name(run: &RunId) -> String {
     format!("vidindex-{run}")
 }
 
-/// What of the run waits and runs. By its name, as `squeue` refuses the numbers of jobs that it has forgotten.
+/// Counts the waiting and running tasks of the run. Uses the jobs' name, because `squeue` rejects numbers of jobs that
+/// it has forgotten.
 pub(super) async fn counts(run: &RunId) -> Result<Counts> {
     let mut squeue = Command::new("squeue");
     squeue.args(["--noheader", "--array", "--format=%T", &format!("--name={}", job_name(run))]);
-    let absent = "ask from a machine where Slurm's commands are installed and on the PATH";
-    let states = super::tool::run(squeue, "", absent, "is the cluster up?").await?;
+    let absent = "run this on a machine with Slurm's commands on the PATH";
+    let states = super::tool::run(squeue, "", absent, "check that the cluster is up").await?;
     Ok(count(&states))
 }
 
-/// Of the states that `squeue` lists; those of ended jobs are not among them.
+/// Counts states that `squeue` lists. It does not list ended jobs.
 fn count(states: &str) -> Counts {
     let mut counts = Counts::default();
     for state in states.lines() {
@@ -112,38 +113,38 @@ fn work_options(settings: &Slurm, tasks: u32) -> Vec<String> {
     [options, shared_options(settings)].concat()
 }
 
-/// Of the tasks and of the seal.
+/// Options of the tasks and of the seal.
 fn shared_options(settings: &Slurm) -> Vec<String> {
     let partition = settings.partition.as_ref().map(|partition| format!("--partition={partition}"));
     let account = settings.account.as_ref().map(|account| format!("--account={account}"));
     partition.into_iter().chain(account).chain(settings.options.iter().cloned()).collect()
 }
 
-/// The shell makes way for the command, so that Slurm's signals reach it.
+/// The shell replaces itself with the command, so that Slurm's signals reach it.
 fn script(command: &[String]) -> String {
     format!("#!/bin/sh\nexec {}\n", quoted(command))
 }
 
 fn quoted(command: &[String]) -> String {
-    // Fails on a NUL alone, which no argument of ours came with.
+    // This only fails for a NUL character, which no argument of a process can contain.
     shlex::try_join(command.iter().map(String::as_str)).unwrap_or_else(|_| command.join(" "))
 }
 
 impl Batch {
-    /// Gives the job's number.
+    /// Submits the job and returns its number.
     async fn hand_in(&self) -> Result<String> {
         let mut sbatch = Command::new("sbatch");
         sbatch.arg("--parsable").args(&self.options);
-        // A task is a job of its own, also where it was submitted from inside of another.
+        // A task is a job of its own, even if it is submitted from inside another one.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SLURM_ARRAY_")) {
             sbatch.env_remove(name);
         }
         let said = run(sbatch, &self.script).await?;
-        // `NUMBER`, or `NUMBER;CLUSTER`.
+        // The output is `NUMBER` or `NUMBER;CLUSTER`.
         let number = said.trim().split(';').next().unwrap_or_default();
         match number.parse::<u64>() {
             Ok(_) => Ok(number.to_owned()),
-            Err(_) => Err(Error::failed(format!("sbatch gave {:?} where a job's number was expected", said.trim()))),
+            Err(_) => Err(Error::failed(format!("sbatch returned {:?} instead of a job number", said.trim()))),
         }
     }
 }
@@ -154,7 +155,7 @@ impl std::fmt::Display for Batch {
     }
 }
 
-/// The most tasks that the cluster lets an array have.
+/// The cluster's maximum number of tasks in an array.
 async fn array_max() -> Result<u32> {
     let mut scontrol = Command::new("scontrol");
     scontrol.args(["show", "config"]);
@@ -163,7 +164,7 @@ async fn array_max() -> Result<u32> {
         let (key, value) = line.split_once('=')?;
         (key.trim() == "MaxArraySize").then(|| value.trim().parse::<u32>().ok())?
     });
-    // The largest index is one below.
+    // The largest index is one below the limit.
     Ok(limit.map_or(ARRAY_DEFAULT, |limit| limit.saturating_sub(1)))
 }
 
@@ -171,7 +172,7 @@ async fn run(command: Command, input: &str) -> Result<String> {
     super::tool::run(
         command,
         input,
-        "submit from a machine where Slurm's commands are installed and on the PATH",
+        "submit from a machine with Slurm's commands on the PATH",
         "the settings come from [engine.slurm] in the job file; --dry-run shows them",
     )
     .await

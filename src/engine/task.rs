@@ -1,21 +1,20 @@
-//! What an engine tells a task of itself, through the environment.
+//! Determines which task this process is, from the environment that an engine sets.
 
 use crate::error::{Error, Result};
 use crate::work::Task;
 
-/// The task that is ours: as asked (`I/N`), else as the engine's environment says, else all shards.
+/// The task of this process: the requested one (`I/N`), otherwise the one in the engine's environment variables,
+/// otherwise all shards.
 ///
 /// # Errors
-/// A usage error where a number is missing or makes no sense.
+/// A usage error if a number is missing or invalid.
 pub(crate) fn task(asked: Option<&str>, variable: impl Fn(&str) -> Option<String>) -> Result<Task> {
     if let Some(asked) = asked {
         let numbers = asked.split_once('/').and_then(|(i, n)| Some((i.trim().parse().ok()?, n.trim().parse().ok()?)));
         return match numbers {
             Some((index, count)) if index < count => Ok(Task { index, count }),
-            _ => {
-                Err(Error::usage(format!("`{asked}` is not a task"))
-                    .with_hint("task I of N is written I/N, I from 0: 0/4"))
-            }
+            _ => Err(Error::usage(format!("`{asked}` is not a task"))
+                .with_hint("write task I of N as I/N with I from 0, for example 0/4")),
         };
     }
     // (index, count, first index)
@@ -32,12 +31,15 @@ pub(crate) fn task(asked: Option<&str>, variable: impl Fn(&str) -> Option<String
     for (index_name, count_name, min_name) in engines {
         let Some(index) = number(index_name)? else { continue };
         let count = number(count_name)?.ok_or_else(|| {
-            Error::usage(format!("{index_name} is set and {count_name} is not")).with_hint("or give --task I/N")
+            Error::usage(format!("{index_name} is set, but {count_name} is not"))
+                .with_hint(format!("set {count_name}, or use --task I/N"))
         })?;
         let first = min_name.map_or(Ok(None), &number)?.unwrap_or(0);
         return match index.checked_sub(first) {
             Some(index) if index < count => Ok(Task { index, count }),
-            _ => Err(Error::usage(format!("{index_name}={index} is not among {count} tasks from {first}"))),
+            _ => {
+                Err(Error::usage(format!("{index_name}={index} is out of range for {count} tasks starting at {first}")))
+            }
         };
     }
     Ok(Task::ALL)
@@ -65,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_is_not_one_is_refused() {
+    fn an_invalid_task_is_refused() {
         assert!(with(&[("JOB_COMPLETION_INDEX", "2")]).is_err());
         assert!(with(&[("AWS_BATCH_JOB_ARRAY_INDEX", "4"), ("AWS_BATCH_JOB_ARRAY_SIZE", "4")]).is_err());
         assert!(task(Some("4/4"), |_| None).is_err());

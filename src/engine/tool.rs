@@ -1,4 +1,4 @@
-//! An engine's own command-line tool, found on the path.
+//! Runs an engine's command-line tool.
 
 use std::process::Stdio;
 
@@ -7,11 +7,11 @@ use tokio::process::Command;
 
 use crate::error::{Error, Result};
 
-/// Runs it with `input` on its standard input; gives its standard output. `absent` and `refused` are the hints for a
-/// tool that is not there and for one that failed.
+/// Runs the tool with `input` on its standard input and returns its standard output. `absent` is the hint if the tool
+/// is missing, `refused` the hint if it fails.
 ///
 /// # Errors
-/// The tool is not there or failed: its own words.
+/// If the tool is missing or fails. The message contains its error output.
 pub(super) async fn run(mut command: Command, input: &str, absent: &str, refused: &str) -> Result<String> {
     let name = command.as_std().get_program().to_string_lossy().into_owned();
     let failed = |problem: String| Error::failed(format!("{name}: {problem}"));
@@ -21,9 +21,9 @@ pub(super) async fn run(mut command: Command, input: &str, absent: &str, refused
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .map_err(|error| failed(format!("cannot be run: {error}")).with_hint(absent))?;
+        .map_err(|error| failed(format!("failed to run: {error}")).with_hint(absent))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // One that does not read its input says why in its own words.
+        // A tool that does not read its input reports the reason itself.
         let _ = stdin.write_all(input.as_bytes()).await;
     }
     let output = child.wait_with_output().await.map_err(|error| failed(error.to_string()))?;

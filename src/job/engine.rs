@@ -1,4 +1,4 @@
-//! The job's `[engine.*]`: what an engine is told of the tasks. Nothing here has a bearing on what is found.
+//! The job's `[engine.*]` sections: settings of the engines that run tasks. They do not change results.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -21,29 +21,29 @@ pub struct Engines {
     pub kubernetes: Option<Kubernetes>,
 }
 
-/// `[engine.slurm]`, in the words of `sbatch`; what is absent is left to the cluster.
+/// `[engine.slurm]`, in the terms of `sbatch`. The cluster decides what is absent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Slurm {
-    /// Where the tasks and the seal run.
+    /// The partition of the tasks and the seal.
     pub partition: Option<String>,
-    /// Who pays.
+    /// The account that is charged.
     pub account: Option<String>,
-    /// The longest that a task may take (`4:00:00`).
+    /// The time limit of a task (`4:00:00`).
     pub time: Option<String>,
-    /// What each task holds besides processors (`gpu:1`).
+    /// Generic resources of a task (`gpu:1`).
     pub gres: Option<String>,
-    /// Processors of a task.
+    /// CPUs of a task.
     pub cpus: Option<u32>,
     /// Memory of a task (`32G`).
     pub memory: Option<String>,
-    /// The most tasks; absent means one for each shard, as far as the cluster's `MaxArraySize` goes.
+    /// The number of tasks at most. The default is one per shard, up to the cluster's `MaxArraySize`.
     pub tasks: Option<u32>,
-    /// The most tasks at work at once.
+    /// The number of tasks at most that run at the same time.
     pub at_once: Option<u32>,
-    /// Further options of `sbatch`, for the tasks and the seal.
+    /// More options of `sbatch`, for the tasks and the seal.
     pub options: Vec<String>,
-    /// The folder of the logs, seen from every machine.
+    /// The folder of the logs, which every machine must see.
     pub logs: PathBuf,
 }
 
@@ -64,41 +64,41 @@ impl Default for Slurm {
     }
 }
 
-/// `[engine.aws-batch]`; what is absent is left to the job definition.
+/// `[engine.aws-batch]`. The job definition decides what is absent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AwsBatch {
-    /// Name or ARN of the queue that the tasks go to.
+    /// Name or ARN of the tasks' queue.
     pub queue: String,
-    /// Name (`:revision`) or ARN of the definition that says image and roles.
+    /// Name (with `:revision`) or ARN of the job definition, which has the image and the roles.
     pub job_definition: String,
-    /// The seal's queue, which needs no GPU; absent means the tasks'.
+    /// The seal's queue, which needs no GPU. The default is the tasks' queue.
     pub seal_queue: Option<String>,
-    /// The seal's definition; absent means the tasks'.
+    /// The seal's job definition. The default is the tasks' definition.
     pub seal_job_definition: Option<String>,
     /// GPUs of a task.
     pub gpus: Option<u32>,
-    /// Processors of a task.
+    /// CPUs of a task.
     pub vcpus: Option<u32>,
     /// Memory of a task, in MiB.
     pub memory_mib: Option<u64>,
-    /// How often a task is tried, 1 to 10.
+    /// Attempts of a task, 1 to 10.
     pub attempts: u32,
-    /// The longest that an attempt may take.
+    /// The time limit of an attempt, at least 60.
     pub timeout_seconds: Option<u32>,
-    /// The most tasks; absent means one for each shard, as far as Batch goes (10 000).
+    /// The number of tasks at most. The default is one per shard, up to 10,000, the limit of AWS Batch.
     pub tasks: Option<u32>,
 }
 
-/// `[engine.kubernetes]`; amounts in Kubernetes' words.
+/// `[engine.kubernetes]`. Amounts are Kubernetes quantities.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kubernetes {
     /// The container image.
     pub image: String,
-    /// Absent means that of `kubectl`'s context.
+    /// The namespace. The default is that of `kubectl`'s context.
     pub namespace: Option<String>,
-    /// Whose rights the pods have, where they come from the cluster.
+    /// The service account of the pods.
     pub service_account: Option<String>,
-    /// A Secret that becomes the pods' environment: a store's credentials.
+    /// A Secret whose entries become environment variables of the pods, such as the store's credentials.
     pub secret: Option<String>,
     /// GPUs of a task.
     pub gpus: Option<u32>,
@@ -106,21 +106,21 @@ pub struct Kubernetes {
     pub cpus: Option<String>,
     /// Memory of a task (`16Gi`).
     pub memory: Option<String>,
-    /// The most tasks; absent means one for each shard, up to 10 000.
+    /// The number of tasks at most. The default is one per shard, up to 10,000.
     pub tasks: Option<u32>,
-    /// The most tasks at work at once.
+    /// The number of tasks at most that run at the same time.
     pub at_once: Option<u32>,
-    /// How often a task is tried; evictions are not counted.
+    /// Attempts of a task. Evictions do not count.
     pub attempts: u32,
-    /// The longest that all tasks together may take; then what is done is sealed.
+    /// The time limit of all tasks together. After it, the seal publishes what is done.
     pub deadline_seconds: u32,
-    /// Labels of the tasks' nodes.
+    /// Labels that the tasks' nodes must have.
     pub node_selector: BTreeMap<String, String>,
-    /// The taints of nodes that the tasks may run on all the same: `key[=value][:Effect]`. GPUs' is always among them.
+    /// Taints that the tasks tolerate, as `key[=value][:Effect]`. They always tolerate the taint of GPU nodes.
     pub tolerations: Vec<String>,
 }
 
-/// How often a task is tried where the engine is to be told.
+/// The default for engines that need a number of attempts.
 const ATTEMPTS: u32 = 3;
 
 const DAY_SECONDS: u32 = 24 * 3600;
@@ -151,7 +151,7 @@ impl AwsBatch {
             vcpus: count(section, "vcpus", 1..=u32::MAX)?,
             memory_mib: memory,
             attempts: count(section, "attempts", 1..=10)?.unwrap_or(ATTEMPTS),
-            // Less than a minute Batch refuses.
+            // AWS Batch rejects less than a minute.
             timeout_seconds: count(section, "timeout_seconds", 60..=i32::MAX as u32)?,
             tasks: count(section, "tasks", 1..=u32::MAX)?,
         })
@@ -164,7 +164,7 @@ impl Slurm {
         let count = |key| count(section, key, 1..=u32::MAX);
         let option = |option: &str| match option.starts_with("--") {
             true => Ok(()),
-            false => Err(format!("holds {option:?}, which is no option: they begin with --")),
+            false => Err(format!("contains {option:?}, which is not an option: options begin with --")),
         };
         Ok(Self {
             partition: text("partition", "\"gpu\"")?,
@@ -190,7 +190,7 @@ impl Kubernetes {
         };
         let selector = |label: &str| match label.split_once('=') {
             Some((key, _)) if !key.is_empty() => Ok(()),
-            _ => Err(format!("holds {label:?}, which is not of the form key=value")),
+            _ => Err(format!("contains {label:?}, which is not of the form key=value")),
         };
         let selectors = section.strings("node_selector", selector)?.unwrap_or_default();
         Ok(Self {
@@ -220,7 +220,7 @@ impl Kubernetes {
     }
 }
 
-/// Kubernetes' way to write an amount, without its rarer forms.
+/// Whether this is a Kubernetes quantity. Its rarer forms are not accepted.
 fn is_quantity(text: &str) -> bool {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = &text[digits.len()..];
@@ -231,7 +231,7 @@ fn is_quantity(text: &str) -> bool {
 fn check_toleration(taint: &str) -> Result<(), String> {
     let (key, effect) = taint.split_once(':').unwrap_or((taint, "NoSchedule"));
     if key.is_empty() || key.starts_with('=') || !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect) {
-        return Err(format!("holds {taint:?}: they are written key[=value][:Effect], as in \"spot=true:NoSchedule\""));
+        return Err(format!("contains {taint:?}: a taint is key[=value][:Effect], such as \"spot=true:NoSchedule\""));
     }
     Ok(())
 }
@@ -253,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn amounts_are_kubernetes_own() {
+    fn amounts_are_kubernetes_quantities() {
         assert!(["4", "0.5", "3500m", "16Gi", "64M"].iter().all(|text| is_quantity(text)));
         assert!(["", "Gi", "16 GiB", "16GB", "-1", "0", "inf"].iter().all(|text| !is_quantity(text)));
     }

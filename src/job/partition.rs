@@ -1,4 +1,4 @@
-//! Partition columns: parts of a video's key that its rows are filed under.
+//! Partition columns: parts of a video's key that become folders of the tables.
 
 use std::fmt;
 
@@ -7,22 +7,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::tables::{Table, escape_into};
 
-/// What a partition column holds where its group took no part in the match (or matched nothing): Hive's name for null.
+/// The value of a partition column whose group did not match or matched nothing: Hive's name for null.
 pub const NULL_PARTITION: &str = "__HIVE_DEFAULT_PARTITION__";
 
-/// Bytes of a folder's name, here `name=value` with escapes: the limit of file systems.
+/// The length limit of a folder's name (`name=value`, with escapes) in file systems, in bytes.
 const FOLDER_BYTES_MAX: usize = 255;
 
-/// Bytes of all the columns' folders together. It leaves the other half of an S3 key (1024 bytes) to the rest of the path.
+/// The limit for the folders of all columns together, in bytes: half of an S3 key's 1024. The rest of the path has the
+/// other half.
 const FOLDERS_BYTES_MAX: usize = 512;
 
-/// A pattern with named groups, searched for anywhere in a key: each group becomes a partition column of the tables.
+/// A pattern with named groups that may match anywhere in a key. Each group becomes a partition column of the tables.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Partition(Regex);
 
 impl Partition {
-    /// Checks the pattern and its groups' names. The error says what is wrong, for a person.
+    /// Checks the pattern and the names of its groups.
+    ///
+    /// # Errors
+    /// A message that continues a sentence about the pattern ("is not a regular expression").
     pub fn new(pattern: &str) -> Result<Self, String> {
         let regex = Regex::new(pattern).map_err(|error| format!("is not a regular expression: {error}"))?;
         let mut seen: Vec<String> = Vec::new();
@@ -30,18 +34,22 @@ impl Partition {
             let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
             let lower = name.to_ascii_lowercase();
             if !plain {
-                return Err(format!("names a group `{name}`: a column's name takes letters, digits and `_` only"));
+                return Err(format!(
+                    "has a group `{name}`: the name of a column may only have letters, digits and `_`"
+                ));
             }
             if is_column_of_a_table(name) {
-                return Err(format!("names a group `{name}`, which is a column of the tables: call it something else"));
+                return Err(format!("has a group `{name}`, which is a column of the tables: choose another name"));
             }
             if seen.contains(&lower) {
-                return Err(format!("names two groups `{name}`, which are one column: letter case does not count"));
+                return Err(format!(
+                    "has two groups `{name}`, which are the same column: column names ignore letter case"
+                ));
             }
             seen.push(lower);
         }
         if seen.is_empty() {
-            return Err("has no named group such as (?<camera>[^/]+), so it would make no column".to_owned());
+            return Err("has no named group such as (?<camera>[^/]+), so there would be no column".to_owned());
         }
         let partition = Self(regex);
         match too_long(&partition.nulls()) {
@@ -50,19 +58,19 @@ impl Partition {
         }
     }
 
-    /// The columns' names, in the pattern's order.
+    /// The names of the columns, in the order of the pattern.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.capture_names().flatten()
     }
 
-    /// (name, value) of every column for this key. The value is [`NULL_PARTITION`] when its group did not match, and in all
-    /// columns when there is a [`Self::problem`].
+    /// The columns of this key as (name, value). The value is [`NULL_PARTITION`] if the group did not match, and in all
+    /// columns if there is a [`Self::problem`].
     pub fn columns(&self, key: &str) -> Vec<(String, String)> {
         let values = self.values(key);
         if too_long(&values).is_some() { self.nulls() } else { values }
     }
 
-    /// Why the values in this key cannot be folders, for a person.
+    /// A message that says why the values in this key cannot be folder names.
     pub fn problem(&self, key: &str) -> Option<String> {
         too_long(&self.values(key))
     }
@@ -78,7 +86,7 @@ impl Partition {
     }
 }
 
-/// In any letter case, because engines ignore it.
+/// Ignores letter case, as query engines do.
 fn is_column_of_a_table(name: &str) -> bool {
     let columns = Table::ALL.into_iter().flat_map(|table| table.columns().iter().chain(table.partition_columns()));
     columns.into_iter().any(|column| column.name.eq_ignore_ascii_case(name))
@@ -91,7 +99,7 @@ fn too_long(columns: &[(String, String)]) -> Option<String> {
         escape_into(&mut folder, value);
         if folder.len() > FOLDER_BYTES_MAX {
             return Some(format!(
-                "its value of the partition column `{name}` is too long: {name}=... has {} bytes, and the name of a folder \
+                "the value of its partition column `{name}` is too long: {name}=... has {} bytes, and the name of a folder \
                  may have {FOLDER_BYTES_MAX}",
                 folder.len()
             ));
@@ -100,7 +108,7 @@ fn too_long(columns: &[(String, String)]) -> Option<String> {
     }
     (all > FOLDERS_BYTES_MAX).then(|| {
         format!(
-            "its values of the partition columns are too long together: {all} bytes, of at most {FOLDERS_BYTES_MAX}"
+            "the values of its partition columns are too long together: {all} bytes, and the limit is {FOLDERS_BYTES_MAX}"
         )
     })
 }
@@ -138,7 +146,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn no_column_of_any_table_can_be_a_partition_column_whatever_its_case() {
+    fn a_partition_column_cannot_have_the_name_of_a_column_in_any_letter_case() {
         for table in Table::ALL {
             for column in table.columns().iter().chain(table.partition_columns()) {
                 for name in [column.name.to_owned(), column.name.to_uppercase()] {
@@ -147,7 +155,7 @@ mod tests {
                 }
             }
         }
-        // Those that were once forgotten.
+        // Names that an earlier version allowed.
         for name in ["label", "jpeg", "model", "dt"] {
             assert!(Partition::new(&format!("(?<{name}>x)")).is_err(), "{name}");
         }
@@ -155,14 +163,14 @@ mod tests {
     }
 
     #[test]
-    fn a_value_fits_up_to_the_byte_that_a_folder_may_have() {
+    fn a_value_may_be_as_long_as_the_name_of_a_folder() {
         let partition = Partition::new("^(?<camera>[^/]+)/").unwrap();
         let fitting = "c".repeat(255 - "camera=".len());
         assert_eq!(partition.columns(&format!("{fitting}/a.mp4")), [("camera".to_owned(), fitting.clone())]);
         let problem = partition.problem(&format!("{fitting}c/a.mp4")).unwrap();
         assert!(problem.contains("`camera`") && problem.contains("256 bytes"), "{problem}");
         assert_eq!(partition.columns(&format!("{fitting}c/a.mp4"))[0].1, NULL_PARTITION);
-        // What counts is what it comes to: three bytes for a colon, two for an umlaut.
+        // The length is that of the folder's name: three bytes for an escaped colon, two for an umlaut.
         for letter in [":", "ü"] {
             assert_eq!(partition.problem(&format!("{}/a.mp4", letter.repeat(82))), None);
             assert!(partition.problem(&format!("{}/a.mp4", letter.repeat(125))).is_some(), "{letter}");
@@ -170,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_leave_no_room_for_a_null_are_refused() {
+    fn names_that_leave_no_room_for_a_null_value_are_rejected() {
         let name = "n".repeat(255 - NULL_PARTITION.len());
         assert!(Partition::new(&format!("(?<{name}>x)")).unwrap_err().contains("too long"));
         assert!(Partition::new(&format!("(?<{}>x)", &name[1..])).is_ok());

@@ -1,66 +1,19 @@
-//! The job file as sections of entries that still know where they were written, so that every complaint can show the
-//! line (or the `--set`) that it is about.
+//! The job file as sections of entries that know where they were written, so that every error can quote the line or the
+//! `--set` that it is about.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use toml::de::{DeTable, DeValue};
 
+use super::keys::{known_key, known_section, misplaced};
 use crate::error::{Error, Result};
-use crate::nearest::nearest;
+use crate::toml_text::TomlText;
 
-/// Every section of the job file and its keys, in alphabetical order: what an unknown one is compared with.
-pub const SECTIONS: [(&str, &[&str]); 10] = [
-    ("actions", &["clip_seconds", "embedding", "model", "scores", "stride_seconds", "top_k"]),
-    (
-        "engine.aws-batch",
-        &[
-            "attempts",
-            "gpus",
-            "job_definition",
-            "memory",
-            "queue",
-            "seal_job_definition",
-            "seal_queue",
-            "tasks",
-            "timeout_seconds",
-            "vcpus",
-        ],
-    ),
-    (
-        "engine.kubernetes",
-        &[
-            "at_once",
-            "attempts",
-            "cpus",
-            "deadline_seconds",
-            "gpus",
-            "image",
-            "memory",
-            "namespace",
-            "node_selector",
-            "secret",
-            "service_account",
-            "tasks",
-            "tolerations",
-        ],
-    ),
-    (
-        "engine.slurm",
-        &["account", "at_once", "cpus", "gres", "logs", "memory", "options", "partition", "tasks", "time"],
-    ),
-    ("input", &["deleted_max", "exclude", "hidden", "include", "inventory", "partition", "uri"]),
-    ("output", &["uri"]),
-    ("persons", &["classes", "confidence", "frames_per_second", "iou", "model"]),
-    ("report", &["thumbnails"]),
-    ("run", &["device", "precision", "shard_bytes", "video_timeout_seconds"]),
-    ("store", &["endpoint", "path_style", "region", "retry_seconds"]),
-];
-
-/// The section of sections: `[engine.slurm]` is one by that name.
+/// The table whose own tables are sections, such as `[engine.slurm]`.
 const ENGINE: &str = "engine";
 
-/// A whole job file with its overrides applied. Holds known sections and known keys only.
+/// A job file with its overrides applied. Contains only known sections and keys.
 #[derive(Debug)]
 pub(super) struct Document {
     name: String,
@@ -71,23 +24,24 @@ pub(super) struct Document {
 #[derive(Debug)]
 pub(super) struct Section {
     name: &'static str,
+    keys: &'static [&'static str],
     place: Place,
     entries: BTreeMap<String, Entry>,
 }
 
-/// One value and where it was written.
+/// A value and where it was written.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     place: Place,
     value: Value,
-    /// The text after the `=` of a `--set`: what is meant where a string is wanted.
+    /// The text after the `=` of a `--set`. It is the value of a key that takes a string, even if it looks like a number.
     typed: Option<String>,
 }
 
-/// Where something was written.
+/// Where a section or a value was written.
 #[derive(Debug, Clone)]
 pub(super) enum Place {
-    /// A line of the job file, counted from 1.
+    /// A line of the job file; its number counts from 1.
     Line { file: String, number: usize, text: String },
     /// A `--set` on the command line, as typed.
     Flag(String),
@@ -100,25 +54,26 @@ enum Value {
     Float(f64),
     Boolean(bool),
     List(Vec<Entry>),
-    /// A kind of value that no key takes, named for a message.
+    /// A kind of value that no key accepts, as messages call it.
     Other(&'static str),
 }
 
 impl Document {
-    /// Parses `text` (`name` is how messages call the file) and lays `overrides` (`section.key=value`) over it.
+    /// Parses `text` and applies `overrides` (`section.key=value`). Errors call the file `name`.
     pub(super) fn read(name: &str, text: &str, overrides: &[String]) -> Result<Self> {
-        let source = Source { name, text };
-        let table = DeTable::parse(text).map_err(|error| source.syntax_error(&error))?;
+        let source = TomlText { name, text };
+        let table = DeTable::parse(text).map_err(|error| source.error(&error))?;
         let mut document = Self { name: name.to_owned(), sections: BTreeMap::new() };
         for (key, value) in table.get_ref() {
             match (key.get_ref().as_ref(), value.get_ref()) {
                 (ENGINE, DeValue::Table(engines)) => {
                     for (key, value) in engines {
                         let name = format!("{ENGINE}.{}", key.get_ref());
-                        document.add_section(&source, &name, &source.place(key.span().start), value.get_ref())?;
+                        let place = Place::line(&source, key.span().start);
+                        document.add_section(&source, &name, place, value.get_ref())?;
                     }
                 }
-                (name, value) => document.add_section(&source, name, &source.place(key.span().start), value)?,
+                (name, value) => document.add_section(&source, name, Place::line(&source, key.span().start), value)?,
             }
         }
         for typed in overrides {
@@ -127,12 +82,12 @@ impl Document {
         Ok(document)
     }
 
-    /// A section, where the file (or a `--set`) has it.
+    /// A section, if the file or a `--set` has it.
     pub(super) fn section(&self, name: &str) -> Option<&Section> {
         self.sections.get(name)
     }
 
-    /// A section that no job can do without; `example` shows its smallest form.
+    /// A section that every job needs; the error shows `example`, its shortest form.
     pub(super) fn required(&self, name: &str, example: &str) -> Result<&Section> {
         self.section(name).ok_or_else(|| {
             Error::usage(format!("{}: the section [{name}] is missing", self.name))
@@ -140,19 +95,18 @@ impl Document {
         })
     }
 
-    fn add_section(&mut self, source: &Source<'_>, name: &str, place: &Place, value: &DeValue<'_>) -> Result<()> {
+    fn add_section(&mut self, source: &TomlText<'_>, name: &str, place: Place, value: &DeValue<'_>) -> Result<()> {
         let DeValue::Table(table) = value else {
-            return Err(misplaced(name, place));
+            return Err(misplaced(name, &place));
         };
-        let (name, keys) = known_section(name, place)?;
-        let mut section = Section { name, place: place.clone(), entries: BTreeMap::new() };
+        let mut section = Section::new(name, place)?;
         for (key, value) in table {
-            let place = source.place(key.span().start);
-            known_key(name, keys, key.get_ref(), &place)?;
-            let value = Value::from_toml(value.get_ref(), &|offset| source.place(offset));
+            let place = Place::line(source, key.span().start);
+            known_key(section.name, section.keys, key.get_ref(), &place)?;
+            let value = Value::from_toml(value.get_ref(), &|offset| Place::line(source, offset));
             section.entries.insert(key.get_ref().to_string(), Entry { place, value, typed: None });
         }
-        self.sections.insert(name, section);
+        self.sections.insert(section.name, section);
         Ok(())
     }
 
@@ -163,15 +117,15 @@ impl Document {
             return Err(Error::usage(format!("--set {typed}: not of the form section.key=value"))
                 .with_hint("for example: --set persons.confidence=0.4"));
         };
-        let (name, keys) = known_section(section, &place)?;
-        known_key(name, keys, key, &place)?;
+        let new = Section::new(section, place.clone())?;
+        known_key(new.name, new.keys, key, &place)?;
         let value = match DeValue::parse(raw) {
             Ok(value) => Value::from_toml(value.get_ref(), &|_| place.clone()),
             Err(_) => Value::Text(raw.to_owned()),
         };
         self.sections
-            .entry(name)
-            .or_insert_with(|| Section { name, place: place.clone(), entries: BTreeMap::new() })
+            .entry(new.name)
+            .or_insert(new)
             .entries
             .insert(key.to_owned(), Entry { place, value, typed: Some(raw.to_owned()) });
         Ok(())
@@ -179,14 +133,20 @@ impl Document {
 }
 
 impl Section {
-    /// The value of `key` as `convert` takes it, or nothing where the key is absent. `wanted` says what the value must
-    /// be (type and range): it is the message where `convert` refuses.
+    fn new(name: &str, place: Place) -> Result<Self> {
+        let (name, keys) = known_section(name, &place)?;
+        Ok(Self { name, keys, place, entries: BTreeMap::new() })
+    }
+
+    /// The value of `key` as `convert` returns it, or `None` if the key is absent. If `convert` returns `None`, the error
+    /// says that the value must be `wanted`, which describes its type and range.
     pub(super) fn get<T>(
         &self,
         key: &str,
         wanted: &str,
         convert: impl FnOnce(&Entry) -> Option<T>,
     ) -> Result<Option<T>> {
+        assert!(self.keys.contains(&key), "[{}] has no field for `{key}`", self.name);
         let Some(entry) = self.entries.get(key) else { return Ok(None) };
         match convert(entry) {
             Some(value) => Ok(Some(value)),
@@ -194,12 +154,12 @@ impl Section {
         }
     }
 
-    /// Whether the key is there.
+    /// Whether the key is present.
     pub(super) fn has(&self, key: &str) -> bool {
         self.entries.contains_key(key)
     }
 
-    /// As [`Section::get`], for a key that must be there; `example` shows it.
+    /// Like [`Section::get`], for a key that must be present; the error shows `example`.
     pub(super) fn required<T>(
         &self,
         key: &str,
@@ -214,13 +174,13 @@ impl Section {
         })
     }
 
-    /// The strings of a list, each checked by `check`, which says what is wrong with one.
+    /// A list of strings, each checked by `check`, whose error says what is wrong with the string.
     pub(super) fn strings(&self, key: &str, check: impl Fn(&str) -> Result<(), String>) -> Result<Option<Vec<String>>> {
         let Some(list) = self.get(key, "a list of strings", Entry::list)? else { return Ok(None) };
         let mut strings = Vec::with_capacity(list.len());
         for entry in list {
             let Some(text) = entry.text() else {
-                return Err(self.refusal(key, &entry, format!("must hold strings only, not {}", entry.value)));
+                return Err(self.refusal(key, &entry, format!("must contain only strings, not {}", entry.value)));
             };
             check(&text).map_err(|problem| self.refusal(key, &entry, problem))?;
             strings.push(text);
@@ -228,7 +188,7 @@ impl Section {
         Ok(Some(strings))
     }
 
-    /// A complaint about the value of a key that is there: `problem` goes on after the key's name.
+    /// An error about the value of a key. `problem` continues the sentence that begins with the key's name.
     pub(super) fn complain(&self, key: &str, problem: impl fmt::Display) -> Error {
         match self.entries.get(key) {
             Some(entry) => self.refusal(key, entry, problem),
@@ -242,7 +202,7 @@ impl Section {
 }
 
 impl Entry {
-    /// A string; anything typed after a `--set` can be one.
+    /// A string. Any value of a `--set` is also a string.
     pub(super) fn text(&self) -> Option<String> {
         match (&self.value, &self.typed) {
             (Value::Text(text), _) => Some(text.clone()),
@@ -251,12 +211,12 @@ impl Entry {
         }
     }
 
-    /// A string with something in it.
+    /// A string that is not blank.
     pub(super) fn filled_text(&self) -> Option<String> {
         self.text().filter(|text| !text.trim().is_empty())
     }
 
-    /// A finite number, written with or without a point.
+    /// A finite number, with or without a decimal point.
     pub(super) fn number(&self) -> Option<f64> {
         match self.value {
             Value::Integer(number) => Some(number as f64),
@@ -281,7 +241,7 @@ impl Entry {
         }
     }
 
-    /// The entries of a list. A single string after a `--set` is a list of one.
+    /// The entries of a list. A string in a `--set` is a list with one entry.
     pub(super) fn list(&self) -> Option<Vec<Entry>> {
         match &self.value {
             Value::List(entries) => Some(entries.clone()),
@@ -334,87 +294,16 @@ impl fmt::Display for Value {
 }
 
 impl Place {
-    fn complain(&self, what: impl fmt::Display) -> Error {
+    fn line(source: &TomlText<'_>, offset: usize) -> Self {
+        let position = source.position(offset);
+        Self::Line { file: source.name.to_owned(), number: position.line, text: position.shown.to_owned() }
+    }
+
+    /// A usage error about what is written here.
+    pub(super) fn complain(&self, what: impl fmt::Display) -> Error {
         Error::usage(match self {
             Self::Line { file, number, text } => format!("{file}:{number}: {what}\n  {number} | {text}"),
             Self::Flag(typed) => format!("--set {typed}: {what}"),
         })
-    }
-}
-
-/// The file's text, for finding lines by their byte offset.
-struct Source<'a> {
-    name: &'a str,
-    text: &'a str,
-}
-
-impl Source<'_> {
-    fn place(&self, offset: usize) -> Place {
-        let (number, _) = self.line_and_column(offset);
-        let text = self.text.lines().nth(number - 1).unwrap_or_default().trim_end().to_owned();
-        Place::Line { file: self.name.to_owned(), number, text }
-    }
-
-    /// Both counted from 1, the column in characters. An offset beyond the end is the end.
-    fn line_and_column(&self, offset: usize) -> (usize, usize) {
-        let mut offset = offset.min(self.text.len());
-        while !self.text.is_char_boundary(offset) {
-            offset -= 1;
-        }
-        let before = &self.text[..offset];
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
-    }
-
-    fn syntax_error(&self, error: &toml::de::Error) -> Error {
-        let problem = error.message().lines().collect::<Vec<_>>().join(", ");
-        let Some(span) = error.span() else {
-            return Error::usage(format!("{}: {problem}", self.name));
-        };
-        let (number, column) = self.line_and_column(span.start);
-        let line = self.text.lines().nth(number - 1).unwrap_or_default().trim_end();
-        Error::usage(format!("{}:{number}:{column}: {problem}\n  {number} | {line}", self.name))
-    }
-}
-
-fn known_section(name: &str, place: &Place) -> Result<(&'static str, &'static [&'static str])> {
-    SECTIONS.into_iter().find(|(known, _)| *known == name).ok_or_else(|| {
-        let names = SECTIONS.map(|(known, _)| known);
-        place.complain(format!("unknown section [{name}]")).with_hint(suggestion(name, &names, "sections"))
-    })
-}
-
-fn known_key(section: &str, keys: &[&str], key: &str, place: &Place) -> Result<()> {
-    if keys.contains(&key) {
-        return Ok(());
-    }
-    let home = SECTIONS.iter().find(|(_, keys)| keys.contains(&key));
-    let hint = match home {
-        Some((home, _)) => format!("`{key}` belongs in [{home}] (keys of [{section}]: {})", keys.join(", ")),
-        None => suggestion(key, keys, "keys"),
-    };
-    Err(place.complain(format!("unknown key `{key}` in [{section}]")).with_hint(hint))
-}
-
-/// Something at the top of the file that is no section.
-fn misplaced(name: &str, place: &Place) -> Error {
-    let homes: Vec<_> =
-        SECTIONS.iter().filter(|(_, keys)| keys.contains(&name)).map(|(home, _)| format!("[{home}]")).collect();
-    if SECTIONS.iter().any(|(known, _)| *known == name) {
-        return place.complain(format!("`{name}` must be a section")).with_hint(format!("write it once, as [{name}]"));
-    }
-    let error = place.complain(format!("the key `{name}` stands outside every section"));
-    match homes.is_empty() {
-        true => error.with_hint(suggestion(name, &SECTIONS.map(|(known, _)| known), "sections")),
-        false => error.with_hint(format!("put it below {}", homes.join(" or "))),
-    }
-}
-
-/// `did you mean …?` where a known name is near, and all the known names in any case.
-fn suggestion(unknown: &str, known: &[&str], what: &str) -> String {
-    let all = format!("{what}: {}", known.join(", "));
-    match nearest(unknown, known) {
-        Some(near) => format!("did you mean `{near}`? ({all})"),
-        None => all,
     }
 }

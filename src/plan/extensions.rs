@@ -1,4 +1,4 @@
-//! Counts files by extension, to say in one line what a job's `include` does not match.
+//! Counts files by extension, for a one-line message about files that the job's `include` does not match.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -6,16 +6,16 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Extensions counted by name; further ones count as others, which bounds memory.
+/// Maximum number of extensions that are counted by name. Others are counted together, which bounds the memory.
 const NAMED_MAX: usize = 1000;
 
-/// Extensions that are shown by name.
+/// Number of extensions that are shown by name.
 const SHOWN: usize = 3;
 
-/// Bytes of an extension. What is longer is part of a name with a dot in it.
+/// Maximum length of an extension, bytes. Anything longer is part of a name that contains a dot.
 const LENGTH_MAX: usize = 10;
 
-/// How many files have each extension, in any letter case.
+/// Number of files per extension, ignoring case.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extensions {
     named: BTreeMap<String, u64>,
@@ -36,7 +36,7 @@ impl Extensions {
     }
 }
 
-/// `7 .txt, 3 .jpg, 2 others`: the most frequent ones by name.
+/// Formats the most frequent extensions by name, as in `7 .txt, 3 .jpg, 2 others`.
 impl fmt::Display for Extensions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut named: Vec<_> = self.named.iter().collect();

@@ -1,9 +1,9 @@
-//! Listing by an S3 Inventory report, for buckets too big to list: its manifest, and the data files that it names, in
-//! CSV or Parquet.
+//! Lists an input from an S3 Inventory report, for buckets that are too large to list: reads its manifest, and the data
+//! files that it names, in CSV or Parquet.
 //!
-//! A report is some hours to days old. A video that has changed since fails by what the report says of it, and is
-//! taken by the run after the next report. A report does not say which archived objects are restored: those are taken by a
-//! plan that retries failed videos, or once they are in another storage class.
+//! A report is hours to days old. A video that has changed since then fails, because it differs from the report, and is
+//! indexed by the first run after the next report. A report does not state which archived objects are restored. Those
+//! are indexed by a plan that retries failed videos, or when they are in another storage class.
 
 mod csv;
 mod parquet;
@@ -24,22 +24,22 @@ use tokio::sync::mpsc;
 use crate::error::{Error, Result};
 use crate::store::{self, ObjectMeta, Store, StoreConfig, is_archive};
 
-/// Data files read at the same time; each lies on the scratch disk meanwhile.
+/// Number of data files read concurrently, each of which is stored on the scratch disk meanwhile.
 const FILES_MAX: usize = 4;
 
-/// A report may lack objects that are as new as this: it is consistent in the end only.
+/// A report may lack objects younger than this, because it is only eventually consistent.
 const LATE: TimeDelta = TimeDelta::days(2);
 
-/// Bytes of one read of a data file.
+/// Bytes per read of a data file.
 const READ_BYTES: u64 = 8 << 20;
 
-/// Objects handed over at once.
+/// Number of objects passed on at once.
 const BATCH: usize = 1024;
 
-/// Batches that a file's reader may be ahead.
+/// Number of batches that a file's reader may be ahead.
 const BATCHES_MAX: usize = 4;
 
-/// `manifest.json`, as S3 writes it.
+/// `manifest.json` as S3 writes it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Manifest {
@@ -47,7 +47,7 @@ struct Manifest {
     file_format: String,
     #[serde(default)]
     file_schema: String,
-    /// Milliseconds of the Unix epoch.
+    /// Milliseconds since the Unix epoch.
     #[serde(default)]
     creation_timestamp: String,
     files: Vec<DataFile>,
@@ -60,27 +60,29 @@ struct DataFile {
     md5: String,
 }
 
-/// How the data files are encoded.
+/// Format of the data files.
 #[derive(Debug, Clone)]
 enum Format {
     Csv(csv::Columns),
     Parquet,
 }
 
-/// What every data file's reader needs.
+/// What the reader of every data file needs.
 struct Source {
     store: Arc<dyn Store>,
     format: Format,
-    /// Keys begin so that lie below the input.
+    /// Prefix of the keys below the input.
     prefix: String,
     scratch: PathBuf,
 }
 
-/// The objects below `input` by the report whose manifest is at `uri`, in no particular order and relative to `input`; and
-/// the time up to which the report knows what there was. `scratch` is a folder for data files while they are read.
+/// Lists the objects below `input` from the report whose manifest is at `uri`, in no particular order and with keys
+/// relative to `input`. Also returns the time up to which the report is complete. `scratch` is a directory for data
+/// files while they are read.
 ///
 /// # Errors
-/// [`Error::Usage`] where the report is of another bucket, or lacks a field; a data file that is not as its manifest says.
+/// [`Error::Usage`] if the report belongs to another bucket or lacks a field; an error if a data file differs from its
+/// manifest.
 pub(super) async fn list(
     uri: &str,
     config: &StoreConfig,
@@ -94,7 +96,7 @@ pub(super) async fn list(
     let root = input.uri("");
     let Some(prefix) = root.strip_prefix(&format!("s3://{source_bucket}/")) else {
         return Err(Error::usage(format!(
-            "the inventory {uri} is of the bucket {source_bucket}, and the input is {root}"
+            "the inventory {uri} is of the bucket {source_bucket}, but the input is {root}"
         ))
         .with_hint(format!("set input.uri to s3://{source_bucket}/ or to a prefix in it")));
     };
@@ -102,8 +104,8 @@ pub(super) async fn list(
         "CSV" => Format::Csv(csv::Columns::of(&file_schema).map_err(|problem| unusable(uri, &problem))?),
         "Parquet" => Format::Parquet,
         other => {
-            return Err(Error::usage(format!("the inventory {uri} is in {other}, which is not read"))
-                .with_hint("have S3 write it as Parquet or CSV: the output format of its inventory configuration"));
+            return Err(Error::usage(format!("the inventory {uri} has the format {other}, which is not supported"))
+                .with_hint("set the output format in the bucket's inventory configuration to Parquet or CSV"));
         }
     };
     tracing::info!(uri, source_bucket, file_format, files = files.len(), "reading the inventory");
@@ -114,13 +116,13 @@ pub(super) async fn list(
     Ok((batches.map_ok(|batch| stream::iter(batch).map(Ok)).try_flatten().boxed(), as_of))
 }
 
-/// The manifest, and the store that its keys are relative to: its bucket. A report that was copied into a directory lies
-/// in one of the folders above it.
+/// Opens the manifest and the store that its keys are relative to. This is the bucket or, for a report that was copied
+/// to disk, one of the directories above the manifest.
 async fn open(uri: &str, config: &StoreConfig) -> Result<(Arc<dyn Store>, Manifest)> {
     let parse = |text: &[u8]| {
         serde_json::from_slice::<Manifest>(text).map_err(|problem| {
-            Error::usage(format!("cannot read the inventory {uri}: {problem}"))
-                .with_hint("input.inventory is the address of a report's `manifest.json`")
+            Error::usage(format!("failed to read the inventory {uri}: {problem}"))
+                .with_hint("set input.inventory to the address of a report's `manifest.json`")
         })
     };
     if let Some((bucket, key)) = uri.strip_prefix("s3://").and_then(|rest| rest.split_once('/')) {
@@ -130,18 +132,18 @@ async fn open(uri: &str, config: &StoreConfig) -> Result<(Arc<dyn Store>, Manife
     }
     let path = Path::new(uri.strip_prefix("file://").unwrap_or(uri));
     let text =
-        std::fs::read(path).map_err(|error| Error::usage(format!("cannot read the inventory {uri}: {error}")))?;
+        std::fs::read(path).map_err(|error| Error::usage(format!("failed to read the inventory {uri}: {error}")))?;
     let manifest = parse(&text)?;
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let holds = |folder: &Path| manifest.files.first().is_none_or(|file| folder.join(&file.key).is_file());
     let root = path.ancestors().skip(1).find(|folder| holds(folder)).ok_or_else(|| {
-        Error::usage(format!("the files of the inventory {uri} are in none of the folders above it"))
-            .with_hint("copy the report with its folders, as they lie in the bucket")
+        Error::usage(format!("the files of the inventory {uri} are in none of the directories above it"))
+            .with_hint("copy the report with its directory structure in the bucket")
     })?;
     Ok((store::open(&root.to_string_lossy(), config).await?, manifest))
 }
 
-/// One data file's objects, batch by batch, read in a task of its own.
+/// The objects of one data file, batch by batch, read in a task of its own.
 fn objects_of(
     source: Arc<Source>,
     file: DataFile,
@@ -150,7 +152,7 @@ fn objects_of(
         let (sender, receiver) = mpsc::channel(BATCHES_MAX);
         tokio::spawn(async move {
             if let Err(error) = source.read(&file, &sender).await {
-                // Nobody listens any more: then nobody needs to know.
+                // If the receiver is gone, nobody needs the error.
                 let _ = sender.send(Err(error)).await;
             }
         });
@@ -177,10 +179,10 @@ impl Source {
         read.map_err(|problem: String| unusable(&uri, &problem))
     }
 
-    /// The file as it was when the report was made, at its beginning.
+    /// Downloads the version of the file that the manifest names. Returns it positioned at its beginning.
     async fn fetch(&self, file: &DataFile, uri: &str, objects: &mpsc::Sender<Result<Vec<ObjectMeta>>>) -> Result<File> {
         let full = |error: std::io::Error| {
-            Error::failed(format!("failed to keep {uri} on the scratch disk: {error}"))
+            Error::failed(format!("failed to store {uri} on the scratch disk: {error}"))
                 .with_hint("set TMPDIR to a directory with free space")
         };
         let mut data = tempfile::tempfile_in(&self.scratch).map_err(full)?;
@@ -198,7 +200,7 @@ impl Source {
         digest.finalize().iter().try_for_each(|byte| write!(found, "{byte:02x}")).unwrap_or_default();
         if !found.eq_ignore_ascii_case(&file.md5) && !objects.is_closed() {
             return Err(Error::failed(format!("{uri} is not the file that its manifest names: its MD5 is {found}"))
-                .with_hint("it was replaced or cut off: use the newest report"));
+                .with_hint("it was replaced or truncated: use the latest report"));
         }
         data.rewind().map_err(full)?;
         Ok(data)
@@ -206,17 +208,17 @@ impl Source {
 }
 
 fn unusable(uri: &str, problem: &str) -> Error {
-    Error::usage(format!("cannot list by the inventory {uri}: {problem}")).with_hint(
+    Error::usage(format!("failed to list from the inventory {uri}: {problem}")).with_hint(
         "the report needs the fields Size, LastModifiedDate and ETag: add them to its inventory configuration",
     )
 }
 
-/// As [`ObjectMeta::archived`].
+/// The same meaning as [`ObjectMeta::archived`].
 fn archived(storage_class: &str) -> Option<String> {
     is_archive(storage_class).then(|| storage_class.to_owned())
 }
 
-/// Where a data file's reader puts what it finds.
+/// Receives the objects from a data file's reader.
 struct Batches {
     prefix: String,
     objects: mpsc::Sender<Result<Vec<ObjectMeta>>>,
@@ -224,12 +226,12 @@ struct Batches {
 }
 
 impl Batches {
-    /// The key relative to the input, where it lies below it.
+    /// The key relative to the input, if it is below the input.
     fn key<'a>(&self, key: &'a str) -> Option<&'a str> {
         key.strip_prefix(&self.prefix).filter(|key| !key.is_empty())
     }
 
-    /// Whether anybody wants more.
+    /// Adds an object. Returns whether the receiver still exists.
     fn push(&mut self, object: ObjectMeta) -> bool {
         self.batch.push(object);
         self.batch.len() < BATCH || self.send()

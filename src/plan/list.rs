@@ -1,4 +1,4 @@
-//! Listing: the objects below the input, sifted by the job's rules, each given its partition columns.
+//! Listing: finds the objects below the input, filters them by the job's rules, and determines their partition columns.
 
 use std::collections::BTreeSet;
 
@@ -13,31 +13,32 @@ use crate::job::Input;
 use crate::run::{Todo, VideoObject};
 use crate::store::{ObjectMeta, Scanned, Store};
 
-/// Warnings about single files and folders that cannot be listed.
+/// Maximum number of warnings about single files and folders that cannot be listed.
 const WARNINGS_MAX: u64 = 20;
 
-/// What is below an input besides videos.
+/// What was found below an input besides videos.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     pub(super) skipped: Skipped,
-    /// Folder markers (keys that end in `/`), and what is hidden or could not be listed, are not counted.
+    /// Number of objects. Folder markers (keys that end in `/`), hidden objects, and what could not be listed are not
+    /// included.
     pub(super) objects_seen: u64,
     pub(super) gaps: Gaps,
 }
 
-/// An object below the input that is not our own.
+/// An object below the input that vidindex did not write.
 pub(super) enum ListedObject<'a> {
-    /// One that the job wants.
+    /// An object that the job includes.
     Video(VideoObject),
-    /// One that it leaves out.
+    /// An object that the job skips.
     LeftOut {
-        /// Relative to the input.
+        /// Key relative to the input.
         key: &'a str,
     },
 }
 
-/// Sifts what `scanned` gives; gives each object to `take`. An empty object is a video too: its row will say what is
-/// wrong with it.
+/// Filters the objects in `scanned` and passes each one to `take`. An empty object is a video too; its row will say
+/// what is wrong with it.
 pub(super) async fn list(
     job: &Input,
     sift: &Sift,
@@ -94,12 +95,12 @@ pub(super) async fn list(
             }
             (None, Found::Unlisted { reason }) => {
                 if skipped.unlisted.total() < WARNINGS_MAX {
-                    tracing::warn!("passed over: {reason}");
+                    tracing::warn!("skipped: {reason}");
                 }
                 skipped.unlisted.add(&key, 0);
                 gaps.add(key);
             }
-            // The scan refuses folders by the same rules.
+            // The scan skips folders by the same rules.
             (None, Found::Refused) => {}
         }
     }
@@ -107,7 +108,7 @@ pub(super) async fn list(
     Ok(listing)
 }
 
-/// What a scan found under a key.
+/// What a scan found at a key.
 enum Found {
     Object {
         size_bytes: u64,
@@ -115,24 +116,24 @@ enum Found {
         last_modified: DateTime<Utc>,
         archived: Option<String>,
     },
-    /// A folder that the job leaves out.
+    /// A folder that the job skips.
     Refused,
     Unlisted {
         reason: String,
     },
 }
 
-/// Parts of the input that could not be listed.
+/// The parts of the input that could not be listed.
 #[derive(Debug, Default)]
 pub(super) struct Gaps {
-    /// Keys of objects, and of folders, with their `/`.
+    /// Keys of objects and of folders; those of folders end in `/`.
     keys: BTreeSet<String>,
-    /// There are more than can be kept.
+    /// Whether there are more than can be stored, so that any object may be affected.
     everywhere: bool,
 }
 
 impl Gaps {
-    /// Keys that are kept, in tens of megabytes.
+    /// Maximum number of stored keys, which take tens of megabytes.
     const KEYS_MAX: usize = 100_000;
 
     fn add(&mut self, key: String) {
@@ -142,7 +143,7 @@ impl Gaps {
         }
     }
 
-    /// Whether the object may be in the input though it was not listed.
+    /// Whether the object may exist although it was not listed.
     pub(super) fn may_hold(&self, key: &str) -> bool {
         let folders = || key.match_indices('/').any(|(slash, _)| self.keys.contains(&key[..=slash]));
         self.everywhere || self.keys.contains(key) || (!self.keys.is_empty() && folders())
@@ -158,7 +159,7 @@ mod tests {
     use crate::store::memory::MemoryStore;
     use futures::{StreamExt, stream};
 
-    /// A listing together with its videos.
+    /// A listing and its videos.
     struct Listed {
         videos: Vec<VideoObject>,
         listing: Listing,
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_listed_is_counted_unless_the_job_leaves_it_out_anyway() {
+    async fn what_cannot_be_listed_is_counted_unless_the_job_skips_it_anyway() {
         let unlisted = |key: &str| Scanned::Unlisted { key: key.to_owned(), reason: "no".to_owned() };
         let (input, output) = (MemoryStore::bucket("s3://archive/2026/"), MemoryStore::bucket("s3://index/"));
         let scanned = [
@@ -294,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn more_gaps_than_are_kept_are_everywhere() {
+    fn too_many_gaps_cover_the_whole_input() {
         let mut gaps = Gaps::default();
         (0..=Gaps::KEYS_MAX).for_each(|n| gaps.add(format!("{n}/")));
         assert!(gaps.may_hold("elsewhere.mp4") && gaps.keys.len() == Gaps::KEYS_MAX);

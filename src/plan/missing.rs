@@ -1,4 +1,5 @@
-//! Missing videos: so many gone from the input that the storage may only be unavailable, and nothing is marked as deleted.
+//! Missing videos: if so many disappeared from the input that the storage may be unavailable, none is marked as
+//! deleted.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,22 +7,23 @@ use std::fmt;
 use super::indexed::Latest;
 use super::{Group, counted, human};
 
-/// So few are marked whatever their share: of three files, one may go.
+/// Up to this many videos are always marked, whatever their share: of three files, one may disappear.
 const ALWAYS_MARKED: u64 = 2;
 
-/// Folders that a person is told of.
+/// Maximum number of folders that a message lists.
 const FOLDERS_SHOWN: usize = 10;
 
-/// Indexed videos that the input does not hold any more, and that are not marked as deleted.
+/// Indexed videos that are missing from the input and are not marked as deleted.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Missing {
-    /// The videos.
+    /// The missing videos.
     pub gone: Group,
-    /// How many videos are indexed below the input, the missing ones included.
+    /// Number of videos indexed below the input, including the missing ones.
     pub indexed: u64,
-    /// The share that may be gone.
+    /// The share that may be missing.
     pub deleted_max: f64,
-    /// By the first part of their keys, empty for files directly below the input: how many are gone, of how many.
+    /// Number of missing and of all videos by the first part of their key, which is empty for files directly below the
+    /// input.
     pub folders: BTreeMap<String, (u64, u64)>,
 }
 
@@ -30,12 +32,12 @@ impl Missing {
         Self { deleted_max, ..Self::default() }
     }
 
-    /// Whether so many are gone that somebody should confirm it.
+    /// Whether so many videos are missing that a user should confirm the deletion.
     pub(super) fn is_suspicious(&self) -> bool {
         self.gone.count > ALWAYS_MARKED && self.gone.count as f64 > self.deleted_max * self.indexed as f64
     }
 
-    /// Counts an indexed video in.
+    /// Counts an indexed video.
     pub(super) fn add(&mut self, video: &Latest<'_>) {
         let folder = video.key.split_once('/').map_or("", |(folder, _)| folder);
         if !self.folders.contains_key(folder) {
@@ -52,7 +54,7 @@ impl Missing {
     }
 }
 
-/// For a person. Ends without a newline.
+/// Formats a message for the user. Ends without a newline.
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (gone, percent) = (&self.gone, self.deleted_max * 100.0);

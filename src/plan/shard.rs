@@ -1,31 +1,31 @@
-//! Cutting: videos that come in a fixed order, cut into shards where the bytes run full.
+//! Divides videos that come in a fixed order into shards of similar size.
 
-/// No shard holds more videos than this, however small they are: what a worker keeps for a shard stays bounded.
+/// Maximum number of videos in a shard, however small they are, so that a worker's memory per shard stays bounded.
 const VIDEOS_MAX: u64 = 10_000;
 
-/// What a video weighs in a shard: its bytes, and at least what makes [`VIDEOS_MAX`] of them a shard's fill.
+/// The weight of a video in a shard: its bytes, but at least so much that [`VIDEOS_MAX`] videos fill a shard.
 fn weight(size_bytes: u64, shard_bytes: u64) -> u64 {
     size_bytes.max(shard_bytes.max(1).div_ceil(VIDEOS_MAX))
 }
 
-/// The whole of what is to be cut.
+/// The total of what is to be divided.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Load {
     weight: u128,
 }
 
 impl Load {
-    /// Counts a video in.
+    /// Counts a video.
     pub(super) fn add(&mut self, size_bytes: u64, shard_bytes: u64) {
         self.weight += u128::from(weight(size_bytes, shard_bytes));
     }
 }
 
-/// Cuts videos into shards of about `shard_bytes`, one video after the other.
+/// Assigns videos one by one to shards of about `shard_bytes`.
 ///
-/// There are as many stretches as the weight of all needs, and each gets an equal part of the weights laid end to end: a
-/// video belongs to the stretch that it starts in, so no shard is larger than its goal and its last video. A stretch in
-/// which none starts makes no shard.
+/// The total weight determines the number of sections, and each section covers an equal part of the cumulative weight.
+/// A video belongs to the section in which it starts, so a shard exceeds its goal by at most its last video. A section
+/// in which no video starts produces no shard.
 #[derive(Debug)]
 pub(super) struct ShardCutter {
     shard_bytes: u64,
@@ -45,7 +45,7 @@ impl ShardCutter {
         Self { shard_bytes, total, stretches, before: 0, current: None, shards: 0, shard_size: 0, largest: 0 }
     }
 
-    /// The shard of the next video, from 0, without gaps.
+    /// The shard of the next video, from 0 without gaps.
     pub(super) fn place(&mut self, size_bytes: u64) -> u64 {
         let stretch = (self.before * self.stretches).checked_div(self.total);
         self.before += u128::from(weight(size_bytes, self.shard_bytes));
@@ -59,12 +59,12 @@ impl ShardCutter {
         self.shards - 1
     }
 
-    /// Shards so far.
+    /// Number of shards so far.
     pub(super) fn shards(&self) -> u64 {
         self.shards
     }
 
-    /// Bytes of the largest so far.
+    /// Bytes of the largest shard so far.
     pub(super) fn largest(&self) -> u64 {
         self.largest
     }
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The sizes of each shard's videos.
+    /// The sizes of the videos in each shard.
     fn cut(sizes: &[u64], shard_bytes: u64) -> Vec<Vec<u64>> {
         let mut load = Load::default();
         sizes.iter().for_each(|size| load.add(*size, shard_bytes));
@@ -94,7 +94,7 @@ mod tests {
         shards
     }
 
-    /// From nothing to more than a shard.
+    /// Sizes from 0 to more than a shard.
     fn sizes() -> impl Strategy<Value = Vec<u64>> {
         prop::collection::vec(prop_oneof![Just(0_u64), 1_u64..1000, 1000_u64..20_000], 0..120)
     }
@@ -136,13 +136,13 @@ mod tests {
     }
 
     #[test]
-    fn a_multitude_of_tiny_files_is_cut_by_count() {
+    fn many_tiny_files_are_divided_by_count() {
         let counts: Vec<_> = cut(&[0; 25_000], 4 << 30).iter().map(Vec::len).collect();
         assert_eq!(counts, [8334, 8333, 8333]);
     }
 
     #[test]
-    fn no_videos_make_no_shards() {
+    fn without_videos_there_are_no_shards() {
         assert!(cut(&[], 1).is_empty());
     }
 

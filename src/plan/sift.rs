@@ -1,4 +1,4 @@
-//! Which objects and folders of the input a job takes, and why it leaves out the others.
+//! Decides which objects and folders of the input a job includes, and why it skips the others.
 
 use globset::GlobSet;
 
@@ -7,21 +7,21 @@ use crate::job::{Input, folder_glob_set, glob_set};
 use crate::store::Store;
 use crate::tables::Table;
 
-/// Folders that operating systems and storage devices create, in any letter case. Names that begin with a dot are hidden
-/// as well.
+/// Folders that operating systems and storage devices create, ignoring case. Names that begin with a dot are hidden as
+/// well.
 const SYSTEM_NAMES: [&str; 7] =
     ["#recycle", "#snapshot", "$RECYCLE.BIN", "@eaDir", "@Recycle", "lost+found", "System Volume Information"];
 
-/// Why an object or a folder is left out.
+/// Why an object or a folder is skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LeftOut {
     /// vidindex wrote it.
     OwnOutput,
-    /// Its name, or that of a folder above it, begins with a dot or is one of [`SYSTEM_NAMES`].
+    /// Its name, or that of a folder above it, begins with a dot or is in [`SYSTEM_NAMES`].
     Hidden,
     /// An `exclude` glob matches.
     Excluded,
-    /// No `include` glob matches. Only for objects.
+    /// No `include` glob matches. Applies only to objects.
     NotIncluded,
 }
 
@@ -30,10 +30,10 @@ pub(super) enum LeftOut {
 pub(super) struct Sift {
     include: GlobSet,
     exclude: GlobSet,
-    /// Match folders in which `exclude` matches everything.
+    /// Globs that match folders in which `exclude` matches everything.
     excluded_folders: GlobSet,
     hidden: bool,
-    /// The output's key prefix within the input, ending in `/`; empty where they are the same place.
+    /// The output's key prefix within the input, ending in `/`. Empty if both are the same location.
     output_prefix: Option<String>,
 }
 
@@ -55,7 +55,7 @@ impl Sift {
         })
     }
 
-    /// Why the object is left out; none when the job takes it.
+    /// Why the object is skipped. `None` if the job includes it.
     pub(super) fn object(&self, key: &str) -> Option<LeftOut> {
         self.by_name(key).or_else(|| {
             if self.exclude.is_match(key) {
@@ -68,18 +68,19 @@ impl Sift {
         })
     }
 
-    /// Why everything in the folder is left out, given its key, which ends in `/`; none when something may be taken.
+    /// Why everything in the folder is skipped, given its key, which ends in `/`. `None` if something in it may be
+    /// included.
     pub(super) fn folder(&self, key: &str) -> Option<LeftOut> {
         let excluded = || self.excluded_folders.is_match(key.trim_end_matches('/')).then_some(LeftOut::Excluded);
         self.by_name(key).or_else(excluded)
     }
 
-    /// Whether the object lies in a folder that is left out, which a scan need not list.
+    /// Whether the object is in a folder that is skipped, which a scan need not list.
     pub(super) fn lies_left_out(&self, key: &str) -> bool {
         key.match_indices('/').any(|(slash, _)| self.folder(&key[..=slash]).is_some())
     }
 
-    /// The reasons that apply to objects and folders alike.
+    /// The reasons that apply to both objects and folders.
     fn by_name(&self, key: &str) -> Option<LeftOut> {
         if self.is_own(key) {
             Some(LeftOut::OwnOutput)
@@ -91,13 +92,13 @@ impl Sift {
     }
 
     fn is_own(&self, key: &str) -> bool {
-        // Whatever lies in `_vidindex/` is a run's state, this job's or another's.
+        // Everything below `_vidindex/` is the state of a run, of this job or another.
         if key.split('/').any(|part| part == "_vidindex") {
             return true;
         }
         match self.output_prefix.as_deref() {
             None => false,
-            // The archive's own objects lie here too: only the tables' files are ours.
+            // The archive's own objects are in the same location, so only the files of the tables are ours.
             Some("") => {
                 let table = key.split('/').next().unwrap_or_default();
                 key.ends_with(".parquet") && Table::ALL.into_iter().any(|own| own.directory() == table)
@@ -108,7 +109,7 @@ impl Sift {
 }
 
 fn is_hidden(name: &str) -> bool {
-    // In a bucket, `.` and `..` are parts of a key like any other.
+    // In a bucket, `.` and `..` are ordinary parts of a key.
     let dotted = name.starts_with('.') && !matches!(name, "." | "..");
     dotted || SYSTEM_NAMES.iter().any(|system| system.eq_ignore_ascii_case(name))
 }
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn hidden_and_system_names_are_left_out_wherever_they_stand_until_asked_for() {
+    fn hidden_and_system_names_are_skipped_anywhere_unless_requested() {
         let usual = sift(|_| {});
         for key in [
             ".Trashes/501/a.mp4",
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_are_refused_whose_every_object_is_excluded_and_no_others() {
+    fn only_folders_with_all_objects_excluded_are_refused() {
         for (glob, refused, entered) in [
             ("raw/", &["raw/", "RAW/", "raw/x/"][..], &["x/raw/", "raws/"][..]),
             ("/raw/", &["raw/"], &["x/raw/"]),
@@ -172,7 +173,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_of_a_refused_folder_would_be_taken(
+        fn nothing_in_a_refused_folder_would_be_included(
             globs in prop::collection::vec("(/|\\*\\*/)?[ab*?{},./]{1,6}(/|/\\*\\*|/\\*\\*/\\*)?", 1..3),
             folder in "([ab.]{1,2}/){1,3}",
             rest in "([ab.]{1,2}/){0,2}[ab]{1,2}\\.mp4",

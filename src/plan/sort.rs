@@ -1,4 +1,4 @@
-//! Sorting more videos than memory holds: sorted runs go to a scratch file, and are merged from there.
+//! External sorting of videos: sorted runs are written to a scratch file and merged from there.
 
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
@@ -16,20 +16,20 @@ use crate::error::{Error, Result};
 use crate::run::{Todo, VideoObject};
 use crate::store::Store;
 
-/// Bytes of videos sorted in memory at a time.
+/// Bytes of videos that are sorted in memory at a time.
 const RUN_BYTES: usize = 64 << 20;
 
-/// What the merge reads ahead of each run: ten thousand runs, of some billions of videos, fit into memory.
+/// Bytes that the merge reads ahead in each run. Ten thousand runs, with billions of videos, fit into memory.
 const READ_BYTES: usize = 64 << 10;
 
-// What a record says of its [`Todo`].
+// Encoding of [`Todo`] in a record.
 const INDEX: u8 = 0;
 const MARK_DELETED: u8 = 1;
 const MARK_ARCHIVED: u8 = 2;
 const RESTORE: u8 = 3;
 
-/// Takes videos in any order and gives them back in that of (partition path, key). On the scratch disk a video takes
-/// its key, its etag and some fifty bytes.
+/// Takes videos in any order and returns them ordered by (partition path, key). On the scratch disk, a video takes its
+/// key, its ETag and about fifty bytes.
 #[derive(Debug)]
 pub(super) struct Sorter {
     run_bytes: usize,
@@ -39,7 +39,7 @@ pub(super) struct Sorter {
     file: File,
 }
 
-/// A record in memory: `key`, by which it is sorted, then the rest of the video.
+/// A record in memory: the sort key, followed by the rest of the video.
 #[derive(Debug, Clone, Copy)]
 struct Span {
     start: usize,
@@ -48,7 +48,7 @@ struct Span {
 }
 
 impl Sorter {
-    /// `folder` holds the scratch file, which nobody sees.
+    /// `folder` will contain the scratch file, which has no name.
     pub(super) fn new(folder: &Path) -> Result<Self> {
         Self::with_runs_of(folder, RUN_BYTES)
     }
@@ -62,7 +62,7 @@ impl Sorter {
         let start = self.records.len();
         let records = &mut self.records;
         records.put_slice(video.partition_path().as_bytes());
-        // A path holds no control characters: so this sorts as the pair does.
+        // A path contains no control characters, so the joined key sorts like the pair.
         records.put_u8(0);
         records.put_slice(video.key.as_bytes());
         let key = records.len() - start;
@@ -86,7 +86,7 @@ impl Sorter {
         if self.records.len() >= self.run_bytes { self.spill().map_err(failed) } else { Ok(()) }
     }
 
-    /// The videos in order.
+    /// Ends the input. Returns the videos in order.
     pub(super) fn finish(mut self) -> Result<Sorted> {
         self.spill().map_err(failed)?;
         let file = Arc::new(self.file);
@@ -104,7 +104,7 @@ impl Sorter {
 
     fn spill(&mut self) -> io::Result<()> {
         let records = &self.records;
-        // A listing is in order by long stretches, of which this sort makes use.
+        // A listing consists of long sorted sections, which this sort exploits.
         self.spans.sort_by_key(|span| &records[span.start..][..span.key as usize]);
         let start = self.runs.last().map_or(0, |run| run.end);
         let mut end = start;
@@ -125,16 +125,16 @@ impl Sorter {
     }
 }
 
-/// The runs as they are merged.
+/// The runs while they are merged.
 #[derive(Debug)]
 pub(super) struct Sorted {
-    /// The one with the least key on top.
+    /// The run with the smallest key is at the top.
     runs: BinaryHeap<Run>,
     begun: bool,
 }
 
 impl Sorted {
-    /// The next video; `input` gives its address.
+    /// The next video. `input` provides its URI.
     pub(super) fn next(&mut self, input: &dyn Store) -> Result<Option<VideoObject>> {
         if std::mem::replace(&mut self.begun, true)
             && let Some(mut top) = self.runs.peek_mut()
@@ -147,7 +147,7 @@ impl Sorted {
     }
 }
 
-/// One sorted run at its current record.
+/// A sorted run, positioned at its current record.
 #[derive(Debug)]
 struct Run {
     reader: BufReader<Slice>,
@@ -156,7 +156,7 @@ struct Run {
 }
 
 impl Run {
-    /// Whether there was another record.
+    /// Moves to the next record. Returns whether there is one.
     fn advance(&mut self) -> io::Result<bool> {
         let mut lengths = [0; 8];
         if self.reader.buffer().is_empty() && self.reader.get_ref().range.is_empty() {
@@ -215,7 +215,7 @@ impl PartialEq for Run {
 
 impl Eq for Run {}
 
-/// A stretch of the scratch file: all runs lie in one, so that there is one descriptor, however many they are.
+/// A section of the scratch file. All runs are in the same file, so only one descriptor is needed.
 #[derive(Debug)]
 struct Slice {
     file: Arc<File>,
@@ -245,7 +245,7 @@ fn length(bytes: usize) -> Result<u32> {
 
 fn failed(error: io::Error) -> Error {
     Error::failed(format!("failed to sort the listing: {error}"))
-        .with_hint("set TMPDIR to a directory with free space: some 200 bytes for each video")
+        .with_hint("set TMPDIR to a directory with free space: about 200 bytes per video")
 }
 
 #[cfg(test)]
@@ -267,7 +267,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn videos_come_back_whole_and_in_order_whatever_the_runs(videos in archive(), run_bytes in 1_usize..5000) {
+        fn videos_come_back_complete_and_in_order_for_any_runs(videos in archive(), run_bytes in 1_usize..5000) {
             let mut expected = videos.clone();
             expected.sort_by_key(|video| (video.partition_path(), video.key.clone()));
             prop_assert_eq!(sorted(&videos, run_bytes), expected);
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_begins_another_comes_first_whatever_the_keys() {
+    fn a_path_that_is_a_prefix_of_another_comes_first() {
         let at = |camera: &str, key: &str| VideoObject {
             partition: vec![("camera".to_owned(), camera.to_owned())],
             ..video(key, 1)
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_sorted_is_nothing() {
+    fn sorting_nothing_returns_nothing() {
         assert_eq!(sorted(&[], 1), []);
     }
 }

@@ -1,4 +1,4 @@
-//! Numbers and texts as they lie in the page: columns of one kind each, compressed together, in base64.
+//! Packs numbers and texts for the page: typed columns, compressed together, in base64.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 
-/// Columns of whole numbers, one after the other; wider ones first, so that each begins at a multiple of its width.
+/// Columns of integers, one after another. Wider types come first, so that each column is aligned to its width.
 #[derive(Debug, Default)]
 pub(super) struct Columns {
     bytes: Vec<u8>,
-    /// Name, type and length of each.
+    /// Name, type and length of each column.
     index: Vec<Value>,
 }
 
@@ -33,19 +33,19 @@ impl Columns {
     }
 
     fn push<const N: usize>(&mut self, name: &str, kind: &str, width: usize, values: impl Iterator<Item = [u8; N]>) {
-        debug_assert!(self.bytes.len().is_multiple_of(width), "{name} is wider than what lies before it");
+        debug_assert!(self.bytes.len().is_multiple_of(width), "{name} is wider than the columns before it");
         let before = self.bytes.len();
         values.for_each(|value| self.bytes.extend(value));
         self.index.push(json!([name, kind, (self.bytes.len() - before) / width]));
     }
 
-    /// Which columns there are, and their bytes.
+    /// Returns the index of the columns and their bytes.
     pub(super) fn finish(self) -> Result<(Value, String)> {
         Ok((Value::Array(self.index), packed(&self.bytes)?))
     }
 }
 
-/// Texts that come often, each by its number.
+/// Frequent texts, each represented by a number.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     numbers: HashMap<String, u16>,
@@ -53,10 +53,10 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// No name.
+    /// Represents the absence of a name.
     pub(super) const NONE: u16 = u16::MAX;
 
-    /// The number of this name; [`Self::NONE`] where there are too many.
+    /// The number of this name, or [`Self::NONE`] if there are too many names.
     pub(super) fn number(&mut self, name: &str) -> u16 {
         if let Some(number) = self.numbers.get(name) {
             return *number;
@@ -70,17 +70,17 @@ impl Names {
         number
     }
 
-    /// All, by number.
+    /// All names, indexed by number.
     pub(super) fn all(&self) -> &[String] {
         &self.names
     }
 }
 
-/// Compressed as zlib does, which browsers undo, and as letters that mean nothing to HTML.
+/// Compresses with zlib, which browsers can decompress, and encodes as base64, which has no meaning in HTML.
 pub(super) fn packed(bytes: &[u8]) -> Result<String> {
     let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
     let compressed = encoder.write_all(bytes).and_then(|()| encoder.finish());
-    Ok(base64(&compressed.map_err(|error| Error::failed(format!("cannot compress the report: {error}")))?))
+    Ok(base64(&compressed.map_err(|error| Error::failed(format!("failed to compress the report: {error}")))?))
 }
 
 pub(super) fn base64(bytes: &[u8]) -> String {
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_lie_behind_each_other_as_the_index_says() {
+    fn columns_follow_one_another_in_the_order_of_the_index() {
         let mut columns = Columns::default();
         columns.push_u32("a", [1, 1 << 31].into_iter());
         columns.push_u16("b", [7].into_iter());
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn names_keep_their_numbers_and_never_run_over() {
+    fn names_keep_their_numbers_and_never_overflow() {
         let mut names = Names::default();
         assert_eq!(["a", "b", "a"].map(|name| names.number(name)), [0, 1, 0]);
         (0..70_000).for_each(|n| {

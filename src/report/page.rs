@@ -1,4 +1,4 @@
-//! The page itself: its script, its style and the run's data, in one file.
+//! Assembles the page from its script, its style and the run's data.
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -23,9 +23,9 @@ pub(super) fn render(run: &RunRecord, committed: &Committed, contents: &Contents
     let (index, columns) = columns(contents).finish()?;
     let facts = facts(run, committed, contents, index);
     let facts =
-        serde_json::to_vec(&facts).map_err(|error| Error::failed(format!("cannot write the report: {error}")))?;
+        serde_json::to_vec(&facts).map_err(|error| Error::failed(format!("failed to write the report: {error}")))?;
     let pictures: String = pictures(contents).map(|picture| base64(&picture.jpeg)).collect();
-    // No part holds what another part's place is called: letters of base64, and our own files.
+    // No part contains the placeholder of another part: the data is base64, and the rest are our own files.
     let fill = [
         ("{run}", run.run_id.to_string()),
         ("{style-hash}", hash(STYLE)),
@@ -39,7 +39,7 @@ pub(super) fn render(run: &RunRecord, committed: &Committed, contents: &Contents
     Ok(fill.iter().fold(HTML.to_owned(), |page, (place, text)| page.replace(place, text)))
 }
 
-/// As a content security policy names what it allows.
+/// A hash in the notation of a content security policy.
 fn hash(text: &str) -> String {
     format!("'sha256-{}'", base64(&Sha256::digest(text)))
 }
@@ -96,7 +96,7 @@ fn facts(run: &RunRecord, committed: &Committed, contents: &Contents, columns: s
     })
 }
 
-/// The many small numbers. Times are told by how much later they are than the ones before: that compresses to little.
+/// The many small numbers. Times are stored as differences from the previous time, which compress well.
 fn columns(contents: &Contents) -> Columns {
     let mut columns = Columns::default();
     let segments = || contents.videos.iter().flat_map(|video| &video.segments);
@@ -104,7 +104,7 @@ fn columns(contents: &Contents) -> Columns {
     columns.push_u32("segment_length", segments().map(|segment| segment.end_ms.saturating_sub(segment.start_ms)));
     columns.push_u32("picture_time", pictures(contents).map(|picture| picture.time_ms));
     columns.push_u32("picture_letters", pictures(contents).map(|picture| picture.jpeg.len().div_ceil(3) as u32 * 4));
-    // One rank after the other: what is alike stands together.
+    // Store one rank after another, because similar values compress better together.
     let rank = |rank: usize| segments().map(move |segment| segment.top.get(rank).copied().unwrap_or((Names::NONE, 0)));
     columns.push_u16("segment_label", (0..TOP).flat_map(rank).map(|(label, _)| label));
     columns.push_u16("segment_score", (0..TOP).flat_map(rank).map(|(_, score)| score));

@@ -1,4 +1,4 @@
-//! What a page shows of a run, read from the files that its commit records name, one after the other.
+//! Reads the content of a report from the files that the run's commit records name, one file after another.
 
 use std::collections::HashMap;
 
@@ -17,32 +17,32 @@ use crate::store::{Store, StoreErrorKind};
 use crate::tables::read::{number_column, read_file, text_column, value, whole_number_column};
 use crate::tables::{Table, VideoStatus};
 
-/// Labels of a segment.
+/// Maximum number of labels per segment.
 pub(super) const TOP: usize = 5;
 
-/// Of the picture of how many people are where in a video.
+/// Maximum number of bins in a video's chart of simultaneous boxes.
 const BINS_MAX: f64 = 240.0;
 
-/// Boxes in a picture: more would hide it.
+/// Maximum number of boxes in a picture. More would hide it.
 const BOXES_MAX: usize = 40;
 
-/// Files fetched ahead of the one that is read.
+/// Number of files fetched ahead of the one being read.
 const READS_AHEAD: usize = 3;
 
-/// A label and its score in thousandths.
+/// A label's number and its score in thousandths.
 pub(super) type Scored = (u16, u16);
 
-/// A run's videos.
+/// The videos of a run.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     pub(super) videos: Vec<Video>,
-    /// Of segments and persons.
+    /// Labels of segments and persons.
     pub(super) labels: Names,
-    /// Segments that each entry stands for.
+    /// Number of segments that each entry represents.
     pub(super) group: u64,
-    /// Pictures that there are; the page holds a part of them.
+    /// Number of pictures of the run, of which the page contains a part.
     pub(super) pictures: u64,
-    /// Files that are not where they should be.
+    /// Number of files that are missing.
     pub(super) lost_parts: u64,
 }
 
@@ -61,12 +61,12 @@ pub(super) struct Video {
     pub(super) segment_rows: u64,
     pub(super) box_rows: u64,
     pub(super) segments: Vec<Segment>,
-    /// Rows of segments so far.
+    /// Number of segment rows read so far.
     seen: u64,
-    /// Most boxes in one frame, for each `bin_seconds`.
+    /// Maximum number of boxes in one frame, per `bin_seconds`.
     pub(super) crowd: Vec<u8>,
     pub(super) bin_seconds: f64,
-    /// The frame at hand, and its boxes so far.
+    /// The current frame, and the number of its boxes so far.
     frame: Option<(i64, u8)>,
     pub(super) pictures: Vec<Picture>,
 }
@@ -75,7 +75,7 @@ pub(super) struct Video {
 pub(super) struct Segment {
     pub(super) start_ms: u32,
     pub(super) end_ms: u32,
-    /// Best first.
+    /// Highest score first.
     pub(super) top: Vec<Scored>,
 }
 
@@ -91,16 +91,16 @@ pub(super) struct Picture {
 
 #[derive(Debug)]
 pub(super) struct PersonBox {
-    /// Left, top, right, bottom in ten-thousandths of the picture.
+    /// Left, top, right and bottom edge in ten-thousandths of the picture.
     pub(super) corners: [u16; 4],
-    /// What it is.
+    /// The label of the box.
     pub(super) label: Scored,
-    /// What the person does.
+    /// The person's action.
     pub(super) action: Option<Scored>,
 }
 
 impl Contents {
-    /// Reads the parts.
+    /// Reads the committed files.
     pub(super) async fn read(
         output: &dyn Store,
         run: &RunRecord,
@@ -112,7 +112,7 @@ impl Contents {
         contents
             .each(output, parts, Table::Videos, VIDEO_COLUMNS, |to, batch| to.add_videos(batch, bins, limits))
             .await?;
-        // A run that merged files may have a video's failure beside its good row, whose the rows are.
+        // A run of `compact` may contain a video's failure beside its successful row, which its segments belong to.
         let failed = |number: usize| contents.videos[number].status == VideoStatus::Failed.as_str();
         let (bad, good): (Vec<_>, Vec<_>) = (0..contents.videos.len()).partition(|number| failed(*number));
         let numbers: HashMap<String, usize> =
@@ -137,7 +137,8 @@ impl Contents {
         Ok(contents)
     }
 
-    /// Gives `add` every batch of a table's parts, in their order. Those of a run that is not sealed lie with their attempt.
+    /// Passes every batch of a table's files to `add`, in their order. The files of an unsealed run are still in the
+    /// directory of their attempt.
     async fn each<const N: usize>(
         &mut self,
         output: &dyn Store,
@@ -154,7 +155,7 @@ impl Contents {
                 continue;
             };
             let read = tokio::task::block_in_place(|| read_file(file, columns, |batch| add(self, batch)));
-            read.map_err(|problem| Error::failed(format!("cannot read {}: {problem}", output.uri(&part.to))))?;
+            read.map_err(|problem| Error::failed(format!("failed to read {}: {problem}", output.uri(&part.to))))?;
         }
         Ok(())
     }
@@ -193,11 +194,11 @@ impl Contents {
         Ok(())
     }
 
-    /// The fewest segments in one with which all of them are few enough.
+    /// The smallest group size with which the number of entries stays within the limit.
     fn choose_group(&mut self, segments_max: u64) {
         let entries = |group: u64| self.videos.iter().map(|video| video.segment_rows.div_ceil(group)).sum::<u64>();
         let mut group = 1;
-        // As many as there are videos stay in any case.
+        // Every video keeps at least one entry.
         while entries(group) > segments_max.max(self.videos.len() as u64) {
             group += 1;
         }
@@ -240,7 +241,8 @@ impl Contents {
         let mut video = Finder::new(numbers);
         for row in 0..batch.num_rows() {
             let Some(number_of_video) = video.find(value(&ids, row)) else { continue };
-            // Every n-th of the run's, so that they are spread over the videos and over each.
+            // Take every n-th picture of the whole run, so that they are spread evenly over the videos and within each
+            // video.
             let before = (self.pictures as f64 * share).floor();
             self.pictures += 1;
             if (self.pictures as f64 * share).floor() > before && !jpegs.is_null(row) {
@@ -320,7 +322,7 @@ impl Video {
 }
 
 impl Segment {
-    /// Adds the next segment: of each label the higher score.
+    /// Merges the next segment into this one, keeping the higher score of each label.
     fn take_in(&mut self, end_ms: u32, top: &[Scored]) {
         self.end_ms = self.end_ms.max(end_ms);
         for (label, score) in top {
@@ -344,7 +346,7 @@ struct LabelLists {
 impl LabelLists {
     fn of(batch: &RecordBatch, name: &str) -> Result<Self, String> {
         let column = batch.column_by_name(name).ok_or_else(|| format!("it has no column `{name}`"))?;
-        let wrong = || format!("column `{name}` is no list of labels and scores");
+        let wrong = || format!("column `{name}` is not a list of labels and scores");
         let lists = column.as_list_opt::<i32>().ok_or_else(wrong)?.clone();
         let element = lists.values().as_struct_opt().ok_or_else(wrong)?;
         let field = |name| element.column_by_name(name).ok_or_else(wrong);
@@ -355,7 +357,7 @@ impl LabelLists {
         Ok(Self { lists, labels, scores })
     }
 
-    /// The row's best, none where it is null.
+    /// The row's best labels. Empty if the value is null.
     fn best(&self, row: usize, names: &mut Names) -> Vec<Scored> {
         if self.lists.is_null(row) {
             return Vec::new();
@@ -367,7 +369,7 @@ impl LabelLists {
     }
 }
 
-/// Finds videos whose rows come one behind the other.
+/// Finds videos by their id, and is fastest if a video's rows are adjacent.
 struct Finder<'a> {
     numbers: &'a HashMap<String, usize>,
     last: Option<(String, Option<usize>)>,
@@ -378,7 +380,7 @@ impl<'a> Finder<'a> {
         Self { numbers, last: None }
     }
 
-    /// None where the page does not hold the video.
+    /// `None` if the page does not contain the video.
     fn find(&mut self, id: &str) -> Option<usize> {
         if self.last.as_ref().is_none_or(|(last, _)| last != id) {
             self.last = Some((id.to_owned(), self.numbers.get(id).copied()));
@@ -387,7 +389,8 @@ impl<'a> Finder<'a> {
     }
 }
 
-/// The part, and its file: where readers look, else where its attempt left it; none where it is gone.
+/// Fetches a file from where it is published, otherwise from where its attempt left it. `None` if it is in neither
+/// place.
 async fn fetch<'a>(output: &dyn Store, part: &'a CommittedPart) -> Result<(&'a CommittedPart, Option<Bytes>)> {
     for key in [&part.to, &part.from] {
         match output.get(key).await {
@@ -399,7 +402,7 @@ async fn fetch<'a>(output: &dyn Store, part: &'a CommittedPart) -> Result<(&'a C
     Ok((part, None))
 }
 
-/// A null is 0.
+/// Null becomes 0.
 fn number(column: &Float64Array, row: usize) -> f64 {
     if column.is_null(row) { 0.0 } else { column.value(row) }
 }
@@ -426,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn as_few_segments_become_one_as_make_them_fit() {
+    fn as_few_segments_are_merged_as_make_them_fit() {
         for (rows, most, group) in
             [(&[10, 10][..], 20, 1), (&[10, 10], 19, 2), (&[10, 1], 6, 2), (&[100, 100], 1, 100), (&[], 0, 1)]
         {
@@ -437,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn segments_that_become_one_keep_the_highest_scores_of_both() {
+    fn merged_segments_keep_the_highest_scores_of_both() {
         let mut segment = Segment { start_ms: 0, end_ms: 2000, top: vec![(1, 500), (2, 400), (3, 30)] };
         segment.take_in(4000, &[(2, 900), (4, 60), (5, 20), (6, 10)]);
         assert_eq!((segment.start_ms, segment.end_ms), (0, 4000));
@@ -447,7 +450,7 @@ mod tests {
     #[test]
     fn a_bin_has_the_fullest_of_its_frames() {
         let mut video = Video { crowd: vec![0; 3], bin_seconds: 2.0, ..Video::default() };
-        // Three boxes in the first frame, one in the second; the last ends with the video, behind the last bin.
+        // Three boxes in the first frame, one in the second. The last frame ends with the video, after the last bin.
         for (frame, at) in [(0, 0.0), (0, 0.0), (0, 0.0), (30, 1.0), (60, 2.0), (180, 6.1)] {
             video.count_box(frame, at);
         }

@@ -1,4 +1,4 @@
-//! Attempts at a shard: their names, where they write, and `attempt.json`, by which each says that it is at work.
+//! Attempts at a shard: their names, where they write, and their heartbeat in `attempt.json`.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -10,25 +10,25 @@ use serde::{Deserialize, Serialize};
 use super::RUNS_PREFIX;
 use crate::tables::shard_id;
 
-/// From one word to the next.
+/// Interval between two heartbeats.
 pub const HEARTBEAT: Duration = Duration::from_secs(30);
 
 const FILE: &str = "attempt.json";
 
-/// Names one attempt at a shard among all that ever were.
+/// A globally unique name of one attempt at a shard.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct AttemptId(String);
 
 impl AttemptId {
-    /// A name that no other attempt has: the time in microseconds, and 64 random bits.
+    /// A new unique name: the time in microseconds, and 64 random bits.
     pub fn unique() -> Self {
-        // Each RandomState is keyed by the system's randomness, which saves a generator for this one number.
+        // Each RandomState is seeded by the system, which avoids a random number generator for a single number.
         let random = RandomState::new().hash_one(std::process::id());
         Self(format!("{}Z-{random:016x}", Utc::now().format("%Y%m%dT%H%M%S%6f")))
     }
 
-    /// The name, as it stands in keys.
+    /// The name as it is used in keys.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -40,25 +40,25 @@ impl fmt::Display for AttemptId {
     }
 }
 
-/// `parts/<shard>/<attempt>/attempt.json`: written when the attempt begins, every [`HEARTBEAT`], and when it fails. The
-/// seal clears it with the attempt's files.
+/// `parts/<shard>/<attempt>/attempt.json`, the heartbeat of an attempt. Written when the attempt starts, every
+/// [`HEARTBEAT`], and when it fails. `seal` deletes it together with the attempt's files.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AttemptRecord {
     /// The shard, from 0.
     pub shard: u32,
-    /// The attempt.
+    /// The name of the attempt.
     pub attempt: AttemptId,
-    /// The machine, where it knows its name.
+    /// Host name of the machine, if known.
     pub host: Option<String>,
-    /// By that machine's clock.
+    /// Start of the attempt, by that machine's clock.
     pub started_at: DateTime<Utc>,
-    /// When this was written. Long ago, with no failure told: the machine or the process is gone.
+    /// Time of this heartbeat. If it is old and `failure` is not set, the machine or the process is gone.
     pub seen_at: DateTime<Utc>,
-    /// Videos of the shard.
+    /// Number of videos in the shard.
     pub videos: u64,
-    /// Of those, how many are done.
+    /// Number of videos that are finished.
     pub videos_done: u64,
-    /// Why it was given up.
+    /// Why the attempt failed, if it did.
     pub failure: Option<String>,
 }
 
@@ -67,12 +67,12 @@ pub(crate) fn is_record(key: &str) -> bool {
     key.ends_with(&format!("/{FILE}"))
 }
 
-/// `_vidindex/runs/<run>/parts/`: what attempts wrote.
+/// `_vidindex/runs/<run>/parts/`: the files of all attempts.
 pub(crate) fn parts_prefix(run_id: &str) -> String {
     format!("{RUNS_PREFIX}{run_id}/parts/")
 }
 
-/// `parts/<shard>/<attempt>/`: where one attempt writes.
+/// `parts/<shard>/<attempt>/`: the files of one attempt.
 pub(crate) fn attempt_prefix(run_id: &str, shard: u32, attempt: &AttemptId) -> String {
     format!("{}{}/{attempt}/", parts_prefix(run_id), shard_id(shard))
 }
@@ -82,12 +82,12 @@ pub(crate) fn record_key(run_id: &str, shard: u32, attempt: &AttemptId) -> Strin
     format!("{}{FILE}", attempt_prefix(run_id, shard, attempt))
 }
 
-/// The shard whose attempt wrote this key.
+/// The shard of the attempt that wrote this key.
 pub(crate) fn attempted_shard(run_id: &str, key: &str) -> Option<u32> {
     key.strip_prefix(&parts_prefix(run_id))?.split_once('/')?.0.parse().ok()
 }
 
-/// As the kernel has it; a container's is its own.
+/// The kernel's host name. A container has its own.
 pub(crate) fn host_name() -> Option<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     Some(name.trim().to_owned()).filter(|name| !name.is_empty())

@@ -1,4 +1,4 @@
-//! `shards/<shard>.json`: which attempt's files a shard has, and what they hold.
+//! `shards/<shard>.json`: which attempt won a shard, and which files it wrote.
 
 use std::collections::BTreeMap;
 
@@ -15,97 +15,97 @@ use crate::video_status::{StatusCounts, VideoStatus};
 /// Version of the commit record.
 pub const COMMIT_SCHEMA_VERSION: u32 = 1;
 
-/// Failures told in full, of each kind.
+/// Maximum number of failures that are listed in full, per kind.
 const EXAMPLES_MAX: usize = 5;
 
-/// The shard's commit record, `shards/<shard>.json`: written once, never changed.
+/// The commit record of a shard, `shards/<shard>.json`. Written once and never changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ShardCommit {
-    /// [`COMMIT_SCHEMA_VERSION`] of whoever wrote it.
+    /// [`COMMIT_SCHEMA_VERSION`] of the vidindex that wrote it.
     pub schema_version: u32,
-    /// The run.
+    /// Name of the run.
     pub run_id: String,
     /// The shard, from 0.
     pub shard: u32,
     /// The attempt that won.
     pub attempt: AttemptId,
-    /// Its files. None where the shard has no videos.
+    /// Its files. Empty if the shard has no videos.
     pub parts: Vec<CommittedPart>,
-    /// What they hold, and what they cost.
+    /// Sums over the videos of the shard.
     pub totals: ShardTotals,
-    /// Of vidindex.
+    /// Version of vidindex.
     pub tool_version: String,
-    /// The machine that did the work, where it knows its name.
+    /// Host name of the machine that processed the shard, if known.
     pub host: Option<String>,
-    /// By that machine's clock.
+    /// Time of the commit, by that machine's clock.
     pub committed_at: DateTime<Utc>,
 }
 
 /// One file of a committed shard. Keys are relative to the output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommittedPart {
-    /// Whose rows it holds.
+    /// The table that its rows belong to.
     pub table: Table,
-    /// Where the attempt left it.
+    /// The key that the attempt wrote.
     pub from: String,
-    /// Where readers will find it.
+    /// The key that readers will see.
     pub to: String,
-    /// Rows in it.
+    /// Number of rows.
     pub rows: u64,
-    /// Length in bytes.
+    /// Size, bytes.
     pub size_bytes: u64,
 }
 
 /// Sums over videos: of a shard, or of all shards of a run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ShardTotals {
-    /// Videos indexed from beginning to end.
+    /// Number of videos indexed completely.
     pub videos_ok: u64,
-    /// Videos indexed as far as they could be read.
+    /// Number of videos indexed as far as they could be read.
     pub videos_partial: u64,
-    /// Videos not indexed.
+    /// Number of videos that could not be indexed.
     pub videos_failed: u64,
-    /// Videos that were found gone from the input.
+    /// Number of videos that were deleted from the input.
     #[serde(default)]
     pub videos_deleted: u64,
-    /// What went wrong with the partial and failed ones.
+    /// Errors of the partial and failed videos, by kind.
     pub failures: BTreeMap<VideoErrorKind, Failures>,
-    /// Rows of the actions table.
+    /// Number of rows in the actions table.
     pub segments: u64,
-    /// Rows of the persons table.
+    /// Number of rows in the persons table.
     pub boxes: u64,
-    /// Frames that came out of the decoder.
+    /// Number of frames that the decoder returned.
     pub frames_decoded: u64,
-    /// Playing time of the videos, where it is known.
+    /// Sum of the videos' durations, as far as known, seconds.
     pub video_seconds: f64,
-    /// Seconds that decoder processes took, summed over those that ran side by side.
+    /// Seconds of decoding, summed over concurrent decoder processes.
     pub decode_seconds: f64,
-    /// Seconds that the models took.
+    /// Seconds of inference.
     pub inference_seconds: f64,
-    /// Seconds from a shard's beginning to its commit, summed over shards. The worker sets it.
+    /// Seconds from the start of a shard to its commit, summed over shards. The worker sets it.
     pub wall_seconds: f64,
 }
 
 /// The videos that failed with one kind of error.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failures {
-    /// How many.
+    /// Number of videos.
     pub videos: u64,
-    /// The first few of them.
+    /// The first few failures.
     pub examples: Vec<Failure>,
 }
 
-/// A video that could not be indexed, or not to its end.
+/// A video that could not be indexed completely.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// Its address.
+    /// The video's URI.
     pub uri: String,
-    /// What was seen.
+    /// The error message.
     pub message: String,
 }
 
 impl ShardTotals {
-    /// Counts a video in, from the row that was written of it.
+    /// Adds a video, given its row of the videos table.
     pub fn add(&mut self, video: &VideoRow) {
         match video.status {
             VideoStatus::Ok => self.videos_ok += 1,
@@ -126,7 +126,7 @@ impl ShardTotals {
         self.inference_seconds += video.inference_seconds;
     }
 
-    /// Counts another shard's in.
+    /// Adds the totals of another shard.
     pub fn merge(&mut self, other: &Self) {
         self.videos_ok += other.videos_ok;
         self.videos_partial += other.videos_partial;
@@ -144,7 +144,7 @@ impl ShardTotals {
         self.wall_seconds += other.wall_seconds;
     }
 
-    /// Videos by status.
+    /// Number of videos by status.
     pub fn by_status(&self) -> StatusCounts {
         StatusCounts {
             ok: self.videos_ok,
@@ -154,7 +154,7 @@ impl ShardTotals {
         }
     }
 
-    /// Videos of every status.
+    /// Number of videos, regardless of status.
     pub fn videos(&self) -> u64 {
         self.by_status().total()
     }
@@ -168,15 +168,15 @@ impl Failures {
     }
 }
 
-/// Rows count what there is: never less than nothing.
+/// Converts a row count. Negative counts, which never occur, become 0.
 fn count(rows: i64) -> u64 {
     rows.max(0).cast_unsigned()
 }
 
-/// Whether the shard is done.
+/// Whether the shard is committed.
 ///
 /// # Errors
-/// The output refused.
+/// If the output cannot be accessed.
 pub async fn is_committed(output: &dyn Store, run_id: &str, shard: u32) -> Result<bool> {
     match output.head(&commit_key(run_id, shard)).await {
         Ok(_) => Ok(true),
@@ -185,20 +185,20 @@ pub async fn is_committed(output: &dyn Store, run_id: &str, shard: u32) -> Resul
     }
 }
 
-/// The shard's commit record, where there is one.
+/// Reads the shard's commit record, if there is one.
 ///
 /// # Errors
-/// The output refused, or the record is not this version's or not this shard's.
+/// If the output cannot be accessed, or the record has another version or belongs to another shard.
 pub async fn read_commit(output: &dyn Store, run_id: &str, shard: u32) -> Result<Option<ShardCommit>> {
     let key = commit_key(run_id, shard);
     let Some(body) = get_record(output, &key).await? else { return Ok(None) };
     parse_commit(&body, run_id, shard).map(Some).map_err(|problem| {
-        Error::failed(format!("cannot go by the commit record {}: {problem}", output.uri(&key)))
-            .with_hint("if no newer vidindex wrote it, delete it, do the shard again, then seal")
+        Error::failed(format!("failed to read the commit record {}: {problem}", output.uri(&key)))
+            .with_hint("if it was not written by a newer vidindex, delete it, run the shard again, then seal")
     })
 }
 
-/// `_vidindex/runs/<run>/shards/`: the commit records.
+/// `_vidindex/runs/<run>/shards/`: all commit records of a run.
 pub(crate) fn commits_prefix(run_id: &str) -> String {
     format!("{RUNS_PREFIX}{run_id}/shards/")
 }
@@ -208,13 +208,14 @@ pub(crate) fn commit_key(run_id: &str, shard: u32) -> String {
     format!("{}{}.json", commits_prefix(run_id), shard_id(shard))
 }
 
-/// The shard whose commit record has this key; none for anything else that lies there.
+/// The shard whose commit record has this key. `None` for any other key.
 pub(crate) fn committed_shard(run_id: &str, key: &str) -> Option<u32> {
     let shard = key.strip_prefix(&commits_prefix(run_id))?.strip_suffix(".json")?.parse().ok()?;
     (commit_key(run_id, shard) == key).then_some(shard)
 }
 
-/// What a record must be before the seal moves files by its word: this shard's, of keys that this shard may have.
+/// Validates a record before `seal` moves files because of it: it must belong to this shard and name only keys of this
+/// shard.
 fn parse_commit(body: &[u8], run_id: &str, shard: u32) -> Result<ShardCommit, String> {
     #[derive(Deserialize)]
     struct Version {
@@ -223,14 +224,14 @@ fn parse_commit(body: &[u8], run_id: &str, shard: u32) -> Result<ShardCommit, St
     let version: Version = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     if version.schema_version != COMMIT_SCHEMA_VERSION {
         return Err(format!(
-            "it has version {}, and this is vidindex {}, which knows version {COMMIT_SCHEMA_VERSION}",
+            "it has version {}, but vidindex {} supports version {COMMIT_SCHEMA_VERSION}",
             version.schema_version,
             env!("CARGO_PKG_VERSION")
         ));
     }
     let record: ShardCommit = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     if record.run_id != run_id || record.shard != shard {
-        return Err(format!("it is of shard {} of run {}", record.shard, record.run_id));
+        return Err(format!("it belongs to shard {} of run {}", record.shard, record.run_id));
     }
     let attempt_prefix = attempt_prefix(run_id, shard, &record.attempt);
     let file_name = part_name(run_id, shard);
@@ -240,7 +241,7 @@ fn parse_commit(body: &[u8], run_id: &str, shard: u32) -> Result<ShardCommit, St
             && parts.next_back() == Some(file_name.as_str())
             && parts.all(|part| part.contains('='));
         if !at_home || part.from.strip_prefix(&attempt_prefix) != Some(part.to.as_str()) {
-            return Err(format!("it moves {} to {}", part.from, part.to));
+            return Err(format!("it names the invalid move from {} to {}", part.from, part.to));
         }
     }
     Ok(record)
@@ -256,7 +257,7 @@ mod tests {
     const RUN: &str = "20261123T073712123Z-ab12cd";
 
     #[test]
-    fn totals_count_videos_and_tell_the_first_failures() {
+    fn totals_count_videos_and_list_the_first_failures() {
         let row = |uri: &str, status, error_kind: Option<VideoErrorKind>| VideoRow {
             video_id: uri.into(),
             uri: uri.into(),
@@ -316,7 +317,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_record_that_breaks_off_each_time_is_an_outage() {
+    async fn a_record_whose_transfer_always_breaks_off_is_an_outage() {
         let output = MemoryStore::bucket("s3://index/");
         output.insert(&commit_key(RUN, 0), "{");
         match read_commit(&output, RUN, 0).await {
@@ -326,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_shards_are_told_from_other_files() {
+    fn keys_of_shards_are_distinguished_from_other_files() {
         assert_eq!(committed_shard("r", "_vidindex/runs/r/shards/000012.json"), Some(12));
         assert_eq!(committed_shard("r", "_vidindex/runs/r/shards/1234567.json"), Some(1_234_567));
         for other in [

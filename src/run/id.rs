@@ -8,21 +8,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// Names a run and sorts by the time it was planned: `20261123T073712123Z-ab12cd`.
+/// The name of a run, which sorts by the time of planning: `20261123T073712123Z-ab12cd`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RunId(String);
 
 impl RunId {
-    /// A new name for a run planned at `now`: its milliseconds, and 24 random bits to tell runs of one instant apart.
+    /// A new name for a run planned at `now`: the time in milliseconds, and 24 random bits for runs of the same
+    /// instant.
     pub fn new(now: DateTime<Utc>) -> Self {
         use std::hash::BuildHasher;
-        // Each RandomState is keyed by the system's randomness, which saves us a generator for these six digits.
+        // Each RandomState is seeded by the system, which avoids a random number generator for six digits.
         let random = std::hash::RandomState::new().hash_one(std::process::id()) & 0xff_ffff;
         Self(format!("{}Z-{random:06x}", now.format("%Y%m%dT%H%M%S%3f")))
     }
 
-    /// The name.
+    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -32,7 +33,7 @@ impl FromStr for RunId {
     type Err = Error;
 
     /// # Errors
-    /// [`Error::Usage`] where the text has another form: it becomes part of keys, so nothing else may pass.
+    /// [`Error::Usage`] if the text has another form. It becomes part of keys, so nothing else is accepted.
     fn from_str(text: &str) -> Result<Self> {
         let well_formed = text.split_once("Z-").is_some_and(|(time, random)| {
             time.len() == 18
@@ -41,8 +42,8 @@ impl FromStr for RunId {
                 && random.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
         });
         if !well_formed {
-            return Err(Error::usage(format!("{text:?} is not a run id"))
-                .with_hint("`vidindex plan JOB.toml` prints it: it looks like 20261123T073712123Z-ab12cd"));
+            return Err(Error::usage(format!("{text:?} is not a run ID"))
+                .with_hint("`vidindex status JOB.toml` lists the runs; an ID looks like 20261123T073712123Z-ab12cd"));
         }
         Ok(Self(text.to_owned()))
     }
@@ -74,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_id_sorts_by_time_and_nothing_else_passes_for_one() {
+    fn a_run_id_sorts_by_time_and_nothing_else_is_accepted() {
         let at = |text: &str| RunId::new(text.parse::<DateTime<Utc>>().unwrap());
         let early = at("2026-11-23T07:37:12.123Z");
         assert!(early.as_str().starts_with("20261123T073712123Z-"), "{early}");

@@ -1,4 +1,5 @@
-//! `plan.parquet`, the videos of every shard: written row group by row group, read by the groups that a shard lies in.
+//! `plan.parquet`, the videos of every shard: written one row group at a time, and read only in the row groups of a
+//! shard.
 
 use std::fs::File;
 use std::ops::{Range, RangeInclusive};
@@ -31,13 +32,13 @@ pub fn plan_key(run: &RunId) -> String {
     format!("{RUNS_PREFIX}{run}/plan.parquet")
 }
 
-/// Rows of one row group: a worker fetches the groups that its shard lies in.
+/// Rows in a row group. A worker fetches the row groups that contain its shard.
 const GROUP_ROWS: usize = 10_000;
 
 /// A video and its shard.
 type PlanRow = (u32, VideoObject);
 
-/// Writes the table into a scratch file, holding one row group.
+/// Writes the plan to a scratch file. Holds one row group in memory.
 pub(crate) struct PlanWriter {
     path: PathBuf,
     writer: ArrowWriter<File>,
@@ -54,7 +55,7 @@ impl PlanWriter {
             .set_column_statistics_enabled(ColumnPath::from("shard"), EnabledStatistics::Chunk)
             .set_column_dictionary_enabled(ColumnPath::from("etag"), false);
         for column in ["key", "uri"] {
-            // In order, each begins as the one before it.
+            // The keys are sorted, so each one shares a prefix with the previous one.
             properties = properties
                 .set_column_dictionary_enabled(ColumnPath::from(column), false)
                 .set_column_encoding(ColumnPath::from(column), Encoding::DELTA_BYTE_ARRAY);
@@ -68,13 +69,13 @@ impl PlanWriter {
         Ok(Self { path, writer, rows: Vec::with_capacity(GROUP_ROWS) })
     }
 
-    /// The next video, of the same shard as the last or of one behind it.
+    /// Adds the next video. Its shard must not be lower than the previous video's.
     pub(crate) fn push(&mut self, shard: u32, video: VideoObject) -> Result<()> {
         self.rows.push((shard, video));
         if self.rows.len() == GROUP_ROWS { self.flush() } else { Ok(()) }
     }
 
-    /// The whole file.
+    /// Completes the file and returns its path.
     pub(crate) fn finish(mut self) -> Result<PathBuf> {
         self.flush()?;
         self.writer.close().map_err(unwritten)?;
@@ -89,18 +90,18 @@ impl PlanWriter {
     }
 }
 
-/// A run's `plan.parquet` where it lies: its row groups are fetched as they are asked for.
+/// A run's `plan.parquet` in the output, whose row groups are fetched on demand.
 #[derive(Debug)]
 pub struct PlanFile {
     key: String,
     metadata: ArrowReaderMetadata,
     shards: u32,
-    /// The last group fetched: the next shard mostly lies in it too.
+    /// The row group that was fetched last, because the next shard is often in it as well.
     latest: Mutex<Option<(usize, Arc<Vec<PlanRow>>)>>,
 }
 
 impl PlanFile {
-    /// Reads the file's footer.
+    /// Opens the file by reading its footer.
     pub(super) async fn open(output: &dyn Store, key: String, shards: u32) -> Result<Self> {
         let unreadable = |problem: ParquetError| unreadable(output, &key, problem);
         let length = output.head(&key).await?.size_bytes;
@@ -121,15 +122,15 @@ impl PlanFile {
         Ok(Self { key, metadata, shards, latest: Mutex::default() })
     }
 
-    /// How many shards there are.
+    /// Number of shards.
     pub fn shard_count(&self) -> u32 {
         self.shards
     }
 
-    /// One shard, from the output that the plan lies in.
+    /// Reads one shard from the output that contains the plan.
     ///
     /// # Errors
-    /// [`Error::Usage`] where the plan has no shard of this index.
+    /// [`Error::Usage`] if the plan has no shard with this index.
     pub async fn shard(&self, output: &dyn Store, index: u32) -> Result<Shard> {
         if index >= self.shards {
             return Err(Error::usage(format!("there is no shard {index}: the run has {} shards", self.shards)));
@@ -165,7 +166,7 @@ impl PlanFile {
     }
 }
 
-/// Of a row group, by its statistics.
+/// The shards of a row group, by its statistics.
 fn shards_of(group: &RowGroupMetaData) -> RangeInclusive<i64> {
     match group.column(0).statistics() {
         Some(Statistics::Int32(range)) => {
@@ -175,7 +176,7 @@ fn shards_of(group: &RowGroupMetaData) -> RangeInclusive<i64> {
     }
 }
 
-/// Where a row group's columns lie in the file: side by side.
+/// The byte range of a row group's columns, which are adjacent in the file.
 fn span(group: &RowGroupMetaData) -> Range<u64> {
     let ranges = group.columns().iter().map(|column| column.byte_range());
     let end = ranges.clone().map(|(start, length)| start + length).max();
@@ -194,7 +195,7 @@ fn decode(window: Window, metadata: &ArrowReaderMetadata, group: usize) -> Resul
     Ok(rows)
 }
 
-/// A stretch of a file that stands for the whole of it, as long as nothing else is read.
+/// A byte range of a file that is read in place of the whole file, as long as nothing outside of it is needed.
 struct Window {
     start: u64,
     bytes: Bytes,
@@ -224,7 +225,7 @@ impl ChunkReader for Window {
 }
 
 fn unreadable(output: &dyn Store, key: &str, problem: impl std::fmt::Display) -> Error {
-    Error::failed(format!("cannot read the plan {}: {problem}", output.uri(key))).with_hint("plan again")
+    Error::failed(format!("failed to read the plan {}: {problem}", output.uri(key))).with_hint("plan again")
 }
 
 fn unwritten(problem: impl std::fmt::Display) -> Error {
@@ -304,7 +305,7 @@ fn from_batch(batch: &RecordBatch, videos: &mut Vec<PlanRow>) -> Result<(), Stri
         .and_then(|column| column.as_any().downcast_ref::<MapArray>())
         .ok_or("it has no map `partition`")?;
     let deleted = batch.column_by_name("deleted").and_then(|column| column.as_boolean_opt());
-    let deleted = deleted.ok_or("it has no truth values `deleted`")?;
+    let deleted = deleted.ok_or("it has no booleans `deleted`")?;
     let failures = whole_number_column(batch, "failures")?;
     let (classes, sources) = (text_column(batch, "storage_class")?, text_column(batch, "restore_from")?);
     let text_at = |column: &StringArray, row| column.is_valid(row).then(|| column.value(row).to_owned());
@@ -322,7 +323,7 @@ fn from_batch(batch: &RecordBatch, videos: &mut Vec<PlanRow>) -> Result<(), Stri
             uri: uris.value(row).to_owned(),
             size_bytes: u64::try_from(sizes.value(row)).map_err(|error| error.to_string())?,
             etag: etags.value(row).to_owned(),
-            last_modified: DateTime::from_timestamp_micros(time).ok_or_else(|| format!("no such time: {time}"))?,
+            last_modified: DateTime::from_timestamp_micros(time).ok_or_else(|| format!("invalid time: {time}"))?,
             partition: partition_of(partitions, row)?,
             todo,
         };
@@ -334,7 +335,11 @@ fn from_batch(batch: &RecordBatch, videos: &mut Vec<PlanRow>) -> Result<(), Stri
 fn partition_of(partitions: &MapArray, row: usize) -> Result<Vec<(String, String)>, String> {
     let entries = partitions.value(row);
     let text = |column: usize| {
-        entries.column(column).as_any().downcast_ref::<StringArray>().ok_or("the map `partition` holds no text")
+        entries
+            .column(column)
+            .as_any()
+            .downcast_ref::<StringArray>()
+            .ok_or("the map `partition` does not contain texts")
     };
     let (names, values) = (text(0)?, text(1)?);
     Ok((0..names.len()).map(|i| (names.value(i).to_owned(), values.value(i).to_owned())).collect())

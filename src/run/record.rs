@@ -1,4 +1,4 @@
-//! `job.json`, the record of a run, and which runs an output has.
+//! `job.json`, the record of a run, and the list of an output's runs.
 
 use std::path::Path;
 
@@ -12,40 +12,40 @@ use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::store::{PutNew, Store, StoreErrorKind, get_record};
 
-/// In the record's field `fingerprint`, marks a run that merges files.
+/// Value of the record's field `fingerprint` in runs of `compact`.
 const MERGE: &str = "compact";
 
-/// Runs that an error about an absent one names.
+/// Number of runs that are named in the error about a run that does not exist.
 const NEWEST_SHOWN: usize = 3;
 
-/// The run's record: it exists from when the plan is whole.
+/// Key of a run's record, which is written after the plan is complete.
 pub fn job_key(run: &RunId) -> String {
     format!("{RUNS_PREFIX}{run}/job.json")
 }
 
-/// A model as a run knows it.
+/// A model as recorded in a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelRef {
-    /// As in the tables' `model=<id>`.
+    /// The id in the tables' `model=<id>`.
     pub id: String,
-    /// SHA-256 of everything of the model that changes rows, in hex.
+    /// SHA-256, in hex, of everything about the model that affects rows.
     pub sha256: String,
-    /// Whether its weights are random, so that its rows mean nothing.
+    /// Whether its weights are random, so that its rows are meaningless.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub random: bool,
 }
 
-/// The models of a job, one for each section that it has.
+/// The models of a job, one per section.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PlanModels {
-    /// Of `[actions]`.
+    /// The model of `[actions]`.
     pub actions: Option<ModelRef>,
-    /// Of `[persons]`.
+    /// The model of `[persons]`.
     pub persons: Option<ModelRef>,
 }
 
 impl PlanModels {
-    /// Role and hash of each, as [`Job::fingerprint`] takes them.
+    /// Role and hash of each model, as [`Job::fingerprint`] needs them.
     pub fn hashes(&self) -> Vec<(&'static str, &str)> {
         let roles = [("actions", &self.actions), ("persons", &self.persons)];
         roles.into_iter().filter_map(|(role, model)| Some((role, model.as_ref()?.sha256.as_str()))).collect()
@@ -74,33 +74,33 @@ impl<'a> RunKind<'a> {
     }
 }
 
-/// `job.json`: what the run is, for its workers and for whoever asks later. Never changes.
+/// `job.json`: the description of a run for its workers and for later readers. Never changes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
-    /// The run's name.
+    /// The name of the run.
     pub run_id: RunId,
-    /// When it was planned; to the microsecond.
+    /// Time of planning, in microseconds.
     pub created_at: DateTime<Utc>,
-    /// Of vidindex, as planned it.
+    /// Version of vidindex that planned the run.
     pub version: String,
-    /// See [`Job::fingerprint`]. A run that merges files has a mark here: ask [`RunRecord::kind`].
+    /// See [`Job::fingerprint`]. `compact` for a run that merges files: use [`RunRecord::kind`].
     pub fingerprint: String,
-    /// Of the job's `[actions]`, where it has them.
+    /// The model of the job's `[actions]`, if it has that section.
     pub actions_model: Option<ModelRef>,
-    /// Of the job's `[persons]`, where it has them.
+    /// The model of the job's `[persons]`, if it has that section.
     pub persons_model: Option<ModelRef>,
-    /// How many shards: their indices are 0 up to, not with, this.
+    /// Number of shards. Their indices start at 0.
     pub shards: u32,
-    /// Videos in all shards.
+    /// Number of videos in all shards.
     pub videos: u64,
-    /// Sum of their sizes.
+    /// Total size of the videos, bytes.
     pub bytes: u64,
-    /// The job as resolved when it was planned: workers go by this, not by the file.
+    /// The job as resolved at planning. Workers use this instead of the job file.
     pub job: Job,
 }
 
 impl RunRecord {
-    /// Of a run that merges the rows of these many videos, `bytes` of files, and has no plan.
+    /// The record of a run that merges the rows of `videos` videos, stored in files of `bytes`. It has no plan.
     pub(crate) fn merging(job: &Job, shards: u32, videos: u64, bytes: u64) -> Self {
         let created_at = Utc::now().trunc_subsecs(6);
         Self {
@@ -126,7 +126,8 @@ impl RunRecord {
     }
 }
 
-/// Every run of the output, oldest first, those too that are still being written. What lies in them is not listed.
+/// Lists all runs of the output, oldest first, including those that are still being written. Their content is not
+/// listed.
 pub async fn runs(output: &dyn Store) -> Result<Vec<RunId>> {
     let names = output.folders(RUNS_PREFIX).await?;
     let mut runs: Vec<RunId> = names.iter().filter_map(|name| name.parse().ok()).collect();
@@ -134,21 +135,21 @@ pub async fn runs(output: &dyn Store) -> Result<Vec<RunId>> {
     Ok(runs)
 }
 
-/// A run's record, or none where there is no such run.
+/// Reads a run's record. `None` if there is no such run.
 pub async fn find_record(output: &dyn Store, run: &RunId) -> Result<Option<RunRecord>> {
     let key = job_key(run);
     let Some(text) = get_record(output, &key).await? else { return Ok(None) };
     let record = serde_json::from_slice(&text).map_err(|error| {
-        Error::failed(format!("cannot read {}: {error}", output.uri(&key)))
-            .with_hint("was it written by another version of vidindex? use that one, or plan again")
+        Error::failed(format!("failed to read {}: {error}", output.uri(&key)))
+            .with_hint("if another version of vidindex wrote it, use that version or plan again")
     })?;
     Ok(Some(record))
 }
 
-/// A run's record alone.
+/// Reads a run's record without its plan.
 ///
 /// # Errors
-/// [`Error::Usage`] where there is no such run: it names the newest that there are.
+/// [`Error::Usage`] if there is no such run. The message names the latest runs.
 pub async fn read_record(output: &dyn Store, run: &RunId) -> Result<RunRecord> {
     match find_record(output, run).await? {
         Some(record) => Ok(record),
@@ -156,34 +157,35 @@ pub async fn read_record(output: &dyn Store, run: &RunId) -> Result<RunRecord> {
     }
 }
 
-/// A run's record and its plan, whose shards are fetched as they are asked for.
+/// Reads a run's record and opens its plan, whose shards are fetched on demand.
 ///
 /// # Errors
-/// As [`read_record`].
+/// As for [`read_record`].
 pub async fn read(output: &dyn Store, run: &RunId) -> Result<(RunRecord, PlanFile)> {
     let record = read_record(output, run).await?;
     if record.kind() == RunKind::Merge {
         return Err(Error::usage(format!("{run} is a run of `vidindex compact`: there is nothing to index"))
-            .with_hint("`vidindex compact JOB.toml` goes on where one was cut off"));
+            .with_hint("`vidindex compact JOB.toml` resumes an interrupted run"));
     }
     let file = PlanFile::open(output, plan_key(run), record.shards).await?;
     Ok((record, file))
 }
 
-/// One shard of a run. For several of them, [`read`] the plan once.
+/// Reads one shard of a run. For several shards, [`read`] the plan once instead.
 ///
 /// # Errors
-/// As [`read_record`], and [`Error::Usage`] where the run has no shard of this index.
+/// As for [`read_record`], and [`Error::Usage`] if the run has no shard with this index.
 pub async fn read_shard(output: &dyn Store, run: &RunId, index: u32) -> Result<Shard> {
     read(output, run).await?.1.shard(output, index).await
 }
 
-/// Writes `plan.parquet` from `table`, a file of this machine's, then `job.json`: a run whose record is there has its
-/// whole plan.
+/// Writes `plan.parquet` from the local file `table`, then `job.json`. So a run whose record exists has a complete
+/// plan.
 pub(crate) async fn write(output: &dyn Store, record: &RunRecord, table: &Path) -> Result<()> {
-    // Asked before the plan of another run is replaced; that two of one name come in the same moment, nobody sees.
+    // Check before replacing the plan of another run with the same name. Two such runs at the same moment are not
+    // detected.
     let there = match find_record(output, &record.run_id).await {
-        // A directory comes into being with its first file.
+        // A directory is created with its first file.
         Err(Error::Store(error)) if error.kind == StoreErrorKind::NoRoot => None,
         there => there?,
     };
@@ -195,12 +197,12 @@ pub(crate) async fn write(output: &dyn Store, record: &RunRecord, table: &Path) 
     write_record(output, record).await
 }
 
-/// Writes `job.json`, by which a run comes into being.
+/// Writes `job.json`, which creates the run.
 pub(crate) async fn write_record(output: &dyn Store, record: &RunRecord) -> Result<()> {
     let text = serde_json::to_vec_pretty(record)
-        .map_err(|error| Error::failed(format!("cannot encode the run's record: {error}")))?;
+        .map_err(|error| Error::failed(format!("failed to encode the run's record: {error}")))?;
     let key = job_key(&record.run_id);
-    // A put whose answer was lost is made again, and then meets itself.
+    // A put whose response was lost is retried and then finds its own record.
     match output.put_new(&key, Bytes::from(text.clone())).await? {
         PutNew::Exists if output.get(&key).await? != text => Err(taken(output, &key)),
         _ => Ok(()),
@@ -208,8 +210,8 @@ pub(crate) async fn write_record(output: &dyn Store, record: &RunRecord) -> Resu
 }
 
 fn taken(output: &dyn Store, key: &str) -> Error {
-    Error::failed(format!("{} is there already, of another run by the same name", output.uri(key)))
-        .with_hint("plan again: it will be named anew")
+    Error::failed(format!("{} already exists and belongs to another run of the same name", output.uri(key)))
+        .with_hint("plan again: the run gets a new name")
 }
 
 async fn no_such_run(output: &dyn Store, run: &RunId) -> Result<Error> {
@@ -222,9 +224,9 @@ async fn no_such_run(output: &dyn Store, run: &RunId) -> Result<Error> {
         }
     }
     if newest.is_empty() {
-        return Ok(error.with_hint("it has no runs at all: `vidindex plan JOB.toml` makes one; is output.uri right?"));
+        return Ok(error.with_hint("it has no runs: check output.uri, or create a run with `vidindex plan JOB.toml`"));
     }
-    Ok(error.with_hint(format!("the newest are {}", newest.join(", "))))
+    Ok(error.with_hint(format!("the latest runs are {}", newest.join(", "))))
 }
 
 #[cfg(test)]
@@ -233,7 +235,7 @@ pub(crate) mod testing {
     use super::*;
     use crate::plan::testing::job;
 
-    /// Of a run with an actions model.
+    /// The record of a run with an actions model.
     pub(crate) fn record(shards: u32, videos: u64, bytes: u64) -> RunRecord {
         RunRecord {
             run_id: "20261123T073712123Z-ab12cd".parse().unwrap(),
@@ -302,22 +304,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn writing_the_same_plan_again_is_no_error_but_another_of_its_name_is() {
+    async fn writing_the_same_plan_again_succeeds_but_another_plan_of_that_name_fails() {
         let output = MemoryStore::bucket("s3://index/");
         put(&output, &record(RUN, 1), &shards(1, 1)).await.unwrap();
         put(&output, &record(RUN, 1), &shards(1, 1)).await.unwrap();
         let error = put(&output, &record(RUN, 2), &shards(2, 1)).await.unwrap_err();
-        assert!(error.to_string().contains("is there already"), "{error}");
+        assert!(error.to_string().contains("already exists"), "{error}");
         assert_eq!(read_shard(&output, &RUN.parse().unwrap(), 0).await.unwrap(), shards(1, 1)[0]);
         assert!(read_shard(&output, &RUN.parse().unwrap(), 1).await.is_err());
     }
 
     #[tokio::test]
-    async fn an_absent_run_is_told_with_the_newest_that_exist() {
+    async fn the_error_about_an_absent_run_names_the_latest_runs() {
         let output = MemoryStore::bucket("s3://index/");
         let error = read_record(&output, &RUN.parse().unwrap()).await.unwrap_err();
         assert_eq!(error.to_string(), format!("there is no run {RUN} in s3://index/"));
-        assert!(error.hint().unwrap().contains("no runs at all"));
+        assert!(error.hint().unwrap().contains("it has no runs"));
         for day in 1..=4 {
             let run = format!("2026100{day}T000000000Z-000000");
             put(&output, &record(&run, 0), &[]).await.unwrap();
@@ -325,8 +327,8 @@ mod tests {
         output.put("_vidindex/runs/20261231T000000000Z-000000/plan.parquet", Bytes::new()).await.unwrap();
         let error = read(&output, &RUN.parse().unwrap()).await.unwrap_err();
         let newest = "20261004T000000000Z-000000, 20261003T000000000Z-000000, 20261002T000000000Z-000000";
-        assert_eq!(error.hint(), Some(format!("the newest are {newest}").as_str()));
+        assert_eq!(error.hint(), Some(format!("the latest runs are {newest}").as_str()));
         assert_eq!(error.exit_code(), 2);
-        assert_eq!(runs(&output).await.unwrap().len(), 5, "the one too whose plan is not whole");
+        assert_eq!(runs(&output).await.unwrap().len(), 5, "including the one whose plan is incomplete");
     }
 }

@@ -1,4 +1,4 @@
-//! `summary.json`: what a run published, and what it lacks.
+//! `summary.json`: what a run has published, and what is missing.
 
 use std::collections::BTreeMap;
 
@@ -12,72 +12,73 @@ use crate::error::{Error, Result};
 use crate::store::{Store, get_record};
 use crate::tables::Table;
 
-/// Version of the summary.
+/// Version of the summary's format.
 pub const SUMMARY_SCHEMA_VERSION: u32 = 1;
 
-/// `summary.json`: what the seal says of the whole run. The next seal replaces it.
+/// `summary.json`: the result of the latest `seal` for the whole run. Each `seal` replaces it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunSummary {
-    /// [`SUMMARY_SCHEMA_VERSION`] of whoever wrote it.
+    /// [`SUMMARY_SCHEMA_VERSION`] of the vidindex that wrote it.
     pub schema_version: u32,
-    /// The run.
+    /// Name of the run.
     pub run_id: String,
-    /// Of vidindex, as sealed it.
+    /// Version of vidindex that sealed the run.
     pub tool_version: String,
-    /// Shards of the plan.
+    /// Number of shards in the plan.
     pub shards_total: u32,
-    /// Shards committed, and published but for the lost parts.
+    /// Number of committed shards. They are published, except for the lost parts.
     pub shards_committed: u32,
-    /// Shards that no attempt has committed, ascending.
+    /// Shards that are not committed, in ascending order.
     pub missing: Vec<u32>,
-    /// Files that a commit record names and that are neither with their attempt nor published: somebody removed them. And
-    /// the shard's files of `videos` then, which are not published without their rows.
+    /// Files that a commit record names but that are neither with their attempt nor published, because they were
+    /// deleted. If one of a shard's files is lost, its file of `videos` is listed as well, because it is not published
+    /// without the other rows.
     pub lost_parts: Vec<String>,
-    /// What each table gained.
+    /// What was added to each table.
     pub tables: BTreeMap<Table, TableTotals>,
     /// Sums over the committed shards.
     pub totals: ShardTotals,
     /// When the run was planned.
     pub started_at: DateTime<Utc>,
-    /// When the last shard so far was committed; null before the first.
+    /// When the latest shard was committed; null if none is.
     pub finished_at: Option<DateTime<Utc>>,
     /// When this summary was made.
     pub sealed_at: DateTime<Utc>,
 }
 
-/// What a table gained by a run.
+/// What a run added to a table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableTotals {
-    /// Files published.
+    /// Number of files published.
     pub files: u64,
-    /// Rows in them.
+    /// Number of rows in them.
     pub rows: u64,
-    /// Their lengths in bytes.
+    /// Their total size, bytes.
     pub size_bytes: u64,
 }
 
 impl RunSummary {
-    /// Whether every shard is published. If not: do the missing ones, and seal again.
+    /// Whether every shard is published. If not, run the missing shards and seal again.
     pub fn is_complete(&self) -> bool {
         self.missing.is_empty() && self.lost_parts.is_empty()
     }
 
-    /// Whether there is nothing left to wish for: complete, and no video failed or ended early.
+    /// Whether the run is complete and no video failed or was indexed only in part.
     pub fn is_flawless(&self) -> bool {
         self.is_complete() && self.totals.videos_partial + self.totals.videos_failed == 0
     }
 }
 
-/// What the last seal said of the run; none before the first.
+/// Reads the result of the latest `seal`. `None` if the run was never sealed.
 ///
 /// # Errors
-/// The output refused, or the summary is not this version's.
+/// If the output cannot be accessed, or the summary has another version.
 pub async fn read_summary(output: &dyn Store, run_id: &str) -> Result<Option<RunSummary>> {
     let key = summary_key(run_id);
     let Some(body) = get_record(output, &key).await? else { return Ok(None) };
     serde_json::from_slice(&body).map(Some).map_err(|problem| {
-        Error::failed(format!("cannot read the summary {}: {problem}", output.uri(&key)))
-            .with_hint(format!("`vidindex seal` with --run {run_id} writes it anew"))
+        Error::failed(format!("failed to read the summary {}: {problem}", output.uri(&key)))
+            .with_hint(format!("`vidindex seal` with --run {run_id} writes it again"))
     })
 }
 
@@ -89,7 +90,7 @@ pub(crate) fn summary_key(run_id: &str) -> String {
 pub(crate) async fn put_summary(output: &dyn Store, summary: &RunSummary) -> Result<()> {
     let key = summary_key(&summary.run_id);
     let body = serde_json::to_vec_pretty(summary)
-        .map_err(|error| Error::failed(format!("cannot write {}: {error}", output.uri(&key))))?;
+        .map_err(|error| Error::failed(format!("failed to write {}: {error}", output.uri(&key))))?;
     output.put(&key, Bytes::from(body)).await?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A video of a run's plan, and what its run does with it.
+//! A video in a run's plan, and what the run does with it.
 
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
@@ -9,21 +9,21 @@ use crate::tables::escape_into;
 /// What a worker does with a video.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Todo {
-    /// Reads it and writes its rows.
+    /// Read the video and write its rows.
     Index {
-        /// How many times in a row it failed before, with this content and these settings.
+        /// Number of consecutive earlier failures with this content and these settings.
         failures: u32,
     },
-    /// Writes a row that says that the video is gone from the input. The rest is as it was.
+    /// Write a row that marks the video as deleted from the input. Its other rows stay.
     MarkDeleted,
-    /// Writes a failed row without reading the video.
+    /// Write a failed row without reading the video.
     MarkArchived {
-        /// S3's name of it.
+        /// S3's name of the storage class.
         storage_class: String,
     },
-    /// Copies the rows that an earlier run wrote, without reading the video; where they are not there any more, indexes it.
+    /// Copy the rows of an earlier run without reading the video. If those rows no longer exist, index the video.
     Restore {
-        /// The path of the earlier run's file below `videos/`, which its files of other tables share.
+        /// Path of the earlier run's file below `videos/`. Its files of the other tables have the same path.
         from: String,
     },
 }
@@ -34,39 +34,39 @@ impl Default for Todo {
     }
 }
 
-/// One video of the plan, as it was listed.
+/// One video of the plan, as listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VideoObject {
-    /// Relative to the job's `input.uri`.
+    /// Key relative to the job's `input.uri`.
     pub key: String,
-    /// The full address, as written to the tables.
+    /// The full URI, as written to the tables.
     pub uri: String,
-    /// Length in bytes; may be 0.
+    /// Size, bytes. May be 0.
     pub size_bytes: u64,
-    /// Of the version listed; a worker that finds another fails the video with `changed_during_read`.
+    /// ETag of the listed version. If a worker reads another version, the video fails with `changed_during_read`.
     pub etag: String,
-    /// To the microsecond.
+    /// Time of the last change, in microseconds.
     pub last_modified: DateTime<Utc>,
-    /// (name, value) of each partition column, in the job's order; the values as they stand in the key.
+    /// (name, value) of each partition column, in the job's order. Values are spelled as in the key.
     pub partition: Vec<(String, String)>,
-    /// What is done with it.
+    /// What the run does with the video.
     pub todo: Todo,
 }
 
 impl VideoObject {
-    /// Names the video in every table: 128 bits of the SHA-256 of its uri, as 32 hex digits. Another content under
-    /// the same uri is the same video.
+    /// The id of the video in every table: 128 bits of the SHA-256 of its URI, as 32 hex digits. It does not depend on
+    /// the content.
     pub fn video_id(&self) -> String {
         hex(&Sha256::digest(&self.uri)[..16])
     }
 
-    /// What a worker will read of it.
+    /// Number of bytes that a worker will read.
     pub fn bytes_to_read(&self) -> u64 {
         if matches!(self.todo, Todo::Index { .. }) { self.size_bytes } else { 0 }
     }
 
-    /// The directory of its rows within a table, e.g. `camera=cam-1/dt=2026-11-01`: the partition columns, their values
-    /// escaped as Hive does it, then the day of `last_modified` in UTC.
+    /// The directory of the video's rows within a table, such as `camera=cam-1/dt=2026-11-01`: the partition columns
+    /// with values escaped as in Hive, then the day of `last_modified` in UTC.
     pub fn partition_path(&self) -> String {
         let mut path = String::new();
         for (name, value) in &self.partition {

@@ -1,4 +1,5 @@
-//! Attempts and seals that run side by side, die anywhere and are done again: rows end up where readers look, once.
+//! Tests of attempts and seals that run concurrently, fail at any point and are repeated: each row is published exactly
+//! once.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -24,7 +25,7 @@ use crate::work::encode::PartFile;
 const RUN: &str = "20261123T073712123Z-ab12cd";
 const STARTED: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
-/// Files of an attempt, their text saying whose they are. Shard 0 has two partitions; others one.
+/// Files of an attempt, whose text identifies the attempt. Shard 0 has two partitions, the others have one.
 fn parts(dir: &Path, shard: u32, attempt: &str) -> Vec<PartFile> {
     let days = if shard == 0 { vec!["dt=2026-11-01", "dt=2026-11-02"] } else { vec!["dt=2026-11-02"] };
     let tables = [(Table::Videos, None), (Table::Actions, Some("m"))];
@@ -115,7 +116,7 @@ fn videos_are_published_after_their_rows() {
 }
 
 #[test]
-fn a_committed_file_that_somebody_removed_is_told_and_stops_nothing() {
+fn a_committed_file_that_was_removed_is_reported_and_stops_nothing() {
     let dir = tempfile::tempdir().unwrap();
     for output in [MemoryStore::directory("/index"), MemoryStore::bucket("s3://index/")] {
         commit_now(&output, dir.path(), 0, "a");
@@ -131,7 +132,7 @@ fn a_committed_file_that_somebody_removed_is_told_and_stops_nothing() {
 }
 
 #[test]
-fn videos_whose_rows_somebody_removed_are_not_published() {
+fn videos_whose_rows_were_removed_are_not_published() {
     let dir = tempfile::tempdir().unwrap();
     for output in [MemoryStore::directory("/index"), MemoryStore::bucket("s3://index/")] {
         commit_now(&output, dir.path(), 0, "a");
@@ -179,7 +180,7 @@ fn an_unreadable_record_stops_the_seal_and_names_it() {
     assert!(error.to_string().contains("shards/000000.json"), "{error}");
 }
 
-/// A seal that lists early and writes its summary late must not leave one that lacks what another seal published.
+/// A seal that lists early and writes its summary late must not leave a summary without what another seal published.
 #[test]
 fn the_slowest_of_two_seals_does_not_bring_back_an_old_summary() {
     let dir = tempfile::tempdir().unwrap();
@@ -215,7 +216,7 @@ fn a_runtime_may_move_commits_and_seals_between_threads() {
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
-/// One step; whether it was the last.
+/// Runs one step. Returns whether it was the last.
 fn poll(task: &mut Task) -> bool {
     let mut context = Context::from_waker(std::task::Waker::noop());
     matches!(task.as_mut().poll(&mut context), Poll::Ready(()))
@@ -228,7 +229,7 @@ const TASKS: usize = SHARDS as usize * ATTEMPTS.len() + SEALS;
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// So many steps of a task.
+    /// Run a number of steps of a task.
     Run(usize, u8),
     /// The task's machine dies.
     Crash(usize),
@@ -247,7 +248,7 @@ fn faults() -> impl Strategy<Value = Vec<Option<WriteFault>>> {
     proptest::collection::vec(fault, 0..24)
 }
 
-/// Other runs' files and this run's own, which nobody may touch.
+/// Files of other runs and other files of this run, which must not be touched.
 fn foreign() -> BTreeMap<String, String> {
     let keys = [
         "_vidindex/runs/20250101T000000000Z-000000/parts/000000/x/videos/dt=2026-11-01/part.parquet".to_owned(),
@@ -261,7 +262,7 @@ fn foreign() -> BTreeMap<String, String> {
     keys.into_iter().map(|key| (key, "foreign".to_owned())).collect()
 }
 
-/// Who a shard's published files come from: never two, and never another than its record names.
+/// Each shard's published files must come from a single attempt, the one that its record names.
 fn check_readers_view(output: &MemoryStore) {
     let contents = output.contents();
     for (key, text) in &foreign() {
@@ -316,7 +317,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_crashes_and_races_rows_are_there_once(
+    fn each_row_is_published_once_despite_crashes_and_races(
         renames in any::<bool>(),
         faults in proptest::collection::vec(faults(), TASKS),
         steps in proptest::collection::vec(step(), 0..120),
@@ -359,7 +360,7 @@ proptest! {
             prop_assert!(wins[shard as usize].get() <= 1);
         }
 
-        // The engine starts what failed again, and the seal after it.
+        // The engine restarts what failed, and then the seal.
         for shard in 0..SHARDS {
             if !block_on(is_committed(&output, RUN, shard)).unwrap() {
                 prop_assert_eq!(wins[shard as usize].get(), 0);

@@ -1,4 +1,4 @@
-//! The actions table: one row per segment of a video, with the labels that its model scored highest.
+//! The actions table: one row per segment of a video, with the labels that the model scored highest.
 
 use std::sync::{Arc, LazyLock};
 
@@ -9,35 +9,35 @@ use arrow::error::ArrowError;
 use super::label_scores::{LabelScore, label_score_lists, label_scores};
 use super::{Column, Row, Table, element, float_lists};
 
-/// A row of the actions table; its fields are the columns. An `Option` is a nullable column, nothing else is.
+/// A row of the actions table. Its fields are the columns; only `Option` fields are nullable.
 ///
-/// A model that scores each person (AVA) gives a segment, of each label, the highest score of its persons.
+/// If the model scores each person (AVA), a segment has for each label the highest score among its persons.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ActionRow {
     /// As in the videos table.
     pub video_id: Arc<str>,
     /// As in the videos table.
     pub uri: Arc<str>,
-    /// Which segment of the video, from 0.
+    /// Number of the segment in the video, from 0.
     pub segment: i64,
-    /// Where it begins, from the first frame presented.
+    /// Start of the segment, seconds from the first frame presented.
     pub start_seconds: f64,
-    /// Where it ends (that instant not included); the last one's ends with the video.
+    /// End of the segment, exclusive, seconds from the first frame presented. The last segment ends with the video.
     pub end_seconds: f64,
-    /// Frames presented in it, of which the model saw a sample.
+    /// Number of frames presented in the segment, of which the model received a sample.
     pub frames: i64,
-    /// The label with the highest score; null where the model scores persons and there were none.
+    /// The label with the highest score; null if the model scores persons and there were none.
     pub top_label: Option<Arc<str>>,
-    /// Its score; null likewise.
+    /// The score of `top_label`; null if `top_label` is.
     pub top_score: Option<f32>,
-    /// The highest scores, descending; as many as the job asks for. Empty where there were no persons to score.
+    /// The highest scores, descending; as many as the job asks for. Empty if there were no persons to score.
     pub top: Vec<LabelScore>,
-    /// Every score, in the order of the model's labels; null unless the job asks for full scores, and where there were no
+    /// Every score, in the order of the model's labels; null unless the job asks for full scores, and if there were no
     /// persons to score.
     pub scores: Option<Vec<f32>>,
     /// Pooled features before the classifier; null unless the job asks for them.
     pub embedding: Option<Vec<f32>>,
-    /// The run that made the row.
+    /// The run that wrote the row.
     pub run_id: Arc<str>,
 }
 
@@ -51,22 +51,22 @@ pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
     vec![
         text("video_id", "As in the videos table.", "\"5f0c9b6e27d84a13b1c0de5577a81c04\""),
         text("uri", "As in the videos table.", "\"s3://archive/2026/cam-1/0930.mp4\""),
-        long("segment", "Which segment of the video, from 0.", "3"),
-        double("start_seconds", "Where it begins, from the first frame presented.", "6.4").unit("seconds"),
-        double("end_seconds", "Where it ends, that instant not included; the last one's ends with the video.", "8.533")
+        long("segment", "Number of the segment in the video, from 0.", "3"),
+        double("start_seconds", "Start of the segment, from the first frame presented.", "6.4").unit("seconds"),
+        double("end_seconds", "End of the segment, exclusive. The last segment ends with the video.", "8.533")
             .unit("seconds"),
         long(
             "frames",
-            "Frames presented in it, of which the model saw a sample. 1 where the video's last frame stands still.",
+            "Number of frames presented in the segment, of which the model received a sample. 1 if only the video's still last frame is in it.",
             "64",
         )
         .unit("frames"),
         text("top_label", "The label with the highest score.", "\"riding a bike\"").null(UNSCORED),
-        Column::new("top_score", DataType::Float32, "Its score.", "0.91").unit("probability, 0 to 1").null(UNSCORED),
+        Column::new("top_score", DataType::Float32, "The score of `top_label`.", "0.91").unit("probability, 0 to 1").null(UNSCORED),
         Column::new(
             "top",
             label_scores(),
-            "The highest scores, descending; as many as the job's `top_k`. Empty where there were no persons to score.",
+            "The highest scores, descending; as many as the job's `top_k`. Empty if there were no persons to score.",
             "[{\"label_id\": 268, \"label\": \"riding a bike\", \"score\": 0.91}]",
         ),
         Column::new("scores", floats(), "Every score, in the order of the model's labels.", "[0.91, 0.02]")
@@ -74,7 +74,7 @@ pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
             .null("The job does not ask for full scores, or there were no persons to score."),
         Column::new("embedding", floats(), "Pooled features before the classifier.", "[0.11, 0.0]")
             .null("The job does not ask for them."),
-        text("run_id", "The run that made the row.", "\"20261123T084549578Z-8f94c0\""),
+        text("run_id", "The run that wrote the row.", "\"20261123T084549578Z-8f94c0\""),
     ]
 });
 

@@ -1,4 +1,4 @@
-//! What a column is called, holds and means: schemas, the pages of `schemas/` and the DDL of engines are made from it.
+//! Descriptions of columns, from which schemas, the pages in `schemas/` and the DDL for query engines are generated.
 
 use std::sync::{Arc, LazyLock};
 
@@ -6,29 +6,29 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::Table;
 
-/// A column of a table, for engines and for people.
+/// A column of a table: its schema and its documentation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
-    /// Its name.
+    /// The name in files and in SQL.
     pub name: &'static str,
-    /// Its type.
+    /// The Arrow type; [`Self::sql_type`] gives the types of query engines.
     pub data_type: DataType,
-    /// What it holds: sentences, in Markdown.
+    /// What it contains: sentences in Markdown.
     pub description: &'static str,
-    /// What it counts or measures in, where it does.
+    /// Unit of the values, if they have one.
     pub unit: Option<&'static str>,
-    /// What a null means, in Markdown. A column without is never null.
+    /// What null means, in Markdown. A column without this is never null.
     pub null: Option<&'static str>,
-    /// A value that might stand there, as JSON has it.
+    /// An example value, as JSON.
     pub example: &'static str,
 }
 
-/// Whose names for types.
+/// A family of type names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
     /// DuckDB's.
     DuckDb,
-    /// Those of Hive, which Spark, Athena and Glue take too.
+    /// Hive's, which Spark, Athena and Glue use as well.
     Hive,
 }
 
@@ -50,7 +50,7 @@ impl Column {
         Self { null: Some(meaning), ..self }
     }
 
-    /// What the dialect calls the column's type.
+    /// The dialect's name of the column's type.
     pub fn sql_type(&self, dialect: Dialect) -> String {
         sql_type(&self.data_type, dialect)
     }
@@ -83,7 +83,7 @@ fn sql_type(data_type: &DataType, dialect: Dialect) -> String {
                 Dialect::Hive => format!("struct<{}>", fields(":").join(",")),
             };
         }
-        // The tables have no other types; a text can show any value.
+        // The tables have no other types, and a text can represent any value.
         _ => ["VARCHAR", "string"],
     };
     match dialect {
@@ -97,14 +97,15 @@ pub(super) fn schema(columns: &[Column]) -> SchemaRef {
     Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()))
 }
 
-/// The columns that stand in the files' paths, in their order but for the job's own, which come before the last.
+/// The columns in the files' paths. The job's own partition columns are not included; they come before the last of
+/// these.
 pub(super) fn partitions(table: Table) -> &'static [Column] {
     static COLUMNS: LazyLock<[Column; 2]> = LazyLock::new(|| {
         [
             Column::new(
                 "model",
                 DataType::Utf8,
-                "The model that the rows are of: `vidindex models inspect` tells its id.",
+                "Id of the model that produced the rows, as printed by `vidindex models inspect`.",
                 "\"slowfast-r50-8x8-1f3c9a2e\"",
             ),
             Column::new("dt", DataType::Date32, "The day (UTC) of the video's `last_modified`.", "\"2026-11-01\""),

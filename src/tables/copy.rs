@@ -1,4 +1,4 @@
-//! Copying rows from one file of a table to another: columns as they are today, and the run that copied them.
+//! Copies rows of a table to another file: converts them to today's columns, and sets the run that copies them.
 
 use std::sync::Arc;
 
@@ -12,23 +12,23 @@ use super::{SCHEMA_VERSION, SCHEMA_VERSION_KEY, Table};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The error says that the file is of a schema version that is not known here.
+/// Checks the schema version of a file. The error says that the version is not supported.
 pub(crate) fn check_version(file: &ParquetMetaData) -> Result<(), String> {
     let pairs = file.file_metadata().key_value_metadata();
     let pair = pairs.and_then(|pairs| pairs.iter().find(|pair| pair.key == SCHEMA_VERSION_KEY));
     match pair.and_then(|pair| pair.value.as_ref()?.parse::<u32>().ok()) {
         Some(version) if version > SCHEMA_VERSION => {
-            Err(format!("it is of schema version {version}, and vidindex {VERSION} knows {SCHEMA_VERSION}"))
+            Err(format!("it has schema version {version}, but vidindex {VERSION} supports {SCHEMA_VERSION}"))
         }
         _ => Ok(()),
     }
 }
 
-/// The columns of the table, those null that an older vidindex did not write.
+/// Converts a batch to the table's columns. Columns that an older vidindex did not write become null.
 pub(crate) fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, String> {
     let read = batch.schema();
     if let Some(field) = read.fields().iter().find(|field| schema.column_with_name(field.name()).is_none()) {
-        return Err(format!("it has a column `{}`, which vidindex {VERSION} does not know", field.name()));
+        return Err(format!("it has a column `{}`, which vidindex {VERSION} does not support", field.name()));
     }
     let columns = schema.fields().iter().map(|field| match batch.column_by_name(field.name()) {
         Some(column) => cast(column, field.data_type()),
@@ -38,7 +38,7 @@ pub(crate) fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordB
     RecordBatch::try_new(schema.clone(), columns).map_err(|error| error.to_string())
 }
 
-/// The rows as this run's and, of `videos`, this shard's.
+/// Assigns the rows to this run and, in `videos`, to this shard.
 pub(crate) fn of_run(table: Table, batch: &RecordBatch, run_id: &str, shard: u32) -> Result<RecordBatch, ArrowError> {
     let rows = batch.num_rows();
     replace(batch, |name| match name {
@@ -48,7 +48,7 @@ pub(crate) fn of_run(table: Table, batch: &RecordBatch, run_id: &str, shard: u32
     })
 }
 
-/// The batch with these columns in place of its own.
+/// Replaces those columns of a batch for which `new` returns one.
 pub(crate) fn replace(batch: &RecordBatch, new: impl Fn(&str) -> Option<ArrayRef>) -> Result<RecordBatch, ArrowError> {
     let schema = batch.schema();
     let columns = schema.fields().iter().zip(batch.columns());

@@ -28,12 +28,12 @@ static FIELDS: LazyLock<Fields> = LazyLock::new(|| {
     ])
 });
 
-/// The type of such a column.
+/// The type of a column of such lists.
 pub(super) fn label_scores() -> DataType {
     DataType::List(element(DataType::Struct(FIELDS.clone())))
 }
 
-/// A column of such lists; `None` is null.
+/// A column of such lists. `None` is null.
 pub(super) fn label_score_lists<'a>(
     lists: impl Iterator<Item = Option<&'a [LabelScore]>> + Clone,
 ) -> Result<ArrayRef, ArrowError> {

@@ -1,4 +1,4 @@
-//! How a table's Parquet file is laid out: compression, row groups, indexes, and the metadata that says who made it.
+//! The layout of a table's Parquet files: compression, row groups, indexes and provenance metadata.
 
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::basic::{Compression, ZstdLevel};
@@ -9,35 +9,37 @@ use parquet::schema::types::ColumnPath;
 
 use super::{SCHEMA_VERSION, SCHEMA_VERSION_KEY, Table};
 
-/// DuckDB and Spark read row groups in parallel and skip them whole: many enough for the one, large enough for the other.
+/// DuckDB and Spark read row groups in parallel and skip whole ones. This is small enough for parallelism and large
+/// enough for efficient skipping.
 const ROW_GROUP_ROWS_MAX: usize = 128 * 1024;
 
-/// Bounds what a writer holds where rows are wide (full scores, embeddings). Of encoded data.
+/// Limit of a row group's encoded size, which bounds the writer's memory for wide rows (full scores, embeddings).
 const ROW_GROUP_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Of a bound in the indexes. Addresses of one archive share a long prefix: the usual 64 bytes would tell none apart.
+/// Maximum length of a bound in the indexes. The usual 64 bytes would not distinguish the URIs of one archive, which
+/// share a long prefix.
 const BOUND_BYTES_MAX: usize = 256;
 
-/// Chance that a bloom filter sends a reader into a row group without the video.
+/// Probability that a bloom filter directs a reader to a row group without the video.
 const BLOOM_FALSE_POSITIVES: f64 = 0.01;
 
-/// Who made a file: the same for all files of a shard.
+/// The origin of a file, which is the same for all files of a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provenance {
-    /// The run.
+    /// The run that wrote the file.
     pub run_id: String,
     /// The run's shard, from 0.
     pub shard: u32,
-    /// Hash of the models and of everything in the job that changes rows.
+    /// Hash of the models and of everything in the job that affects rows.
     pub fingerprint: String,
-    /// The model's id, where the job has an actions model; also in the path of the actions table.
+    /// Id of the actions model, if the job has one. Also in the path of the actions table.
     pub actions_model: Option<String>,
-    /// Likewise of the persons table.
+    /// Id of the persons model, if the job has one. Also in the path of the persons table.
     pub persons_model: Option<String>,
 }
 
 impl Provenance {
-    /// The model whose rows the table holds: the `model=` in its path. Videos and thumbnails have none.
+    /// Id of the model that produced the table's rows, as in the `model=` of its path. Videos and thumbnails have none.
     pub fn model(&self, table: Table) -> Option<&str> {
         match table {
             Table::Videos | Table::Thumbnails => None,
@@ -46,7 +48,7 @@ impl Provenance {
         }
     }
 
-    /// `vidindex.*` of the file's key/value metadata.
+    /// The `vidindex.*` entries of the file's key/value metadata.
     fn key_values(&self) -> Vec<KeyValue> {
         let mut values = vec![
             KeyValue::new("vidindex.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
@@ -65,11 +67,11 @@ impl Provenance {
     }
 }
 
-/// The layout of a table's files: zstd, page indexes on every column, a bloom filter on `video_id` (a hash, of which
-/// minima and maxima tell nothing), row groups bounded in rows and bytes.
+/// The layout of a table's files: zstd, page indexes on every column, a bloom filter on `video_id` (a hash, for which
+/// minima and maxima are useless), and row groups with limited rows and bytes.
 ///
 /// # Errors
-/// None in practice: the table's columns are Parquet's.
+/// None in practice, because the tables only use columns that Parquet supports.
 pub fn writer_properties(table: Table, provenance: &Provenance) -> Result<WriterProperties, ParquetError> {
     let layout = WriterProperties::builder()
         .set_created_by(concat!("vidindex version ", env!("CARGO_PKG_VERSION")).to_owned())
@@ -84,12 +86,12 @@ pub fn writer_properties(table: Table, provenance: &Provenance) -> Result<Writer
         .set_column_bloom_filter_fpp(ColumnPath::from("video_id"), BLOOM_FALSE_POSITIVES)
         .set_sorting_columns(Some(sorting_columns(table)?));
     Ok(match table {
-        // Pictures are compressed already, no two are the same, and nobody looks for one between two others.
+        // Pictures are already compressed, are all different, and are never queried by range.
         Table::Thumbnails => layout
             .set_column_compression(ColumnPath::from("jpeg"), Compression::UNCOMPRESSED)
             .set_column_dictionary_enabled(ColumnPath::from("jpeg"), false)
             .set_column_statistics_enabled(ColumnPath::from("jpeg"), EnabledStatistics::None),
-        // Nor for a vector between two others, and hardly a number in one comes twice.
+        // Vectors are never queried by range, and their numbers rarely repeat.
         Table::Actions => ["scores", "embedding"].into_iter().fold(layout, |layout, name| {
             let values = ColumnPath::new([name, "list", "element"].map(str::to_owned).to_vec());
             layout
@@ -101,7 +103,7 @@ pub fn writer_properties(table: Table, provenance: &Provenance) -> Result<Writer
     .build())
 }
 
-/// The sort columns by the index of their leaf, of which nested columns have several.
+/// The sort columns by the index of their leaf column. A nested column has several leaves.
 fn sorting_columns(table: Table) -> Result<Vec<SortingColumn>, ParquetError> {
     let leaves = ArrowSchemaConverter::new().convert(&table.schema())?;
     let index = |name: &&str| {

@@ -9,40 +9,40 @@ use arrow::error::ArrowError;
 use super::label_scores::{LabelScore, label_score_lists, label_scores};
 use super::{Column, Row, Table};
 
-/// A row of the persons table; its fields are the columns. An `Option` is a nullable column, nothing else is.
+/// A row of the persons table. Its fields are the columns; only `Option` fields are nullable.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PersonRow {
     /// As in the videos table.
     pub video_id: Arc<str>,
     /// As in the videos table.
     pub uri: Arc<str>,
-    /// The segment of the actions table that the frame lies in; null where the job has no actions model, or the frame
-    /// lies between segments.
+    /// The segment of the actions table that contains the frame; null if the job has no actions model, or the frame is
+    /// between segments.
     pub segment: Option<i64>,
-    /// Presentation time, from the first frame presented.
+    /// Presentation time of the frame, seconds from the first frame presented.
     pub time_seconds: f64,
-    /// Which frame of the video in presentation order, from 0.
+    /// Number of the frame in presentation order, from 0.
     pub frame: i64,
-    /// Which box of the frame by descending confidence, from 0.
+    /// Number of the box in its frame by descending confidence, from 0.
     pub r#box: i32,
-    /// The detector's class: `person`, or another that the job names.
+    /// The detector's class: `person`, or another class that the job names.
     pub label: Arc<str>,
-    /// Left edge, in pixels of the frame as displayed (turned and mirrored), from its left.
+    /// Left edge, pixels from the left of the frame as displayed (rotated and mirrored).
     pub x1: f32,
-    /// Upper edge, from its top.
+    /// Upper edge, pixels from the top of the frame.
     pub y1: f32,
-    /// Right edge.
+    /// Right edge, pixels from the left.
     pub x2: f32,
-    /// Lower edge.
+    /// Lower edge, pixels from the top.
     pub y2: f32,
-    /// The class's score, times objectness where the detector has one; 0 to 1.
+    /// The score of the class, multiplied by objectness if the detector has it; 0 to 1.
     pub confidence: f32,
-    /// What the person does: the highest scores, descending, as many as the job's `[actions] top_k`. Null where the person
-    /// was not scored: the action model scores whole clips, or the frame is not the one nearest to the middle of a segment.
-    /// Of overlapping segments with the same nearest frame, the scores are those of the one whose middle is nearer. There
-    /// are no full scores of persons.
+    /// The person's actions with the highest scores, descending; as many as the job's `[actions] top_k`. Null if the
+    /// person was not scored, because the action model scores whole clips or the frame is not the one nearest to the
+    /// middle of a segment. If overlapping segments have the same nearest frame, the scores are those of the segment
+    /// whose middle is nearer. Full scores are never kept for persons.
     pub actions: Option<Vec<LabelScore>>,
-    /// The run that made the row.
+    /// The run that wrote the row.
     pub run_id: Arc<str>,
 }
 
@@ -52,35 +52,35 @@ pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
     vec![
         text("video_id", "As in the videos table.", "\"5f0c9b6e27d84a13b1c0de5577a81c04\""),
         text("uri", "As in the videos table.", "\"s3://archive/2026/cam-1/0930.mp4\""),
-        Column::new("segment", DataType::Int64, "The segment of the same run that the frame lies in.", "3")
-            .null("The job has no actions model, or the frame lies between segments."),
+        Column::new("segment", DataType::Int64, "The segment of the same run that contains the frame.", "3")
+            .null("The job has no actions model, or the frame is between segments."),
         Column::new("time_seconds", DataType::Float64, "Presentation time, from the first frame presented.", "7.0")
             .unit("seconds"),
-        Column::new("frame", DataType::Int64, "Which frame of the video in presentation order, from 0.", "210"),
-        Column::new("box", DataType::Int32, "Which box of the frame by descending confidence, from 0.", "0"),
-        text("label", "The detector's class: `person`, or another that the job names.", "\"person\""),
-        pixels("x1", "Left edge, from the left of the frame as displayed (turned and mirrored).", "412.5"),
-        pixels("y1", "Upper edge, from its top.", "120.25"),
+        Column::new("frame", DataType::Int64, "Number of the frame in presentation order, from 0.", "210"),
+        Column::new("box", DataType::Int32, "Number of the box in its frame by descending confidence, from 0.", "0"),
+        text("label", "The detector's class: `person`, or another class that the job names.", "\"person\""),
+        pixels("x1", "Left edge, from the left of the frame as displayed (rotated and mirrored).", "412.5"),
+        pixels("y1", "Upper edge, from the top of the frame.", "120.25"),
         pixels("x2", "Right edge.", "501.0"),
         pixels("y2", "Lower edge.", "388.75"),
         Column::new(
             "confidence",
             DataType::Float32,
-            "The class's score, times objectness where the detector has one.",
+            "The score of the class, multiplied by objectness if the detector has it.",
             "0.87",
         )
         .unit("probability, 0 to 1"),
         Column::new(
             "actions",
             label_scores(),
-            "What the person does: the highest scores, descending, as many as the job's `top_k`.",
+            "The person's actions with the highest scores, descending; as many as the job's `top_k`.",
             "[{\"label_id\": 11, \"label\": \"stand\", \"score\": 0.97}]",
         )
         .null(
             "The person was not scored: the actions model scores whole clips, or the frame is not the one nearest to \
                the middle of a segment.",
         ),
-        text("run_id", "The run that made the row.", "\"20261123T084549578Z-8f94c0\""),
+        text("run_id", "The run that wrote the row.", "\"20261123T084549578Z-8f94c0\""),
     ]
 });
 

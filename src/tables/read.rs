@@ -1,4 +1,4 @@
-//! Reads the tables back, as plans, prunes and reports do: chosen columns, in whatever encoding.
+//! Reads selected columns of the tables, regardless of their encoding, for `plan`, `prune` and `report`.
 
 use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::compute::cast;
@@ -11,14 +11,15 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use crate::error::{Error, Result};
 use crate::store::{ObjectMeta, Store, StoreErrorKind};
 
-/// Files read at the same time.
+/// Number of files that are read concurrently.
 const READS_MAX: usize = 16;
 
-/// Gives `each` the chosen columns of every Parquet file of the videos table, batch by batch; files come in any order. An
-/// output without the table has no files. Its error, what is wrong with the table, is told with `hint`.
+/// Passes the selected columns of every Parquet file of the videos table to `each`, batch by batch, in any order of
+/// files. An output without the table has no files. If `each` returns an error, it is reported as a problem of the
+/// table, with `hint`.
 ///
 /// # Errors
-/// The output refused, or a file cannot be read.
+/// If the output cannot be accessed or a file cannot be read.
 pub(crate) async fn read_videos<const N: usize>(
     output: &dyn Store,
     columns: [&str; N],
@@ -39,9 +40,9 @@ pub(crate) async fn read_videos<const N: usize>(
         match bytes {
             Ok(bytes) => read_file(bytes, columns, |batch| each(&object, batch)).map_err(|problem| {
                 let uri = output.uri(&object.key);
-                Error::failed(format!("cannot read {uri} as a table of indexed videos: {problem}")).with_hint(hint)
+                Error::failed(format!("failed to read {uri} as a table of indexed videos: {problem}")).with_hint(hint)
             })?,
-            // Someone tidied the table up between the listing and now.
+            // The file was deleted after the listing.
             Err(error) if error.kind == StoreErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),
         }
@@ -49,7 +50,7 @@ pub(crate) async fn read_videos<const N: usize>(
     Ok(())
 }
 
-/// Gives `each` the chosen columns of a Parquet file, batch by batch.
+/// Passes the selected columns of a Parquet file to `each`, batch by batch.
 pub(crate) fn read_file<const N: usize>(
     file: Bytes,
     columns: [&str; N],
@@ -63,7 +64,7 @@ pub(crate) fn read_file<const N: usize>(
     Ok(())
 }
 
-/// A null reads as the empty string, which equals no fingerprint, status or id.
+/// Null becomes the empty string, which differs from every fingerprint, status and id.
 pub(crate) fn value(column: &StringArray, row: usize) -> &str {
     if column.is_null(row) { "" } else { column.value(row) }
 }
@@ -75,7 +76,7 @@ pub(crate) fn optional_value(column: &StringArray, row: usize) -> Option<&str> {
 
 pub(crate) fn text_column(batch: &RecordBatch, name: &str) -> Result<StringArray, String> {
     let column = column(batch, name, &DataType::Utf8)?;
-    column.as_any().downcast_ref::<StringArray>().cloned().ok_or_else(|| format!("column `{name}` is no text"))
+    column.as_any().downcast_ref::<StringArray>().cloned().ok_or_else(|| format!("column `{name}` is not a text"))
 }
 
 pub(crate) fn time_column(batch: &RecordBatch, name: &str) -> Result<TimestampMicrosecondArray, String> {
@@ -84,20 +85,20 @@ pub(crate) fn time_column(batch: &RecordBatch, name: &str) -> Result<TimestampMi
         .as_any()
         .downcast_ref::<TimestampMicrosecondArray>()
         .cloned()
-        .ok_or_else(|| format!("column `{name}` is no time"))
+        .ok_or_else(|| format!("column `{name}` is not a timestamp"))
 }
 
 pub(crate) fn whole_number_column(batch: &RecordBatch, name: &str) -> Result<Int64Array, String> {
     let column = column(batch, name, &DataType::Int64)?;
-    column.as_any().downcast_ref::<Int64Array>().cloned().ok_or_else(|| format!("column `{name}` is no number"))
+    column.as_any().downcast_ref::<Int64Array>().cloned().ok_or_else(|| format!("column `{name}` is not a number"))
 }
 
 pub(crate) fn number_column(batch: &RecordBatch, name: &str) -> Result<Float64Array, String> {
     let column = column(batch, name, &DataType::Float64)?;
-    column.as_any().downcast_ref::<Float64Array>().cloned().ok_or_else(|| format!("column `{name}` is no number"))
+    column.as_any().downcast_ref::<Float64Array>().cloned().ok_or_else(|| format!("column `{name}` is not a number"))
 }
 
-/// A column that an older vidindex did not write: none where the file lacks it. `read` is one of the functions above.
+/// A column that an older vidindex did not write. `None` if the file lacks it. `read` is one of the functions above.
 pub(crate) fn optional<T>(
     batch: &RecordBatch,
     name: &str,
@@ -106,7 +107,7 @@ pub(crate) fn optional<T>(
     batch.column_by_name(name).map(|_| read(batch, name)).transpose()
 }
 
-/// The column as `to`, whichever way it is encoded: what compacted the table may have chosen another.
+/// The column cast to `to`. Another tool that compacted the table may have chosen another encoding.
 fn column(batch: &RecordBatch, name: &str, to: &DataType) -> Result<ArrayRef, String> {
     let column = batch.column_by_name(name).ok_or_else(|| format!("it has no column `{name}`"))?;
     cast(column, to).map_err(|error| format!("column `{name}`: {error}"))

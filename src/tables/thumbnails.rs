@@ -1,4 +1,4 @@
-//! The thumbnails table: small pictures of a few moments of each video, where the job asks for them.
+//! The thumbnails table: small pictures of a few moments of each video, if the job asks for them.
 
 use std::sync::{Arc, LazyLock};
 
@@ -8,26 +8,27 @@ use arrow::error::ArrowError;
 
 use super::{Column, Row, Table};
 
-/// A row of the thumbnails table; its fields are the columns. An `Option` is a nullable column, nothing else is.
+/// A row of the thumbnails table. Its fields are the columns; only `Option` fields are nullable.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ThumbnailRow {
     /// As in the videos table.
     pub video_id: Arc<str>,
     /// As in the videos table.
     pub uri: Arc<str>,
-    /// The segment that the frame lies in, of several the last; null without an actions model, and between segments.
+    /// The segment that contains the frame, or the last of several; null without an actions model and between segments.
     pub segment: Option<i64>,
-    /// When the frame is presented, from the first frame presented.
+    /// Presentation time of the frame, seconds from the first frame presented.
     pub time_seconds: f64,
-    /// In presentation order, from 0: with `video_id` it names the boxes of the persons table that are in the picture.
+    /// Number of the frame in presentation order, from 0. With `video_id` it finds the picture's boxes in the persons
+    /// table.
     pub frame: i64,
-    /// Pixels of the picture.
+    /// Width of the picture, pixels.
     pub width: i32,
-    /// Likewise.
+    /// Height of the picture, pixels.
     pub height: i32,
     /// The picture, as a JPEG file.
     pub jpeg: Vec<u8>,
-    /// The run that made the row.
+    /// The run that wrote the row.
     pub run_id: Arc<str>,
 }
 
@@ -36,26 +37,26 @@ pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
     let pixels = |name, description, example| Column::new(name, DataType::Int32, description, example).unit("pixels");
     vec![
         text("video_id", "The video, as in `videos`.", "\"9b26e03df35ab4c2eb10d9aac585361a\""),
-        text("uri", "Its full address, as in `videos`.", "\"s3://archive/2026/cam-1/a.mp4\""),
-        Column::new("segment", DataType::Int64, "The segment that the frame lies in, of several the last.", "4")
-            .null("The job has no actions model, or the frame lies between segments."),
+        text("uri", "The video's full URI, as in `videos`.", "\"s3://archive/2026/cam-1/a.mp4\""),
+        Column::new("segment", DataType::Int64, "The segment that contains the frame, or the last of several.", "4")
+            .null("The job has no actions model, or the frame is between segments."),
         Column::new(
             "time_seconds",
             DataType::Float64,
-            "When the frame is presented, from the first frame presented.",
+            "Presentation time of the frame, from the first frame presented.",
             "9.6",
         )
         .unit("seconds"),
         Column::new(
             "frame",
             DataType::Int64,
-            "Number of the frame in presentation order, from 0: with `video_id` it names the boxes in the picture.",
+            "Number of the frame in presentation order, from 0. With `video_id` it finds the picture's boxes in `persons`.",
             "288",
         ),
         pixels("width", "Width of the picture.", "320"),
         pixels("height", "Its height.", "180"),
         Column::new("jpeg", DataType::Binary, "The picture, as a JPEG file.", "\"\""),
-        text("run_id", "The run that made the row.", "\"20261123T084549578Z-8f94c0\""),
+        text("run_id", "The run that wrote the row.", "\"20261123T084549578Z-8f94c0\""),
     ]
 });
 

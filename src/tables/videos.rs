@@ -1,4 +1,4 @@
-//! The videos table: one row per video and run, failed ones too.
+//! The videos table: one row per video and run, including failed videos.
 
 use std::sync::{Arc, LazyLock};
 
@@ -13,71 +13,72 @@ use super::{Column, Row, Table};
 use crate::error::VideoErrorKind;
 use crate::video_status::VideoStatus;
 
-/// A row of the videos table; its fields are the columns. An `Option` is a nullable column, nothing else is.
+/// A row of the videos table. Its fields are the columns; only `Option` fields are nullable.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VideoRow {
-    /// Stable hash of the uri; names the video in every table.
+    /// Stable hash of the URI, which identifies the video in every table.
     pub video_id: Arc<str>,
-    /// The full address.
+    /// The full URI.
     pub uri: Arc<str>,
-    /// Of the version listed, without quotes.
+    /// ETag of the listed version, without quotes.
     pub etag: String,
-    /// As listed.
+    /// Size as listed, bytes.
     pub size_bytes: i64,
-    /// As listed, to the microsecond.
+    /// Time of the last change as listed, in microseconds.
     pub last_modified: DateTime<Utc>,
     /// `ok`, `partial`, `failed` or `deleted`.
     pub status: VideoStatus,
-    /// What went wrong, of the closed list; null where the status is `ok` or `deleted`.
+    /// The kind of error, from a closed list; null if the status is `ok` or `deleted`.
     pub error_kind: Option<VideoErrorKind>,
-    /// The same for a person; null where `error_kind` is.
+    /// The error for humans; null if `error_kind` is.
     pub error_message: Option<String>,
-    /// How many times in a row it could not be read to its end, this time included; see [`VideoErrorKind::may_pass`].
-    /// 0 where it was not tried, null where it did not fail or an older vidindex wrote the row.
+    /// Number of consecutive runs that could not read the video completely, including this one; see
+    /// [`VideoErrorKind::may_pass`]. 0 if it was not tried; null if it did not fail, or an older vidindex wrote the
+    /// row.
     pub failures: Option<i64>,
-    /// FFmpeg's name of the container format; null where none was recognised.
+    /// FFmpeg's name of the container format; null if none was recognized.
     pub container: Option<String>,
-    /// FFmpeg's name of the video stream's codec; null without a stream.
+    /// FFmpeg's name of the video stream's codec; null if there is no stream.
     pub codec: Option<String>,
-    /// Pixels of the frame as displayed, turned and mirrored; null where no frame was seen.
+    /// Width of the frame as displayed (rotated and mirrored), pixels; null if no frame was decoded.
     pub width: Option<i32>,
-    /// Likewise.
+    /// Height of the frame as displayed, pixels; null if no frame was decoded.
     pub height: Option<i32>,
-    /// Degrees clockwise by which a player turns the stored frame before it mirrors it; null where no frame was seen.
+    /// Degrees clockwise by which a player rotates the stored frame, before mirroring; null if no frame was decoded.
     pub rotation: Option<i32>,
-    /// Whether a player mirrors the frame left to right after turning it; null where no frame was seen.
+    /// Whether a player mirrors the frame left to right, after rotation; null if no frame was decoded.
     pub mirrored: Option<bool>,
-    /// The stream's average; null where it does not say.
+    /// The stream's average frame rate; null if the container does not state it.
     pub frames_per_second: Option<f64>,
-    /// Presentation time of the first frame on the container's clock; null where no frame was seen.
+    /// Presentation time of the first frame on the container's clock, seconds; null if no frame was decoded.
     pub start_seconds: Option<f64>,
-    /// From the first frame's presentation to the end of the last; null where no frame was seen.
+    /// Seconds from the first frame's presentation to the end of the last; null if no frame was decoded.
     pub duration_seconds: Option<f64>,
-    /// Frames that came out of the decoder.
+    /// Number of frames that the decoder returned.
     pub frames_decoded: i64,
-    /// Rows in the actions table; 0 without an actions model.
+    /// Number of rows in the actions table; 0 without an actions model.
     pub segments: i64,
-    /// Rows in the persons table; 0 without a persons model.
+    /// Number of rows in the persons table; 0 without a persons model.
     pub boxes: i64,
-    /// The model's id, as in the path of the actions table; null where the job has none.
+    /// Id of the actions model, as in the path of the actions table; null if the job has none.
     pub actions_model: Option<String>,
-    /// Likewise of the persons table.
+    /// Id of the persons model, as in the path of the persons table; null if the job has none.
     pub persons_model: Option<String>,
-    /// Hash of the models and of everything in the job that changes rows.
+    /// Hash of the models and of everything in the job that affects rows.
     pub fingerprint: String,
-    /// The run that made the row.
+    /// The run that wrote the row.
     pub run_id: Arc<str>,
     /// The run's shard, from 0.
     pub shard: u32,
-    /// When the row was made.
+    /// When the row was created.
     pub indexed_at: DateTime<Utc>,
-    /// Seconds that the decoder process took.
+    /// Seconds of decoding.
     pub decode_seconds: f64,
-    /// The video's share of the seconds that its batches took on the device.
+    /// The video's share of its batches' inference time, seconds.
     pub inference_seconds: f64,
 }
 
-const NO_FRAME: &str = "No frame was seen.";
+const NO_FRAME: &str = "No frame was decoded.";
 
 pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
     let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
@@ -88,18 +89,18 @@ pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
     vec![
         text(
             "video_id",
-            "Names the video in every table: a stable hash of its `uri`.",
+            "Identifies the video in every table: a stable hash of its `uri`.",
             "\"5f0c9b6e27d84a13b1c0de5577a81c04\"",
         ),
-        text("uri", "The video's full address.", "\"s3://archive/2026/cam-1/0930.mp4\""),
-        text("etag", "Of the version that was listed, without quotes.", "\"9b2cf535f27731c974343645a3985328\""),
+        text("uri", "The video's full URI.", "\"s3://archive/2026/cam-1/0930.mp4\""),
+        text("etag", "ETag of the listed version, without quotes.", "\"9b2cf535f27731c974343645a3985328\""),
         long("size_bytes", "As listed.", "48230112").unit("bytes"),
         Column::new("last_modified", time.clone(), "As listed.", "\"2026-11-01T09:30:12.5Z\"").unit("UTC"),
         text(
             "status",
-            "`ok`: indexed from beginning to end. `partial`: indexed as far as it could be read; pictures are missing or \
-             damaged. `failed`: not indexed; the other tables may hold rows of it, which do not count. `deleted`: \
-             gone from the source since it was indexed.",
+            "`ok`: indexed completely. `partial`: indexed as far as it could be read; pictures are missing or \
+             damaged. `failed`: not indexed; any rows of it in the other tables do not count. `deleted`: \
+             deleted from the input after it was indexed.",
             "\"ok\"",
         ),
         text(
@@ -110,25 +111,25 @@ pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
             "\"corrupt\"",
         )
         .null("Nothing did."),
-        text("error_message", "The same for a person.", "\"the stream ends in the middle of a frame\"")
+        text("error_message", "The error message for humans.", "\"the stream ends in the middle of a frame\"")
             .null("As `error_kind`."),
         long(
             "failures",
-            "How many runs in a row failed to index this content with these settings, this one included. 0: an archived \
+            "Number of consecutive runs that failed to index this content with these settings, including this one. 0: an archived \
              object that was not tried. The next runs retry an error that may pass (`access_denied`, `archived`, \
              `unreadable`, `timeout`, `out_of_memory`, `changed_during_read`) until there are 5.",
             "1",
         )
-        .null("It is indexed as far as its content allows, or deleted; or the row is older than this column."),
+        .null("The video was indexed as far as its content allows, or is deleted; or the row is older than this column."),
         text("container", "FFmpeg's name of the container format.", "\"mov,mp4,m4a,3gp,3g2,mj2\"")
-            .null("None was recognised."),
+            .null("The format was not recognized."),
         text("codec", "FFmpeg's name of the video stream's codec.", "\"h264\"").null("There is no video stream."),
-        int("width", "Of the frame as displayed: turned and mirrored.", "1920").unit("pixels").null(NO_FRAME),
+        int("width", "Width of the frame as displayed: rotated and mirrored.", "1920").unit("pixels").null(NO_FRAME),
         int("height", "Likewise.", "1080").unit("pixels").null(NO_FRAME),
         int(
             "rotation",
-            "How far a player turns the stored frame, before it mirrors it: 0, 90, 180 or 270. Another angle, up to 359, \
-             tilts the picture in a frame of the same size, as the ffmpeg tool shows it. Of the first frame.",
+            "Rotation of the first frame by a player, before mirroring: 0, 90, 180 or 270. Another angle, up to 359, \
+             tilts the picture in a frame of the same size, as the ffmpeg tool shows it.",
             "90",
         )
         .unit("degrees clockwise")
@@ -136,45 +137,45 @@ pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
         Column::new(
             "mirrored",
             DataType::Boolean,
-            "Whether a player mirrors the frame left to right, after turning it by `rotation`: a frame that is flipped top to \
-             bottom has `rotation` 180 and `mirrored` true. Of the first frame.",
+            "Whether a player mirrors the first frame left to right, after its `rotation`. A frame that is flipped top to \
+             bottom has `rotation` 180 and `mirrored` true.",
             "false",
         )
-        .null("No frame was seen, or an older vidindex made the row, which ignored mirrors."),
-        double("frames_per_second", "The stream's average.", "29.97")
+        .null("No frame was decoded, or an older vidindex wrote the row, which ignored mirroring."),
+        double("frames_per_second", "The stream's average frame rate.", "29.97")
             .unit("frames per second")
-            .null("It does not say."),
+            .null("The container does not state it."),
         double("start_seconds", "Presentation time of the first frame on the container's clock.", "0.0")
             .unit("seconds")
             .null(NO_FRAME),
         double(
             "duration_seconds",
-            "From the first frame's presentation to the end of the last, which lasts as long as the file says. Where \
-             recordings were joined, each goes on from the end of the one before.",
+            "Time from the first frame's presentation to the end of the last, which lasts as long as the file states. Where \
+             recordings were joined, each continues at the end of the previous one.",
             "61.3",
         )
         .unit("seconds")
         .null(NO_FRAME),
-        long("frames_decoded", "Frames that came out of the decoder.", "1838").unit("frames"),
-        long("segments", "Rows in the actions table; 0 without an actions model.", "29").unit("rows"),
-        long("boxes", "Rows in the persons table; 0 without a persons model.", "240").unit("rows"),
+        long("frames_decoded", "Number of frames that the decoder returned.", "1838").unit("frames"),
+        long("segments", "Number of rows in the actions table; 0 without an actions model.", "29").unit("rows"),
+        long("boxes", "Number of rows in the persons table; 0 without a persons model.", "240").unit("rows"),
         text(
             "actions_model",
-            "The actions model's id, as in the path of the actions table.",
+            "Id of the actions model, as in the path of the actions table.",
             "\"slowfast-r50-8x8-1f3c9a2e\"",
         )
-        .null("The job has none."),
-        text("persons_model", "Likewise of the persons table.", "\"yolov5s-77ab03d1\"").null("The job has none."),
+        .null("The job has no actions model."),
+        text("persons_model", "Id of the persons model, as in the path of the persons table.", "\"yolov5s-77ab03d1\"").null("The job has no persons model."),
         text(
             "fingerprint",
-            "Hash of the models and of everything in the job that changes rows.",
+            "Hash of the models and of everything in the job that affects rows.",
             "\"c0ffee12ab34cd56\"",
         ),
-        text("run_id", "The run that made the row. Run ids sort by time.", "\"20261123T084549578Z-8f94c0\""),
+        text("run_id", "The run that wrote the row. Run ids sort by time.", "\"20261123T084549578Z-8f94c0\""),
         long("shard", "The run's shard, from 0.", "7"),
-        Column::new("indexed_at", time, "When the row was made.", "\"2026-11-23T08:46:03.114201Z\"").unit("UTC"),
-        double("decode_seconds", "What the decoder process took.", "1.94").unit("seconds"),
-        double("inference_seconds", "The video's share of what its batches took on the device.", "3.2").unit("seconds"),
+        Column::new("indexed_at", time, "When the row was created.", "\"2026-11-23T08:46:03.114201Z\"").unit("UTC"),
+        double("decode_seconds", "Time of decoding.", "1.94").unit("seconds"),
+        double("inference_seconds", "The video's share of its batches' inference time.", "3.2").unit("seconds"),
     ]
 });
 

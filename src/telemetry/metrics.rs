@@ -1,5 +1,4 @@
-//! Counters for Prometheus: what a worker has done, in a text file that a collector picks up (node_exporter's
-//! `textfile`, or a push gateway).
+//! Prometheus counters of a worker in a text file for a collector (node_exporter's `textfile`, or a push gateway).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -20,7 +19,7 @@ use super::Progress;
 use crate::error::{Error, Result};
 use crate::video_status::StatusCounts;
 
-/// How often the file is replaced. Collectors look every 15 seconds or less often.
+/// Interval at which the file is replaced. Collectors read it every 15 seconds or less often.
 const EVERY: Duration = Duration::from_secs(5);
 
 /// A metrics file that is kept up to date until [`MetricsFile::finish`].
@@ -35,10 +34,10 @@ struct Writer {
 }
 
 impl MetricsFile {
-    /// Writes the file for the first time, and then again and again.
+    /// Writes the file for the first time and starts updating it.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// If the file cannot be written.
     pub fn start(path: &Path, run_id: &str, progress: Arc<Progress>) -> Result<Self> {
         let labels = [(Cow::Borrowed("run_id"), Cow::Owned(run_id.to_owned()))];
         let mut registry = Registry::with_prefix_and_labels("vidindex", labels.into_iter());
@@ -57,10 +56,10 @@ impl MetricsFile {
         Ok(Self { writer, task })
     }
 
-    /// Writes the last state.
+    /// Writes the final state.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// If the file cannot be written.
     pub fn finish(self) -> Result<()> {
         self.task.abort();
         self.writer.write()
@@ -74,18 +73,18 @@ impl Drop for MetricsFile {
 }
 
 impl Writer {
-    /// Replaces the file at once: a collector never sees half of it.
+    /// Replaces the file atomically, so that a collector never reads a partial file.
     fn write(&self) -> Result<()> {
         let failed = |problem: &dyn fmt::Display| {
             Error::failed(format!("failed to write the metrics to {}: {problem}", self.path.display()))
-                .with_hint("--metrics names a file in a folder that exists and can be written to")
+                .with_hint("let --metrics name a file in an existing, writable directory")
         };
         let mut text = String::new();
         encode(&mut text, &self.registry).map_err(|error| failed(&error))?;
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut file = tempfile::Builder::new().prefix(".vidindex").tempfile_in(folder).map_err(|e| failed(&e))?;
         std::io::Write::write_all(&mut file, text.as_bytes()).map_err(|error| failed(&error))?;
-        // A temporary file is its owner's alone; the collector is somebody else.
+        // A temporary file is readable only by its owner, but the collector runs as another user.
         let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         file.as_file().set_permissions(everybody).map_err(|error| failed(&error))?;
         file.persist(&self.path).map_err(|error| failed(&error.error))?;
@@ -93,7 +92,7 @@ impl Writer {
     }
 }
 
-/// Asks the progress whenever the file is written.
+/// Reads the progress whenever the file is written.
 struct Counters(Arc<Progress>);
 
 impl fmt::Debug for Counters {
@@ -112,22 +111,18 @@ impl Collector for Counters {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(value as f64).encode(metric)
         };
-        gauge(
-            "videos_expected",
-            "Videos of the shards that this worker has or had to do",
-            progress.videos_total.load(Relaxed),
-        )?;
+        gauge("videos_expected", "Videos in the shards of this worker", progress.videos_total.load(Relaxed))?;
         gauge("bytes_expected", "Bytes of these videos", progress.bytes_total.load(Relaxed))?;
 
         let mut counter = |name: &str, help: &str, value: f64| {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             ConstCounter::new(value).encode(metric)
         };
-        counter("bytes", "Bytes of video done", progress.bytes_done.load(Relaxed) as f64)?;
+        counter("bytes", "Bytes of video processed", progress.bytes_done.load(Relaxed) as f64)?;
         counter("segments", "Segments with scores: rows of the actions table", progress.segments.load(Relaxed) as f64)?;
-        counter("boxes", "Boxes found: rows of the persons table", progress.boxes.load(Relaxed) as f64)?;
-        counter("frames", "Frames that came out of decoders", ended.frames as f64)?;
-        counter("video_seconds", "Playing time of the videos done", ended.video_seconds)?;
+        counter("boxes", "Boxes detected: rows of the persons table", progress.boxes.load(Relaxed) as f64)?;
+        counter("frames", "Frames that decoders returned", ended.frames as f64)?;
+        counter("video_seconds", "Duration of the finished videos", ended.video_seconds)?;
 
         let mut family = |name: &str, help: &str, label: &str, values: &mut dyn Iterator<Item = (&str, f64)>| {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
@@ -139,19 +134,19 @@ impl Collector for Counters {
         };
         let statuses = [("ok", ok), ("partial", partial), ("failed", failed), ("deleted", deleted)];
         let mut statuses = statuses.into_iter().map(|(status, count)| (status, count as f64));
-        family("videos", "Videos done, by the status of their row", "status", &mut statuses)?;
+        family("videos", "Finished videos by status", "status", &mut statuses)?;
         let mut kinds = ended.failures.iter().map(|(kind, count)| (kind.as_str(), *count as f64));
-        family("video_errors", "Videos failed or partial, by error_kind", "kind", &mut kinds)?;
+        family("video_errors", "Failed and partial videos by error_kind", "kind", &mut kinds)?;
         let models = progress.models();
         let stages = [("decode", ended.decode_seconds), ("write", progress.write_seconds())];
         let infer = models.iter().map(|(model, usage)| match *model {
             "actions" => ("infer_actions", usage.busy_seconds),
             _ => ("infer_persons", usage.busy_seconds),
         });
-        let help = "Seconds that a stage worked, summed over what runs side by side";
+        let help = "Seconds that a stage worked, summed over concurrent tasks";
         family("stage_busy_seconds", help, "stage", &mut stages.into_iter().chain(infer))?;
         let blocked = [("fetch", ended.fetch_seconds), ("decode", ended.blocked_seconds)];
-        let help = "Seconds that a stage waited: fetch for bytes of the store, decode for inference";
+        let help = "Seconds that a stage waited: fetch for bytes from the store, decode for inference";
         family("stage_blocked_seconds", help, "stage", &mut blocked.into_iter())
     }
 }

@@ -1,4 +1,4 @@
-//! How far the download of a file is: a bar on a terminal, a line now and then elsewhere.
+//! Progress of a file download: a bar on a terminal, occasional lines otherwise.
 
 use std::io;
 use std::sync::PoisonError;
@@ -9,17 +9,17 @@ use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::{BAR, LOG_EVERY, LogFormat};
 use crate::console;
 
-/// A transfer that is shown until it is dropped.
+/// A transfer whose progress is displayed until it is dropped.
 #[derive(Debug)]
 pub struct Transfer {
     name: String,
-    /// Counts, and is drawn where it has a place to be.
+    /// Counts the bytes, and is drawn if there is a terminal.
     bar: ProgressBar,
     logged: Option<Instant>,
 }
 
 impl Transfer {
-    /// Starts to show the transfer of this file. Nothing is shown where `quiet`.
+    /// Starts to display the transfer of this file. Nothing is displayed if `quiet`.
     pub fn start(name: &str, format: LogFormat, quiet: bool) -> Self {
         let on_terminal = !quiet && format == LogFormat::Text && console::is_screen(&io::stderr());
         let target = if on_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
@@ -35,7 +35,7 @@ impl Transfer {
         Self { name: name.to_owned(), bar, logged: (!quiet && !on_terminal).then(Instant::now) }
     }
 
-    /// So many bytes are here, of so many where that is known.
+    /// Sets the number of bytes transferred, and the total if known.
     pub fn at(&mut self, bytes: u64, of: Option<u64>) {
         if let Some(of) = of {
             self.bar.set_length(of);

@@ -1,20 +1,20 @@
-//! How much a model has done, counted by its thread and read by whoever wants to know.
+//! Usage statistics of a model, counted by the thread that runs it and readable by others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How much a model has done.
+/// Usage statistics of a model.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Usage {
-    /// Seconds that it ran.
+    /// Seconds of running.
     pub busy_seconds: f64,
-    /// Batches run.
+    /// Number of batches.
     pub batches: u64,
-    /// Inputs in them.
+    /// Number of inputs in the batches.
     pub inputs: u64,
 }
 
-/// Counts while the model works. Clones count together.
+/// Counts a model's usage. All clones share the same counters.
 #[derive(Debug, Clone, Default)]
 pub struct UsageCounter(Arc<Counts>);
 
@@ -26,14 +26,14 @@ struct Counts {
 }
 
 impl UsageCounter {
-    /// Counts a batch in.
+    /// Counts a batch.
     pub fn add(&self, inputs: usize, seconds: f64) {
         self.0.busy_us.fetch_add((seconds * 1e6) as u64, Ordering::Relaxed);
         self.0.batches.fetch_add(1, Ordering::Relaxed);
         self.0.inputs.fetch_add(inputs as u64, Ordering::Relaxed);
     }
 
-    /// So far.
+    /// The statistics so far.
     pub fn usage(&self) -> Usage {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Usage {

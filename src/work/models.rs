@@ -16,6 +16,7 @@ use crate::infer::person_actions::{PersonActions, PersonClip};
 use crate::infer::session::Runtime;
 use crate::infer::slowfast::{ClipBatch, ClipScores, ClipShape, SlowFast, embedding_output};
 use crate::job::{self, Job};
+use crate::nearest::nearest;
 use crate::run::{ModelRef, PlanModels};
 use crate::telemetry;
 use crate::zoo::descriptor::{self, Descriptor, Origin};
@@ -246,11 +247,10 @@ fn unknown_class(info: &ModelInfo, class: &str, labels: &[&str]) -> Error {
         0 => String::new(),
         more => format!(" and {more} more, which `vidindex models inspect` lists"),
     };
-    let near = labels.iter().max_by(|a, b| strsim::jaro_winkler(a, class).total_cmp(&strsim::jaro_winkler(b, class)));
     let what = format!("{} has no class `{class}`: its classes are {}{more}", info.path.display(), shown.join(", "));
+    let suggestion = nearest(class, labels).map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
     Error::usage(what).with_hint(format!(
-        "[persons] classes = [\"{}\"], for example; `labels` in {} names classes that the model's own file does not",
-        near.unwrap_or(&""),
+        "{suggestion}`labels` in {} names classes that the model's own file does not",
         Descriptor::path(&info.path).display()
     ))
 }

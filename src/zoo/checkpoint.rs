@@ -1,5 +1,5 @@
-//! Checkpoints: the trained parameters of a SlowFast or a YOLOv5 as their trainers save them, and which network they are
-//! of, as far as their names and shapes tell.
+//! Checkpoints: the trained parameters of a SlowFast or a YOLOv5 as training tools save them, and the network that
+//! their names and shapes imply.
 
 mod caffe2;
 mod names;
@@ -20,30 +20,31 @@ use pickle::Pickle;
 use settings::Settings;
 use torch::Torch;
 
-/// Names that an error shows of each kind.
+/// How many names of each kind an error message lists.
 const SHOWN_MAX: usize = 3;
 
 /// The official depth multiples of YOLOv5.
 const DEPTH_MULTIPLES: [f64; 4] = [0.33, 0.67, 1.0, 1.33];
 
-/// The weight of a SlowFast's classifier.
+/// Name of the weight of a SlowFast's classifier.
 const CLASSIFIER: &str = "blocks.6.proj.weight";
 
 const EXPECTED: &str =
-    "expected a .pyth, .pth or .pt file of PyTorch's, a .pkl of PySlowFast's model zoo, or .safetensors";
+    "expected a PyTorch file (.pyth, .pth or .pt), a .pkl file of PySlowFast's model zoo, or a .safetensors file";
 
-/// How a file of PyTorch's begins that is older than 1.6: a pickle of its magic number.
+/// First bytes of a file that PyTorch wrote before version 1.6: a pickle of its magic number.
 const LEGACY_TORCH: [u8; 14] = *b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19";
 
-/// A checkpoint's parameters under the names that the zoo's networks ask for.
+/// A checkpoint's parameters under the official names, by which the zoo's networks request them.
 #[derive(Debug)]
 pub struct Checkpoint {
     source: Source,
-    /// The name in the file and the shape of each that nobody has asked for yet.
+    /// Name in the file and shape of each parameter that was not requested yet.
     left: BTreeMap<String, (String, Vec<usize>)>,
     labels: Option<Vec<String>>,
     settings: Settings,
-    /// Of mmaction2's SlowFast: how many of the classifier's features are Fast's, which it has before Slow's.
+    /// Only for mmaction2's SlowFast, whose classifier takes Fast's features before Slow's: the number of Fast
+    /// features.
     fast_first: Option<usize>,
     path: std::path::PathBuf,
 }
@@ -56,16 +57,16 @@ enum Source {
 }
 
 impl Checkpoint {
-    /// Reads the names and shapes of a `.pyth`, `.pt`, `.pth`, `.pkl` or `.safetensors` file. Pickles are read as data:
-    /// nothing in them is run.
+    /// Reads the names and shapes in a `.pyth`, `.pt`, `.pth`, `.pkl` or `.safetensors` file. Pickles are read as data;
+    /// nothing in them is executed.
     ///
     /// # Errors
-    /// The file is none of these, is damaged, or asks for what no checkpoint has any business with.
+    /// If the file has another format, is damaged, or refers to something that does not belong in a checkpoint.
     pub fn open(path: &Path) -> Result<Self> {
         let mistake = |what: String| Error::usage(format!("{}: {what}", path.display()));
         let mut magic = Vec::new();
         let read = File::open(path).and_then(|file| file.take(LEGACY_TORCH.len() as u64).read_to_end(&mut magic));
-        read.map_err(|error| mistake(format!("cannot be read: {error}")))?;
+        read.map_err(|error| mistake(format!("failed to read: {error}")))?;
         let is_named_safe = path.extension().is_some_and(|extension| extension == "safetensors");
         let (mut labels, mut settings) = (None, Settings::default());
         let (source, shapes): (Source, Vec<(String, Vec<usize>)>) = match magic.as_slice() {
@@ -82,11 +83,11 @@ impl Checkpoint {
                 (Source::SafeTensors(safe), shapes)
             }
             magic if *magic == LEGACY_TORCH => {
-                return Err(mistake("a checkpoint from before PyTorch 1.6, which is not supported".to_owned())
-                    .with_hint("save it again with a newer one: torch.save(torch.load(FILE), FILE)"));
+                return Err(mistake("checkpoints written before PyTorch 1.6 are not supported".to_owned())
+                    .with_hint("save it again with a newer PyTorch: torch.save(torch.load(FILE), FILE)"));
             }
             [0x80, ..] => {
-                let bytes = std::fs::read(path).map_err(|error| mistake(format!("cannot be read: {error}")))?;
+                let bytes = std::fs::read(path).map_err(|error| mistake(format!("failed to read: {error}")))?;
                 let pickle = Pickle::parse(&bytes).map_err(|refusal| mistake(refusal.to_string()))?;
                 drop(bytes);
                 let caffe2 = Caffe2::read(pickle).map_err(mistake)?.ok_or_else(|| {
@@ -100,7 +101,7 @@ impl Checkpoint {
         };
         let is_mmaction2 = shapes.iter().any(|(name, _)| name.contains("backbone.slow_path."));
         let left = names::official(shapes)
-            .map_err(|problem| mistake(problem).with_hint("save the parameters of one network alone"))?;
+            .map_err(|problem| mistake(problem).with_hint("save the parameters of a single network"))?;
         let mut checkpoint = Self { source, left, labels, settings, fast_first: None, path: path.to_owned() };
         if is_mmaction2 {
             checkpoint.fast_first = checkpoint.fast_features();
@@ -108,19 +109,23 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Names of the classes, where the checkpoint has them.
+    /// Class names, if the checkpoint contains them.
     pub fn labels(&self) -> Option<&[String]> {
         self.labels.as_deref()
     }
 
-    /// The network that these parameters are of. What they do not tell (frames, their distance, the size of the input)
-    /// is as in `base`, or in the official checkpoint that is most like it.
+    /// The network that these parameters belong to. What they do not show (number and distance of frames, input size)
+    /// is taken from `base`, or from the most similar official checkpoint.
     ///
     /// # Errors
-    /// They are of no SlowFast and of no YOLOv5, or of another than `base`.
+    /// If the parameters belong neither to a SlowFast nor to a YOLOv5, or to another kind of network than `base`.
     pub fn network(&self, base: Option<Network>) -> Result<Network> {
-        let other =
-            |kind| self.mistake(format!("it is a {kind}'s"), "--arch must name a network of its kind, or be left out");
+        let other = |kind| {
+            self.mistake(
+                format!("it is a checkpoint of a {kind}"),
+                "name a network of that kind with --arch, or omit --arch",
+            )
+        };
         match (self.is_yolov5(), base) {
             (true, Some(Network::SlowFast(..))) => Err(other("YOLOv5")),
             (true, Some(Network::Yolov5(base))) => self.yolov5(Some(base)).map(Network::Yolov5),
@@ -130,10 +135,10 @@ impl Checkpoint {
         }
     }
 
-    /// Compares what a network asks for with what is here.
+    /// Compares the parameters that a network needs with those in the checkpoint.
     ///
     /// # Errors
-    /// Names what is missing, has another shape, or has no place in the network.
+    /// The message names the parameters that are missing, have another shape, or are not part of the network.
     pub fn check(&self, network: &Network) -> Result<()> {
         let mut asked = Asked::default();
         network.graph(&mut asked)?;
@@ -142,13 +147,13 @@ impl Checkpoint {
             asked.0.keys().filter(|name| find(name).is_none()).map(|name| format!("`{name}`")).collect();
         let misshapen = asked.0.iter().filter_map(|(name, needed)| {
             let (_, shape) = find(name)?;
-            (shape != needed).then(|| format!("`{name}` is {shape:?} and not {needed:?}"))
+            (shape != needed).then(|| format!("`{name}` has the shape {shape:?} instead of {needed:?}"))
         });
         let misshapen: Vec<String> = misshapen.collect();
         let extra = self.left.keys().filter(|name| !asked.0.contains_key(*name) && !names::is_bookkeeping(name));
         let extra: Vec<String> = extra.map(|name| format!("`{name}`")).collect();
-        let told: Vec<String> =
-            [(missing, "missing"), (misshapen, "of another shape"), (extra, "with no place in this network")]
+        let problems: Vec<String> =
+            [(missing, "missing"), (misshapen, "of the wrong shape"), (extra, "not part of this network")]
                 .into_iter()
                 .filter(|(names, _)| !names.is_empty())
                 .map(|(names, what)| {
@@ -156,36 +161,38 @@ impl Checkpoint {
                     format!("{} {what} ({}{more})", names.len(), names[..names.len().min(SHOWN_MAX)].join(", "))
                 })
                 .collect();
-        if told.is_empty() {
+        if problems.is_empty() {
             return Ok(());
         }
-        Err(self.mistake(format!("parameters {}", told.join(", ")), "--arch NAME says which network it is"))
+        Err(self.mistake(format!("parameters {}", problems.join(", ")), "name the network with --arch NAME"))
     }
 
     fn shape(&self, name: &str) -> Result<&[usize]> {
         match self.left.get(name) {
             Some((_, shape)) => Ok(shape),
             None => Err(self.mistake(
-                format!("the parameter `{name}` is missing: it is no SlowFast's and no YOLOv5's checkpoint"),
-                "the names of PyTorchVideo, PySlowFast, mmaction2's SlowFast and YOLOv5 are known",
+                format!("the parameter `{name}` is missing: this is not a SlowFast or YOLOv5 checkpoint"),
+                "the parameter names of PyTorchVideo, PySlowFast, mmaction2's SlowFast and YOLOv5 are supported",
             )),
         }
     }
 
-    /// One length of a parameter's shape.
+    /// One dimension of a parameter's shape.
     fn length(&self, name: &str, dimension: usize) -> Result<usize> {
         let shape = self.shape(name)?;
         let length = shape.get(dimension).copied().filter(|length| *length > 0);
-        length.ok_or_else(|| self.mistake(format!("`{name}` has the shape {shape:?}"), "is it of another network?"))
+        length.ok_or_else(|| {
+            self.mistake(format!("`{name}` has the shape {shape:?}"), "check that the checkpoint is of this network")
+        })
     }
 
-    /// How many blocks there are whose names go on behind `prefix` with a number.
+    /// Counts the blocks whose names consist of `prefix` followed by a number.
     fn blocks(&self, prefix: &str) -> usize {
         let numbers = self.left.keys().filter_map(|name| name.strip_prefix(prefix)?.split('.').next()?.parse().ok());
         numbers.max().map_or(0, |last: usize| last + 1)
     }
 
-    /// How many of the classifier's features are Fast's.
+    /// The number of the classifier's features that come from the Fast pathway.
     fn fast_features(&self) -> Option<usize> {
         let length = |name: &str, dimension| self.length(name, dimension).ok();
         let stem = |index| length(&format!("blocks.0.multipathway_blocks.{index}.conv.weight"), 0);
@@ -201,10 +208,10 @@ impl Checkpoint {
         let is_p6 = self.left.contains_key("model.33.anchors");
         let detect = if is_p6 { "model.33" } else { "model.24" };
         let official = yolov5::Config::of_size('l').map(|large| if is_p6 { large.p6() } else { large });
-        let base = base.or(official).ok_or_else(|| Error::failed("the zoo has no yolov5l"))?;
+        let base = base.or(official).ok_or_else(|| Error::failed("the model zoo has no yolov5l"))?;
         let is_v5 = self.left.contains_key(yolov5::parameters::FOCUS);
         let generation = if is_v5 { yolov5::Generation::V5 } else { yolov5::Generation::V6 };
-        // Large enough for the rounding of channels to eights to say nothing.
+        // Large enough that rounding channels to multiples of eight does not matter.
         let width_multiple = match is_p6 {
             true => self.length("model.9.conv.weight", 0)? as f64 / 1024.0,
             false => self.length("model.7.conv.weight", 0)? as f64 / 1024.0,
@@ -227,8 +234,8 @@ impl Checkpoint {
         let fitting = DEPTH_MULTIPLES.into_iter().chain([base.depth_multiple]).map(sized).find(fits);
         fitting.ok_or_else(|| {
             self.mistake(
-                format!("{found:?} blocks in its first stages: no YOLOv5 has those"),
-                "name the nearest with --arch",
+                format!("its first stages have {found:?} blocks, which no YOLOv5 has"),
+                "name the most similar network with --arch",
             )
         })
     }
@@ -238,8 +245,8 @@ impl Checkpoint {
         let wants_boxes = self.settings.detects || matches!(&base, Some(Network::SlowFast(config, _)) if config.boxes);
         if self.left.keys().any(|name| name.starts_with("roi_head.")) || wants_boxes && !boxes {
             return Err(self.mistake(
-                "it has no head of PyTorchVideo's for the actions of each person".to_owned(),
-                "networks for detection (AVA) are read by PyTorchVideo's names alone",
+                "it lacks PyTorchVideo's head for the actions of each person".to_owned(),
+                "detection networks (AVA) are only supported with PyTorchVideo's parameter names",
             ));
         }
         let root = if boxes { "model." } else { "" };
@@ -256,9 +263,10 @@ impl Checkpoint {
             6 => 50,
             23 => 101,
             _ => {
-                return Err(
-                    self.mistake(format!("{blocks} blocks in res4, not 6 or 23"), "depths 50 and 101 are known")
-                );
+                return Err(self.mistake(
+                    format!("res4 has {blocks} blocks instead of 6 or 23"),
+                    "depths 50 and 101 are supported",
+                ));
             }
         };
         let temporal =
@@ -278,9 +286,10 @@ impl Checkpoint {
             _ => slowfast::Pathways::Slow,
         };
         if pathways != config.pathways {
-            return Err(
-                self.mistake("it has other pathways than --arch says".to_owned(), "leave --arch out, or name another")
-            );
+            return Err(self.mistake(
+                "its pathways differ from those of the network that --arch names".to_owned(),
+                "omit --arch, or name another network",
+            ));
         }
         let classifier = match (boxes, is_both) {
             (true, _) => "detection_head.proj.weight",
@@ -310,8 +319,8 @@ impl Checkpoint {
         Ok(Network::SlowFast(config, sampling_rate))
     }
 
-    /// The official network with these features: of frames and their distance the parameters say nothing. Where the
-    /// checkpoint has the settings of its training, they do.
+    /// The official network with these features. The parameters do not show the number and distance of frames; the
+    /// checkpoint's training settings do, if it has them.
     fn most_like(
         &self,
         is_both: bool,
@@ -330,12 +339,12 @@ impl Checkpoint {
             _ => "slowfast-r50-8x8",
         };
         let (config, sampling_rate) =
-            slowfast::named(name).ok_or_else(|| Error::failed(format!("the zoo has no {name}")))?;
+            slowfast::named(name).ok_or_else(|| Error::failed(format!("the model zoo has no {name}")))?;
         let Settings { frames, sampling_rate: distance, alpha, side, .. } = self.settings;
         if frames.is_none() {
             tracing::info!(
                 arch = name,
-                "frames, their distance and the input's size are taken to be as in this network"
+                "number and distance of frames and the input size are assumed to be those of this network"
             );
         }
         let config = slowfast::Config {
@@ -347,7 +356,8 @@ impl Checkpoint {
         Ok((config, distance.unwrap_or(sampling_rate)))
     }
 
-    /// A parameter's values as the zoo's networks have them: mmaction2's classifier takes Fast's features before Slow's.
+    /// A parameter's values in the order of the zoo's networks: mmaction2's classifier takes Fast's features before
+    /// Slow's.
     fn in_order(&self, name: &str, mut values: Vec<f32>, row: usize) -> Vec<f32> {
         if let Some(fast) = self.fast_first.filter(|_| name == CLASSIFIER) {
             values.chunks_exact_mut(row).for_each(|row| row.rotate_left(fast));
@@ -366,7 +376,7 @@ impl Weights for Checkpoint {
         let Some((own, found)) = self.left.remove(name).filter(|(_, found)| found == shape) else {
             return Err(self.mistake(
                 format!("the parameter `{name}` of shape {shape:?} is missing"),
-                "is it of another network?",
+                "check that the checkpoint is of this network",
             ));
         };
         let row = found.last().copied().unwrap_or(1);
@@ -380,20 +390,21 @@ impl Weights for Checkpoint {
             }
             Source::Caffe2(caffe2) => caffe2.numbers(&own),
         };
-        let values =
-            read.map_err(|problem| self.mistake(format!("the parameter `{own}` {problem}"), "is the file whole?"))?;
+        let values = read.map_err(|problem| {
+            self.mistake(format!("the parameter `{own}` {problem}"), "check that the file is complete")
+        })?;
         Ok(self.in_order(name, values, row))
     }
 }
 
-/// What a network asks for, answered with nothing.
+/// Records the parameters that a network requests, without having any.
 #[derive(Default)]
 struct Asked(BTreeMap<String, Vec<usize>>);
 
 impl Weights for Asked {
     fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         self.0.insert(name.to_owned(), shape.to_vec());
-        // Variances of 1 keep the folding of norms finite.
+        // A variance of 1 keeps the folding of batch norms finite.
         Ok(vec![1.0; shape.iter().product()])
     }
 }

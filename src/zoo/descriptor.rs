@@ -1,5 +1,8 @@
-//! The small TOML beside a model that says what its ONNX file cannot: labels, frame sampling, normalisation, activation.
-//! Where there is none it is inferred from the graph's inputs and outputs.
+//! Descriptors: the small TOML file beside a model that states what its ONNX file cannot: labels, frame sampling,
+//! normalisation, activation.
+//!
+//! [`Descriptor::for_model`] reads it and checks it against the model. Without a TOML file, the descriptor is inferred
+//! from the graph's inputs and outputs.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,28 +10,29 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize as _;
 
 use crate::error::{Error, Result};
-use crate::zoo::detector::Told;
+use crate::toml_text::TomlText;
+use crate::zoo::detector::DetectorKeys;
 pub use crate::zoo::detector::{Detector, Head, Size};
 use crate::zoo::exporter::Exported;
 use crate::zoo::inspect::{ModelInfo, TensorInfo};
 pub use crate::zoo::labels::{LabelSet, Labels};
 use crate::zoo::slowfast;
 
-/// What a model is and how it wants its input.
+/// What a model is and how it expects its input.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Descriptor {
-    /// `kind = "slowfast"`: clips in, a score for each action out.
+    /// `kind = "slowfast"`: takes clips and returns a score for each action.
     SlowFast(SlowFast),
-    /// `kind = "yolov5"`, `"yolov8"` or `"yolov10"`: pictures in, boxes out.
+    /// `kind = "yolov5"`, `"yolov8"` or `"yolov10"`: takes pictures and returns boxes.
     Detector(Detector),
 }
 
-/// A descriptor as written, not yet combined with its model.
+/// A descriptor as written, before it is combined with its model.
 #[derive(Debug, PartialEq)]
 enum Written {
-    /// The flag says whether the text has `labels`.
+    /// The flag tells whether the text has `labels`.
     SlowFast(SlowFast, bool),
-    Detector(Head, Told),
+    Detector(Head, DetectorKeys),
 }
 
 /// The keys of `kind = "slowfast"`.
@@ -37,69 +41,71 @@ enum Written {
 pub struct SlowFast {
     /// Names of the classes, in the order of the scores.
     pub labels: Labels,
-    /// Frames of a clip that the Fast pathway sees, or the only one.
+    /// Number of frames in a clip, as the Fast pathway or the only pathway sees it.
     pub frames: usize,
-    /// Frames of a 30 fps video from one of those to the next: with `frames` it makes the clip's length.
+    /// Distance between two of those frames, in frames of a 30 fps video. Together with `frames` it determines the
+    /// clip's length.
     pub sampling_rate: usize,
-    /// Fast frames to each Slow one; 0 where there is but one pathway.
+    /// Fast frames per Slow frame; 0 if there is only one pathway.
     pub alpha: usize,
-    /// Which of Fast's frames Slow sees.
+    /// Which of the Fast pathway's frames the Slow pathway sees.
     pub slow_sampling: SlowSampling,
-    /// The short side that frames are scaled to, in pixels.
+    /// The short side that frames are scaled to, pixels.
     pub side: usize,
-    /// The square cut from the middle of the scaled frame, in pixels. As `side`, and without a meaning, with `persons`.
+    /// Side of the square that is cut from the centre of the scaled frame, pixels. Unused and equal to `side` with
+    /// `persons`.
     pub crop: usize,
-    /// Whether it scores each person (the AVA variant): takes their boxes, and scaled frames that are not cropped.
+    /// Whether the model scores each person (the AVA variant): it takes their boxes, and scaled frames without a crop.
     pub persons: bool,
-    /// What turns the network's output into scores.
+    /// The function that turns the network's output into scores.
     pub activation: Activation,
     /// Subtracted from red, green and blue in 0..1.
     pub mean: [f32; 3],
-    /// What red, green and blue are divided by after that.
+    /// Divisor of red, green and blue, after the subtraction.
     pub std: [f32; 3],
-    /// Where its weights come from.
+    /// Where the weights come from.
     pub weights: Origin,
 }
 
-/// What there is to say of a model whose weights are random.
-pub const RANDOM: &str = "the weights are random, not trained: labels and boxes mean nothing";
+/// The warning about a model with random weights.
+pub const RANDOM: &str = "the weights are random, not trained: its labels and boxes are meaningless";
 
 /// Where a model's weights come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
-    /// A training.
+    /// Training.
     #[default]
     Trained,
-    /// A seed: what the model puts out means nothing.
+    /// A random seed: the model's output is meaningless.
     Random,
 }
 
-/// Which of the Fast pathway's frames the Slow one sees.
+/// Which of the Fast pathway's frames the Slow pathway sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SlowSampling {
-    /// From the first to the last, evenly: as PyTorchVideo and PySlowFast do.
+    /// Evenly from the first to the last, as in PyTorchVideo and PySlowFast.
     #[default]
     Linspace,
-    /// The first and each alpha-th after it: as mmaction2 does.
+    /// The first and every alpha-th after it, as in mmaction2.
     Stride,
 }
 
-/// What turns a SlowFast's output into scores.
+/// The function that turns a SlowFast's output into scores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, serde::Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Activation {
     /// One action at a time (Kinetics): the scores sum to one.
     Softmax,
-    /// Any number of actions at a time (Charades, AVA): each score for itself.
+    /// Any number of actions at a time (Charades, AVA): each score is independent.
     Sigmoid,
-    /// The network puts out scores.
+    /// The network already outputs scores.
     None,
 }
 
 impl Default for SlowFast {
-    /// 8x8 at 256 pixels, Kinetics-400.
+    /// The default is 8x8 at 256 pixels with the labels of Kinetics-400.
     fn default() -> Self {
         Self {
             labels: Labels::Set(LabelSet::Kinetics400),
@@ -119,18 +125,19 @@ impl Default for SlowFast {
 }
 
 impl Descriptor {
-    /// The TOML beside the model, checked against the model's inputs and outputs. Missing keys, or the whole description if
-    /// there is no TOML, are inferred from the graph and its metadata. Doubtful labels are logged as a warning.
+    /// Reads the TOML file beside the model and checks it against the model's inputs and outputs. Missing keys, or the
+    /// whole descriptor if there is no TOML file, are inferred from the graph and its metadata. Doubtful labels are
+    /// logged as a warning.
     ///
     /// # Errors
-    /// When the TOML has a mistake (the message names file and line) or contradicts the model, and when the model is
+    /// If the TOML file has a mistake (the message names file and line) or contradicts the model, or if the model is
     /// neither a SlowFast nor a detector (the message says what was expected and found).
     pub fn for_model(model: &ModelInfo) -> Result<Self> {
         let path = Self::path(&model.path);
         let written = match std::fs::read_to_string(&path) {
             Ok(text) => Some(Written::parse(&path, &text)?),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => return Err(Error::usage(format!("{}: cannot be read: {error}", path.display()))),
+            Err(error) => return Err(Error::usage(format!("{}: failed to read: {error}", path.display()))),
         };
         let (descriptor, warning) = Self::of_model(model, written)?;
         if let Some(warning) = warning {
@@ -144,15 +151,15 @@ impl Descriptor {
         let floats =
             |rank: usize| model.inputs.iter().any(|input| input.element.is_float() && input.shape.len() == rank);
         match written {
-            Some(Written::SlowFast(told, has_labels)) => {
-                let settled = told.settled(model, has_labels).and_then(|(own, warning)| {
+            Some(Written::SlowFast(written, has_labels)) => {
+                let settled = written.settled(model, has_labels).and_then(|(own, warning)| {
                     own.check_against(model)?;
                     Ok((Self::SlowFast(own), warning))
                 });
                 settled.map_err(|error| name_file(&path, error))
             }
-            Some(Written::Detector(head, told)) => {
-                let (own, warning) = Detector::of_model(model, Some((head, told)))?;
+            Some(Written::Detector(head, written)) => {
+                let (own, warning) = Detector::of_model(model, Some((head, written)))?;
                 Ok((Self::Detector(own), warning))
             }
             None if floats(5) => {
@@ -168,24 +175,24 @@ impl Descriptor {
         }
     }
 
-    /// Where a model's descriptor lies: `NAME.toml` beside `NAME.onnx`.
+    /// Path of a model's descriptor: `NAME.toml` beside `NAME.onnx`.
     pub fn path(model: &Path) -> PathBuf {
         model.with_extension("toml")
     }
 
-    /// Whether the TOML beside this model says that its weights are random.
+    /// Whether the TOML file beside this model says that its weights are random.
     pub fn says_random(model: &Path) -> bool {
         let path = Self::path(model);
         let written = std::fs::read_to_string(&path).ok().and_then(|text| Written::parse(&path, &text).ok());
         let weights = match written {
             Some(Written::SlowFast(slowfast, _)) => slowfast.weights,
-            Some(Written::Detector(_, told)) => told.weights,
+            Some(Written::Detector(_, written)) => written.weights,
             None => Origin::Trained,
         };
         weights == Origin::Random
     }
 
-    /// Whether its weights are random, so that what it puts out means nothing.
+    /// Whether the weights are random, so that the output is meaningless.
     pub fn is_random(&self) -> bool {
         let weights = match self {
             Self::SlowFast(slowfast) => slowfast.weights,
@@ -194,8 +201,9 @@ impl Descriptor {
         weights == Origin::Random
     }
 
-    /// As it is written beside the model. Everything in it but `weights` changes the rows that come out, so a fingerprint
-    /// takes this text in beside the model's hash.
+    /// The text of the descriptor file. Everything in it but `weights` affects the output rows, so fingerprints include
+    /// this text besides the model's hash. Its comments count, too: rewording one would cause every video to be
+    /// indexed again.
     pub fn to_toml(&self) -> String {
         match self {
             Self::SlowFast(slowfast) => slowfast.to_toml(),
@@ -213,24 +221,14 @@ impl Descriptor {
 }
 
 impl Written {
-    /// Reads a descriptor; `path` is for messages.
+    /// Parses a descriptor. `path` is used in messages.
     ///
     /// # Errors
-    /// When it has a mistake; the message names file, line and key.
+    /// If it has a mistake. The message names file, line and key.
     fn parse(path: &Path, text: &str) -> Result<Self> {
-        let mistake = |error: toml::de::Error| {
-            let (place, shown) = match error.span() {
-                Some(span) => {
-                    let before = text.get(..span.start).unwrap_or(text);
-                    let line = before.matches('\n').count();
-                    let shown = text.lines().nth(line).unwrap_or_default().trim();
-                    (format!(":{}", line + 1), format!(" (`{shown}`)"))
-                }
-                None => (String::new(), String::new()),
-            };
-            Error::usage(format!("{}{place}: {}{shown}", path.display(), error.message()))
-        };
-        // The kind says which keys there are; taken out of the table, the rest is read strictly.
+        let name = path.display().to_string();
+        let mistake = |error: toml::de::Error| TomlText { name: &name, text }.error(&error);
+        // `kind` decides which keys are allowed. It is removed from the table, so that the rest is parsed strictly.
         let mut table = toml::de::DeTable::parse(text).map_err(mistake)?;
         let kind = table.get_mut().remove("kind");
         let kind = kind.as_ref().and_then(|kind| kind.get_ref().as_str()).unwrap_or_default();
@@ -246,9 +244,9 @@ impl Written {
                 (Self::SlowFast(slowfast, has_labels), labels)
             }
             (_, Some(head)) => {
-                let told = Told::deserialize(rest).map_err(mistake)?;
-                let labels = told.labels.clone();
-                (Self::Detector(head, told), labels)
+                let written = DetectorKeys::deserialize(rest).map_err(mistake)?;
+                let labels = written.labels.clone();
+                (Self::Detector(head, written), labels)
             }
             _ => {
                 let expected = "`kind` must be \"slowfast\", \"yolov5\", \"yolov8\" or \"yolov10\"";
@@ -276,7 +274,7 @@ impl SlowFast {
             return fail("`side` must be at least 1".into());
         }
         if !self.persons && (crop == 0 || crop > side) {
-            return fail(format!("`crop` = {crop} must lie in 1 to `side` = {side}"));
+            return fail(format!("`crop` = {crop} must be between 1 and `side` = {side}"));
         }
         if !self.std.iter().all(|&std| std > 0.0) || !self.mean.iter().all(|mean| mean.is_finite()) {
             return fail("`mean` must be numbers and `std` above 0".into());
@@ -284,24 +282,24 @@ impl SlowFast {
         Ok(())
     }
 
-    /// Replaces the labels by those of [`Labels::settle`], and returns its warning. `has_labels` says that `self` has the
-    /// descriptor's labels, not the default.
+    /// Replaces the labels by those of [`Labels::settle`] and returns its warning. `has_labels` tells whether the
+    /// labels of `self` come from the descriptor rather than the defaults.
     fn settled(self, model: &ModelInfo, has_labels: bool) -> Result<(Self, Option<String>)> {
         let in_file = match Exported::of(model).names {
             Some(Err(why)) if !has_labels => {
-                return Err(Error::usage(format!("its metadata `names` cannot be read: {why}")));
+                return Err(Error::usage(format!("failed to read its metadata `names`: {why}")));
             }
             Some(Ok(names)) => Some(Labels::of_names(&names)),
             _ => None,
         };
         let classes = slowfast_tensors(model)?.scores.fixed(1);
         let usual = if self.persons { LabelSet::Ava80 } else { LabelSet::Kinetics400 };
-        let told = has_labels.then(|| self.labels.clone());
-        let (labels, warning) = Labels::settle(in_file, told, classes, usual)?;
+        let written = has_labels.then(|| self.labels.clone());
+        let (labels, warning) = Labels::settle(in_file, written, classes, usual)?;
         Ok((Self { labels, ..self }, warning))
     }
 
-    /// Wherever the graph fixes a length, it is the descriptor's.
+    /// Checks every length that the graph fixes against the descriptor.
     fn check_against(&self, model: &ModelInfo) -> Result<()> {
         let tensors = slowfast_tensors(model)?;
         let takes_boxes = tensors.boxes.is_some();
@@ -330,18 +328,18 @@ impl SlowFast {
         Ok(())
     }
 
-    /// The time that a clip covers, as a fraction: (frames x sampling rate, 30) seconds.
+    /// The duration of a clip as a fraction: (frames x sampling rate, 30) seconds.
     pub fn clip_fraction(&self) -> (u64, u64) {
         ((self.frames * self.sampling_rate) as u64, 30)
     }
 
-    /// The time that a clip covers, in seconds.
+    /// The duration of a clip, seconds.
     pub fn clip_seconds(&self) -> f64 {
         let (over, under) = self.clip_fraction();
         over as f64 / under as f64
     }
 
-    /// Frames of a clip that the Slow pathway sees beside the Fast one; 0 where there is but one pathway.
+    /// Number of frames that the Slow pathway sees beside the Fast one; 0 if there is only one pathway.
     pub fn slow_frames(&self) -> usize {
         self.frames.checked_div(self.alpha).unwrap_or(0)
     }
@@ -383,7 +381,7 @@ impl Origin {
     pub(super) fn to_toml(self) -> String {
         match self {
             Self::Trained => String::new(),
-            Self::Random => line("weights", "\"random\"", "never trained: its labels and boxes mean nothing"),
+            Self::Random => line("weights", "\"random\"", "not trained: its labels and boxes are meaningless"),
         }
     }
 }
@@ -395,31 +393,31 @@ pub(super) fn line(key: &str, value: impl fmt::Display, comment: &str) -> String
     }
 }
 
-/// A SlowFast's inputs and output.
+/// The inputs and the output of a SlowFast.
 #[derive(Debug, Clone, Copy)]
 pub struct SlowFastTensors<'a> {
-    /// The input with few frames; none of a Slow-only or Fast-only network.
+    /// The input of the Slow pathway, with fewer frames. `None` for a Slow-only or Fast-only network.
     pub slow: Option<&'a TensorInfo>,
     /// The input with all frames.
     pub fast: &'a TensorInfo,
-    /// Where the persons are, `[boxes, 5]`: the clip's number in the batch, then left, top, right and bottom in pixels of
-    /// the scaled frame. Of a model that scores persons alone.
+    /// The persons' positions, `[boxes, 5]`: index of the clip in the batch, then left, top, right and bottom in pixels
+    /// of the scaled frame. Only for a model that scores persons.
     pub boxes: Option<&'a TensorInfo>,
     /// The scores or logits, `[n, classes]`; `[boxes, classes]` of a model that scores persons.
     pub scores: &'a TensorInfo,
 }
 
 const SLOWFAST_SHAPES: &str =
-    "a SlowFast's two clips [n, 3, frames / alpha, H, W] and [n, 3, frames, H, W], or the second alone -> [n, classes]";
-const PERSONS_SHAPES: &str = "a SlowFast's two clips [n, 3, frames / alpha, H, W] and [n, 3, frames, H, W], or the second \
-    alone, with H and W free, and boxes [boxes, 5] -> [boxes, classes]";
+    "a SlowFast's two clips [n, 3, frames / alpha, H, W] and [n, 3, frames, H, W], or only the second -> [n, classes]";
+const PERSONS_SHAPES: &str = "a SlowFast's two clips [n, 3, frames / alpha, H, W] and [n, 3, frames, H, W], or only the \
+    second, with H and W free, and boxes [boxes, 5] -> [boxes, classes]";
 const DETECTOR_SHAPES: &str = "a detector's pictures [n, 3, H, W] -> boxes";
 
-/// Finds a SlowFast's inputs, by their names `slow` and `fast` or else by their number of frames, the boxes of one that
+/// Finds a SlowFast's inputs (by the names `slow` and `fast`, otherwise by their number of frames), the boxes if it
 /// scores persons, and its output.
 ///
 /// # Errors
-/// When the model has no such inputs or output.
+/// If the model has no such inputs or output.
 pub fn slowfast_tensors(model: &ModelInfo) -> Result<SlowFastTensors<'_>> {
     let (clips, others): (Vec<_>, Vec<_>) = model.inputs.iter().partition(|input| is_pictures(input, 5));
     let unlike = || unlike(model, if others.is_empty() { SLOWFAST_SHAPES } else { PERSONS_SHAPES });
@@ -428,7 +426,7 @@ pub fn slowfast_tensors(model: &ModelInfo) -> Result<SlowFastTensors<'_>> {
     if let Some(boxes) = boxes {
         let is_boxes =
             boxes.element.is_float() && boxes.shape.len() == 2 && boxes.fixed(1).is_none_or(|fields| fields == 5);
-        // Frames come in every shape, a clip at a time.
+        // A clip of which height and width are free.
         let is_free = |clip: &&TensorInfo| {
             clip.fixed(0).is_none_or(|n| n == 1) && clip.fixed(3).is_none() && clip.fixed(4).is_none()
         };
@@ -450,7 +448,7 @@ pub fn slowfast_tensors(model: &ModelInfo) -> Result<SlowFastTensors<'_>> {
     Ok(SlowFastTensors { slow, fast, boxes, scores })
 }
 
-/// Whether `a` is the Slow pathway's clip and `b` the Fast one's; none where nothing tells them apart.
+/// Whether `a` is the Slow pathway's clip and `b` the Fast pathway's. `None` if they cannot be distinguished.
 fn is_slow(a: &TensorInfo, b: &TensorInfo) -> Option<bool> {
     match (a.name.as_str(), b.name.as_str()) {
         (slowfast::SLOW_INPUT, _) | (_, slowfast::FAST_INPUT) => Some(true),
@@ -462,7 +460,7 @@ fn is_slow(a: &TensorInfo, b: &TensorInfo) -> Option<bool> {
     }
 }
 
-/// Whether it has so many dimensions, the second of them the three colours.
+/// Whether the input has `rank` dimensions, the second of which is the three colours.
 pub(super) fn is_pictures(input: &TensorInfo, rank: usize) -> bool {
     input.element.is_float() && input.shape.len() == rank && input.fixed(1).is_none_or(|channels| channels == 3)
 }
@@ -471,9 +469,9 @@ fn infer_slowfast(model: &ModelInfo) -> Result<SlowFast> {
     let SlowFastTensors { slow, fast, boxes, scores } = slowfast_tensors(model)?;
     let default = SlowFast::default();
     let persons = boxes.is_some();
-    // The official size, where frames come in every shape.
+    // Use the official size if the graph does not fix it.
     let side = |dimension| if persons { Some(default.side) } else { fast.fixed(dimension) };
-    // One pathway has no Slow frames; a clip of the official ones is 64 frames long.
+    // A single pathway has no Slow frames. A clip of the official networks covers 64 frames.
     let slow_frames = slow.map_or(Some(0), |slow| slow.fixed(2).filter(|&frames| frames > 0));
     let lengths = (slow_frames, fast.fixed(2), side(3), side(4), scores.fixed(1));
     let (Some(slow_frames), Some(frames), Some(height), Some(width), Some(_)) = lengths else {
@@ -508,7 +506,7 @@ fn unlike(model: &ModelInfo, expected: &str) -> Error {
     let (inputs, outputs) = (list(&model.inputs), list(&model.outputs));
     let path = Descriptor::path(&model.path);
     Error::usage(format!("{}: expected {expected}; found {inputs} -> {outputs}", model.path.display()))
-        .with_hint(format!("export it with these shapes; what they leave open can be said in {}", path.display()))
+        .with_hint(format!("export it with these shapes; set what they do not determine in {}", path.display()))
 }
 
 pub(super) fn name_file(path: &Path, error: Error) -> Error {
@@ -525,7 +523,7 @@ pub(super) mod tests {
     use super::*;
     use crate::zoo::inspect::{Dim, Element};
 
-    /// A model of these inputs and outputs; a dimension of 0 is free.
+    /// A model with these inputs and outputs. A dimension of 0 is free.
     pub(in crate::zoo) fn model(inputs: &[(&str, &[usize])], outputs: &[(&str, &[usize])]) -> ModelInfo {
         let tensors = |list: &[(&str, &[usize])]| {
             let dim = |&length: &usize| if length == 0 { Dim::Free("n".into()) } else { Dim::Fixed(length) };
@@ -580,16 +578,16 @@ pub(super) mod tests {
         ] {
             let weights = Origin::Random;
             let text = Detector { head, labels: labels.clone(), size, weights }.to_toml();
-            let told = Told { labels: Some(labels.clone()), side: Some(size), weights };
-            assert_eq!(parse(&text).unwrap(), Written::Detector(head, told), "{text}");
+            let written = DetectorKeys { labels: Some(labels.clone()), side: Some(size), weights };
+            assert_eq!(parse(&text).unwrap(), Written::Detector(head, written), "{text}");
         }
     }
 
     #[test]
-    fn keys_left_out_have_the_defaults_of_their_kind() {
+    fn omitted_keys_have_the_defaults_of_their_kind() {
         assert_eq!(slowfast("kind = \"slowfast\""), SlowFast::default());
-        let told = Told::default();
-        assert_eq!(parse("kind = \"yolov5\"").unwrap(), Written::Detector(Head::Yolov5, told));
+        let written = DetectorKeys::default();
+        assert_eq!(parse("kind = \"yolov5\"").unwrap(), Written::Detector(Head::Yolov5, written));
         assert_eq!(SlowFast::default().clip_fraction(), (64, 30));
     }
 
@@ -597,15 +595,15 @@ pub(super) mod tests {
     fn mistakes_name_file_line_and_key() {
         let error = refusal("kind = \"yolov5\"\nalpha = 4\n");
         assert!(
-            error.starts_with("m.toml:2: unknown field `alpha`, expected one of `labels`, `side`, `weights`"),
+            error.starts_with("m.toml:2:1: unknown field `alpha`, expected one of `labels`, `side`, `weights`"),
             "{error}"
         );
         let error = refusal("kind = \"slowfast\"\n\nframes = \"many\"\n");
-        assert!(error.starts_with("m.toml:3: ") && error.ends_with("(`frames = \"many\"`)"), "{error}");
+        assert!(error.starts_with("m.toml:3:10: ") && error.ends_with("\n  3 | frames = \"many\""), "{error}");
         let error = refusal("labels = \"imagenet\"\nkind = \"slowfast\"");
-        assert!(error.starts_with("m.toml:1: ") && error.contains("\"kinetics-400\", "), "{error}");
+        assert!(error.starts_with("m.toml:1:10: ") && error.contains("\"kinetics-400\", "), "{error}");
         let error = refusal("kind\nside = 3");
-        assert!(error.starts_with("m.toml:1: "), "{error}");
+        assert!(error.starts_with("m.toml:1:"), "{error}");
         assert_eq!(refusal("side = 3"), "m.toml: `kind` must be \"slowfast\", \"yolov5\", \"yolov8\" or \"yolov10\"");
         assert!(refusal("kind = \"slowfast\"\nalpha = 5").contains("`frames` = 32 must be a multiple of `alpha` = 5"));
         assert!(refusal("kind = \"slowfast\"\nstd = [1, 0, 1]").contains("`std`"));
@@ -613,14 +611,14 @@ pub(super) mod tests {
         for side in ["-1", "\"large\"", "[384]", "[1, 2, 3]", "0.5"] {
             let error = refusal(&format!("kind = \"yolov8\"\nside = {side}"));
             assert!(
-                error.starts_with("m.toml:2: ") && error.contains("a number of pixels, or [height, width]"),
+                error.starts_with("m.toml:2:8: ") && error.contains("a number of pixels, or [height, width]"),
                 "{error}"
             );
         }
     }
 
     #[test]
-    fn a_foreign_slowfast_is_told_by_its_frames() {
+    fn a_foreign_slowfast_is_recognized_by_its_frames() {
         let fast: &[usize] = &[1, 3, 32, 224, 224];
         let slow: &[usize] = &[1, 3, 4, 224, 224];
         let info = model(&[("input.1", fast), ("input.2", slow)], &[("out", &[1, 7])]);

@@ -1,7 +1,8 @@
-//! Builds an ONNX graph layer by layer, knowing every shape on the way. What `slowfast` and `yolov5` are written in.
+//! Builds an ONNX graph layer by layer and tracks every shape. [`slowfast`](super::slowfast) and
+//! [`yolov5`](super::yolov5) are written with it.
 //!
-//! Every value has the batch (or, behind [`GraphBuilder::roi_align`], the boxes) as its first dimension, symbolic in the
-//! file and left out of the shapes here. Batch norms are folded into the convolution before them.
+//! The first dimension of every value is the batch or, after [`GraphBuilder::roi_align`], the boxes. It is symbolic in
+//! the file and omitted from the shapes here. Batch norms are folded into the convolution before them.
 
 mod arrange;
 mod attention;
@@ -18,15 +19,15 @@ use crate::zoo::weights::Weights;
 
 /// The operator set that graphs are written in.
 pub const OPSET: i64 = 17;
-/// The format's version that belongs to it.
+/// Version of the ONNX format that corresponds to [`OPSET`].
 pub const IR_VERSION: i64 = 8;
-/// The tool that files say they were written by.
+/// The producer name in the files.
 pub const PRODUCER: &str = "vidindex";
 /// Name of the symbolic first dimension of every input and output.
 pub const BATCH: &str = "batch";
-/// Name of the symbolic first dimension of everything that is known of each box.
+/// Name of the symbolic first dimension of values that exist once per box.
 pub const BOXES: &str = "boxes";
-/// The length of a height or width that is known only when the network runs.
+/// Stands for a height or width that is known only when the network runs.
 pub const FREE: usize = 0;
 
 /// A value in the graph: its name, and its shape without the batch (channels first).
@@ -34,25 +35,25 @@ pub const FREE: usize = 0;
 pub struct Value {
     /// Unique in the graph.
     pub name: String,
-    /// Channels, then time (where there is one), height and width.
+    /// Channels, then time (if there is one), height and width.
     pub shape: Vec<usize>,
 }
 
-/// A window that slides over every dimension behind the channels: of a convolution or a pool.
+/// The sliding window of a convolution or a pool, over every dimension after the channels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
-    /// Its size.
+    /// Size per dimension.
     pub kernel: Vec<usize>,
-    /// Its steps.
+    /// Distance between two positions of the window, per dimension.
     pub stride: Vec<usize>,
     /// Padding on both sides.
     pub padding: Vec<usize>,
-    /// Steps from one of its elements to the next.
+    /// Distance between neighbouring elements inside the window, per dimension.
     pub dilation: Vec<usize>,
 }
 
 impl Window {
-    /// A window padded by half its size: at stride 1 it keeps the shape.
+    /// A window padded by half its size, which keeps the shape at stride 1.
     pub fn same(kernel: &[usize], stride: &[usize]) -> Self {
         Self { padding: kernel.iter().map(|k| k / 2).collect(), ..Self::valid(kernel, stride) }
     }
@@ -63,13 +64,13 @@ impl Window {
         Self { kernel: kernel.into(), stride: stride.into(), padding, dilation }
     }
 
-    /// The same with gaps: as many steps from one element to the next, and padding times as wide.
+    /// The same window with this dilation, and padding that is wider by the same factor.
     pub fn dilated(mut self, dilation: &[usize]) -> Self {
         self.padding.iter_mut().zip(dilation).for_each(|(padding, steps)| *padding *= steps);
         Self { dilation: dilation.into(), ..self }
     }
 
-    /// The shape behind this window: these channels, and as many steps as fit.
+    /// The output shape for this many channels: as many positions as fit into the input.
     fn slide(&self, channels: usize, input: &[usize]) -> Vec<usize> {
         let steps = input.iter().enumerate().map(|(axis, &length)| {
             let span = (self.kernel[axis] - 1) * self.dilation[axis] + 1;
@@ -92,34 +93,34 @@ impl Window {
     }
 }
 
-/// The official names of a batch norm's parameters (`NAME.weight`, `.bias`, `.running_mean`, `.running_var`), and what it
-/// adds to the variance.
+/// A batch norm: its official name, which prefixes its parameters (`NAME.weight`, `.bias`, `.running_mean`,
+/// `.running_var`), and its settings.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchNorm<'a> {
     /// The layer's official name.
     pub name: &'a str,
     /// Added to the variance.
     pub epsilon: f32,
-    /// Whether the convolution before it has a bias of its own all the same.
+    /// Whether the convolution before it has a bias as well.
     pub biased: bool,
 }
 
-/// A graph in the making.
+/// A graph under construction.
 pub struct GraphBuilder<'w> {
     graph: GraphProto,
     weights: &'w mut dyn Weights,
-    /// Name of the first dimension of what is built next.
+    /// Name of the first dimension of the values that are added next.
     rows: &'static str,
 }
 
 impl<'w> GraphBuilder<'w> {
-    /// An empty graph of this name, whose parameters come from `weights`.
+    /// An empty graph of this name that takes its parameters from `weights`.
     pub fn new(name: &str, weights: &'w mut dyn Weights) -> Self {
         Self { graph: GraphProto { name: name.into(), ..GraphProto::default() }, weights, rows: BATCH }
     }
 
-    /// An input of the network: float32, `shape` without the batch. Of its last two dimensions, those that are [`FREE`]
-    /// are called `height` and `width`.
+    /// Adds an input: float32, `shape` without the batch. If the last two dimensions are [`FREE`], they are called
+    /// `height` and `width`.
     pub fn input(&mut self, name: &str, shape: &[usize]) -> Value {
         let value = Value { name: name.into(), shape: shape.into() };
         let mut info = self.info(&value);
@@ -132,7 +133,7 @@ impl<'w> GraphBuilder<'w> {
         value
     }
 
-    /// Makes a value an output of the network, under this name.
+    /// Makes a value an output of the network under this name.
     pub fn output(&mut self, value: &Value, name: &str) {
         let output = Value { name: name.into(), shape: value.shape.clone() };
         let read = self.graph.node.iter().any(|node| node.input.contains(&value.name));
@@ -146,8 +147,8 @@ impl<'w> GraphBuilder<'w> {
         self.graph.output.push(self.info(&output));
     }
 
-    /// A convolution (1 to 3 dimensions by the window) named `name`, without groups. A batch norm is folded into it, and
-    /// says whether it has a bias of its own; without one it has.
+    /// Adds a convolution named `name` (1 to 3 dimensions, depending on the window) without groups. A batch norm is
+    /// folded into it and determines whether the convolution has its own bias; without a batch norm it has one.
     pub fn conv(
         &mut self,
         name: &str,
@@ -168,14 +169,14 @@ impl<'w> GraphBuilder<'w> {
         Ok(self.convolve(name, input, window, &shape, &weight, &bias))
     }
 
-    /// The same with neither a bias nor a batch norm.
+    /// Adds a convolution with neither bias nor batch norm.
     pub fn unbiased_conv(&mut self, name: &str, input: &Value, channels: usize, window: &Window) -> Result<Value> {
         let shape = [&[channels, input.shape[0]], window.kernel.as_slice()].concat();
         let weight = self.weights.tensor(&format!("{name}.weight"), &shape)?;
         Ok(self.convolve(name, input, window, &shape, &weight, &vec![0.0; channels]))
     }
 
-    /// A fully connected layer on a flat value (`[features]`).
+    /// Adds a fully connected layer on a flat value (`[features]`).
     pub fn linear(&mut self, name: &str, input: &Value, features: usize) -> Result<Value> {
         let shape = [features, input.shape[0]];
         let weight = self.weights.tensor(&format!("{name}.weight"), &shape)?;
@@ -196,34 +197,34 @@ impl<'w> GraphBuilder<'w> {
         self.unary("Sigmoid", input)
     }
 
-    /// x · sigmoid(x): a Sigmoid and a Mul, which runtimes fuse.
+    /// x · sigmoid(x), as a Sigmoid and a Mul, which runtimes fuse.
     pub fn silu(&mut self, input: &Value) -> Value {
         let gate = self.sigmoid(input);
         self.mul(input, &gate)
     }
 
-    /// a + b: of one shape, or one broadcast to the other.
+    /// a + b, of equal shapes or with broadcasting.
     pub fn add(&mut self, a: &Value, b: &Value) -> Value {
         self.binary("Add", a, b)
     }
 
-    /// a - b: of one shape, or one broadcast to the other.
+    /// a - b, of equal shapes or with broadcasting.
     pub fn sub(&mut self, a: &Value, b: &Value) -> Value {
         self.binary("Sub", a, b)
     }
 
-    /// a · b: of one shape, or one broadcast to the other.
+    /// a · b, of equal shapes or with broadcasting.
     pub fn mul(&mut self, a: &Value, b: &Value) -> Value {
         self.binary("Mul", a, b)
     }
 
-    /// The largest value in the window.
+    /// The maximum in the window.
     pub fn max_pool(&mut self, input: &Value, window: &Window) -> Value {
         let output = self.fresh("MaxPool", window.slide(input.shape[0], &input.shape[1..]));
         self.add_node("MaxPool", &[&input.name], output, window.attributes())
     }
 
-    /// The mean of the window.
+    /// The mean in the window.
     pub fn average_pool(&mut self, input: &Value, window: &Window) -> Value {
         let output = self.fresh("AveragePool", window.slide(input.shape[0], &input.shape[1..]));
         self.add_node("AveragePool", &[&input.name], output, window.attributes())
@@ -234,12 +235,12 @@ impl<'w> GraphBuilder<'w> {
         self.pool_all("GlobalAveragePool", input)
     }
 
-    /// The largest value of all positions, flat: `[channels]`.
+    /// The maximum over all positions, flat: `[channels]`.
     pub fn global_max(&mut self, input: &Value) -> Value {
         self.pool_all("GlobalMaxPool", input)
     }
 
-    /// The mean over one dimension (0 is the channels), which is gone then.
+    /// The mean over one dimension (0 is the channels), which is removed.
     pub fn mean(&mut self, input: &Value, axis: usize) -> Value {
         let mut shape = input.shape.clone();
         shape.remove(axis);
@@ -254,7 +255,7 @@ impl<'w> GraphBuilder<'w> {
         self.add_node("ReduceSum", &[&input.name, &axes], output, vec![int("keepdims", 1)])
     }
 
-    /// Twice the height and width, every pixel four times (`[channels, height, width]`).
+    /// Doubles height and width by repeating every pixel four times (`[channels, height, width]`).
     pub fn upsample_twice(&mut self, input: &Value) -> Value {
         let scales = self.floats(&[4], &[1.0, 1.0, 2.0, 2.0]);
         let output = self.fresh("Resize", vec![input.shape[0], input.shape[1] * 2, input.shape[2] * 2]);
@@ -266,26 +267,26 @@ impl<'w> GraphBuilder<'w> {
         self.add_node("Resize", &[&input.name, "", &scales], output, attributes)
     }
 
-    /// A constant of this shape without a batch, to add or multiply with. Not a parameter.
+    /// Adds a constant with this shape (without a batch) for additions or multiplications. It is not a parameter.
     pub fn constant(&mut self, shape: &[usize], values: &[f32]) -> Value {
         let dims = [&[1], shape].concat();
         Value { name: self.floats(&dims, values), shape: shape.into() }
     }
 
-    /// A parameter that becomes a constant (YOLOv5's anchors).
+    /// Reads a parameter that will become a constant (YOLOv5's anchors).
     pub fn parameter(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         self.weights.tensor(name, shape)
     }
 
-    /// The graph as a model.
+    /// Returns the graph as a model.
     ///
     /// # Errors
-    /// When the weights have parameters that the graph did not ask for.
+    /// If the weights contain parameters that the graph did not request.
     pub fn finish(self) -> Result<ModelProto> {
         self.weights.finish()?;
         Ok(ModelProto {
             ir_version: IR_VERSION,
-            // No version: the same weights give the same bytes, and so the same fingerprint, from every release.
+            // No version is written: equal weights give equal bytes, and so equal fingerprints, in every release.
             producer_name: PRODUCER.into(),
             graph: Some(self.graph),
             opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
@@ -293,7 +294,8 @@ impl<'w> GraphBuilder<'w> {
         })
     }
 
-    /// Scales every filter by its channel's gain over deviation, and takes what is left of the norm into the bias.
+    /// Scales every filter by its channel's gain divided by the deviation, and moves the rest of the norm into the
+    /// bias.
     fn fold(&mut self, weight: &mut [f32], bias: &mut [f32], norm: BatchNorm<'_>) -> Result<()> {
         let mut read = |leaf: &str| self.weights.tensor(&format!("{}.{leaf}", norm.name), &[bias.len()]);
         let (gain, shift, mean, variance) =
@@ -446,7 +448,7 @@ pub(super) fn float_tensor(name: &str, shape: &[usize], values: &[f32]) -> Tenso
 mod tests {
     use super::*;
 
-    /// Gives every element of a parameter the value that its name says.
+    /// Gives all elements of a parameter the value that follows from its name.
     struct Named;
 
     impl Weights for Named {

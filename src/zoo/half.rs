@@ -1,5 +1,5 @@
-//! Stores a model's weights as 16-bit floats: half the file. They are widened when the model is opened, and it computes
-//! with them as before.
+//! Stores a model's weights as 16-bit floats, which halves the file. They are widened to 32 bits when the model is
+//! opened, so computations still use 32-bit floats.
 
 use std::collections::HashSet;
 
@@ -8,8 +8,8 @@ use half::f16;
 use crate::zoo::graph::{int, node};
 use crate::zoo::onnx::{ModelProto, TensorProto, number};
 
-/// Halves the weights of convolutions and matrix products, each followed by a `Cast` that runtimes fold away. Biases
-/// stay as they are, and so do weights that a 16-bit float cannot hold (of 65 520 and above, or no numbers).
+/// Converts the weights of convolutions and matrix products to 16 bits, each followed by a `Cast` that runtimes fold
+/// away. Biases stay as they are, and so do weights that a 16-bit float cannot represent (65 520 and above, or NaN).
 pub fn halve(mut model: ModelProto) -> ModelProto {
     let Some(graph) = model.graph.as_mut() else { return model };
     let products = graph.node.iter().filter(|node| matches!(node.op_type.as_str(), "Conv" | "Gemm" | "MatMul"));
@@ -28,7 +28,7 @@ pub fn halve(mut model: ModelProto) -> ModelProto {
     model
 }
 
-/// A tensor's elements as 16-bit floats, little endian, where it is one of float32 and all of them fit.
+/// A tensor's elements as little-endian 16-bit floats, if it is a float32 tensor and all elements fit.
 fn halves(tensor: &TensorProto) -> Option<Vec<u8>> {
     let raw = tensor.raw_data.as_ref().filter(|_| tensor.data_type == number::FLOAT)?;
     let (words, _) = raw.as_chunks::<4>();
@@ -56,7 +56,7 @@ mod tests {
     use crate::zoo::yolov5;
 
     #[test]
-    fn the_file_is_half_as_large_and_counts_the_same() {
+    fn the_file_is_half_as_large_and_has_the_same_counts() {
         let config = yolov5::Config { height: 64, width: 64, ..yolov5::Config::of_size('n').unwrap() };
         let model = yolov5::build(&config, &mut RandomWeights::new(1)).unwrap();
         let halved = halve(model.clone());

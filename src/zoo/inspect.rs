@@ -1,4 +1,4 @@
-//! What an ONNX file says about itself: inputs, outputs, size, and the hash that fingerprints it.
+//! What an ONNX file says about itself: inputs, outputs, size, and the SHA-256 that identifies it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -15,46 +15,47 @@ use crate::zoo::onnx::{
 };
 use crate::zoo::registry;
 
-/// Keys under which a lowered model holds the counts of the network that it was made from.
+/// Metadata keys under which a lowered model stores the counts of the original network.
 const NOTED_PARAMETERS: &str = "vidindex.parameters";
 const NOTED_MULTIPLY_ADDS: &str = "vidindex.multiply_adds";
 
-/// What there is to know of a model without running it.
+/// What can be known of a model without running it.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct ModelInfo {
     /// The file.
     pub path: PathBuf,
-    /// Length of the file.
+    /// Size of the file, bytes.
     pub size_bytes: u64,
-    /// SHA-256 of the file, in hex. Weights that the model keeps in other files are not in it.
+    /// SHA-256 of the file in hex. Weights that the model keeps in other files are not included.
     pub sha256: String,
-    /// The tool that wrote it, with its version where it says so.
+    /// The tool that wrote the file, with its version if stated.
     pub producer: String,
     /// Version of ONNX's own operator set.
     pub opset: i64,
-    /// What its exporter notes beside the graph, by key.
+    /// Metadata that the exporter added, by key.
     pub metadata: BTreeMap<String, String>,
-    /// Inputs that must be given, in the model's order.
+    /// Required inputs, in the model's order.
     pub inputs: Vec<TensorInfo>,
     /// Outputs, in the model's order.
     pub outputs: Vec<TensorInfo>,
-    /// Elements of all float weights; running statistics of batch norms are not counted.
+    /// Number of elements in all float weights, without the running statistics of batch norms.
     pub parameters: u64,
-    /// Multiply-adds of convolutions and matrix products for one sample. Known where the file holds the shapes of their
-    /// results, as those of `models build` do.
+    /// Multiply-adds of convolutions and matrix products for one sample. Known if the file contains the shapes of their
+    /// results, as the files of `models build` do.
     pub multiply_adds: Option<u64>,
 }
 
-/// An input's or output's name, type and shape.
+/// Name, type and shape of an input or output.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct TensorInfo {
     /// Its name.
     pub name: String,
     /// Type of its elements.
     pub element: Element,
-    /// Its dimensions, the batch first. Empty for a scalar and where the model does not say.
+    /// Its dimensions, starting with the batch. Empty for a scalar and if the model does not state them.
     pub shape: Vec<Dim>,
-    /// The operator that makes its values (`Softmax`), before what only arranges or averages them; none for an input.
+    /// The operator that produced its values (such as `Softmax`), ignoring operators that only rearrange or average
+    /// them. `None` for an input.
     pub operator: Option<String>,
 }
 
@@ -64,7 +65,7 @@ pub struct TensorInfo {
 pub enum Dim {
     /// Always this long.
     Fixed(usize),
-    /// As long as the caller wants; `?` where it has no name.
+    /// Chosen by the caller. `?` if the dimension has no name.
     Free(String),
 }
 
@@ -80,20 +81,20 @@ pub enum Element {
     BFloat16,
     /// 64-bit float.
     Float64,
-    /// No float.
+    /// Any type that is not a float.
     Other,
 }
 
 impl ModelInfo {
-    /// Reads a model's file whole, and parses it.
+    /// Reads and parses a model's file.
     ///
     /// # Errors
-    /// When the file cannot be read or is no ONNX model.
+    /// If the file cannot be read or is not an ONNX model.
     pub fn read(path: &Path) -> Result<Self> {
         let data = std::fs::read(path).map(Bytes::from).map_err(|error| {
             let stem = path.file_stem().unwrap_or_default().to_string_lossy();
             let name = registry::official(&stem).map_or("NAME", |(name, _)| name);
-            Error::usage(format!("{}: cannot be read: {error}", path.display())).with_hint(format!(
+            Error::usage(format!("{}: failed to read: {error}", path.display())).with_hint(format!(
                 "`vidindex models pull {name}` downloads an official model, `vidindex models convert FILE` takes your own \
                  checkpoint"
             ))
@@ -101,10 +102,10 @@ impl ModelInfo {
         Self::parse(path, data)
     }
 
-    /// The same of a file's content.
+    /// Parses the content of a model's file. `path` is used in messages and for the model's name.
     ///
     /// # Errors
-    /// When it is no ONNX model.
+    /// If it is not an ONNX model.
     pub fn parse(path: &Path, data: Bytes) -> Result<Self> {
         let foreign = |why: String| {
             Error::usage(format!("{}: not an ONNX model: {why}", path.display()))
@@ -140,7 +141,7 @@ impl ModelInfo {
 }
 
 impl fmt::Display for ModelInfo {
-    /// For a person, a line each.
+    /// A description for humans, one property per line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "file        {} ({} bytes)", self.path.display(), self.size_bytes)?;
         writeln!(f, "id          {}", self.model_id())?;
@@ -148,7 +149,7 @@ impl fmt::Display for ModelInfo {
         writeln!(f, "producer    {}, opset {}", self.producer, self.opset)?;
         writeln!(f, "parameters  {:.2} M", self.parameters as f64 / 1e6)?;
         if let Some(multiply_adds) = self.multiply_adds {
-            writeln!(f, "compute     {:.2} G multiply-adds a sample", multiply_adds as f64 / 1e9)?;
+            writeln!(f, "compute     {:.2} G multiply-adds per sample", multiply_adds as f64 / 1e9)?;
         }
         for (role, tensors) in [("input", &self.inputs), ("output", &self.outputs)] {
             for tensor in tensors {
@@ -159,7 +160,7 @@ impl fmt::Display for ModelInfo {
     }
 }
 
-/// `<file stem>-<first 8 hex digits>`; characters of the stem that would need escaping in a path become `-`.
+/// Returns `<file stem>-<first 8 hex digits>`. Characters of the stem that would need escaping in a path become `-`.
 pub fn model_id(path: &Path, sha256: &str) -> String {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
@@ -168,7 +169,7 @@ pub fn model_id(path: &Path, sha256: &str) -> String {
 }
 
 impl TensorInfo {
-    /// How long this dimension is, where that is fixed.
+    /// The length of this dimension, if it is fixed.
     pub fn fixed(&self, dimension: usize) -> Option<usize> {
         match self.shape.get(dimension)? {
             Dim::Fixed(length) => Some(*length),
@@ -194,7 +195,7 @@ impl fmt::Display for Dim {
 }
 
 impl Element {
-    /// Whether a picture can be given in it.
+    /// Whether pictures can be passed in this type.
     pub fn is_float(self) -> bool {
         self != Self::Other
     }
@@ -240,13 +241,13 @@ fn tensor_info(info: &ValueInfoProto) -> TensorInfo {
     }
 }
 
-/// PyTorchVideo's heads average over positions behind the activation.
+/// Finds the operator that made an output. PyTorchVideo's heads average over positions after the activation.
 fn made_by(graph: &GraphProto, output: TensorInfo) -> TensorInfo {
     const PASSED: [&str; 8] =
         ["AveragePool", "Cast", "Flatten", "GlobalAveragePool", "Identity", "ReduceMean", "Reshape", "Squeeze"];
     let maker = |name: &String| graph.node.iter().find(|node| node.output.contains(name));
     let mut found = maker(&output.name);
-    // As many steps as there are nodes at most: a foreign graph may run in circles.
+    // At most one step per node, because a foreign graph may contain a cycle.
     for _ in &graph.node {
         let Some(node) = found.filter(|node| PASSED.contains(&node.op_type.as_str())) else { break };
         found = node.input.first().and_then(maker).or(found);
@@ -254,7 +255,7 @@ fn made_by(graph: &GraphProto, output: TensorInfo) -> TensorInfo {
     TensorInfo { operator: found.map(|node| node.op_type.clone()), ..output }
 }
 
-/// A network's parameters and multiply-adds, to be noted in what it is lowered to.
+/// Metadata with a network's parameters and multiply-adds, for the model that it is lowered to.
 pub(super) fn counts(graph: &GraphProto) -> Vec<StringStringEntryProto> {
     let (parameters, multiply_adds) = count(graph);
     let counts = [(NOTED_PARAMETERS, Some(parameters)), (NOTED_MULTIPLY_ADDS, multiply_adds)];
@@ -263,7 +264,7 @@ pub(super) fn counts(graph: &GraphProto) -> Vec<StringStringEntryProto> {
     counts.into_iter().filter_map(entry).collect()
 }
 
-/// A network's parameters, and its multiply-adds where they are known.
+/// A network's parameters, and its multiply-adds if they are known.
 pub(super) fn count(graph: &GraphProto) -> (u64, Option<u64>) {
     (parameters(graph), multiply_adds(graph))
 }
@@ -281,11 +282,11 @@ fn parameters(graph: &GraphProto) -> u64 {
     counted.map(|tensor| elements(&tensor.dims)).sum()
 }
 
-/// None as soon as one result's shape is unknown.
+/// Returns `None` if the shape of any result is unknown.
 fn multiply_adds(graph: &GraphProto) -> Option<u64> {
     let weights = graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor.dims.as_slice()));
     let mut weights: HashMap<&str, &[i64]> = weights.collect();
-    // Weights stored as 16-bit floats.
+    // Weights that are stored as 16-bit floats.
     for cast in graph.node.iter().filter(|node| node.op_type == "Cast") {
         let dims = cast.input.first().and_then(|stored| weights.get(stored.as_str()).copied());
         weights.extend(cast.output.first().map(String::as_str).zip(dims));
@@ -294,15 +295,15 @@ fn multiply_adds(graph: &GraphProto) -> Option<u64> {
     let values: HashMap<&str, TensorInfo> = values.map(|info| (info.name.as_str(), tensor_info(info))).collect();
     let of_node = |node: &NodeProto| {
         let result = values.get(node.output.first()?.as_str())?;
-        // Behind the batch.
+        // Dimensions after the batch.
         let length = (1..result.shape.len()).map(|dimension| result.fixed(dimension)).product::<Option<usize>>()?;
-        // What each element of the result is summed from.
+        // Number of products that are summed for each element of the result.
         let summed = match (node.op_type.as_str(), weights.get(node.input.get(1)?.as_str())) {
             ("Conv", weight) => elements(weight?.get(1..)?),
             (_, Some(weight)) => {
                 elements(weight).checked_div(result.fixed(result.shape.len().checked_sub(1)?)? as u64)?
             }
-            // Two values: the columns of the first.
+            // A product of two values: the number of columns of the first.
             (_, None) => {
                 let first = values.get(node.input[0].as_str())?;
                 first.fixed(first.shape.len().checked_sub(1)?)? as u64
@@ -325,7 +326,7 @@ mod tests {
     use crate::zoo::weights::Weights;
     use crate::zoo::{slowfast, yolov5};
 
-    /// Counting needs shapes alone.
+    /// Counting only needs the shapes.
     struct Zeros;
 
     impl Weights for Zeros {
@@ -340,10 +341,10 @@ mod tests {
 
     #[test]
     fn full_size_networks_have_the_published_size() {
-        // PyTorchVideo: 34.57 M and 65.71 G. Folding takes one parameter per channel (30 400 in all).
+        // PyTorchVideo: 34.57 M and 65.71 G. Folding removes one parameter per channel (30 400 in all).
         let r50 = count(slowfast::build(&slowfast::Config::default(), &mut Zeros).unwrap());
         assert_eq!(r50, (34_536_144, Some(65_708_888_064)));
-        // PyTorchVideo's parameters, the paper's multiply-adds.
+        // Parameters as PyTorchVideo counts them, multiply-adds as in the paper.
         for (name, millions, billions) in [
             ("slowfast-r50-4x16", 34.48, 36.1),
             ("slowfast-r50-4x16-grey", 34.48, 34.1),
@@ -366,7 +367,8 @@ mod tests {
 
     #[test]
     fn yolov5s_have_the_published_size() {
-        // Of the official table: millions of parameters, and GFLOPs (twice the multiply-adds) at 640 pixels, P6 too.
+        // From the official table: millions of parameters, and GFLOPs (twice the multiply-adds) at 640 pixels, also for
+        // P6.
         for (letter, p5, p6) in [
             ('n', [1.9, 4.5], [3.2, 4.6]),
             ('s', [7.2, 16.5], [12.6, 16.8]),
@@ -378,14 +380,14 @@ mod tests {
             let p6_at_640 = yolov5::Config { height: 640, width: 640, ..config.clone().p6() };
             for (config, [parameters, gflops]) in [(config, p5), (p6_at_640, p6)] {
                 let (counted, multiply_adds) = count(yolov5::build(&config, &mut Zeros).unwrap());
-                // The table is rounded to a tenth, which is more than a percent of the smallest.
+                // The table is rounded to a tenth, which is more than one percent for the smallest network.
                 let near = |own: f64, published: f64| (own - published).abs() <= f64::max(0.05, published * 0.01);
                 let (counted, computed) = (counted as f64 / 1e6, multiply_adds.unwrap() as f64 * 2.0 / 1e9);
                 let found = format!("yolov5{letter}, {} grids: {counted:.3} M, {computed:.2} GFLOPs", config.grids);
                 assert!(near(counted, parameters) && near(computed, gflops), "{found}");
             }
         }
-        // Exact, where the reference prints it: after its fusion of the batch norms.
+        // Exact, as the reference prints it after fusing the batch norms.
         let n = yolov5::Config::of_size('n').unwrap();
         assert_eq!(count(yolov5::build(&n, &mut Zeros).unwrap()), (1_867_405, Some(2_234_060_800)));
     }
@@ -395,7 +397,8 @@ mod tests {
         let all = slowfast::named("slow-tiny-4x16-nl").unwrap().0;
         let none = slowfast::Config { non_local: vec![], ..all.clone() };
         let [all, none] = [all, none].map(|config| count(slowfast::build(&config, &mut Zeros).unwrap()).1.unwrap());
-        // 64 positions of 128 channels, 16 seen by 64: to 64 and back, keys by values, and these by the queries.
+        // 64 positions with 128 channels attend to 16 pooled positions with 64 channels: projections there and back,
+        // the product of keys and values, and its product with the queries.
         let block = 2 * 64 * 128 * 64 + 2 * 16 * 128 * 64 + 16 * 64 * 64 + 64 * 64 * 64;
         assert_eq!(all - none, 3 * block);
     }
@@ -447,7 +450,7 @@ mod tests {
             assert!(error.to_string().starts_with("x.onnx: not an ONNX model: "), "{error}");
         }
         let error = ModelInfo::read(Path::new("/nowhere/x.onnx")).unwrap_err();
-        assert!(error.to_string().starts_with("/nowhere/x.onnx: cannot be read"));
+        assert!(error.to_string().starts_with("/nowhere/x.onnx: failed to read"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The classes' names: built-in sets, or a list in a model's descriptor.
+//! Class names: built-in sets, or a list from a model's descriptor.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -7,10 +7,10 @@ use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 
 use crate::error::{Error, Result};
 
-/// Ends warnings that the user can act on.
-const SAY: &str = "`labels` in the TOML beside it names them";
+/// The last part of warnings that the user can act on.
+const SAY: &str = "name them with `labels` in the TOML file beside it";
 
-/// The classes' names: a built-in set's name, or a list.
+/// Class names: the name of a built-in set, or a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Labels {
     /// `labels = "kinetics-400"`
@@ -24,34 +24,34 @@ pub enum Labels {
 pub enum LabelSet {
     /// The 400 actions of Kinetics-400, in alphabetical order.
     Kinetics400,
-    /// The 80 actions of AVA v2.2, by their numbers; 0 is AVA's 1.
+    /// The 80 actions of AVA v2.2, in the order of their numbers; 0 is AVA's 1.
     Ava80,
-    /// The 60 of those that AVA's benchmark evaluates.
+    /// The 60 of AVA's actions that its benchmark evaluates.
     Ava60,
-    /// The 80 objects of COCO; 0 is `person`.
+    /// The 80 object classes of COCO; 0 is `person`.
     Coco80,
 }
 
 impl Labels {
-    /// The built-in set of this name, or else what this file has on its lines.
+    /// Returns the built-in set of this name, or reads the file of this name with one label per line.
     ///
     /// # Errors
-    /// When there is neither, or a line is empty or there twice.
+    /// If there is neither, or if a line is empty or occurs twice.
     pub fn read(name: &str) -> Result<Self> {
         if let Some(set) = LabelSet::named(name) {
             return Ok(Self::Set(set));
         }
         let text = std::fs::read_to_string(name).map_err(|error| {
             let sets = LabelSet::ALL.map(LabelSet::name).join(", ");
-            Error::usage(format!("labels `{name}`: cannot be read: {error}"))
-                .with_hint(format!("a file with one label on each line, or one of {sets}"))
+            Error::usage(format!("labels `{name}`: failed to read: {error}"))
+                .with_hint(format!("give a file with one label per line, or one of {sets}"))
         })?;
         let list: Vec<String> =
             text.trim_start_matches('\u{feff}').lines().map(|line| line.trim().to_owned()).collect();
         let mut seen = HashSet::new();
         match list.iter().position(|label| label.is_empty() || !seen.insert(label)) {
             Some(line) => {
-                let what = if list[line].is_empty() { "an empty line" } else { "a label that was there before" };
+                let what = if list[line].is_empty() { "an empty line" } else { "a duplicate label" };
                 Err(Error::usage(format!("{name}:{}: {what}", line + 1)))
             }
             None if list.is_empty() => Err(Error::usage(format!("{name}: no labels"))),
@@ -67,44 +67,44 @@ impl Labels {
         }
     }
 
-    /// How many classes.
+    /// The number of classes.
     pub fn len(&self) -> usize {
         self.names().len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no classes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The built-in set, if it has this many classes; else `class_0`, `class_1` and so on.
+    /// The built-in set if it has this many classes, otherwise `class_0`, `class_1` and so on.
     pub fn of_count(set: LabelSet, count: usize) -> Self {
         let set = Self::Set(set);
         if set.len() == count { set } else { Self::List((0..count).map(|number| format!("class_{number}")).collect()) }
     }
 
-    /// These names, by the name of the built-in set that they are, if they are one.
+    /// The built-in set that has exactly these names, otherwise a list of them.
     pub fn of_names(names: &[String]) -> Self {
         let set = LabelSet::ALL.into_iter().find(|set| set.text().lines().eq(names.iter().map(String::as_str)));
         set.map_or_else(|| Self::List(names.to_vec()), Self::Set)
     }
 
-    /// Whether every name is only the class's number (`class_0`, `class0`, `0`), which exporters write when the classes have
+    /// Whether every name is only the class's number (`class_0`, `class0`, `0`). Exporters write these if classes have
     /// no names.
     pub fn are_numbers(&self) -> bool {
         let number = |name: &str| name.strip_prefix("class").unwrap_or(name).trim_start_matches('_').parse::<usize>();
         self.names().into_iter().enumerate().all(|(class, name)| number(name) == Ok(class))
     }
 
-    /// Chooses a model's class names: those in its own file, else its descriptor's, else the built-in `usual` set if that has
-    /// as many classes, else `class_0` and so on. A list of mere numbers ([`Labels::are_numbers`]) yields to names.
-    /// `classes` is the number of classes in the graph, if known.
+    /// Chooses a model's class names: those in its own file, otherwise its descriptor's, otherwise the built-in `usual`
+    /// set if it has as many classes, otherwise `class_0` and so on. A list of mere numbers ([`Labels::are_numbers`])
+    /// is only used if there are no names. `classes` is the number of classes in the graph, if known.
     ///
-    /// Also returns the warning that every run should log: names are numbers, are assumed, or differ between file and
+    /// Also returns the warning that every run logs if names are numbers, are assumed, or differ between file and
     /// descriptor.
     ///
     /// # Errors
-    /// When the number of classes is unknown, and when it differs from the number of names.
+    /// If the number of classes is unknown or differs from the number of names.
     pub(crate) fn settle(
         file: Option<Self>,
         descriptor: Option<Self>,
@@ -120,13 +120,14 @@ impl Labels {
         file.as_ref().map_or(Ok(()), |labels| fits(labels, "its metadata"))?;
         descriptor.as_ref().map_or(Ok(()), |labels| fits(labels, "`labels`"))?;
         let (labels, warning) = match (file, descriptor) {
-            (Some(file), Some(told)) if !file.are_numbers() => {
-                let warning = if told.are_numbers() { None } else { difference(&file, &told) };
+            (Some(file), Some(written)) if !file.are_numbers() => {
+                let warning = if written.are_numbers() { None } else { difference(&file, &written) };
                 (file, warning)
             }
             (_, Some(labels)) | (Some(labels), None) => (labels, None),
             (None, None) => {
-                let classes = classes.ok_or_else(|| Error::usage("nothing names its classes").with_hint(SAY))?;
+                let classes =
+                    classes.ok_or_else(|| Error::usage("the names of its classes are unknown").with_hint(SAY))?;
                 let labels = Self::of_count(usual, classes);
                 let guessed = matches!(labels, Self::Set(_));
                 let name = usual.name();
@@ -141,7 +142,7 @@ impl Labels {
         Ok((labels, warning))
     }
 
-    /// As a descriptor says them.
+    /// The notation of a descriptor.
     pub(crate) fn to_toml(&self) -> String {
         match self {
             Self::Set(set) => format!("\"{}\"", set.name()),
@@ -152,12 +153,12 @@ impl Labels {
 
 /// The warning about a descriptor whose names differ from the model's own.
 fn difference(file: &Labels, descriptor: &Labels) -> Option<String> {
-    let (own, told) = (file.names(), descriptor.names());
-    let class = (0..own.len().max(told.len())).find(|&class| own.get(class) != told.get(class))?;
+    let (own, written) = (file.names(), descriptor.names());
+    let class = (0..own.len().max(written.len())).find(|&class| own.get(class) != written.get(class))?;
     let shown = |name: Option<&&str>| name.map_or("missing".to_owned(), |name| format!("`{name}`"));
-    let (own, told) = (shown(own.get(class)), shown(told.get(class)));
+    let (own, written) = (shown(own.get(class)), shown(written.get(class)));
     Some(format!(
-        "class {class} is {own} in its own metadata, which counts, and {told} in the `labels` of the TOML beside it"
+        "class {class} is {own} in its own metadata, which is used, but {written} in `labels` in the TOML file beside it"
     ))
 }
 
@@ -168,7 +169,7 @@ impl LabelSet {
         Self::ALL.into_iter().find(|set| set.name() == name)
     }
 
-    /// Its name in a descriptor.
+    /// The set's name in a descriptor.
     pub fn name(self) -> &'static str {
         match self {
             Self::Kinetics400 => "kinetics-400",
@@ -225,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_built_in_labels_are_whole() {
+    fn the_built_in_labels_are_complete() {
         let kinetics = Labels::Set(LabelSet::Kinetics400).names();
         assert_eq!((kinetics.len(), kinetics[0], kinetics[399]), (400, "abseiling", "zumba"));
         let ava = Labels::Set(LabelSet::Ava80).names();
@@ -248,8 +249,7 @@ mod tests {
         };
         let (cat, dog) = (list(&["cat", "person"]), list(&["dog", "person"]));
         let numbers = list(&["class_0", "class_1"]);
-        let unnamed =
-            "its 2 classes have no names, so their labels are their numbers; `labels` in the TOML beside it names them";
+        let unnamed = "its 2 classes have no names, so their labels are their numbers; name them with `labels` in the TOML file beside it";
         for (file, descriptor, classes, labels, warning) in [
             (Some(cat.clone()), None, Some(2), &cat, None),
             (Some(cat.clone()), Some(cat.clone()), None, &cat, None),
@@ -260,7 +260,7 @@ mod tests {
                 Some(2),
                 &cat,
                 Some(
-                    "class 0 is `cat` in its own metadata, which counts, and `dog` in the `labels` of the TOML beside it",
+                    "class 0 is `cat` in its own metadata, which is used, but `dog` in `labels` in the TOML file beside it",
                 ),
             ),
             (
@@ -269,10 +269,10 @@ mod tests {
                 None,
                 &cat,
                 Some(
-                    "class 1 is `person` in its own metadata, which counts, and missing in the `labels` of the TOML beside it",
+                    "class 1 is `person` in its own metadata, which is used, but missing in `labels` in the TOML file beside it",
                 ),
             ),
-            // A name says more than a number.
+            // A name is preferred to a number.
             (Some(numbers.clone()), Some(dog.clone()), Some(2), &dog, None),
             (Some(cat.clone()), Some(numbers.clone()), Some(2), &cat, None),
             (Some(list(&["0", "1"])), None, Some(2), &list(&["0", "1"]), Some(unnamed)),
@@ -284,7 +284,7 @@ mod tests {
                 Some(80),
                 &Labels::Set(LabelSet::Coco80),
                 Some(
-                    "it does not name its 80 classes, so the labels of `coco-80` are assumed; `labels` in the TOML beside it names them",
+                    "it does not name its 80 classes, so the labels of `coco-80` are assumed; name them with `labels` in the TOML file beside it",
                 ),
             ),
         ] {
@@ -292,13 +292,13 @@ mod tests {
             assert_eq!((&found, said.as_deref()), (labels, warning));
         }
         let refusal = |file, descriptor, classes| settle(file, descriptor, classes).unwrap_err().to_string();
-        assert_eq!(refusal(None, None, None), "nothing names its classes");
+        assert_eq!(refusal(None, None, None), "the names of its classes are unknown");
         assert_eq!(refusal(Some(cat.clone()), None, Some(3)), "its metadata names 2 classes, but the model has 3");
         assert_eq!(refusal(Some(cat), Some(list(&["a"])), Some(2)), "`labels` names 1 classes, but the model has 2");
     }
 
     #[test]
-    fn numbers_are_no_names() {
+    fn numbers_are_not_names() {
         for numbers in [&["class_0", "class_1"][..], &["class0", "class1"], &["0", "1"]] {
             assert!(list(numbers).are_numbers(), "{numbers:?}");
         }
@@ -318,7 +318,7 @@ mod tests {
         };
         assert_eq!(read("walk\r\nrun\n").unwrap(), Labels::List(vec!["walk".into(), "run".into()]));
         assert!(read("walk\n\nrun\n").unwrap_err().to_string().ends_with(":2: an empty line"));
-        assert!(read("walk\nrun\nwalk").unwrap_err().to_string().ends_with(":3: a label that was there before"));
+        assert!(read("walk\nrun\nwalk").unwrap_err().to_string().ends_with(":3: a duplicate label"));
         assert!(read("").unwrap_err().to_string().ends_with(": no labels"));
         let error = Labels::read("imagenet").unwrap_err();
         assert!(error.hint().unwrap().contains("kinetics-400, ava-80"), "{error}");

@@ -1,8 +1,9 @@
-//! Rewrites a network of 3-D convolutions into a faster one with the same inputs, outputs and results.
+//! Lowering: rewrites a network of 3-D convolutions into a faster one with the same inputs, outputs and results.
 //!
-//! Inference libraries do 2-D convolutions best: ONNX Runtime's own kernels keep a blocked layout of channels through
-//! chains of them and have nothing of the kind for 3-D ones. And every library wastes most of its vector lanes on a stem
-//! of eight channels. What a lowering does not know stays as it is, with the layout converted at the border.
+//! Inference libraries are best at 2-D convolutions: ONNX Runtime's kernels keep a blocked channel layout through
+//! chains of them, but have nothing comparable for 3-D ones. Every library also wastes most of its vector lanes on a
+//! stem with eight channels. Operations that a lowering does not support stay unchanged, and the layout is converted
+//! where the two meet.
 
 mod filters;
 mod pass;
@@ -16,24 +17,25 @@ use crate::error::Error;
 use crate::zoo::inspect;
 use crate::zoo::onnx::ModelProto;
 
-/// How a network sees time.
+/// How a network handles the time dimension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Lowering {
-    /// As the exporters write it.
+    /// Unchanged.
     #[default]
     Plain,
-    /// Plain, but the Fast stem computes two frames at once: for libraries with good 3-D kernels.
+    /// Like plain, but the Fast stem computes two frames at once. For libraries with good 3-D kernels.
     Packed,
-    /// Time is part of the batch and convolutions are 2-D: `1 x k x k` ones as they are, `k x 1 x 1` ones as the sum of
-    /// `k` pointwise ones whose results are shifted in time, and all others over frames laid side by side as channels.
+    /// Time is part of the batch and convolutions are 2-D: `1 x k x k` ones unchanged, `k x 1 x 1` ones as the sum of
+    /// `k` pointwise ones whose results are shifted in time, and all others over frames that are stacked as channels.
     Folded,
 }
 
 impl Lowering {
-    /// Every one.
+    /// All lowerings.
     pub const ALL: [Self; 3] = [Self::Plain, Self::Packed, Self::Folded];
 
-    /// The fastest on this device, as `cargo bench --bench lowering` measured it. On GPUs it was not measured.
+    /// The fastest lowering on this device, as measured with `cargo bench --bench lowering`. It was not measured on
+    /// GPUs.
     pub fn for_device(device: Device) -> Self {
         match device {
             Device::Cpu => Self::Folded,
@@ -64,10 +66,11 @@ impl FromStr for Lowering {
     }
 }
 
-/// Lowers a model. Its parameters and multiply-adds are noted in it: they cannot be counted from its nodes any more.
+/// Lowers a model. Its original parameter and multiply-add counts are stored in its metadata, because they can no
+/// longer be derived from its nodes.
 ///
-/// Models of an operator set below 15 stay as they are, and so does every operation on values whose channels or frames
-/// are unknown or whose weights are no float32 initializers (so weights are halved after lowering, not before). Heights,
+/// Models with an operator set below 15 stay unchanged. So does every operation on values with unknown channels or
+/// frames, or whose weights are not float32 initializers (so weights are halved after lowering, not before). Heights,
 /// widths and the batch may be free.
 pub fn lower(mut model: ModelProto, lowering: Lowering) -> ModelProto {
     const OPSET_MIN: i64 = 15;

@@ -1,12 +1,12 @@
-//! The ONNX messages that the zoo writes and reads, as far as it needs them: unknown fields of foreign files are skipped.
+//! The protobuf messages of ONNX, limited to the fields that the zoo reads or writes. Unknown fields are skipped.
 //!
-//! Field numbers are those of `onnx.proto` (ONNX 1.12, IR version 8). Weights are `Bytes`, so that reading a model
-//! does not copy them.
+//! Field numbers are those of `onnx.proto` (ONNX 1.12, IR version 8). Weights are `Bytes`, so that reading a model does
+//! not copy them.
 
 use bytes::Bytes;
 use prost::{Message, Oneof};
 
-/// `TensorProto.DataType` and `AttributeProto.AttributeType` numbers that we write.
+/// The numbers of `TensorProto.DataType` and `AttributeProto.AttributeType` that the zoo uses.
 pub mod number {
     /// `TensorProto.DataType.FLOAT`.
     pub const FLOAT: i32 = 1;
@@ -30,10 +30,10 @@ pub mod number {
     pub const ATTRIBUTE_INTS: i32 = 7;
 }
 
-/// A whole file.
+/// A whole ONNX file.
 #[derive(Clone, PartialEq, Message)]
 pub struct ModelProto {
-    /// Version of the format itself.
+    /// Version of the ONNX format.
     #[prost(int64, tag = "1")]
     pub ir_version: i64,
     /// The tool that wrote it.
@@ -42,27 +42,27 @@ pub struct ModelProto {
     /// That tool's version.
     #[prost(string, tag = "3")]
     pub producer_version: String,
-    /// For people.
+    /// A description for humans.
     #[prost(string, tag = "6")]
     pub doc_string: String,
     /// The network.
     #[prost(message, optional, tag = "7")]
     pub graph: Option<GraphProto>,
-    /// The operator sets it uses.
+    /// The operator sets that the model uses.
     #[prost(message, repeated, tag = "8")]
     pub opset_import: Vec<OperatorSetIdProto>,
-    /// Free key/value pairs.
+    /// Arbitrary key/value metadata.
     #[prost(message, repeated, tag = "14")]
     pub metadata_props: Vec<StringStringEntryProto>,
 }
 
-/// One operator set; the empty domain is ONNX's own.
+/// An operator set. The empty domain is ONNX's own.
 #[derive(Clone, PartialEq, Message)]
 pub struct OperatorSetIdProto {
-    /// Whose operators.
+    /// The domain of the operators.
     #[prost(string, tag = "1")]
     pub domain: String,
-    /// Which version of them.
+    /// The version of the set.
     #[prost(int64, tag = "2")]
     pub version: i64,
 }
@@ -78,7 +78,7 @@ pub struct StringStringEntryProto {
     pub value: String,
 }
 
-/// Nodes in an order in which they can run, with their weights.
+/// The nodes in an order in which they can run, and their weights.
 #[derive(Clone, PartialEq, Message)]
 pub struct GraphProto {
     /// The operations.
@@ -90,16 +90,16 @@ pub struct GraphProto {
     /// Weights.
     #[prost(message, repeated, tag = "5")]
     pub initializer: Vec<TensorProto>,
-    /// For people.
+    /// A description for humans.
     #[prost(string, tag = "10")]
     pub doc_string: String,
-    /// Inputs; old exporters list the initializers here too.
+    /// Inputs. Old exporters also list the initializers here.
     #[prost(message, repeated, tag = "11")]
     pub input: Vec<ValueInfoProto>,
     /// Outputs.
     #[prost(message, repeated, tag = "12")]
     pub output: Vec<ValueInfoProto>,
-    /// Shapes of values in between, where the writer knew them.
+    /// Shapes of intermediate values, if the writer knew them.
     #[prost(message, repeated, tag = "13")]
     pub value_info: Vec<ValueInfoProto>,
 }
@@ -107,30 +107,30 @@ pub struct GraphProto {
 /// One operation.
 #[derive(Clone, PartialEq, Message)]
 pub struct NodeProto {
-    /// Names of the values it reads; an empty one is an optional input left out.
+    /// Names of the input values. An empty name is an omitted optional input.
     #[prost(string, repeated, tag = "1")]
     pub input: Vec<String>,
-    /// Names of the values it makes.
+    /// Names of the output values.
     #[prost(string, repeated, tag = "2")]
     pub output: Vec<String>,
     /// The node's own name.
     #[prost(string, tag = "3")]
     pub name: String,
-    /// Which operator.
+    /// Name of the operator.
     #[prost(string, tag = "4")]
     pub op_type: String,
-    /// Its settings.
+    /// The operator's attributes.
     #[prost(message, repeated, tag = "5")]
     pub attribute: Vec<AttributeProto>,
-    /// The operator's domain; empty is ONNX's own.
+    /// The operator's domain. The empty domain is ONNX's own.
     #[prost(string, tag = "7")]
     pub domain: String,
 }
 
-/// One setting of an operation. The scalars are optional, so that a zero is written too.
+/// An attribute of a node. The scalars are optional, so that zeros are written, too.
 #[derive(Clone, PartialEq, Message)]
 pub struct AttributeProto {
-    /// Which setting.
+    /// Name of the attribute.
     #[prost(string, tag = "1")]
     pub name: String,
     /// A float.
@@ -139,7 +139,7 @@ pub struct AttributeProto {
     /// An integer.
     #[prost(int64, optional, tag = "3")]
     pub i: Option<i64>,
-    /// A string (UTF-8 where it is one).
+    /// A string, usually UTF-8.
     #[prost(bytes = "bytes", optional, tag = "4")]
     pub s: Option<Bytes>,
     /// A tensor.
@@ -165,19 +165,19 @@ pub struct TensorProto {
     /// Its element type (`TensorProto.DataType`).
     #[prost(int32, tag = "2")]
     pub data_type: i32,
-    /// Elements, where a foreign writer does not use `raw_data`.
+    /// 32-bit float elements, if the writer does not use `raw_data`.
     #[prost(float, repeated, tag = "4")]
     pub float_data: Vec<f32>,
-    /// The same, of 64-bit integers.
+    /// 64-bit integer elements, if the writer does not use `raw_data`.
     #[prost(int64, repeated, tag = "7")]
     pub int64_data: Vec<i64>,
     /// Its name.
     #[prost(string, tag = "8")]
     pub name: String,
-    /// Elements, little endian, row-major.
+    /// Elements, little endian and row-major.
     #[prost(bytes = "bytes", optional, tag = "9")]
     pub raw_data: Option<Bytes>,
-    /// Where the elements are, if `data_location` says outside of this file.
+    /// Location of the elements, if `data_location` says that they are in another file.
     #[prost(message, repeated, tag = "13")]
     pub external_data: Vec<StringStringEntryProto>,
     /// 0: in this message, 1: in another file.
@@ -188,18 +188,18 @@ pub struct TensorProto {
 /// A value's name, element type and shape.
 #[derive(Clone, PartialEq, Message)]
 pub struct ValueInfoProto {
-    /// The value.
+    /// Name of the value.
     #[prost(string, tag = "1")]
     pub name: String,
-    /// What it is.
+    /// Type of the value.
     #[prost(message, optional, tag = "2")]
     pub r#type: Option<TypeProto>,
 }
 
-/// A value's type; only tensors have a place here.
+/// The type of a value. Only tensors are represented.
 #[derive(Clone, PartialEq, Message)]
 pub struct TypeProto {
-    /// The type, where it is a tensor.
+    /// The tensor type, if the value is a tensor.
     #[prost(message, optional, tag = "1")]
     pub tensor_type: Option<TensorTypeProto>,
 }
@@ -210,7 +210,7 @@ pub struct TensorTypeProto {
     /// `TensorProto.DataType`.
     #[prost(int32, tag = "1")]
     pub elem_type: i32,
-    /// Absent where even the number of dimensions is unknown.
+    /// Absent if even the number of dimensions is unknown.
     #[prost(message, optional, tag = "2")]
     pub shape: Option<TensorShapeProto>,
 }
@@ -226,7 +226,7 @@ pub struct TensorShapeProto {
 /// One dimension.
 #[derive(Clone, PartialEq, Message)]
 pub struct DimensionProto {
-    /// Absent where it is unknown.
+    /// Absent if the length is unknown.
     #[prost(oneof = "DimensionValue", tags = "1, 2")]
     pub value: Option<DimensionValue>,
 }
@@ -234,10 +234,10 @@ pub struct DimensionProto {
 /// A dimension's length or name.
 #[derive(Clone, PartialEq, Oneof)]
 pub enum DimensionValue {
-    /// Its length.
+    /// A fixed length.
     #[prost(int64, tag = "1")]
     DimValue(i64),
-    /// The name of a length that is given when the network runs.
+    /// The name of a length that is chosen when the network runs.
     #[prost(string, tag = "2")]
     DimParam(String),
 }

@@ -1,8 +1,8 @@
-//! Gets official checkpoints: downloaded once, resumed where a download was cut, and checked against the SHA-256 of the
-//! first time ever after.
+//! Downloads official checkpoints into a cache. Interrupted downloads are resumed. The SHA-256 of the first download is
+//! recorded and later downloads are checked against it.
 //!
-//! Beside a checkpoint `NAME` in the cache lie `NAME.sha256` (as `sha256sum` writes it) and, until it is whole,
-//! `NAME.part` and `NAME.part.from`, which says where the part came from.
+//! Beside a checkpoint `NAME`, the cache contains `NAME.sha256` (in the format of `sha256sum`) and, while the download
+//! is incomplete, `NAME.part` and `NAME.part.from`, which records the source of the part.
 
 mod http;
 
@@ -18,24 +18,24 @@ use crate::hash::hex;
 use crate::telemetry::Transfer;
 use crate::zoo::registry::Official;
 
-/// The folder of checkpoints: `vidindex` in `$XDG_CACHE_HOME`, else in `~/.cache`.
+/// The directory of checkpoints: `vidindex` in `$XDG_CACHE_HOME`, or in `~/.cache` by default.
 ///
 /// # Errors
-/// When neither that nor `HOME` is set.
+/// If neither `XDG_CACHE_HOME` nor `HOME` is set.
 pub fn cache() -> Result<PathBuf> {
     let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let caches = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
     caches
         .map(|caches| caches.join("vidindex"))
-        .ok_or_else(|| Error::usage("there is no folder for checkpoints: neither XDG_CACHE_HOME nor HOME is set"))
+        .ok_or_else(|| Error::usage("no directory for checkpoints: neither XDG_CACHE_HOME nor HOME is set"))
 }
 
-/// Where files are got from instead of their publishers': the same names lie below it.
+/// A source that replaces the publishers' servers. It has files of the same names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mirror {
-    /// `http://` or `https://`.
+    /// A URL that begins with `http://` or `https://`.
     Url(String),
-    /// A directory, or a `file://` of one.
+    /// A directory, or the directory of a `file://` URL.
     Directory(PathBuf),
 }
 
@@ -43,7 +43,8 @@ impl std::str::FromStr for Mirror {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let wrong = || Error::usage(format!("`{text}` is no mirror: give http(s)://..., file:///... or a directory"));
+        let wrong =
+            || Error::usage(format!("`{text}` is not a mirror: give http(s)://..., file:///... or a directory"));
         if !text.contains("://") {
             return if text.is_empty() { Err(wrong()) } else { Ok(Self::Directory(text.into())) };
         }
@@ -56,10 +57,10 @@ impl std::str::FromStr for Mirror {
     }
 }
 
-/// The checkpoint's path in the cache; downloaded where it is not there yet.
+/// Returns the checkpoint's path in the cache. Downloads the checkpoint first if it is not there.
 ///
 /// # Errors
-/// When it cannot be got, or is another than it was the first time: then nothing is replaced.
+/// If the download fails, or if the file differs from the first download; then nothing is replaced.
 pub async fn pull(
     official: &Official,
     mirror: Option<&Mirror>,
@@ -84,23 +85,23 @@ pub async fn pull(
         None => http::download(&format!("{}{}", official.base, official.file), &part, transfer).await?,
     };
     let sha256 = sha256(&part.path).await?;
-    if let Err(error) = verify(&file, &sha256, &format!("what {source} gives")) {
+    if let Err(error) = verify(&file, &sha256, &format!("the file from {source}")) {
         part.delete();
         return Err(error);
     }
     std::fs::rename(&part.path, &file).map_err(|error| unwritable(&file, &error))?;
-    // In nobody's way if it stays.
+    // A leftover file does no harm.
     let _ = std::fs::remove_file(&part.from);
     tracing::info!(file = %file.display(), sha256, "checkpoint downloaded");
     Ok(file)
 }
 
-/// A file that is not whole yet, which no other process works on.
+/// An incomplete file that this process has locked.
 struct Part {
     path: PathBuf,
-    /// Says where it came from.
+    /// Path of the file that records the source.
     from: PathBuf,
-    /// Holds the lock.
+    /// The open file, which holds the lock.
     file: File,
 }
 
@@ -113,16 +114,16 @@ impl Part {
         match file.try_lock() {
             Ok(()) => Ok(Self { path, from, file }),
             Err(std::fs::TryLockError::WouldBlock) => {
-                Err(Error::failed(format!("{}: another process downloads it just now", path.display())))
+                Err(Error::failed(format!("{}: another process is downloading it", path.display())))
             }
             Err(std::fs::TryLockError::Error(error)) => Err(unwritable(&path, &error)),
         }
     }
 
-    /// Deletes what is left of it.
+    /// Deletes the incomplete file and its source record.
     fn delete(&self) {
         for path in [&self.path, &self.from] {
-            // A download without its source is not resumed, and one that is not there is no loss.
+            // A download without a source record is not resumed, and a missing file needs no deletion.
             let _ = std::fs::remove_file(path);
         }
     }
@@ -130,10 +131,10 @@ impl Part {
 
 async fn copy(source: &Path, part: &Part) -> Result<()> {
     let copied = tokio::fs::copy(source, &part.path).await;
-    copied.map(drop).map_err(|error| Error::failed(format!("{}: cannot be copied: {error}", source.display())))
+    copied.map(drop).map_err(|error| Error::failed(format!("{}: failed to copy: {error}", source.display())))
 }
 
-/// Compares the SHA-256 of `what` with that of the first time; the first time is now where none was recorded.
+/// Compares the SHA-256 of `what` with the recorded one, or records it if there is no record yet.
 fn verify(file: &Path, sha256: &str, what: &str) -> Result<()> {
     let record = PathBuf::from(format!("{}.sha256", file.display()));
     let name = file.file_name().unwrap_or_default().to_string_lossy();
@@ -141,20 +142,20 @@ fn verify(file: &Path, sha256: &str, what: &str) -> Result<()> {
         Ok(text) => match text.split_whitespace().next() {
             Some(recorded) if recorded == sha256 => Ok(()),
             recorded => Err(Error::failed(format!(
-                "{}: {what} has the SHA-256 {sha256}, but {} was recorded the first time",
+                "{}: {what} has the SHA-256 {sha256}, but {} was recorded at the first download",
                 file.display(),
                 recorded.unwrap_or("nothing")
             ))
-            .with_hint(format!("if the new one is right, delete {} (and {name}, if it is there)", record.display()))),
+            .with_hint(format!("if the new file is right, delete {} (and {name}, if it exists)", record.display()))),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             super::write_whole(&record, format!("{sha256}  {name}\n").as_bytes())
         }
-        Err(error) => Err(Error::failed(format!("{}: cannot be read: {error}", record.display()))),
+        Err(error) => Err(Error::failed(format!("{}: failed to read: {error}", record.display()))),
     }
 }
 
-/// In hex.
+/// The SHA-256 of a file, in hex.
 async fn sha256(path: &Path) -> Result<String> {
     let owned = path.to_owned();
     let digest = tokio::task::spawn_blocking(move || -> io::Result<String> {
@@ -169,11 +170,11 @@ async fn sha256(path: &Path) -> Result<String> {
         }
     });
     let read = digest.await.map_err(io::Error::other).flatten();
-    read.map_err(|error| Error::failed(format!("{}: cannot be read: {error}", path.display())))
+    read.map_err(|error| Error::failed(format!("{}: failed to read: {error}", path.display())))
 }
 
 fn unwritable(path: &Path, error: &io::Error) -> Error {
-    Error::failed(format!("{}: cannot be written: {error}", path.display()))
+    Error::failed(format!("{}: failed to write: {error}", path.display()))
 }
 
 #[cfg(test)]

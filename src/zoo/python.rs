@@ -1,29 +1,29 @@
-//! Reads Python literals: exporters write a model's metadata as the `repr` of Python values.
+//! Parses Python literals: exporters write a model's metadata as the `repr` of Python values.
 //!
-//! Grammar: <https://docs.python.org/3/reference/lexical_analysis.html#literals>, as far as `repr` writes it.
+//! The grammar is <https://docs.python.org/3/reference/lexical_analysis.html#literals>, limited to what `repr` writes.
 
-/// Lists inside lists; deeper ones are refused.
+/// Maximum nesting depth of lists.
 const DEPTH_MAX: usize = 16;
 
 /// A Python value.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Value {
+pub(crate) enum PyValue {
     None,
     Bool(bool),
     Int(i64),
     Float(f64),
     Str(String),
     /// A list or a tuple.
-    List(Vec<Value>),
-    /// In the order of the text.
-    Dict(Vec<(Value, Value)>),
+    List(Vec<PyValue>),
+    /// The entries, in the order of the text.
+    Dict(Vec<(PyValue, PyValue)>),
 }
 
-impl Value {
-    /// Reads one literal and nothing else.
+impl PyValue {
+    /// Parses exactly one literal.
     ///
     /// # Errors
-    /// Says what is wrong, and at which character.
+    /// The message says what is wrong, and at which character.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut reader = Reader { text, at: 0 };
         let value = reader.value(0)?;
@@ -42,19 +42,19 @@ impl Value {
 
 struct Reader<'a> {
     text: &'a str,
-    /// In bytes; always on the border of a character.
+    /// Position in bytes, always at a character boundary.
     at: usize,
 }
 
 impl Reader<'_> {
-    /// The next character that is no white space, which stays.
+    /// Returns the next character that is not white space, without consuming it.
     fn next(&mut self) -> Option<char> {
         let rest = self.text[self.at..].trim_start();
         self.at = self.text.len() - rest.len();
         rest.chars().next()
     }
 
-    /// Takes the next character.
+    /// Consumes the next character.
     fn take(&mut self) -> Result<char, String> {
         let taken = self.text[self.at..].chars().next().ok_or("it ends too early")?;
         self.at += taken.len_utf8();
@@ -75,7 +75,7 @@ impl Reader<'_> {
         }
     }
 
-    fn value(&mut self, depth: usize) -> Result<Value, String> {
+    fn value(&mut self, depth: usize) -> Result<PyValue, String> {
         if depth > DEPTH_MAX {
             return Err(format!("more than {DEPTH_MAX} levels"));
         }
@@ -88,11 +88,11 @@ impl Reader<'_> {
                     }
                     Ok((key, reader.value(depth + 1)?))
                 };
-                self.items('}', entry).map(Value::Dict)
+                self.items('}', entry).map(PyValue::Dict)
             }
-            Some('[') => self.items(']', |reader| reader.value(depth + 1)).map(Value::List),
-            Some('(') => self.items(')', |reader| reader.value(depth + 1)).map(Value::List),
-            Some('\'' | '"') => self.strings().map(Value::Str),
+            Some('[') => self.items(']', |reader| reader.value(depth + 1)).map(PyValue::List),
+            Some('(') => self.items(')', |reader| reader.value(depth + 1)).map(PyValue::List),
+            Some('\'' | '"') => self.strings().map(PyValue::Str),
             _ => self.word(),
         }
     }
@@ -113,7 +113,7 @@ impl Reader<'_> {
         Ok(items)
     }
 
-    /// Strings that follow each other are one, as in Python.
+    /// Adjacent strings are concatenated, as in Python.
     fn strings(&mut self) -> Result<String, String> {
         let mut text = String::new();
         while let Some(quote @ ('\'' | '"')) = self.next() {
@@ -150,16 +150,16 @@ impl Reader<'_> {
         found.ok_or_else(|| self.unexpected())
     }
 
-    /// A number or a name.
-    fn word(&mut self) -> Result<Value, String> {
+    /// Parses a number or a name.
+    fn word(&mut self) -> Result<PyValue, String> {
         let rest = &self.text[self.at..];
         let is_part = |c: char| c.is_ascii_alphanumeric() || "+-._".contains(c);
         let word = &rest[..rest.find(|c| !is_part(c)).unwrap_or(rest.len())];
         let value = match word {
-            "None" => Some(Value::None),
-            "True" => Some(Value::Bool(true)),
-            "False" => Some(Value::Bool(false)),
-            _ => word.parse().map(Value::Int).or_else(|_| word.parse().map(Value::Float)).ok(),
+            "None" => Some(PyValue::None),
+            "True" => Some(PyValue::Bool(true)),
+            "False" => Some(PyValue::Bool(false)),
+            _ => word.parse().map(PyValue::Int).or_else(|_| word.parse().map(PyValue::Float)).ok(),
         };
         self.at += value.as_ref().map_or(0, |_| word.len());
         value.ok_or_else(|| self.unexpected())
@@ -173,13 +173,13 @@ mod tests {
 
     use super::*;
 
-    fn text(text: &str) -> Value {
-        Value::Str(text.to_owned())
+    fn text(text: &str) -> PyValue {
+        PyValue::Str(text.to_owned())
     }
 
     #[test]
-    fn what_python_writes_is_read() {
-        // `repr` in CPython 3.13 of the values on the right.
+    fn values_that_python_writes_are_parsed() {
+        // The left side is the `repr` of CPython 3.13 for the value on the right.
         for (written, value) in [
             (r#"'person'"#, text("person")),
             (r#""it's""#, text("it's")),
@@ -188,25 +188,25 @@ mod tests {
             (r"'a\\b\n\t\r\x00\x7f\x85'", text("a\\b\n\t\r\0\u{7f}\u{85}")),
             (r"'\u200b\U000e0001'", text("\u{200b}\u{e0001}")),
             ("'自転車 é 🚲'", text("自転車 é 🚲")),
-            ("{}", Value::Dict(vec![])),
-            ("[]", Value::List(vec![])),
-            ("(640,)", Value::List(vec![Value::Int(640)])),
-            ("-1.5e-07", Value::Float(-1.5e-7)),
+            ("{}", PyValue::Dict(vec![])),
+            ("[]", PyValue::List(vec![])),
+            ("(640,)", PyValue::List(vec![PyValue::Int(640)])),
+            ("-1.5e-07", PyValue::Float(-1.5e-7)),
             ("{0: 'a', 1: {'b': [None, True, False]}}", {
-                let inner = Value::List(vec![Value::None, Value::Bool(true), Value::Bool(false)]);
-                let inner = Value::Dict(vec![(text("b"), inner)]);
-                Value::Dict(vec![(Value::Int(0), text("a")), (Value::Int(1), inner)])
+                let inner = PyValue::List(vec![PyValue::None, PyValue::Bool(true), PyValue::Bool(false)]);
+                let inner = PyValue::Dict(vec![(text("b"), inner)]);
+                PyValue::Dict(vec![(PyValue::Int(0), text("a")), (PyValue::Int(1), inner)])
             }),
             ("'it''s'", text("its")),
         ] {
-            assert_eq!(Value::parse(written).unwrap(), value, "{written}");
+            assert_eq!(PyValue::parse(written).unwrap(), value, "{written}");
         }
-        let options = Value::parse("{'batch': 1, 'half': False, 'opset': None, 'nms': True}").unwrap();
-        assert_eq!((options.get("nms"), options.get("imgsz")), (Some(&Value::Bool(true)), None));
+        let options = PyValue::parse("{'batch': 1, 'half': False, 'opset': None, 'nms': True}").unwrap();
+        assert_eq!((options.get("nms"), options.get("imgsz")), (Some(&PyValue::Bool(true)), None));
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_place() {
+    fn errors_name_their_position() {
         for (written, error) in [
             ("", "it ends too early"),
             ("{0: 'a'", "it ends too early"),
@@ -219,22 +219,22 @@ mod tests {
             ("{0: person}", "unexpected `p` at character 5"),
             ("[1,,2]", "unexpected `,` at character 4"),
         ] {
-            assert_eq!(Value::parse(written).unwrap_err(), error, "{written}");
+            assert_eq!(PyValue::parse(written).unwrap_err(), error, "{written}");
         }
-        assert_eq!(Value::parse(&"[".repeat(100_000)).unwrap_err(), "more than 16 levels");
+        assert_eq!(PyValue::parse(&"[".repeat(100_000)).unwrap_err(), "more than 16 levels");
     }
 
     proptest! {
         #[test]
         fn any_text_is_read_or_refused(text in "[\\[\\](){}'\",: \\\\xuU0-9a-fTNé-]{0,40}") {
             // No panic, and no endless loop.
-            let _ = Value::parse(&text);
+            let _ = PyValue::parse(&text);
         }
 
         #[test]
         fn every_string_survives_quoting(label in any::<String>()) {
             let quoted = format!("'{}'", label.replace('\\', "\\\\").replace('\'', "\\'"));
-            prop_assert_eq!(Value::parse(&quoted).unwrap(), Value::Str(label));
+            prop_assert_eq!(PyValue::parse(&quoted).unwrap(), PyValue::Str(label));
         }
     }
 }

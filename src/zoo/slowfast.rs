@@ -1,9 +1,9 @@
-//! SlowFast networks (Feichtenhofer et al., 2019) as PyTorchVideo's `create_slowfast` makes them, with its parameter
-//! names.
+//! SlowFast networks (Feichtenhofer et al., 2019) with the structure and parameter names of PyTorchVideo's
+//! `create_slowfast`.
 //!
-//! Two ResNets see the same clip: Slow few frames with many channels, Fast every frame with an eighth of them. Behind
-//! the stem and each stage but the last, Fast's features are brought into Slow. Each of the two is a network of its own too
-//! (Slow is PyTorchVideo's `create_resnet`).
+//! Two ResNets process the same clip: the Slow pathway has few frames and many channels, the Fast pathway has every
+//! frame and an eighth of the channels. After the stem and after each stage but the last, Fast's features are added to
+//! Slow's channels. Each pathway also exists as a network of its own (Slow is PyTorchVideo's `create_resnet`).
 
 mod blocks;
 mod head;
@@ -22,111 +22,112 @@ pub use name::{OPTIONS, named};
 pub const SLOW_INPUT: &str = "slow";
 /// Name of the Fast pathway's input, `[batch, 3, frames, crop, crop]`.
 pub const FAST_INPUT: &str = "fast";
-/// Name of the input that a network for detection has besides, `[boxes, 5]`: the clip's number in the batch, and x1, y1, x2,
-/// y2 in pixels of its frames.
+/// Name of the additional input of a network for detection, `[boxes, 5]`: index of the clip in the batch, and x1, y1,
+/// x2, y2 in pixels of its frames.
 pub const BOXES_INPUT: &str = "boxes";
 /// Name of the output, `[batch, classes]` or `[boxes, classes]`: scores before softmax or sigmoid.
 pub const LOGITS: &str = "logits";
-/// Name of the second output, `[batch, features]`: pooled features before the classifier. Those for detection have none.
+/// Name of the second output, `[batch, features]`: the pooled features before the classifier. Networks for detection do
+/// not have it.
 pub const EMBEDDING: &str = "embedding";
 
 /// The network halves height and width five times.
 const SPATIAL_STRIDE: usize = 32;
 
-/// Which SlowFast.
+/// Settings of a SlowFast network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Layers of the ResNets: 50 or 101.
     pub depth: usize,
-    /// Which of the two there are.
+    /// The pathways that the network has.
     pub pathways: Pathways,
-    /// Frames that the Fast pathway sees, or the only one.
+    /// Number of frames of the Fast pathway, or of the only pathway.
     pub frames: usize,
-    /// Fast frames to each Slow one; 1 where there is but one pathway.
+    /// Fast frames per Slow frame; 1 if there is only one pathway.
     pub alpha: usize,
-    /// Slow channels to each Fast one, which are rounded down.
+    /// Slow channels per Fast channel. The number of Fast channels is rounded down.
     pub beta_inv: usize,
-    /// Channels of the Slow stem: 64 in the paper; smaller makes a narrow network.
+    /// Channels of the Slow stem: 64 in the paper, fewer for a narrow network.
     pub width: usize,
-    /// What the Fast pathway sees of its frames.
+    /// What the Fast pathway takes from its frames.
     pub fast_input: FastInput,
-    /// How Fast's features are brought into Slow.
+    /// How Fast's features are passed to Slow.
     pub lateral: Lateral,
-    /// Size in time of the fusion convolutions.
+    /// Temporal size of the fusion convolutions, frames.
     pub fusion_kernel: usize,
-    /// How many blocks of the third stage (`res4`) see three frames at once; the others see one.
+    /// Number of blocks in the third stage (`res4`) that span three frames; the others span one.
     pub temporal_blocks: usize,
-    /// Behind which blocks every position sees all others: stage (2 is `res4`) and block, of the Slow pathway or the only
-    /// one.
+    /// Positions of the non-local blocks: stage (2 is `res4`) and block after which they follow, in the Slow pathway or
+    /// the only one.
     pub non_local: Vec<(usize, usize)>,
-    /// What these positions look for.
+    /// How non-local blocks compare positions.
     pub affinity: Affinity,
-    /// Height and width of the input.
+    /// Height and width of the input, pixels.
     pub crop: usize,
-    /// Height and width of the head's average pool: a 32nd of the crop in training ([`head_pool`]). It is never larger than
-    /// the last stage's pictures.
+    /// Height and width of the head's average pool: the training crop divided by 32 ([`head_pool`]), but at most the
+    /// size of the last stage's features.
     pub head_pool: usize,
-    /// How many classes.
+    /// Number of classes.
     pub classes: usize,
-    /// Whether it takes boxes and scores each (AVA), in frames of any height and width: `crop` and `head_pool` mean nothing
-    /// then. The last stage keeps its height and width, and sees as far by a dilation of 2.
+    /// Whether the network takes boxes and scores each of them (AVA), in frames of any height and width. `crop` and
+    /// `head_pool` are unused then. The last stage does not reduce height and width, and has a dilation of 2 instead.
     pub boxes: bool,
-    /// How it was trained.
+    /// The training that determines the input's preprocessing.
     pub recipe: Recipe,
 }
 
-/// Whose training a network had, which says how it wants its input.
+/// The training that a network had, which determines its input's preprocessing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Recipe {
-    /// PyTorchVideo's and PySlowFast's: pixels by a mean of 0.45 and a deviation of 0.225, Slow's frames from the first to
-    /// the last of Fast's.
+    /// PyTorchVideo and PySlowFast: pixels with a mean of 0.45 and a deviation of 0.225; Slow's frames evenly from
+    /// Fast's first to its last.
     #[default]
     PyTorchVideo,
-    /// mmaction2's: pixels by ImageNet's means and deviations, for Slow each alpha-th frame of Fast's.
+    /// mmaction2: pixels with ImageNet's means and deviations; Slow's frames are every alpha-th of Fast's.
     Mmaction2,
 }
 
-/// Which pathways a network has.
+/// The pathways of a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Pathways {
-    /// Slow and Fast.
+    /// Both pathways.
     #[default]
     Both,
-    /// Slow alone.
+    /// Only the Slow pathway.
     Slow,
-    /// Fast alone.
+    /// Only the Fast pathway.
     Fast,
 }
 
-/// How Fast's features are brought into Slow: put behind its own as further channels (section 3.3 of the paper).
+/// How Fast's features are passed to Slow, where they become additional channels (section 3.3 of the paper).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Lateral {
-    /// Twice Fast's channels, by a convolution with a stride of alpha frames.
+    /// A convolution with a stride of alpha frames, which produces twice Fast's channels.
     #[default]
     Convolution,
-    /// The same without the batch norm and the ReLU behind it, as mmaction2 has it.
+    /// The same convolution without batch norm and ReLU, as in mmaction2.
     BareConvolution,
-    /// The alpha frames that belong to a Slow one, side by side as channels.
+    /// The alpha frames of a Slow frame, stacked as channels.
     TimeToChannel,
-    /// The first of these frames.
+    /// The first of the alpha frames.
     Sampling,
 }
 
-/// What the Fast pathway sees of its frames (section 4.1 of the paper, "weaker spatial inputs"). The network's input is
-/// red, green and blue all the same.
+/// What the Fast pathway takes from its frames (section 4.1 of the paper, "weaker spatial inputs"). The network's input
+/// is RGB in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FastInput {
-    /// All of them.
+    /// All channels.
     #[default]
     Colour,
-    /// Their luma (Rec. 601): one channel.
+    /// Luma (Rec. 601) as a single channel.
     Grey,
-    /// What has changed since the frame before; nothing in the first.
+    /// The difference from the previous frame; zero for the first frame.
     Difference,
 }
 
 impl Default for Config {
-    /// R50 8x8 of the model zoo: trained at crop 224, run at 256, Kinetics-400.
+    /// The default is R50 8x8 of the model zoo: trained with crops of 224, run at 256, Kinetics-400.
     fn default() -> Self {
         Self {
             depth: 50,
@@ -150,46 +151,46 @@ impl Default for Config {
     }
 }
 
-/// The head's average pool of a network that was trained at pictures of this height and width, in pixels.
+/// Size of the head's average pool for a network trained with pictures of this height and width, pixels.
 pub fn head_pool(trained_side: usize) -> usize {
     trained_side / SPATIAL_STRIDE
 }
 
 impl Config {
-    /// Blocks of the four stages.
+    /// Number of blocks in the four stages.
     fn blocks(&self) -> Result<[usize; 4]> {
         match self.depth {
             50 => Ok([3, 4, 6, 3]),
             101 => Ok([3, 4, 23, 3]),
-            depth => Err(Error::usage(format!("no SlowFast of depth {depth}: it is 50 or 101"))),
+            depth => Err(Error::usage(format!("no SlowFast has depth {depth}: it must be 50 or 101"))),
         }
     }
 
     fn check(&self) -> Result<()> {
-        let fail = |what: String| Err(Error::usage(format!("no such SlowFast: {what}")));
+        let fail = |what: String| Err(Error::usage(format!("invalid SlowFast: {what}")));
         if self.alpha == 0 || self.frames == 0 || !self.frames.is_multiple_of(self.alpha) {
             return fail(format!("{} frames cannot be divided into alpha = {}", self.frames, self.alpha));
         }
         if self.pathways != Pathways::Both && self.alpha != 1 {
-            return fail("one pathway alone sees all frames: its alpha is 1".into());
+            return fail("a single pathway has all frames, so alpha must be 1".into());
         }
         if self.beta_inv == 0 || self.width < self.beta_inv {
             return fail(format!("{} channels cannot be divided by beta_inv = {}", self.width, self.beta_inv));
         }
         if !self.boxes && (self.head_pool == 0 || self.crop < SPATIAL_STRIDE) {
-            return fail(format!("it sees pictures of {SPATIAL_STRIDE} pixels and more, not of {}", self.crop));
+            return fail(format!("pictures must have at least {SPATIAL_STRIDE} pixels, not {}", self.crop));
         }
         if self.classes == 0 || self.fusion_kernel.is_multiple_of(2) {
             return fail("it needs at least one class and an odd fusion kernel".into());
         }
         let blocks = self.blocks()?;
         match self.non_local.iter().find(|(stage, block)| blocks.get(*stage).is_none_or(|count| block >= count)) {
-            Some((stage, block)) => fail(format!("stage {stage} has no block {block} to put a non-local one behind")),
+            Some((stage, block)) => fail(format!("stage {stage} has no block {block} for a non-local block to follow")),
             None => Ok(()),
         }
     }
 
-    /// Slow before Fast.
+    /// The pathways, Slow before Fast.
     fn resnets(&self) -> Vec<Pathway> {
         let both = self.pathways == Pathways::Both;
         let slow = Pathway {
@@ -218,10 +219,10 @@ impl Config {
     }
 }
 
-/// Writes the network.
+/// Builds the network.
 ///
 /// # Errors
-/// When there is no such network, or the weights are not its own.
+/// If the settings are invalid, or the weights belong to another network.
 pub fn build(config: &Config, weights: &mut dyn Weights) -> Result<ModelProto> {
     config.check()?;
     let blocks = config.blocks()?;
@@ -253,7 +254,7 @@ pub fn build(config: &Config, weights: &mut dyn Weights) -> Result<ModelProto> {
 mod tests {
     use super::*;
 
-    /// Remembers what it is asked for.
+    /// Records the parameters that are requested.
     #[derive(Default)]
     struct Recorder(Vec<(String, Vec<usize>)>);
 
@@ -270,7 +271,7 @@ mod tests {
         recorder.0
     }
 
-    /// Size in time of the first convolution of every block of this stage's Slow pathway.
+    /// Temporal size of the first convolution in every block of this stage's Slow pathway.
     fn temporal_kernels(config: &Config, stage: usize) -> Vec<usize> {
         let prefix = format!("blocks.{stage}.multipathway_blocks.0.res_blocks.");
         let asked = asked(config).into_iter();
@@ -281,7 +282,7 @@ mod tests {
     #[test]
     fn parameters_have_the_official_names_and_shapes() {
         let asked = asked(&Config { width: 8, classes: 10, ..Config::default() });
-        // 110 convolutions with five tensors each, and the classifier's two.
+        // 110 convolutions with five tensors each, and two of the classifier.
         assert_eq!(asked.len(), 552);
         let shape = |name: &str| asked.iter().find(|(asked, _)| asked == name).unwrap().1.clone();
         assert_eq!(shape("blocks.0.multipathway_blocks.1.conv.weight"), [1, 3, 5, 7, 7]);
@@ -309,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn stages_see_as_much_time_as_the_config_says() {
+    fn stages_span_the_time_that_the_config_says() {
         let r50 = Config { width: 8, ..Config::default() };
         assert_eq!(temporal_kernels(&r50, 2), [1; 4]);
         assert_eq!(temporal_kernels(&r50, 3), [3; 6]);

@@ -1,4 +1,4 @@
-//! Where a model's weights come from: a seed, or a `.safetensors` file. Both are asked by the official parameter names.
+//! Sources of a model's weights: a seed, or a `.safetensors` file. Both are queried by the official parameter names.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,47 +12,47 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::zoo::yolov5::parameters;
 
-/// A source of parameters, by the names that PyTorchVideo's and YOLOv5's own checkpoints use
+/// A source of parameters, queried by the names in PyTorchVideo's and YOLOv5's own checkpoints
 /// (`blocks.0.multipathway_blocks.0.conv.weight`, `model.24.m.0.bias`).
 pub trait Weights {
-    /// The parameter `name` of exactly this shape, row-major.
+    /// Returns the parameter `name` with exactly this shape, row-major.
     ///
     /// # Errors
-    /// When there is no such parameter, or it has another shape; the message names it.
+    /// If there is no such parameter or it has another shape. The message names it.
     fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>>;
 
-    /// Called once, after the last parameter.
+    /// Call it once, after the last parameter.
     ///
     /// # Errors
-    /// When parameters are left that nobody asked for: then they belong to another network.
+    /// If there are parameters that were not requested, because the weights belong to another network.
     fn finish(&mut self) -> Result<()> {
         Ok(())
     }
 }
 
-/// Random weights under which a network behaves like a trained one, numerically: activations keep a variance of about
-/// one from the first layer to the last, class scores are spread out, and a YOLOv5 sees next to nothing.
+/// Random weights with which a network behaves numerically like a trained one: activations keep a variance of about one
+/// from the first layer to the last, class scores are spread out, and a YOLOv5 detects almost nothing.
 ///
-/// Every parameter has a stream of its own, drawn from the seed and its name: the same seed gives the same weights
-/// whatever else the network has. The official names tell a parameter's part in the network.
+/// Every parameter has its own random stream, derived from the seed and its name. So the same seed gives the same
+/// weights regardless of the rest of the network. The official names show the role of a parameter in the network.
 #[derive(Debug, Clone)]
 pub struct RandomWeights {
     seed: u64,
 }
 
-/// Variance of relu(z) and of silu(z) for a standard normal z (0.34 and 0.31): a layer divides by it.
+/// Variance of relu(z) and silu(z) for a standard normal z (0.34 and 0.31), by which a layer divides.
 const ACTIVATION_VARIANCE: f32 = 0.33;
-/// Second moment of what the first layer sees: normalised clips have about 1, pictures in 0..1 about this.
+/// Second moment of the first layer's input: about 1 for normalised clips, about this for pictures in 0..1.
 const PICTURE_MOMENT: f32 = 0.3;
-/// What the last convolution of a residual branch adds, relative to the shortcut: sums over many blocks do not grow.
+/// Scale of a residual branch's last convolution relative to the shortcut, so that sums over many blocks do not grow.
 const BRANCH_GAIN: f32 = 0.3;
 /// Standard deviation of a batch norm's shift.
 const SHIFT: f32 = 0.1;
-/// Standard deviation of the class scores before softmax, about.
+/// Approximate standard deviation of the class scores before softmax.
 const LOGIT_GAIN: f32 = 4.0;
 
 impl RandomWeights {
-    /// Weights of this seed.
+    /// Weights for this seed.
     pub fn new(seed: u64) -> Self {
         Self { seed }
     }
@@ -70,8 +70,9 @@ impl RandomWeights {
             .collect()
     }
 
-    /// Weights whose filters sum to zero, unless they read the picture: what reaches the later layers is how the
-    /// picture varies, not the mean of the activations before, which would drown it after a few layers.
+    /// Weights whose filters sum to zero, except for those that read the picture. Later layers then receive the
+    /// variation within the picture, rather than the mean of earlier activations, which would dominate after a few
+    /// layers.
     fn filters(&self, name: &str, shape: &[usize]) -> Vec<f32> {
         let count = shape.iter().product();
         let fan_in: usize = shape.iter().skip(1).product();
@@ -118,17 +119,18 @@ impl Weights for RandomWeights {
     }
 }
 
-/// Whether this batch norm ends a residual branch: `branch2.norm_c` of SlowFast, `m.N.cv2.bn` of YOLOv5's backbone.
+/// Whether this batch norm is the last of a residual branch: `branch2.norm_c` of SlowFast, `m.N.cv2.bn` of YOLOv5's
+/// backbone.
 fn ends_branch(path: &str) -> bool {
     path.ends_with("branch2.norm_c") || parameters::ends_shortcut(path)
 }
 
-/// A `.safetensors` file: float tensors (32, 16 bit, bfloat16) under the official names.
+/// A `.safetensors` file with float tensors (32 bit, 16 bit, bfloat16) under the official names.
 #[derive(Debug)]
 pub struct SafeTensors {
     path: PathBuf,
     data: Bytes,
-    /// Not asked for yet.
+    /// Parameters that were not requested yet.
     left: BTreeMap<String, Entry>,
 }
 
@@ -140,16 +142,16 @@ struct Entry {
 }
 
 impl SafeTensors {
-    /// Reads the file whole.
+    /// Reads the whole file.
     ///
     /// # Errors
-    /// When it cannot be read or is no `.safetensors` file.
+    /// If it cannot be read or is not a `.safetensors` file.
     pub fn read(path: &Path) -> Result<Self> {
         let broken = |why: String| Error::usage(format!("{}: not a .safetensors file: {why}", path.display()));
         let mut data = std::fs::read(path)
             .map(Bytes::from)
-            .map_err(|error| Error::usage(format!("{}: cannot be read: {error}", path.display())))?;
-        let length = data.try_get_u64_le().map_err(|_| broken("shorter than its header".into()))?;
+            .map_err(|error| Error::usage(format!("{}: failed to read: {error}", path.display())))?;
+        let length = data.try_get_u64_le().map_err(|_| broken("the file is shorter than its header".into()))?;
         let length = usize::try_from(length).ok().filter(|&length| length <= data.len());
         let header = data.split_to(length.ok_or_else(|| broken("the header is longer than the file".into()))?);
         let header: BTreeMap<String, serde_json::Value> =
@@ -158,14 +160,14 @@ impl SafeTensors {
         for (name, value) in header.into_iter().filter(|(name, _)| name != "__metadata__") {
             let entry: Entry = serde_json::from_value(value).map_err(|error| broken(format!("`{name}`: {error}")))?;
             if entry.data_offsets[0] > entry.data_offsets[1] || entry.data_offsets[1] > data.len() {
-                return Err(broken(format!("`{name}` lies outside of the file")));
+                return Err(broken(format!("`{name}` is outside of the file")));
             }
             left.insert(name, entry);
         }
         Ok(Self { path: path.to_owned(), data, left })
     }
 
-    /// Every parameter's name and shape.
+    /// Names and shapes of all parameters.
     pub(super) fn shapes(&self) -> Vec<(String, Vec<usize>)> {
         self.left.iter().map(|(name, entry)| (name.clone(), entry.shape.clone())).collect()
     }
@@ -180,7 +182,9 @@ impl Weights for SafeTensors {
     fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let entry = self.left.remove(name).ok_or_else(|| self.mistake(format!("the parameter `{name}` is missing")))?;
         if entry.shape != shape {
-            return Err(self.mistake(format!("`{name}` has the shape {:?}, the model needs {shape:?}", entry.shape)));
+            return Err(
+                self.mistake(format!("`{name}` has the shape {:?}, but the model needs {shape:?}", entry.shape))
+            );
         }
         let raw = &self.data[entry.data_offsets[0]..entry.data_offsets[1]];
         let (pairs, rest) = raw.as_chunks::<2>();
@@ -191,25 +195,25 @@ impl Weights for SafeTensors {
             other => return Err(self.mistake(format!("`{name}` holds {other}, not F32, F16 or BF16"))),
         };
         if !rest.is_empty() || values.len() != shape.iter().product::<usize>() {
-            return Err(self.mistake(format!("`{name}` has another length than its shape says")));
+            return Err(self.mistake(format!("`{name}` has a length that does not match its shape")));
         }
         Ok(values)
     }
 
     fn finish(&mut self) -> Result<()> {
-        // Counters of the training and YOLOv5's copy of the anchors in pixels: no part of any network.
+        // Training counters and YOLOv5's copy of the anchors in pixels are not part of any network.
         let extra = |name: &&String| !name.ends_with(".num_batches_tracked") && !name.ends_with(".anchor_grid");
         match self.left.keys().filter(extra).collect::<Vec<_>>().as_slice() {
             [] => Ok(()),
             [first, others @ ..] => Err(self.mistake(match others.len() {
-                0 => format!("the parameter `{first}` has no place in this model"),
-                more => format!("the parameter `{first}` (and {more} more) has no place in this model"),
+                0 => format!("the parameter `{first}` is not part of this model"),
+                more => format!("the parameter `{first}` (and {more} more) is not part of this model"),
             })),
         }
     }
 }
 
-/// IEEE 754 half to single precision; exact.
+/// Converts IEEE 754 half precision to single precision, exactly.
 pub(super) fn half_to_f32(half: u16) -> f32 {
     let sign = if half & 0x8000 == 0 { 1.0 } else { -1.0 };
     let exponent = i32::from((half >> 10) & 0x1f);
@@ -243,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn random_parameters_depend_on_seed_and_name_alone() {
+    fn random_parameters_depend_only_on_seed_and_name() {
         let draw = |seed, name: &str| RandomWeights::new(seed).tensor(name, &[4, 5, 3, 3]).unwrap();
         assert_eq!(draw(1, "a.weight"), draw(1, "a.weight"));
         assert_ne!(draw(1, "a.weight"), draw(2, "a.weight"));
@@ -275,13 +279,13 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_missing_misshapen_or_left_over_is_named() {
+    fn a_missing_misshapen_or_superfluous_parameter_is_named() {
         let file = safetensors(&[("model.0.conv.weight", "F32", &[1], &[0; 4]), ("spare", "F32", &[1], &[0; 4])]);
         let mut weights = SafeTensors::read(file.path()).unwrap();
         assert!(weights.tensor("nowhere", &[1]).unwrap_err().to_string().contains("`nowhere` is missing"));
         let error = weights.tensor("model.0.conv.weight", &[2]).unwrap_err().to_string();
-        assert!(error.contains("`model.0.conv.weight` has the shape [1], the model needs [2]"), "{error}");
-        assert!(weights.finish().unwrap_err().to_string().contains("`spare` has no place"));
+        assert!(error.contains("`model.0.conv.weight` has the shape [1], but the model needs [2]"), "{error}");
+        assert!(weights.finish().unwrap_err().to_string().contains("`spare` is not part of this model"));
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! YOLOv5 of both generations and both pyramids, with the official parameter names, its boxes decoded as its `export.py`
-//! writes them or its heads left raw.
+//! YOLOv5 networks of both generations and both pyramids, with the official parameter names. The output is either
+//! decoded boxes, as its `export.py` writes them, or the raw heads.
 //!
-//! A CSP backbone, a neck that goes up and down the feature pyramid (PAN), and a head that says for each of three
-//! anchors in every cell of three or four grids: where, how large, whether there is something, and what.
-//! Reference: github.com/ultralytics/yolov5, `models/yolov5*.yaml` and `models/hub/yolov5*6.yaml` of its releases.
+//! The network has a CSP backbone, a neck that goes up and down the feature pyramid (PAN), and a head. For each of
+//! three anchors in every cell of three or four grids, the head predicts position, size, objectness and class.
+//! Reference: `models/yolov5*.yaml` and `models/hub/yolov5*6.yaml` in the releases of github.com/ultralytics/yolov5.
 
 pub(crate) mod parameters;
 
@@ -18,60 +18,61 @@ pub const INPUT: &str = "images";
 /// Name of the decoded output, `[batch, boxes, 5 + classes]`: centre, width and height in pixels of the input,
 /// objectness, and a score for each class.
 pub const OUTPUT: &str = "output0";
-/// What the names of the raw outputs begin with: `raw0` is the finest grid's.
+/// Prefix of the names of the raw outputs. `raw0` belongs to the finest grid.
 pub const RAW_OUTPUT: &str = "raw";
 
-/// YOLOv5's batch norms add this to the variance.
+/// Added to the variance by YOLOv5's batch norms.
 const EPSILON: f32 = 1e-3;
 
-/// Which YOLOv5.
+/// Settings of a YOLOv5 network.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Its layers.
+    /// The release whose layers it has.
     pub generation: Generation,
-    /// Whether its parameters have the batch norms folded into the convolutions, as the official `fuse()` does it.
+    /// Whether its parameters have the batch norms folded into the convolutions, as the official `fuse()` does.
     pub is_fused: bool,
-    /// How many grids: 3, or 4 with a fourth at 64 pixels a cell (a P6).
+    /// Number of grids: 3, or 4 with an additional one at 64 pixels per cell (a P6).
     pub grids: usize,
-    /// How often blocks are repeated, of the large model's count.
+    /// Number of block repetitions, relative to the large model.
     pub depth_multiple: f64,
-    /// How many channels, of the large model's count.
+    /// Number of channels, relative to the large model.
     pub width_multiple: f64,
-    /// How many classes.
+    /// Number of classes.
     pub classes: usize,
-    /// How many anchors each cell has. Their sizes are a parameter, `model.24.anchors` (`model.33.anchors` of a P6).
+    /// Number of anchors per cell. Their sizes are a parameter, `model.24.anchors` (`model.33.anchors` for a P6).
     pub anchors_per_cell: usize,
-    /// Height of the input in pixels, a multiple of the coarsest grid's cell.
+    /// Height of the input, pixels. Must be a multiple of the coarsest grid's cell size.
     pub height: usize,
-    /// Width of the input in pixels, likewise.
+    /// Width of the input, pixels. Must be a multiple of the coarsest grid's cell size.
     pub width: usize,
-    /// What it puts out.
+    /// What the network outputs.
     pub head: Head,
 }
 
-/// The layers that changed between releases. Both use SiLU: releases before 4.0 are not among them.
+/// The layers that differ between releases. Both generations use SiLU; releases before 4.0 are not supported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Generation {
     /// Releases 4.0 and 5.0: Focus stem, SPP before the backbone's last C3.
     V5,
-    /// Releases 6.0 to 7.0: 6x6 stem, SPPF behind the backbone's last C3.
+    /// Releases 6.0 to 7.0: 6x6 stem, SPPF after the backbone's last C3.
     V6,
 }
 
-/// What a YOLOv5 puts out.
+/// What a YOLOv5 outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Head {
-    /// [`OUTPUT`]: the boxes of all grids, one grid after the other.
+    /// [`OUTPUT`]: the boxes of all grids, one grid after another.
     Decoded,
-    /// `raw0`, `raw1`...: each grid `[batch, anchors, rows, columns, 5 + classes]`, before the sigmoid.
+    /// `raw0`, `raw1` and so on: one output `[batch, anchors, rows, columns, 5 + classes]` per grid, before the
+    /// sigmoid.
     Raw,
 }
 
-/// The suffixes of a name, for people.
+/// Description of the suffixes of a name, for messages.
 pub const OPTIONS: &str =
-    "6 (a fourth grid: yolov5s6), -v5 (as of releases 4.0 and 5.0), -raw (heads before the sigmoid)";
+    "6 (fourth grid: yolov5s6), -v5 (as of releases 4.0 and 5.0), -raw (heads before the sigmoid)";
 
-/// The network of this name: `yolov5` and a letter, and options. None where the name is no such.
+/// The network of this name: `yolov5`, a letter, and options. Returns `None` for any other name.
 pub fn named(name: &str) -> Option<Config> {
     let mut parts = name.strip_prefix("yolov5")?.split('-');
     let size = parts.next()?;
@@ -93,7 +94,7 @@ pub fn named(name: &str) -> Option<Config> {
 }
 
 impl Config {
-    /// The official size of this letter (`n`, `s`, `m`, `l`, `x`) for COCO at 640x640, of the last generation.
+    /// The official network of this size (`n`, `s`, `m`, `l`, `x`) for COCO at 640x640, latest generation.
     pub fn of_size(letter: char) -> Option<Self> {
         let (depth_multiple, width_multiple) = match letter {
             'n' => (0.33, 0.25),
@@ -117,17 +118,17 @@ impl Config {
         })
     }
 
-    /// The same with a fourth grid, at 1280x1280.
+    /// The same network with a fourth grid, at 1280x1280.
     pub fn p6(self) -> Self {
         Self { grids: 4, height: 1280, width: 1280, ..self }
     }
 
-    /// Channels: of the large model's count, rounded up to a multiple of 8.
+    /// Scales the large model's number of channels, rounded up to a multiple of 8.
     fn channels(&self, of_large: usize) -> usize {
         (of_large as f64 * self.width_multiple / 8.0).ceil() as usize * 8
     }
 
-    /// Repeats: of the large model's count, at least one.
+    /// Scales the large model's number of repetitions; at least one.
     pub(crate) fn repeats(&self, of_large: usize) -> usize {
         ((of_large as f64 * self.depth_multiple).round_ties_even() as usize).max(1)
     }
@@ -141,7 +142,7 @@ impl Config {
         if !fits(self.height) || !fits(self.width) {
             let (height, width) = (self.height, self.width);
             return Err(Error::usage(format!(
-                "this YOLOv5 does not take {height}x{width} pixels: both must be multiples of {largest}"
+                "this YOLOv5 does not support {height}x{width} pixels: both must be multiples of {largest}"
             )));
         }
         if self.classes == 0 || self.anchors_per_cell == 0 {
@@ -151,11 +152,11 @@ impl Config {
     }
 }
 
-/// Writes the network. Layer numbers are those of the official `yolov5*.yaml`; upsampling and concatenation have
-/// numbers too, but no parameters.
+/// Builds the network. Layer numbers are those of the official `yolov5*.yaml`. Upsampling and concatenation have
+/// numbers as well, but no parameters.
 ///
 /// # Errors
-/// When there is no such network, or the weights are not its own.
+/// If the settings are invalid, or the weights belong to another network.
 pub fn build(config: &Config, weights: &mut dyn Weights) -> Result<ModelProto> {
     config.check()?;
     let mut unfocused = Unfocused(weights);
@@ -171,7 +172,7 @@ pub fn build(config: &Config, weights: &mut dyn Weights) -> Result<ModelProto> {
             builder.output(&boxes, OUTPUT);
         }
         Head::Raw => {
-            // Asked for all the same: the weights hold it.
+            // Request the anchors although they are not used, because the weights contain them.
             net.anchors()?;
             for (grid, head) in heads.iter().enumerate() {
                 builder.output(head, &format!("{RAW_OUTPUT}{grid}"));
@@ -181,9 +182,9 @@ pub fn build(config: &Config, weights: &mut dyn Weights) -> Result<ModelProto> {
     builder.finish()
 }
 
-/// Reads the Focus stem's weights, `[n, 12, 3, 3]`, as those of the 6x6 convolution of stride 2 that sums the same
-/// products: Focus stacks the four pixels of each 2x2 square (top left, bottom left, top right, bottom right) as
-/// channels and puts a 3x3 convolution over the squares.
+/// Reads the Focus stem's weights, `[n, 12, 3, 3]`, as those of the equivalent 6x6 convolution with stride 2. Focus
+/// stacks the four pixels of each 2x2 square (top left, bottom left, top right, bottom right) as channels and applies a
+/// 3x3 convolution to the squares.
 struct Unfocused<'w>(&'w mut dyn Weights);
 
 impl Weights for Unfocused<'_> {
@@ -213,12 +214,12 @@ struct Net<'g, 'w> {
 }
 
 impl Net<'_, '_> {
-    /// Of the large model, the channels of the pyramid's levels, the finest first.
+    /// Channels of the pyramid's levels in the large model, finest level first.
     fn widths(&self) -> &'static [usize] {
         if self.config.grids == 4 { &[256, 512, 768, 1024] } else { &[256, 512, 1024] }
     }
 
-    /// The features at each of the grids, the finest first.
+    /// The features at each of the grids, finest first.
     fn backbone(&mut self, images: &Value) -> Result<Vec<Value>> {
         let generation = self.config.generation;
         let x = self.stem(images, 64)?;
@@ -239,7 +240,7 @@ impl Net<'_, '_> {
         x = self.halve(&x, *last)?;
         x = match generation {
             Generation::V5 => {
-                // SPP's windows are 5, 9 and 13; of a P6 3, 5 and 7.
+                // SPP's windows are 5, 9 and 13, or 3, 5 and 7 for a P6.
                 let pooled = self.spatial_pyramid(&x, *last, if self.config.grids == 4 { 3 } else { 5 })?;
                 self.c3(&pooled, *last, 3, false)?
             }
@@ -252,7 +253,7 @@ impl Net<'_, '_> {
         Ok(levels)
     }
 
-    /// Up the pyramid and down again: what the heads see, the finest first.
+    /// Goes up the pyramid and down again. Returns the input of the heads, finest first.
     fn neck(&mut self, backbone: &[Value]) -> Result<Vec<Value>> {
         let [finer @ .., x] = backbone else { return Ok(vec![]) };
         let mut x = x.clone();
@@ -277,7 +278,7 @@ impl Net<'_, '_> {
         Ok(pyramid)
     }
 
-    /// Takes the next layer's number; gives its name.
+    /// Returns the next layer's name and advances the layer number.
     fn next(&mut self) -> String {
         let name = format!("model.{}", self.layer);
         self.layer += 1;
@@ -315,7 +316,7 @@ impl Net<'_, '_> {
         self.conv1(&name, input, self.config.channels(of_large))
     }
 
-    /// Half the channels through a row of bottlenecks, half past them.
+    /// Passes half of the channels through a sequence of bottlenecks and the other half around them.
     fn c3(&mut self, input: &Value, of_large: usize, repeats: usize, shortcut: bool) -> Result<Value> {
         let name = self.next();
         let channels = self.config.channels(of_large);
@@ -332,8 +333,8 @@ impl Net<'_, '_> {
         self.conv1(&format!("{name}.cv3"), &both, channels)
     }
 
-    /// SPPF: the input beside its largest values in three windows, by pools in a row: two of 5 reach as far as one of 9.
-    /// So it is SPP too, whose windows lie side by side.
+    /// SPPF: concatenates the input with its maxima in three windows, computed by consecutive pools. Two pools of 5
+    /// reach as far as one of 9, so this is equal to SPP, which applies its windows in parallel.
     fn spatial_pyramid(&mut self, input: &Value, of_large: usize, window: usize) -> Result<Value> {
         let name = self.next();
         let one = self.conv1(&format!("{name}.cv1"), input, input.shape[0] / 2)?;
@@ -349,7 +350,7 @@ impl Net<'_, '_> {
         DETECT[self.config.grids - 3]
     }
 
-    /// The anchors in cells of their grid, `[grids, anchors, 2]`.
+    /// The anchors in units of their grid's cells, `[grids, anchors, 2]`.
     fn anchors(&mut self) -> Result<Vec<f32>> {
         let shape = [self.config.grids, self.config.anchors_per_cell, 2];
         self.graph.parameter(&format!("{}.anchors", self.detect_layer()), &shape)
@@ -379,8 +380,8 @@ impl Net<'_, '_> {
         Ok(self.graph.concat(&boxes.iter().collect::<Vec<_>>(), 0))
     }
 
-    /// One grid's boxes, `[anchors x rows x columns, 5 + classes]`: the centre at most half a cell outside of its own,
-    /// the size at most four times its anchor's.
+    /// One grid's boxes, `[anchors x rows x columns, 5 + classes]`. The centre is at most half a cell outside its own
+    /// cell, and the size is at most four times the anchor's.
     fn decode_grid(&mut self, head: &Value, anchors: &[f32], stride: f32) -> Value {
         let graph = &mut *self.graph;
         let [anchors_per_cell, rows, columns, fields] = [0, 1, 2, 3].map(|axis| head.shape[axis]);
@@ -438,7 +439,7 @@ mod tests {
 
     #[test]
     fn a_focus_stem_becomes_a_6x6_convolution() {
-        /// Numbers a parameter's elements.
+        /// Fills a parameter with consecutive numbers.
         struct Numbered;
 
         impl Weights for Numbered {
@@ -460,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn a_raw_head_gives_each_grid() {
+    fn a_raw_head_outputs_each_grid() {
         for config in [Config::of_size('n').unwrap(), Config::of_size('n').unwrap().p6()] {
             let config = Config { head: Head::Raw, height: 64, width: 128, generation: Generation::V5, ..config };
             let graph = build(&config, &mut RandomWeights::new(0)).unwrap().graph.unwrap();

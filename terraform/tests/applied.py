@@ -54,7 +54,7 @@ bucket = {side: f"arn:aws:s3:::{outputs[f'{side}_uri'].split('/')[2]}" for side 
 batch_arn = "arn:aws:batch:eu-central-1:123456789012"
 video, table, attempt = f"{bucket['input']}/a.mp4", f"{bucket['output']}/videos/dt=2026-11-01/part.parquet", f"{bucket['output']}/_vidindex/runs/r/parts/0/a/x"
 requests = [
-    # who may, action, resource, context
+    # job, action, resource, context
     ("plan work", "s3:GetObject", video, {}),
     ("", "s3:PutObject", video, {}),
     ("", "s3:DeleteObject", video, {}),
@@ -89,7 +89,7 @@ for who, action, resource, context in requests:
         allowed = allows(statements, action, resource, context)
         assert allowed == (job in who.split()), f"{job} {'may' if allowed else 'may not'} {action} {resource} {context}"
 
-# The chain that `vidindex submit` hands in, by the names that the plan is told.
+# The jobs that `vidindex submit` submits, with the names that the plan gets.
 batch = client("batch")
 settings = outputs["job_settings"]
 work = batch.submit_job(

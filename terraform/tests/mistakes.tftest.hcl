@@ -1,4 +1,4 @@
-# What cannot work is refused before anything is made.
+# Invalid settings are rejected before anything is created.
 
 mock_provider "aws" {
   source = "./tests/mocks"

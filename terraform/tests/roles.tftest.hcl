@@ -1,4 +1,4 @@
-# Each role may do what its job does, and nothing else.
+# Each role has exactly the permissions that its job needs.
 
 mock_provider "aws" {
   source = "./tests/mocks"
@@ -55,7 +55,7 @@ run "rights_end_at_the_prefixes" {
         for statement in document.statement : [for resource in statement.resources : resource != "*"]
       ]
     ]))
-    error_message = "A job's role is given everything."
+    error_message = "A job's role has all permissions."
   }
 
   assert {
@@ -70,7 +70,7 @@ run "rights_end_at_the_prefixes" {
 
   assert {
     condition     = [for job, document in data.aws_iam_policy_document.job : job if anytrue([for statement in document.statement : contains(statement.actions, "batch:SubmitJob")])] == ["plan"]
-    error_message = "Only the plan submits jobs."
+    error_message = "Only the plan may submit jobs."
   }
 
   assert {
@@ -82,7 +82,7 @@ run "rights_end_at_the_prefixes" {
       "arn:aws:batch:eu-central-1:123456789012:job-definition/vidindex-seal",
       "arn:aws:batch:eu-central-1:123456789012:job-definition/vidindex-seal:*",
     ])
-    error_message = "The plan submits work and seal to this stack's queues, and nothing else."
+    error_message = "The plan must only submit work and seal to this stack's queues."
   }
 }
 
@@ -97,12 +97,12 @@ run "whole_buckets_are_listed_without_a_condition" {
       for statement in data.aws_iam_policy_document.job["seal"].statement :
       length(statement.condition) == 0 if contains(statement.actions, "s3:ListBucket")
     ])
-    error_message = "With no prefix there is nothing to compare with."
+    error_message = "Without a prefix, there must be no prefix condition."
   }
 
   assert {
     condition     = local.access.work.write == ["arn:aws:s3:::index/_vidindex/*"]
-    error_message = "A worker writes where no reader looks, in a bucket of its own too."
+    error_message = "A worker must only write below _vidindex/, even if the whole bucket is the output."
   }
 }
 
@@ -118,7 +118,7 @@ run "an_inventory_can_be_read_by_the_plan_alone" {
 
   assert {
     condition     = !strcontains(jsonencode([local.access.work, local.access.seal]), "reports")
-    error_message = "Only the plan reads the inventory."
+    error_message = "Only the plan may read the inventory."
   }
 }
 
@@ -133,7 +133,7 @@ run "a_key_is_used_through_s3_alone" {
         for statement in document.statement : one(statement.condition).values if contains(statement.actions, "kms:Decrypt")
       ]) == tolist(["s3.eu-central-1.amazonaws.com"])
     ])
-    error_message = "Jobs use the key for objects of S3, and for nothing else."
+    error_message = "Jobs must use the key only for objects in S3."
   }
 }
 
@@ -156,6 +156,6 @@ run "roles_are_assumed_by_their_service_alone" {
       aws_batch_job_definition.this["plan"].arn_prefix,
       "${aws_batch_job_definition.this["plan"].arn_prefix}:*",
     ])
-    error_message = "The schedule submits the plan, and nothing else."
+    error_message = "The schedule may only submit the plan."
   }
 }

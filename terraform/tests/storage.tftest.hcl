@@ -1,4 +1,4 @@
-# Buckets are made and closed, or left alone; the catalogue has the tables' columns and paths.
+# Buckets are created and private, or not changed; the catalogue has the tables' columns and paths.
 
 mock_provider "aws" {
   source = "./tests/mocks"
@@ -15,7 +15,7 @@ run "made_buckets_are_closed" {
       input  = "vidindex-input-123456789012-eu-central-1"
       output = "vidindex-output-123456789012-eu-central-1"
     }
-    error_message = "Two buckets, whose names nobody else can have."
+    error_message = "There must be two buckets with globally unique names."
   }
 
   assert {
@@ -25,12 +25,12 @@ run "made_buckets_are_closed" {
 
   assert {
     condition     = alltrue([for rules in aws_s3_bucket_lifecycle_configuration.this : anytrue([for rule in rules.rule : length(rule.abort_incomplete_multipart_upload) == 1])])
-    error_message = "Parts of broken uploads stay for ever."
+    error_message = "Parts of incomplete uploads are never deleted."
   }
 
   assert {
     condition     = alltrue([for bucket in aws_s3_bucket.this : bucket.force_destroy != true])
-    error_message = "A bucket with something in it must not go with the stack."
+    error_message = "A non-empty bucket must not be deleted with the stack."
   }
 }
 
@@ -48,19 +48,19 @@ run "existing_buckets_are_left_alone" {
 
   assert {
     condition     = output.output_uri == "s3://index/vidindex/" && aws_glue_catalog_table.this["actions"].storage_descriptor[0].location == "s3://index/vidindex/actions/"
-    error_message = "The tables lie below the prefix."
+    error_message = "The tables must be below the prefix."
   }
 }
 
 run "a_model_must_be_named_until_all_are_known" {
   assert {
     condition     = aws_glue_catalog_table.this["actions"].parameters["projection.model.type"] == "injected"
-    error_message = "Unknown models are taken from the query."
+    error_message = "Unknown models must be taken from the query."
   }
 
   assert {
     condition     = [for key in aws_glue_catalog_table.this["videos"].partition_keys : "${key.name} ${key.type}"] == ["dt date"]
-    error_message = "Videos have no model in their path."
+    error_message = "Videos must not have a model in their path."
   }
 }
 
@@ -72,7 +72,7 @@ run "the_jobs_columns_come_before_the_day" {
 
   assert {
     condition     = [for key in aws_glue_catalog_table.this["actions"].partition_keys : key.name] == ["model", "camera", "site", "dt"]
-    error_message = "The order is that of the path."
+    error_message = "The columns must be in the order of the path."
   }
 
   assert {
@@ -87,7 +87,7 @@ run "the_jobs_columns_come_before_the_day" {
       "projection.dt.format"     = "yyyy-MM-dd"
       "projection.dt.range"      = "2006-03-14,NOW"
     }
-    error_message = "What Athena is told of the path."
+    error_message = "The projection properties differ from the path."
   }
 
   assert {
@@ -95,6 +95,6 @@ run "the_jobs_columns_come_before_the_day" {
       for table in aws_glue_catalog_table.this :
       table.parameters["spark.sql.sources.provider"] == "parquet" && table.storage_descriptor[0].ser_de_info[0].parameters.path == table.storage_descriptor[0].location
     ])
-    error_message = "Spark looks for the partitions itself, below the table's path."
+    error_message = "Spark must discover the partitions below the table's path."
   }
 }

@@ -295,9 +295,9 @@ fn a_checkpoint_says_its_classes_and_what_is_wrong_with_it() {
     let error = convert(pyth, &["--arch", "slowfast-tiny-nl"], 2);
     assert!(error.contains("missing (`blocks.3.multipathway_blocks.0.nonlocal"), "{error}");
     let error = convert(pyth, &["--arch", "slow-tiny"], 2);
-    assert!(error.contains("other pathways"), "{error}");
+    assert!(error.contains("its pathways differ"), "{error}");
     let error = convert(pyth, &["--arch", "yolov5n"], 2);
-    assert!(error.contains("it is a SlowFast's"), "{error}");
+    assert!(error.contains("it is a checkpoint of a SlowFast"), "{error}");
     let error = convert(pyth, &["--arch", "slowfast-tiny", "--labels", "ava-80"], 2);
     assert!(error.contains("10 classes") && error.contains("80 labels"), "{error}");
 }
@@ -379,7 +379,7 @@ fn hostile_checkpoints_are_refused_and_nothing_of_them_is_run() {
     for pickle in [&alone, &hidden] {
         archive(&file, &[("a/data.pkl", pickle)]);
         let error = refusal(&scratch, &file);
-        assert!(error.contains("`posix.system`") && error.contains("nothing was run"), "{error}");
+        assert!(error.contains("`posix.system`") && error.contains("nothing was executed"), "{error}");
     }
     assert!(!witness.exists(), "it was run");
 
@@ -391,7 +391,7 @@ fn hostile_checkpoints_are_refused_and_nothing_of_them_is_run() {
     }
     // Sound, and of no network; and its numbers cut short.
     archive(&file, &[("a/data/0", &numbers), ("a/data.pkl", &pickle_of_tensor("x", 4, 0, 4, 1))]);
-    assert!(refusal(&scratch, &file).contains("no SlowFast's and no YOLOv5's"));
+    assert!(refusal(&scratch, &file).contains("not a SlowFast or YOLOv5 checkpoint"));
 
     std::fs::write(&file, b"\x80\x02\x8a\x0al\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.").unwrap();
     assert!(refusal(&scratch, &file).contains("before PyTorch 1.6"));
@@ -416,19 +416,19 @@ fn what_cannot_be_converted_is_named_with_what_to_do() {
         &file,
         &[("a/data.pkl", &pickle_of_tensor("roi_head.bbox_head.fc_cls.weight", 4, 0, 4, 1)), ("a/data/0", &[0; 16])],
     );
-    assert_says(&refusal(&scratch, &file), &["actions of each person", "PyTorchVideo's names"]);
+    assert_says(&refusal(&scratch, &file), &["actions of each person", "PyTorchVideo's parameter names"]);
 
     let Some(reference) = reference() else { return };
     let torchscript = refusal(&scratch, &reference.join("models/yolov5n.torchscript"));
     assert_says(&torchscript, &["a TorchScript", "export.py", "--include onnx", "format=onnx"]);
     // Three parameters of random numbers: too few for any network.
     let caffe2 = refusal(&scratch, &reference.join("cases/caffe2_p2.pkl"));
-    assert_says(&caffe2, &["caffe2_p2.pkl (a Caffe2 checkpoint): 0 blocks in res4, not 6 or 23"]);
+    assert_says(&caffe2, &["caffe2_p2.pkl (a Caffe2 checkpoint): res4 has 0 blocks instead of 6 or 23"]);
     let pyth = reference.join("golden/slowfast/r50_8x8.pyth");
     let ava = ["models", "convert", pyth.to_str().unwrap(), "--arch", "slowfast-tiny-ava", "--out"];
     let output = vidindex(ava).arg(scratch.path("none")).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
-    assert_says(&stderr(&output), &["no head of PyTorchVideo's for the actions of each person"]);
+    assert_says(&stderr(&output), &["it lacks PyTorchVideo's head for the actions of each person"]);
 }
 
 /// A Caffe2 checkpoint of the array `conv1_w`, as Python 2 writes it.
@@ -472,12 +472,12 @@ fn arrays_of_caffe2_are_read_in_every_float_type_and_damaged_ones_are_named() {
         }
     }
     for (pickle, why) in [
-        (caffe2("f4", "<", false, &[2], &single[..4]), "holds 4 bytes, which its shape [2] does not take"),
+        (caffe2("f4", "<", false, &[2], &single[..4]), "has 4 bytes, which does not match its shape [2]"),
         (caffe2("f4", ">", false, &[2], &single), "`conv1_w` is not little-endian"),
         (caffe2("f4", "<", true, &[2, 1], &single), "`conv1_w` is stored column by column"),
         (
             b"\x80\x02cposix\nsystem\n(U\x04echotR.".to_vec(),
-            "`posix.system`, which is no part of a checkpoint: nothing was run",
+            "`posix.system`, which does not belong in a checkpoint; nothing was executed",
         ),
     ] {
         let error = read(&pickle).unwrap_err().to_string();

@@ -94,7 +94,7 @@ fn a_full_disk_is_an_error_and_not_a_panic() {
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
         let output = vidindex(command).stdout(full).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{}", said(&output));
-        assert!(stderr(&output).contains("cannot write to standard output: No space left"), "{}", said(&output));
+        assert!(stderr(&output).contains("failed to write to standard output: No space left"), "{}", said(&output));
     }
 }
 

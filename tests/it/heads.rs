@@ -113,7 +113,7 @@ fn every_head_finds_what_its_own_predictor_finds() {
         ));
         let index = scratch.path(&format!("index-{name}"));
         let output = run(&job, &["--set", &format!("output.uri={}", index.display())], 0);
-        assert!(!stderr(&output).contains("in the TOML beside it"), "{}", said(&output));
+        assert!(!stderr(&output).contains("in the TOML file beside it"), "{}", said(&output));
         let frames = found(&index, names);
         assert_eq!(frames.len(), 3, "{name}");
         let wanted = &expected[name];
@@ -170,7 +170,7 @@ fn the_models_own_names_are_written_and_a_descriptor_that_differs_is_warned_of()
     let job = job(&scratch, &model, "classes = [\"person\", \"it's\"]\n");
     for reindex in [&[][..], &["--reindex"]] {
         let said = stderr(&run(&job, reindex, 0));
-        assert!(said.contains("class 0 is `it's` in its own metadata, which counts, and `person` in the"), "{said}");
+        assert!(said.contains("class 0 is `it's` in its own metadata, which is used, but `person` in"), "{said}");
     }
     let rows = tables::rows(&scratch.index(), "persons");
     let count = |label: &str| rows.iter().filter(|row| row["label"] == label).count();

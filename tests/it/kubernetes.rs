@@ -190,7 +190,7 @@ fn kubectl_is_given_what_was_shown() {
     let (scratch, job) = archive();
     let absent = submit(&job, &[]).env("PATH", "/nowhere").output().unwrap();
     assert_eq!(absent.status.code(), Some(1));
-    assert!(stderr(&absent).contains("kubectl: cannot be run"), "{}", said(&absent));
+    assert!(stderr(&absent).contains("kubectl: failed to run"), "{}", said(&absent));
     // Keeps what it is given.
     let bin = scratch.path("bin");
     std::fs::create_dir(&bin).unwrap();

@@ -99,7 +99,7 @@ fn what_cannot_be_listed_is_passed_over_and_what_was_indexed_there_stays() {
         &stdout(&plan),
         &[
             "deleted 1 object, ",
-            "passed over 2 folders and 1 object: could not be listed",
+            "not listed 2 folders and 1 object: could not be listed",
             "    caf\u{fffd}.mp4, d\u{fffd}/, locked/",
             "skipped 1 folder: hidden",
         ],
@@ -232,8 +232,8 @@ fn partition_columns_that_an_index_does_not_have_are_refused_before_they_break_i
         assert_has(
             &stderr(&refused),
             &[
-                "are partitioned by dt, and those of this job would be by camera, dt",
-                "hint: set output.uri to a new place",
+                "are partitioned by dt, but this job would partition by camera, dt",
+                "hint: set output.uri to a new location",
             ],
         );
     }
@@ -247,7 +247,7 @@ fn partition_columns_that_an_index_does_not_have_are_refused_before_they_break_i
     support::run(&job, &[], 0);
     assert_eq!(count(&scratch.index()), "2\n");
     let refused = support::run(&job, &["--set", &elsewhere], 2);
-    assert_has(&stderr(&refused), &["are partitioned by camera, dt, and those of this job would be by dt"]);
+    assert_has(&stderr(&refused), &["are partitioned by camera, dt, but this job would partition by dt"]);
 
     // Why it is refused: DuckDB does not read both as one table.
     let file = tables::files(&other.join("videos")).remove(0);
@@ -276,7 +276,7 @@ fn a_run_of_other_partition_columns_is_not_published_into_an_index_that_came_fir
     assert_eq!(worked.status.code(), Some(0), "{}", said(&worked));
     let sealed = later("seal");
     assert_eq!(sealed.status.code(), Some(2), "{}", said(&sealed));
-    assert_has(&stderr(&sealed), &["are partitioned by camera, dt, and those of this job would be by dt"]);
+    assert_has(&stderr(&sealed), &["are partitioned by camera, dt, but this job would partition by dt"]);
     // Nor by the next plan, which publishes what earlier runs left behind.
     assert_has(&stderr(&support::run(&job, &partition, 0)), &["not published", "already indexed"]);
     assert_eq!(published(), files);

@@ -97,7 +97,7 @@ async fn a_download_whose_process_was_killed_goes_on_where_it_was() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let error = pull(&site.url(), &cache).await.unwrap_err().to_string();
-    assert!(error.ends_with("another process downloads it just now"), "{error}");
+    assert!(error.ends_with("another process is downloading it"), "{error}");
     process.kill().unwrap();
     process.wait().unwrap();
 
@@ -144,8 +144,8 @@ async fn a_file_that_changed_between_two_tries_starts_over() {
         conduct.etag = None;
     }
     let error = pull(&site.url(), &cache).await.unwrap_err();
-    assert!(error.to_string().starts_with(&format!("{}/{FILE}: cannot be downloaded: ", site.url())), "{error}");
-    assert!(error.hint().unwrap().contains("goes on from there"));
+    assert!(error.to_string().starts_with(&format!("{}/{FILE}: failed to download: ", site.url())), "{error}");
+    assert!(error.hint().unwrap().contains("to resume the download"));
     // Another place: what was there of the first one is no part of it.
     let other = Site::start(&new);
     other.conduct().cuts.push_back(100_000);
@@ -185,7 +185,7 @@ async fn a_web_page_is_no_checkpoint() {
     let site = Site::start(b"<html>log in</html>");
     site.conduct().content_type = "text/html; charset=utf-8";
     let error = pull(&site.url(), &scratch.path("cache")).await.unwrap_err().to_string();
-    assert!(error.ends_with("the server gives a web page in the file's place"), "{error}");
+    assert!(error.ends_with("the server returned a web page instead of the file"), "{error}");
     assert!(!scratch.path("cache/yolov5n.pt.sha256").exists());
 }
 
@@ -195,7 +195,7 @@ async fn a_mirror_may_be_a_folder() {
     let mirror = scratch.path("mirror");
     std::fs::create_dir(&mirror).unwrap();
     let error = pull(mirror.to_str().unwrap(), &scratch.path("cache")).await.unwrap_err().to_string();
-    assert!(error.contains("mirror/yolov5n.pt: cannot be copied"), "{error}");
+    assert!(error.contains("mirror/yolov5n.pt: failed to copy"), "{error}");
     std::fs::write(mirror.join(FILE), &content).unwrap();
     let file = pull(&format!("file://{}", mirror.display()), &scratch.path("cache")).await.unwrap();
     assert_eq!(std::fs::read(file).unwrap(), content);
@@ -208,7 +208,7 @@ fn a_file_that_is_not_there_names_the_url_and_the_way_out() {
     let output = pull_process(&site.url(), &scratch).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     let text = stderr(&output);
-    assert!(text.contains(&format!("error: {}/yolov5n.pt: the server says 404 Not Found", site.url())), "{text}");
+    assert!(text.contains(&format!("error: {}/yolov5n.pt: the server returned 404 Not Found", site.url())), "{text}");
     assert!(text.contains("--mirror"), "{text}");
     assert_eq!(site.conduct().requests.len(), 1, "not tried again");
     let said_before = text.find("AGPL-3.0").unwrap();
@@ -225,7 +225,7 @@ fn without_a_network_it_ends_within_seconds() {
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     let text = stderr(&output);
-    let url = format!("error: http://127.0.0.1:{port}/yolov5n.pt: cannot be downloaded: ");
+    let url = format!("error: http://127.0.0.1:{port}/yolov5n.pt: failed to download: ");
     assert!(text.contains(&url) && text.contains("Connection refused") && text.contains("--mirror"), "{text}");
 }
 

@@ -428,7 +428,7 @@ fn video(uri: &str, n: usize, scenes: &[Scene], dice: &mut Dice) -> Made {
     let error = match n % 97 {
         13 => Some((VideoErrorKind::Corrupt, "failed to read the file: Invalid data found when processing input")),
         29 => Some((VideoErrorKind::NotAVideo, "no known container format")),
-        31 if n.is_multiple_of(2) => Some((VideoErrorKind::Timeout, "not decoded after 3600 s")),
+        31 if n.is_multiple_of(2) => Some((VideoErrorKind::Timeout, "decoding took longer than 3600 s")),
         _ => None,
     };
     let status = match error {

@@ -39,7 +39,7 @@ fn pages_and_sql_are_those_of_the_code() {
 fn page(table: Table) -> String {
     let sorted = table.sort_columns().iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     let mut page = format!(
-        "# {table}\n\n{} Files are sorted by {sorted}. Schema version {SCHEMA_VERSION}, which stands in each file's \
+        "# {table}\n\n{} Files are sorted by {sorted}. Schema version {SCHEMA_VERSION}, which is in each file's \
          metadata as `vidindex.schema_version`.\n\n\
          | column | type (DuckDB) | unit | meaning | null | example |\n|---|---|---|---|---|---|\n",
         table.description()
@@ -51,16 +51,16 @@ fn page(table: Table) -> String {
         writeln!(page, "| `{name}` | {kind} | {unit} | {description} | {null} | `{example}` |").unwrap();
     };
     table.columns().iter().for_each(|column| line(&mut page, column));
-    page.push_str("\nIn the path of each file, as Hive has it, with the columns of the job's `[input] partition` before `dt`:\n\n");
+    page.push_str("\nIn the path of each file, in Hive's layout, with the columns of the job's `[input] partition` before `dt`:\n\n");
     page.push_str("| column | type (DuckDB) | unit | meaning | null | example |\n|---|---|---|---|---|---|\n");
     table.partition_columns().iter().for_each(|column| line(&mut page, column));
     page
 }
 
 const ABOUT_CURRENT: &str = "\
--- A video that was indexed more than once has rows of each run. `current_*` shows, of each video, the rows of its latest
--- good indexing: a later one that failed does not hide an earlier one that did not. What an indexing without a model
--- leaves out is taken from the latest with one. A video that has gone from the source is not shown.
+-- A video that was indexed more than once has rows of each run. The views `current_*` show the rows of each video's latest
+-- successful indexing: a later failure does not hide them, and a run without a model keeps the earlier rows of that model.
+-- Videos that were deleted from the input are not shown.
 ";
 
 /// The tables that Spark gets views of. Thumbnails are in indexes alone whose jobs ask for them, and a view of Spark's
@@ -74,15 +74,15 @@ fn current(create: &str, tables: &[Table]) -> String {
 fn duckdb() -> String {
     let tables = Table::ALL.map(|table| format!("\n{}", table.duckdb_view()));
     format!(
-        "-- Views over an index for DuckDB; `vidindex query` has them in place. Elsewhere, say where it is, then read this file:\n\
+        "-- Views over an index for DuckDB. `vidindex query` defines them. In other clients, set `index`, then read this file:\n\
          --\n\
          --     SET VARIABLE index = 'demo/index';          -- or 's3://bucket/prefix'\n\
          --     .read schemas/duckdb.sql\n\
          --     SELECT top_label, count(*) FROM current_actions GROUP BY ALL ORDER BY 2 DESC;\n\
          --\n{ABOUT_CURRENT}\
          --\n\
-         -- A table without files is empty: the job has one model, or does not write thumbnails, or nothing is indexed yet.\n\
-         -- When it has its first files, read this file again.\n{}{}",
+         -- A table without files is empty: the job has only one model, or writes no thumbnails, or nothing is indexed yet.\n\
+         -- After it gets its first files, read this file again.\n{}{}",
         tables.concat(),
         current("CREATE OR REPLACE VIEW", &Table::ALL)
     )
@@ -90,14 +90,14 @@ fn duckdb() -> String {
 
 fn spark() -> String {
     let mut sql = format!(
-        "-- Views over an index for Spark SQL, which finds the partitions by itself. Say where it is, then read this file:\n\
+        "-- Views over an index for Spark SQL, which discovers partitions itself. Set `index`, then read this file:\n\
          --\n\
          --     SET index = s3a://bucket/prefix;\n\
          --     SET spark.sql.session.timeZone = UTC;\n\
          --     SOURCE schemas/spark.sql;\n\
          --\n{ABOUT_CURRENT}\
          --\n\
-         -- Spark makes no view of a table without files: leave out the statements of a table that has none, such as\n\
+         -- Spark cannot create a view of a table without files: omit the statements of such a table, for example of\n\
          -- `actions` in the index of a job without an actions model.\n"
     );
     for table in ALWAYS {
@@ -117,8 +117,8 @@ fn spark() -> String {
 
 fn athena() -> String {
     format!(
-        "-- Views for Athena, and for Spark with Glue as its catalogue, over the tables that `terraform/` makes. Athena takes one\n\
-         -- statement at a time.\n\
+        "-- Views for Athena, and for Spark with Glue as its catalogue, over the tables that `terraform/` creates. Athena\n\
+         -- runs one statement at a time.\n\
          --\n{ABOUT_CURRENT}{}",
         current("CREATE OR REPLACE VIEW", &Table::ALL)
     )

@@ -174,7 +174,7 @@ fn a_watcher_waits_for_tasks_that_wait_and_until_the_seal() {
     // Elsewhere nobody can tell.
     let mut elsewhere = vidindex(["status".as_ref(), archive.bucket.job.as_os_str(), "--run".as_ref(), run.as_ref()]);
     let told = stdout(&elsewhere.envs(environment()).env("PATH", "/nowhere").output().unwrap());
-    assert!(told.contains("submitted") && told.contains("cannot be asked") && told.contains("squeue"), "{told}");
+    assert!(told.contains("submitted") && told.contains("failed to query its tasks") && told.contains("squeue"), "{told}");
 
     let mut watcher = watch(&cluster, &archive, &run);
     // More than one look.
@@ -214,7 +214,7 @@ fn a_run_that_was_cancelled_is_not_at_work_and_not_watched() {
     cluster.drain(60);
     assert_eq!(status(&cluster, &archive, &rest)["state"], "stopped");
     let watched = watch(&cluster, &archive, &rest).wait_with_output().unwrap();
-    assert!(watched.status.success() && stdout(&watched).contains("nothing of it waits or runs"), "{}", said(&watched));
+    assert!(watched.status.success() && stdout(&watched).contains("no tasks are left"), "{}", said(&watched));
 }
 
 #[test]
@@ -284,5 +284,5 @@ fn a_submission_is_shown_before_it_is_made() {
         .output()
         .unwrap();
     assert_eq!(failed.status.code(), Some(1));
-    assert!(stderr(&failed).contains("scontrol: cannot be run"), "{}", stderr(&failed));
+    assert!(stderr(&failed).contains("scontrol: failed to run"), "{}", stderr(&failed));
 }

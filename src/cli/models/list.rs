@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::zoo::descriptor::Descriptor;
 use crate::zoo::registry::{MODELS, Official};
 
-/// A table for people, or JSON for machines. `out` is where models are looked for.
+/// Prints a table for humans, or JSON. Local models are searched in `out`.
 pub(super) fn print(out: &Path, json: bool) -> Result<()> {
     let here = |name: &str| Some(out.join(format!("{name}.onnx"))).filter(|path| path.is_file());
     if json {

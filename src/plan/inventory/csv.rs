@@ -1,4 +1,4 @@
-//! Data files of a report in CSV, gzipped: without a header, the columns as the manifest's schema names them, the keys
+//! Data files of a report in gzipped CSV. They have no header; the manifest's schema gives the columns. Keys are
 //! percent-encoded.
 
 use std::borrow::Cow;
@@ -13,14 +13,14 @@ use percent_encoding::percent_decode;
 use super::{Batches, archived};
 use crate::store::ObjectMeta;
 
-/// Where the fields stand that count.
+/// Positions of the fields that are used.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Columns {
     key: usize,
     size: usize,
     last_modified: usize,
     etag: usize,
-    /// Only in reports that have the field.
+    /// Only in reports that include this field.
     storage_class: Option<usize>,
     /// Only in reports of all versions.
     is_latest: Option<usize>,
@@ -28,7 +28,7 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    /// By the manifest's `fileSchema`: `Bucket, Key, Size, ...`. The error says which is missing.
+    /// Parses the manifest's `fileSchema`: `Bucket, Key, Size, ...`. The error names the missing field.
     pub(super) fn of(schema: &str) -> Result<Self, String> {
         let find = |name: &str| schema.split(',').position(|column| column.trim() == name);
         let required = |name: &str| find(name).ok_or_else(|| format!("it has no field {name}"));
@@ -44,7 +44,7 @@ impl Columns {
     }
 }
 
-/// Reads a file to its end, or until nobody wants more.
+/// Reads the whole file, or until the receiver is gone.
 pub(super) fn read(file: File, columns: &Columns, batches: &mut Batches) -> Result<(), String> {
     let decoder = MultiGzDecoder::new(BufReader::with_capacity(1 << 18, file));
     let mut reader = ReaderBuilder::new().has_headers(false).buffer_capacity(1 << 18).from_reader(decoder);
@@ -61,7 +61,7 @@ pub(super) fn read(file: File, columns: &Columns, batches: &mut Batches) -> Resu
     Ok(())
 }
 
-/// None for what is not there any more, or not below the input.
+/// Returns `None` for objects that no longer exist or are not below the input.
 fn object(record: &ByteRecord, columns: &Columns, batches: &Batches) -> Result<Option<ObjectMeta>, String> {
     let is = |column: Option<usize>, value: &str| {
         column.and_then(|column| record.get(column)).is_some_and(|field| field.eq_ignore_ascii_case(value.as_bytes()))
@@ -86,7 +86,7 @@ fn object(record: &ByteRecord, columns: &Columns, batches: &Batches) -> Result<O
     }))
 }
 
-/// As in a URL's query: a plus is a space, as a plus itself is `%2B` there.
+/// Decodes a key like a URL's query: a plus is a space, and a literal plus is `%2B`.
 fn decoded(key: &str) -> Result<Cow<'_, str>, String> {
     if !key.contains(['%', '+']) {
         return Ok(Cow::Borrowed(key));

@@ -1,4 +1,4 @@
-//! Data files of a report in Parquet: the columns by their names, the keys as they are.
+//! Data files of a report in Parquet. Columns have names, and keys are not encoded.
 
 use std::fs::File;
 
@@ -14,7 +14,7 @@ use crate::tables::read::{optional, text_column, time_column, value, whole_numbe
 const COLUMNS: [&str; 7] =
     ["key", "size", "last_modified_date", "e_tag", "is_latest", "is_delete_marker", "storage_class"];
 
-/// Reads a file to its end, or until nobody wants more.
+/// Reads the whole file, or until the receiver is gone.
 pub(super) fn read(file: File, batches: &mut Batches) -> Result<(), String> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string())?;
     let mask = ProjectionMask::columns(builder.parquet_schema(), COLUMNS);
@@ -44,7 +44,7 @@ fn add(batch: &RecordBatch, batches: &mut Batches) -> Result<bool, String> {
         let object = ObjectMeta {
             size_bytes: u64::try_from(sizes.value(row)).map_err(|error| format!("the size of {key:?}: {error}"))?,
             etag: etags.value(row).trim_matches('"').to_owned(),
-            last_modified: DateTime::from_timestamp_micros(time).ok_or_else(|| format!("no such time: {time}"))?,
+            last_modified: DateTime::from_timestamp_micros(time).ok_or_else(|| format!("invalid time: {time}"))?,
             archived: classes.as_ref().and_then(|classes| archived(value(classes, row))),
             key: key.to_owned(),
         };

@@ -1,4 +1,4 @@
-//! Reports made here, as S3 writes them, and read from a directory.
+//! Tests with reports that are generated in the format of S3 and read from a directory.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -18,7 +18,7 @@ use crate::store::memory::MemoryStore;
 
 const SCHEMA: &str = "Bucket, Key, VersionId, IsLatest, IsDeleteMarker, Size, LastModifiedDate, ETag";
 
-/// key as in the file, whether it is the latest, whether it is a delete marker.
+/// Key as in the file, whether it is the latest version, whether it is a delete marker.
 type Version<'a> = (&'a str, bool, bool);
 
 fn gzipped(versions: &[Version]) -> Vec<u8> {
@@ -56,7 +56,7 @@ fn columnar(versions: &[Version], compression: Compression) -> Vec<u8> {
     writer.into_inner().unwrap()
 }
 
-/// Lays a report into a directory as it lies in a bucket; gives the manifest's path.
+/// Writes a report to a directory with the layout of a bucket. Returns the manifest's path.
 fn report(format: &str, files: &[Vec<u8>]) -> (TempDir, String) {
     let folder = TempDir::new().unwrap();
     let config = folder.path().join("reports/archive/daily");
@@ -124,7 +124,7 @@ async fn a_parquet_report_is_read_in_the_compressions_that_s3_uses() {
 }
 
 #[tokio::test]
-async fn more_objects_than_are_ahead_come_once_each() {
+async fn more_objects_than_fit_the_buffers_come_exactly_once() {
     let files: Vec<_> = (0..9)
         .map(|file| {
             let keys: Vec<_> = (0..7000).map(|n| format!("{file}/{n}.mp4")).collect();
@@ -136,7 +136,7 @@ async fn more_objects_than_are_ahead_come_once_each() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_report_is_named_with_its_fix() {
+async fn errors_of_a_report_name_the_problem_and_the_fix() {
     let refused = async |uri: &str, input: &str| {
         let error = listed(uri, input).await.unwrap_err();
         format!("{error}\n{}", error.hint().unwrap_or_default())
@@ -150,15 +150,15 @@ async fn what_is_wrong_with_a_report_is_named_with_its_fix() {
     let said = refused(&uri, "s3://archive/").await;
     assert!(said.contains("data/0 is not the file that its manifest names"), "{said}");
     std::fs::remove_file(&data).unwrap();
-    assert!(refused(&uri, "s3://archive/").await.contains("in none of the folders above it"));
+    assert!(refused(&uri, "s3://archive/").await.contains("in none of the directories above it"));
 
     let (_folder, uri) = report("ORC", &[file]);
     let said = refused(&uri, "s3://archive/").await;
-    assert!(said.contains("is in ORC, which is not read\nhave S3 write it as Parquet or CSV"), "{said}");
+    assert!(said.contains("has the format ORC, which is not supported\nset the output format"), "{said}");
     let (_folder, uri) = report("CSV", &[gzipped(&[("a%FF.mp4", true, false)])]);
     assert!(refused(&uri, "s3://archive/").await.contains("line 1: key \"a%FF.mp4\""));
     let (_folder, uri) = report("Parquet", &[b"not parquet".to_vec()]);
-    assert!(refused(&uri, "s3://archive/").await.contains("cannot list by the inventory"));
+    assert!(refused(&uri, "s3://archive/").await.contains("failed to list from the inventory"));
     std::fs::write(&uri, "{}").unwrap();
-    assert!(refused(&uri, "s3://archive/").await.contains("input.inventory is the address"));
+    assert!(refused(&uri, "s3://archive/").await.contains("set input.inventory to the address"));
 }

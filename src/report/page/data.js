@@ -1,12 +1,13 @@
 "use strict";
 
-// What report/page.rs packed, as the page uses it; and how the page makes elements and writes numbers.
+// Unpacks what report/page.rs packed, and provides functions that create elements and format numbers.
 
 const NO_LABEL = 0xffff;
 
 const $ = (id) => document.getElementById(id);
 
-// An element with attributes, `on...` listeners, and children. Texts only ever become text: they may hold anything.
+// Creates an element with attributes, `on...` listeners and children. Texts are inserted as text, because they may
+// contain anything.
 function make(tag, attributes = {}, ...children) {
   return furnish(document.createElement(tag), attributes, children);
 }
@@ -68,7 +69,7 @@ function videosOf(data) {
     [video.from, video.to] = [segment, (segment += columns.segments[index])];
     [video.binsFrom, video.binsTo] = [bin, (bin += columns.bins[index])];
     [video.picturesFrom, video.picturesTo] = [picture, (picture += columns.pictures[index])];
-    // Starts are packed as steps.
+    // Start times are packed as differences.
     for (let k = video.from + 1; k < video.to; k++) data.segment_start[k] += data.segment_start[k - 1];
     const last = video.to > video.from ? startOf(data, video.to - 1) + data.segment_length[video.to - 1] / 1000 : 0;
     video.length = Math.max(video.seconds, last, 0.04);
@@ -89,7 +90,7 @@ function topOf(data, k) {
   return top;
 }
 
-// The segment's score of a label, or its best where the label is -1; below 0 where it has none.
+// The segment's score for a label, or its best score if the label is -1. Below 0 if it has none.
 function scoreOf(data, k, label) {
   if (label < 0) return data.segment_label[k] === NO_LABEL ? -1 : data.segment_score[k] / 1000;
   for (let rank = 0; rank < data.top; rank++) {
@@ -104,7 +105,7 @@ function pictureOf(data, p) {
   for (let b = data.box_at[p]; b < data.box_at[p + 1]; b++) {
     const [left, top, right, bottom] = data.box_corners.subarray(4 * b, 4 * b + 4);
     const parts = [score(data.box_score[b] / 1000)];
-    // Where every box is a person, none has to say so.
+    // If every box is a person, the label is omitted.
     if (data.facts.classes?.length > 1) parts.unshift(data.labels[data.box_label[b]]);
     if (data.box_action[b] !== NO_LABEL) parts.push(`· ${data.labels[data.box_action[b]]} ${score(data.box_action_score[b] / 1000)}`);
     boxes.push({ left, top, right, bottom, text: parts.join(" ") });
@@ -118,7 +119,7 @@ function pictureOf(data, p) {
   };
 }
 
-// An image with the boxes over it; `named` writes what they are beside them.
+// An image with its boxes. `named` adds their labels.
 function pictured(picture, named) {
   const text = `Frame at ${time(picture.seconds, 1)}, ${counted(picture.boxes.length, "box", "boxes")}`;
   const frame = make("span", { class: "picture" }, make("img", { src: picture.url, alt: text, draggable: "false" }));
@@ -128,7 +129,7 @@ function pictured(picture, named) {
     overlay.append(draw("rect", { x: left, y: top, width: right - left, height: bottom - top }, draw("title", {}, text)));
     if (named) {
       const tag = make("span", { class: "tag", "aria-hidden": "true" }, text);
-      // Inside where there is no room above.
+      // Place the tag inside the box if there is no room above it.
       tag.style.left = `${left / 100}%`;
       tag.style.top = `${top / 100}%`;
       tag.classList.toggle("inside", top < 700);

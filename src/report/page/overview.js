@@ -1,4 +1,4 @@
-// The run as a whole: where it came from, its totals, its failures, its labels.
+// The run as a whole: its origin, totals, failures and labels.
 
 const STATUS = {
   ok: { mark: "✓", text: "indexed whole" },
@@ -7,19 +7,19 @@ const STATUS = {
 };
 
 const KINDS = {
-  not_found: "listed, but gone when read",
+  not_found: "listed, but deleted before it was read",
   changed_during_read: "changed while it was read",
-  access_denied: "the store refused to give it",
+  access_denied: "access was denied",
   archived: "archived: restore it first",
-  unreadable: "cannot be read",
+  unreadable: "failed to read",
   encrypted: "encrypted",
   not_a_video: "no known container format",
-  no_video_stream: "no moving pictures inside",
+  no_video_stream: "no video stream",
   corrupt: "damaged",
   unsupported: "no decoder for it",
   too_large: "frames too large",
   timeout: "took too long",
-  decoder_crashed: "the decoder died",
+  decoder_crashed: "the decoder crashed",
   out_of_memory: "the decoder ran out of memory",
 };
 
@@ -44,7 +44,7 @@ function showRunState(facts) {
 function showNotes({ facts, videos, picture_time }) {
   const notes = [];
   if (facts.random_models.length) {
-    notes.push(`The weights of ${facts.random_models.join(" and ")} are random, not trained: labels and boxes mean nothing.`);
+    notes.push(`The weights of ${facts.random_models.join(" and ")} are random, not trained: labels and boxes are meaningless.`);
   }
   const total = videosIn(facts.totals);
   if (videos.length < total) notes.push(`The list holds ${number(videos.length)} of ${number(total)} videos; the totals are of all.`);
@@ -74,11 +74,11 @@ function showTotals({ facts }) {
     part.style.flexGrow = String(count / all);
     bar.append(part);
   }
-  const told = parts.filter(([, count]) => count).map(([status, count]) => `${number(count)} ${status}`).join(", ");
+  const summary = parts.filter(([, count]) => count).map(([status, count]) => `${number(count)} ${status}`).join(", ");
   const speed = elapsed > 0 ? totals.video_seconds / elapsed : 0;
   const machines = facts.hosts > 1 ? `, ${facts.hosts} machines` : "";
   $("totals").append(
-    tile("Videos", number(all), bar, quiet(told || `of ${number(facts.videos_planned)} planned`)),
+    tile("Videos", number(all), bar, quiet(summary || `of ${number(facts.videos_planned)} planned`)),
     tile("Playing time", span(totals.video_seconds), quiet(`${number(totals.frames_decoded)} frames decoded`)),
     tile("Segments", number(totals.segments), quiet(facts.actions_model ?? "no actions model")),
     tile("Boxes", number(totals.boxes), quiet(facts.persons_model ?? "no persons model")),
@@ -90,18 +90,18 @@ function showTotals({ facts }) {
 function showFailures({ facts }, filters) {
   const kinds = Object.entries(facts.totals.failures).sort((a, b) => b[1].videos - a[1].videos);
   if (!kinds.length) {
-    $("failures").append(make("p", { class: "well" }, make("span", { class: "mark ok", "aria-hidden": "true" }, "✓"), " Nothing: every video was indexed whole."));
+    $("failures").append(make("p", { class: "well" }, make("span", { class: "mark ok", "aria-hidden": "true" }, "✓"), " None: every video was indexed completely."));
     return;
   }
   for (const [kind, { videos, examples }] of kinds) {
-    const told = [KINDS[kind], examples[0]?.message].filter(Boolean).join(": ");
+    const summary = [KINDS[kind], examples[0]?.message].filter(Boolean).join(": ");
     const list = make("ul", { class: "examples" });
     for (const { uri, message } of examples) {
       list.append(make("li", {}, make("span", { class: "uri" }, uri), make("span", { class: "message" }, message)));
     }
     if (videos > examples.length) list.append(make("li", { class: "quiet" }, `and ${number(videos - examples.length)} more`));
     $("failures").append(make("details", { class: "failure", open: kinds.length === 1 },
-      make("summary", {}, make("span", { class: "kind" }, kind), make("span", { class: "quiet" }, told), make("b", {}, number(videos))),
+      make("summary", {}, make("span", { class: "kind" }, kind), make("span", { class: "quiet" }, summary), make("b", {}, number(videos))),
       list,
       make("button", { type: "button", class: "link", onclick: () => filters.set({ state: `kind:${kind}` }) }, "Show these videos")));
   }

@@ -1,4 +1,4 @@
-// Puts the page together, and keeps in its address which video is shown.
+// Assembles the page, and keeps the selected video in the page's address.
 
 function remember(video, segment) {
   history.replaceState(null, "", `#${video.id}${segment >= 0 ? `/${segment}` : ""}`);
@@ -12,7 +12,7 @@ function remembered(data) {
 }
 
 async function start() {
-  if (!("DecompressionStream" in window)) throw new Error("this browser is older than 2023");
+  if (!("DecompressionStream" in window)) throw new Error("this browser is too old: use a version from 2023 or later");
   const data = await load();
   const filters = new Filters(data);
   showOverview(data, filters);

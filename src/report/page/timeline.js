@@ -1,4 +1,4 @@
-// One video: its segments on a timeline that can be zoomed, with pictures, boxes and scores.
+// One video: its segments on a zoomable timeline, with pictures, boxes and scores.
 
 const LANES = 6;
 const LANE = 30;
@@ -6,13 +6,13 @@ const STRIP = 62;
 const CROWD = 38;
 const AXIS = 24;
 const GAP = 8;
-// Segments that are narrower share a bar.
+// Segments that are narrower than this share a bar.
 const BAR_MIN = 2;
 const TICKS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400];
-// So many pixels for a second are enough.
+// Maximum scale, pixels per second.
 const SCALE_MAX = 400;
 const MOMENTS = 8;
-// At most, of the picture of the chosen segment.
+// Maximum size of the selected segment's picture, pixels.
 const PICTURE_WIDTH = 440;
 const PICTURE_HEIGHT = 330;
 
@@ -35,7 +35,7 @@ class VideoView {
       this.layout();
       this.choose(segment >= 0 ? segment : this.strongest()[0] ?? video.from, segment >= 0);
     } else if (video.status === "ok") {
-      this.host.append(make("p", { class: "empty" }, "Nothing was found in it."));
+      this.host.append(make("p", { class: "empty" }, "Nothing was detected in this video."));
     }
   }
 
@@ -118,7 +118,7 @@ class VideoView {
     return make("div", { class: "timeline" }, tools, make("div", { class: "plot-frame" }, this.names, this.scroller));
   }
 
-  // The labels with the most score in the video, the one that is looked for first.
+  // The labels with the highest total score in the video. The label of the filter comes first.
   lanesOf() {
     const { data, video } = this;
     const sums = new Map();
@@ -126,7 +126,7 @@ class VideoView {
       for (let rank = 0; rank < data.top; rank++) {
         const label = data.segment_label[rank * data.segments + k];
         if (label === NO_LABEL) continue;
-        // What is second everywhere should not hide what is first somewhere.
+        // Squared, so that a label with many low scores does not hide one with few high scores.
         const value = data.segment_score[rank * data.segments + k] ** 2 / 1e6;
         sums.set(label, (sums.get(label) ?? 0) + value);
       }
@@ -141,7 +141,7 @@ class VideoView {
     this.host.classList.toggle("no-boxes", !shown);
   }
 
-  // The filters are others now.
+  // Called when the filters have changed.
   filtered() {
     if (!this.best?.isConnected) return;
     const lanes = this.lanesOf();
@@ -174,7 +174,7 @@ class VideoView {
     return found.sort((a, b) => scoreOf(this.data, b, label) - scoreOf(this.data, a, label) || a - b).slice(0, MOMENTS);
   }
 
-  // The view's width has changed, or the zoom.
+  // Called when the width of the view or the zoom has changed.
   layout() {
     if (!this.scroller?.isConnected) return;
     this.width = this.scroller.clientWidth;
@@ -195,7 +195,7 @@ class VideoView {
     return (clientX - this.svg.getBoundingClientRect().left + this.scroller.scrollLeft) / this.scale;
   }
 
-  // By a factor around a point of the screen; 0 shows all.
+  // Zooms by a factor around a point on the screen; 0 shows the whole video.
   zoomBy(factor, clientX) {
     const left = this.svg.getBoundingClientRect().left;
     const chosen = this.segment >= 0 ? this.x(startOf(this.data, this.segment)) : NaN;
@@ -241,7 +241,7 @@ class VideoView {
       const [left, right] = [this.x(startOf(data, this.segment)), this.x(endOf(data, this.segment))];
       this.svg.append(draw("rect", { class: "chosen", x: left, y: this.top, width: Math.max(2, right - left), height: this.axisTop - this.top }));
     }
-    // Of the bars that would share their pixels, the highest.
+    // Of several bars on the same pixels, draw the highest.
     const bars = new Map();
     for (let k = this.firstAt(from); k < video.to && startOf(data, k) <= to; k++) {
       const taken = this.filters.takesSegment(k);
@@ -283,7 +283,7 @@ class VideoView {
     }
   }
 
-  // As many pictures as fit without covering each other.
+  // Draws as many pictures as fit without overlapping.
   drawStrip(from, to) {
     if (!this.hasStrip) return;
     const { data, video } = this;
@@ -314,7 +314,7 @@ class VideoView {
     }
   }
 
-  // The first segment that ends after a time, by halving: they are in order.
+  // The first segment that ends after a time, by binary search: segments are sorted.
   firstAt(seconds) {
     let [low, high] = [this.video.from, this.video.to];
     while (low < high) {
@@ -325,7 +325,7 @@ class VideoView {
     return low;
   }
 
-  // Of the segments at a time, the one whose middle is nearest; -1 where there is none.
+  // Of the segments at a time, the one whose centre is nearest; -1 if there is none.
   segmentAt(seconds) {
     let best = -1;
     const offset = (k) => Math.abs((startOf(this.data, k) + endOf(this.data, k)) / 2 - seconds);
@@ -355,7 +355,7 @@ class VideoView {
     showTip(lines, event.clientX, event.clientY);
   }
 
-  // Makes a segment the chosen one, and shows it large; `picture` is the one that was clicked.
+  // Selects a segment and shows it large. `picture` is the picture that was clicked, if any.
   choose(k, moves, picture = -1) {
     const { data, video } = this;
     const exists = k >= video.from && k < video.to;
@@ -384,11 +384,11 @@ class VideoView {
       });
       this.moment.append(make("div", { class: "scores" },
         make("h3", {}, `${place}${time(startOf(data, k), 1)} – ${time(endOf(data, k), 1)}`),
-        rows.length ? make("ol", { class: "labels" }, ...rows) : make("p", { class: "quiet" }, "Nobody is in it, so nobody was scored.")));
-      const told = top.slice(0, 3).map(({ name, score: value }) => `${name} ${score(value)}`).join(", ");
+        rows.length ? make("ol", { class: "labels" }, ...rows) : make("p", { class: "quiet" }, "No person was detected, so nobody was scored.")));
+      const spoken = top.slice(0, 3).map(({ name, score: value }) => `${name} ${score(value)}`).join(", ");
       this.svg.setAttribute("aria-valuemax", video.to - video.from);
       this.svg.setAttribute("aria-valuenow", k - video.from + 1);
-      this.svg.setAttribute("aria-valuetext", `${time(startOf(data, k), 1)} to ${time(endOf(data, k), 1)}: ${told || "no label"}`);
+      this.svg.setAttribute("aria-valuetext", `${time(startOf(data, k), 1)} to ${time(endOf(data, k), 1)}: ${spoken || "no label"}`);
     }
     this.redraw();
     remember(video, exists ? k - video.from : -1);

@@ -1,4 +1,4 @@
-// The list of videos: filtered, sorted, and only as many rows in the page as can be seen.
+// The list of videos: filtered, sorted, and rendered only for the visible rows.
 
 const ROW_HEIGHT = 60;
 const ROWS_AROUND = 4;
@@ -42,7 +42,7 @@ class Filters {
     for (const name of ["matches", "score"]) if (!seen.size) $("sort").querySelector(`[value=${name}]`).remove();
   }
 
-  // Changes some of the filters, and tells everybody.
+  // Changes some of the filters and notifies the listeners.
   set(change) {
     Object.assign(this.value, change);
     const { text, state, label, score: least, sort } = this.value;
@@ -63,7 +63,7 @@ class Filters {
     return scoreOf(this.data, k, this.value.label) >= Math.max(this.value.score, 0);
   }
 
-  // The videos that are wanted, in the order that is wanted.
+  // The videos that match the filters, in the selected order.
   videos() {
     const { text, state, label, sort } = this.value;
     const words = text.toLowerCase().split(/\s+/).filter(Boolean);
@@ -115,7 +115,7 @@ class VideoList {
     this.rows.forEach((row) => row.remove());
     this.rows.clear();
     this.list.scrollTop = 0;
-    // The chosen video stays; what is not in the list any more gives way to the first that is.
+    // The selected video stays selected. If the list no longer contains it, the first one is selected.
     if (!this.videos.includes(this.chosen) && this.videos.length) this.select(this.videos[0]);
     else this.draw();
   }
@@ -126,7 +126,7 @@ class VideoList {
     this.choose(video);
   }
 
-  // Brings the chosen row into sight.
+  // Scrolls the selected row into view.
   show() {
     const position = this.videos.indexOf(this.chosen);
     if (position >= 0) {

@@ -1,5 +1,5 @@
-//! Parameter names: what trainers call a SlowFast's and a YOLOv5's parameters, translated to the names that the zoo's
-//! networks ask for (PyTorchVideo's and YOLOv5's own).
+//! Parameter names: translates the names that training tools give to the parameters of a SlowFast or a YOLOv5 into the
+//! official names (PyTorchVideo's and YOLOv5's own), which the zoo's networks use.
 //!
 //! References: `slowfast/utils/c2_model_loading.py` of facebookresearch/SlowFast for the Caffe2 names;
 //! `mmaction/models/backbones/resnet3d_slowfast.py` of open-mmlab/mmaction2.
@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 
 use regex::{Captures, Regex};
 
-/// What wrappers put before each name: data parallelism, and a class that holds the network.
+/// Prefixes that wrappers add to each name: data parallelism, and a class that holds the network.
 const WRAPPERS: [&str; 2] = ["module.", "model."];
-/// What `torch.compile` puts before the names of what it compiled, wherever in the network that is.
+/// Prefix that `torch.compile` adds to the names of what it compiled, at any level of the network.
 const COMPILED: &str = "_orig_mod.";
 
-/// A pattern, and the official name of what it matches.
+/// A pattern, and a function that returns the official name of what it matches.
 type Rule = (&'static str, fn(&Captures<'_>) -> String);
 
 const RULES: [Rule; 20] = [
@@ -64,12 +64,12 @@ const RULES: [Rule; 20] = [
     (r"^cls_head\.fc_cls\.([a-z_]+)$", |c| head(part(c, 1))),
 ];
 
-/// What a group matched, or nothing.
+/// What a group matched, or an empty text.
 fn part<'c>(captures: &'c Captures<'_>, group: usize) -> &'c str {
     captures.get(group).map_or("", |found| found.as_str())
 }
 
-/// The digit before this one: stages are counted from 0.
+/// The digit before this one, because the official names count stages from 0.
 fn before(digit: &str) -> &'static str {
     match digit {
         "1" => "0",
@@ -131,10 +131,10 @@ fn head(leaf: &str) -> String {
     format!("blocks.6.proj.{leaf}")
 }
 
-/// The parameters by their official names; each keeps the name that it has in the file.
+/// Maps the official names to the parameters and their names in the file.
 ///
 /// # Errors
-/// Two of them have the same official name: the file holds two networks.
+/// If two parameters have the same official name, because the file contains two networks.
 pub(super) fn official<T>(parameters: Vec<(String, T)>) -> Result<BTreeMap<String, (String, T)>, String> {
     let rules: Vec<(Regex, Rule)> =
         RULES.into_iter().filter_map(|rule| Some((Regex::new(rule.0).ok()?, rule))).collect();
@@ -150,10 +150,10 @@ pub(super) fn official<T>(parameters: Vec<(String, T)>) -> Result<BTreeMap<Strin
         && !names.iter().any(|name| name.contains(".multipathway_blocks.1."));
     for name in &mut names {
         if is_single {
-            // PyTorchVideo does not number a lone pathway, and its head is a block earlier.
+            // PyTorchVideo does not number a single pathway, and its head is one block earlier.
             *name = name.replace(".multipathway_blocks.0.", ".").replacen("blocks.6.proj.", "blocks.5.proj.", 1);
         }
-        // The official names that begin like a wrapper: YOLOv5's numbered layers, and what is below a detection head.
+        // Official names that begin like a wrapper: YOLOv5's numbered layers, and the network below a detection head.
         if name.starts_with(|first: char| first.is_ascii_digit()) || is_detection && name.starts_with("blocks.") {
             name.insert_str(0, "model.");
         }
@@ -161,7 +161,9 @@ pub(super) fn official<T>(parameters: Vec<(String, T)>) -> Result<BTreeMap<Strin
     let mut official: BTreeMap<String, (String, T)> = BTreeMap::new();
     for (name, (own, value)) in names.into_iter().zip(parameters) {
         if let Some((other, _)) = official.get(&name) {
-            return Err(format!("`{other}` and `{own}` are the same parameter of two networks"));
+            return Err(format!(
+                "`{other}` and `{own}` are the same parameter, so the file holds more than one network"
+            ));
         }
         official.insert(name, (own, value));
     }
@@ -175,7 +177,7 @@ fn without_wrappers(name: &str) -> &str {
     }
 }
 
-/// Counters of the training, and YOLOv5's copy of its anchors in pixels: no part of any network.
+/// Whether this is a training counter or YOLOv5's copy of its anchors in pixels, which are not part of any network.
 pub(super) fn is_bookkeeping(name: &str) -> bool {
     name.ends_with(".num_batches_tracked") || name.ends_with(".anchor_grid")
 }
@@ -189,7 +191,7 @@ mod tests {
     fn translated(names: &[&str]) -> Vec<String> {
         names
             .iter()
-            // Beside a parameter of the second pathway, so that they are not taken for a lone one's.
+            // A parameter of the second pathway keeps the names from being taken for those of a single pathway.
             .map(|name| {
                 let beside = "blocks.0.multipathway_blocks.1.other".to_owned();
                 let names = official(vec![((*name).to_owned(), ()), (beside.clone(), ())]).unwrap();

@@ -1,15 +1,14 @@
-//! Pickles as data: the opcodes are followed, what they would call or import is put down by name, and nothing is run. Names
-//! that no checkpoint has any business with are refused.
+//! Reads pickles as data. The parser follows the opcodes and records what they would call or import by name, but
+//! executes nothing. It rejects names that do not belong in a checkpoint.
 //!
 //! Reference: Python's `pickletools`, which documents every opcode.
 
 use std::collections::HashMap;
 
-/// Nodes of one pickle: the largest official checkpoint has some hundred thousand.
+/// Maximum number of nodes in a pickle. The largest official checkpoint has a few hundred thousand.
 const NODES_MAX: usize = 20_000_000;
 
-/// Names that checkpoints are made of, `module name`. What is built by one of them is a record of its class and its
-/// arguments.
+/// Names (`module name`) that checkpoints use. What one of them would build is recorded as its class and its arguments.
 const ALLOWED: [&str; 29] = [
     "collections OrderedDict",
     "collections defaultdict",
@@ -36,7 +35,7 @@ const ALLOWED: [&str; 29] = [
     "_codecs encode",
     "builtins set",
     "__builtin__ set",
-    // A fused YOLOv5 holds its layers' other method of passing forward. What `getattr` gives is a record, too, and cannot be
+    // A fused YOLOv5 replaces the forward method of its layers. The result of `getattr` is only a record and cannot be
     // called.
     "builtins getattr",
     "__builtin__ getattr",
@@ -44,14 +43,14 @@ const ALLOWED: [&str; 29] = [
     "argparse Namespace",
 ];
 
-/// Modules whose classes are the layers of a pickled network, and paths among its training's options.
+/// Modules whose classes are the layers of a pickled network, and paths among its training options.
 const ALLOWED_MODULES: [&str; 6] =
     ["torch.nn.modules.", "models.yolo", "models.common", "models.experimental", "pathlib", "torch.nn.parameter"];
 
-/// A value's place in [`Pickle`].
+/// Index of a value in [`Pickle`].
 pub(super) type Id = usize;
 
-/// A value of a pickle. Values refer to each other by [`Id`], also in circles.
+/// A value of a pickle. Values refer to each other by [`Id`], possibly in cycles.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Node {
     None,
@@ -62,31 +61,31 @@ pub(super) enum Node {
     Bytes(Vec<u8>),
     /// A list, a tuple or a set.
     List(Vec<Id>),
-    /// A dictionary in the order of its making.
+    /// A dictionary, in insertion order.
     Dict(Vec<(Id, Id)>),
-    /// A name: `module name`.
+    /// An imported name: `module name`.
     Global(String),
-    /// What a class or a function would have been called with, and the state it was given then.
+    /// The call of a class or function: its arguments, and the state that was set afterwards.
     Object {
         of: String,
         arguments: Id,
         state: Option<Id>,
     },
-    /// What stands outside of the pickle: for torch, a storage.
+    /// A reference to data outside of the pickle, which is a storage in PyTorch's files.
     Persistent(Id),
 }
 
-/// Why a pickle is not read.
+/// Why a pickle was rejected.
 #[derive(Debug, thiserror::Error)]
 #[error("{problem} (at byte {at} of the pickle)")]
 pub(super) struct Refusal {
     problem: String,
     at: usize,
-    /// The module that it asks for something of and that no checkpoint has any business with.
+    /// The module that the pickle tried to import from, if that was the reason.
     pub(super) module: Option<String>,
 }
 
-/// A pickle's values.
+/// The values of a pickle.
 #[derive(Debug)]
 pub(super) struct Pickle {
     nodes: Vec<Node>,
@@ -94,7 +93,7 @@ pub(super) struct Pickle {
 }
 
 impl Pickle {
-    /// Follows the opcodes to their end. The error says what is wrong, and where.
+    /// Follows the opcodes to the end. An error gives the problem and its position.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
         let mut machine =
             Machine { bytes, at: 0, nodes: vec![], stack: vec![], marks: vec![], memo: HashMap::new(), refused: None };
@@ -108,12 +107,12 @@ impl Pickle {
         &self.nodes[id]
     }
 
-    /// The value of a dictionary's key, or of an object's state.
+    /// The value of a key of a dictionary or of an object's state.
     pub(super) fn get(&self, id: Id, key: &str) -> Option<Id> {
         self.entries(id).find_map(|(name, value)| (name == key).then_some(value))
     }
 
-    /// A dictionary's, or an object's attributes, those of them that have a text for a name.
+    /// The entries of a dictionary, or an object's attributes, whose key is a text.
     pub(super) fn entries(&self, id: Id) -> impl Iterator<Item = (&str, Id)> {
         let entries = match self.node(id) {
             Node::Dict(entries) => entries.as_slice(),
@@ -126,7 +125,7 @@ impl Pickle {
         entries.iter().filter_map(|(key, value)| Some((self.text(*key)?, *value)))
     }
 
-    /// A text; Python 2 writes them as bytes.
+    /// A text. Python 2 writes texts as bytes.
     pub(super) fn text(&self, id: Id) -> Option<&str> {
         match self.node(id) {
             Node::Text(text) => Some(text),
@@ -149,7 +148,7 @@ impl Pickle {
         }
     }
 
-    /// An object's class or function, `module name`, and its arguments.
+    /// An object's class or function (`module name`) and its arguments.
     pub(super) fn object(&self, id: Id) -> Option<(&str, &[Id])> {
         match self.node(id) {
             Node::Object { of, arguments, .. } => Some((of, self.list(*arguments)?)),
@@ -157,7 +156,7 @@ impl Pickle {
         }
     }
 
-    /// The state that an object was given.
+    /// The state that was set on an object.
     pub(super) fn state(&self, id: Id) -> Option<Id> {
         match self.node(id) {
             Node::Object { state, .. } => *state,
@@ -171,10 +170,10 @@ struct Machine<'a> {
     at: usize,
     nodes: Vec<Node>,
     stack: Vec<Id>,
-    /// Heights of the stack where marks stand.
+    /// Heights of the stack at the marks.
     marks: Vec<usize>,
     memo: HashMap<u64, Id>,
-    /// The module that was refused.
+    /// The module whose import was rejected.
     refused: Option<String>,
 }
 
@@ -189,10 +188,10 @@ impl Machine<'_> {
                 0x80 => {
                     let version = self.number(1)?;
                     if version > 5 {
-                        return Err(format!("protocol {version} is not known"));
+                        return Err(format!("protocol {version} is not supported"));
                     }
                 }
-                // A frame's length: of no use where all is in memory.
+                // A frame's length, which is not needed because everything is in memory.
                 0x95 => drop(self.number(8)?),
                 b'(' => self.marks.push(self.stack.len()),
                 b'0' => drop(self.pop()?),
@@ -222,18 +221,18 @@ impl Machine<'_> {
                     let node = match self.line()? {
                         "00" => Node::Bool(false),
                         "01" => Node::Bool(true),
-                        digits => Node::Int(digits.parse().map_err(|_| format!("`{digits}` is no number"))?),
+                        digits => Node::Int(digits.parse().map_err(|_| format!("`{digits}` is not a number"))?),
                     };
                     self.push(node)?;
                 }
                 b'L' => {
                     let digits = self.line()?.trim_end_matches('L');
-                    let number = digits.parse().map_err(|_| format!("`{digits}` is no number"))?;
+                    let number = digits.parse().map_err(|_| format!("`{digits}` is not a number"))?;
                     self.push(Node::Int(number))?;
                 }
                 b'F' => {
                     let digits = self.line()?;
-                    let number = digits.parse().map_err(|_| format!("`{digits}` is no number"))?;
+                    let number = digits.parse().map_err(|_| format!("`{digits}` is not a number"))?;
                     self.push(Node::Float(number))?;
                 }
                 b'G' => {
@@ -318,10 +317,10 @@ impl Machine<'_> {
                             let (module, name) = (module.clone(), name.clone());
                             self.global(&module, &name)?;
                         }
-                        _ => return Err("a name that is no text is imported".to_owned()),
+                        _ => return Err("an imported name is not a text".to_owned()),
                     }
                 }
-                // A call, a new object of a class: the same to us, who do neither.
+                // A call or a new object of a class. They are treated alike, because neither is executed.
                 b'R' | 0x81 => {
                     let (arguments, callable) = (self.pop()?, self.pop()?);
                     self.object(callable, arguments)?;
@@ -340,7 +339,7 @@ impl Machine<'_> {
                     let of = self.pop()?;
                     self.push(Node::Persistent(of))?;
                 }
-                _ => return Err(format!("opcode {opcode:#04x} is not one that checkpoints are written in")),
+                _ => return Err(format!("opcode {opcode:#04x} does not occur in checkpoints")),
             }
         }
     }
@@ -352,7 +351,7 @@ impl Machine<'_> {
         Ok(taken)
     }
 
-    /// Little-endian, of so many bytes.
+    /// Reads a little-endian number of `length` bytes.
     fn number(&mut self, length: usize) -> Step<u64> {
         Ok(self.take(length)?.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte)))
     }
@@ -370,7 +369,7 @@ impl Machine<'_> {
 
     fn memo_line(&mut self) -> Step<u64> {
         let digits = self.line()?;
-        digits.parse().map_err(|_| format!("`{digits}` is no number"))
+        digits.parse().map_err(|_| format!("`{digits}` is not a number"))
     }
 
     fn push(&mut self, node: Node) -> Step<()> {
@@ -383,7 +382,7 @@ impl Machine<'_> {
     }
 
     fn pop(&mut self) -> Step<Id> {
-        // What lies below a mark is not ours to take.
+        // Values below a mark do not belong to this operation.
         let floor = self.marks.last().copied().unwrap_or(0);
         if self.stack.len() <= floor {
             return Err("a value is taken from an empty stack".to_owned());
@@ -401,7 +400,7 @@ impl Machine<'_> {
         self.push(Node::Int(number.cast_signed()))
     }
 
-    /// Two's complement, of any length; those beyond 64 bits (a random seed) are put down as bytes.
+    /// Reads a two's complement number of any length. Numbers beyond 64 bits (a random seed) are kept as bytes.
     fn long(&mut self, length: u64) -> Step<()> {
         let length = usize::try_from(length).map_err(|_| "it is cut off")?;
         let bytes = self.take(length)?;
@@ -437,7 +436,7 @@ impl Machine<'_> {
     }
 
     fn recall(&mut self, key: u64) -> Step<()> {
-        let id = *self.memo.get(&key).ok_or_else(|| format!("value {key} is recalled before it is put down"))?;
+        let id = *self.memo.get(&key).ok_or_else(|| format!("value {key} is used before it is stored"))?;
         self.stack.push(id);
         Ok(())
     }
@@ -446,21 +445,23 @@ impl Machine<'_> {
         let full = format!("{module} {name}");
         let is_allowed =
             ALLOWED.contains(&full.as_str()) || ALLOWED_MODULES.iter().any(|start| module.starts_with(start));
-        // A dotted name would reach through a module into what that has imported.
+        // A dotted name would reach through a module into what it has imported.
         if !is_allowed || name.contains('.') {
             self.refused = Some(module.to_owned());
-            return Err(format!("it asks for `{module}.{name}`, which is no part of a checkpoint: nothing was run"));
+            return Err(format!(
+                "it asks for `{module}.{name}`, which does not belong in a checkpoint; nothing was executed"
+            ));
         }
         self.push(Node::Global(full))
     }
 
     fn object(&mut self, callable: Id, arguments: Id) -> Step<()> {
         let Node::Global(of) = &self.nodes[callable] else {
-            return Err("something is called that is no name: nothing was run".to_owned());
+            return Err("it calls something that is not an imported name; nothing was executed".to_owned());
         };
         let of = of.clone();
         let node = match (of.as_str(), &self.nodes[arguments]) {
-            // Its entries come as its only argument, or later one by one.
+            // The entries are the only argument, or are set later one by one.
             ("collections OrderedDict" | "collections defaultdict", Node::List(arguments)) => {
                 Node::Dict(match arguments.first().map(|first| &self.nodes[*first]) {
                     Some(Node::List(entries)) => entries
@@ -475,7 +476,7 @@ impl Machine<'_> {
                 })
             }
             (_, Node::List(_)) => Node::Object { of, arguments, state: None },
-            _ => return Err(format!("`{of}` is called with something that is no tuple")),
+            _ => return Err(format!("`{of}` is called with something other than a tuple")),
         };
         self.push(node)
     }
@@ -484,9 +485,9 @@ impl Machine<'_> {
         let of = *self.stack.last().ok_or("the stack is empty")?;
         match &mut self.nodes[of] {
             Node::List(list) => list.extend(items),
-            // What a class of its own does with it is its own matter.
+            // A class of its own handles the items itself.
             Node::Object { .. } => {}
-            _ => return Err("something is appended to what is no list".to_owned()),
+            _ => return Err("it appends to something other than a list".to_owned()),
         }
         Ok(())
     }
@@ -497,7 +498,7 @@ impl Machine<'_> {
         match &mut self.nodes[of] {
             Node::Dict(dict) => dict.extend(entries),
             Node::Object { .. } => {}
-            _ => return Err("something is set in what is no dictionary".to_owned()),
+            _ => return Err("it sets an item of something other than a dictionary".to_owned()),
         }
         Ok(())
     }
@@ -534,17 +535,17 @@ mod tests {
 
     #[test]
     fn what_would_be_called_is_refused_by_name() {
-        // os.system('echo') by GLOBAL, by STACK_GLOBAL, and by the way through an allowed module.
+        // os.system('echo') with GLOBAL, with STACK_GLOBAL, and through an allowed module.
         assert!(refusal(b"cposix\nsystem\n(X\x04\x00\x00\x00echotR.").contains("`posix.system`"));
-        assert!(refusal(b"\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c\x04echo\x85R.").contains("nothing was run"));
+        assert!(refusal(b"\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c\x04echo\x85R.").contains("nothing was executed"));
         assert!(refusal(b"cbuiltins\neval\n.").contains("`builtins.eval`"));
         assert!(refusal(b"ctorch\nload\n.").contains("`torch.load`"));
-        assert!(refusal(b"cmodels.common\nos.system\n.").contains("nothing was run"));
-        assert!(refusal(b"X\x04\x00\x00\x00echo)R.").contains("no name"));
-        // getattr(numpy.dtype, 'type')(), whose first half alone is allowed.
+        assert!(refusal(b"cmodels.common\nos.system\n.").contains("nothing was executed"));
+        assert!(refusal(b"X\x04\x00\x00\x00echo)R.").contains("not an imported name"));
+        // getattr(numpy.dtype, 'type')(), of which only the first half is allowed.
         let method = b"c__builtin__\ngetattr\n(cnumpy\ndtype\nX\x04\x00\x00\x00typetR";
         assert!(Pickle::parse(&[method.as_slice(), b"."].concat()).is_ok());
-        assert!(refusal(&[method.as_slice(), b")R."].concat()).contains("no name"));
+        assert!(refusal(&[method.as_slice(), b")R."].concat()).contains("not an imported name"));
     }
 
     #[test]
@@ -556,7 +557,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_told_with_its_place() {
+    fn damage_is_reported_with_its_position() {
         for bytes in [
             &b""[..],
             b"\x80",
@@ -574,8 +575,8 @@ mod tests {
     }
 
     #[test]
-    fn a_memo_that_refers_to_itself_is_no_endless_loop() {
-        // A list that holds itself, and a billion laughs: each value stands once.
+    fn a_memo_that_refers_to_itself_does_not_loop_forever() {
+        // A list that contains itself, and a billion laughs: each value is stored once.
         Pickle::parse(b"]q\x00h\x00a.").unwrap();
         let mut bytes = b"]q\x00".to_vec();
         for _ in 0..200 {

@@ -1,24 +1,24 @@
-//! What a PySlowFast checkpoint says of its training: its `cfg`, a dump in YAML of sections and keys.
+//! The training settings in a PySlowFast checkpoint: its `cfg`, a YAML dump with sections and keys.
 
-/// Settings that change the network or its input. None where the checkpoint does not say.
+/// Settings that change the network or its input. `None` if the checkpoint does not state them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Settings {
-    /// `DATA.NUM_FRAMES`: frames that the Fast pathway sees, or the only one.
+    /// `DATA.NUM_FRAMES`: frames of the Fast pathway, or of the only pathway.
     pub(super) frames: Option<usize>,
-    /// `DATA.SAMPLING_RATE`: frames of the video from one of those to the next.
+    /// `DATA.SAMPLING_RATE`: distance between two of those frames, in frames of the video.
     pub(super) sampling_rate: Option<usize>,
-    /// `SLOWFAST.ALPHA`: Fast frames to each Slow one.
+    /// `SLOWFAST.ALPHA`: Fast frames per Slow frame.
     pub(super) alpha: Option<usize>,
-    /// `DATA.TRAIN_CROP_SIZE`: height and width of the pictures in training, in pixels.
+    /// `DATA.TRAIN_CROP_SIZE`: height and width of the training pictures, pixels.
     pub(super) trained_side: Option<usize>,
-    /// `DATA.TEST_CROP_SIZE`: height and width of the pictures in its test, in pixels.
+    /// `DATA.TEST_CROP_SIZE`: height and width of the test pictures, pixels.
     pub(super) side: Option<usize>,
-    /// `DETECTION.ENABLE`: whether it scores each person.
+    /// `DETECTION.ENABLE`: whether the network scores each person.
     pub(super) detects: bool,
 }
 
 impl Settings {
-    /// Reads what is known and passes over the rest.
+    /// Reads the known settings and ignores the rest.
     pub(super) fn parse(cfg: &str) -> Self {
         let mut settings = Self::default();
         let mut section = "";

@@ -1,4 +1,4 @@
-//! PyTorch's files: a zip archive of one pickle and of each storage's raw numbers.
+//! PyTorch's files: a zip archive with one pickle and the raw numbers of each storage.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -12,48 +12,47 @@ use super::settings::Settings;
 use crate::error::{Error, Result};
 use crate::zoo::weights::half_to_f32;
 
-/// How deep the modules of a network may be nested.
+/// Maximum nesting depth of a network's modules.
 const DEPTH_MAX: usize = 32;
 
-const TORCHSCRIPT_HINT: &str = "export the network that it was made from as ONNX, which a job takes as it is: YOLOv5's \
+const TORCHSCRIPT_HINT: &str = "export the original network as ONNX, which a job can use directly: YOLOv5's \
     `python export.py --weights FILE.pt --include onnx`, Ultralytics' `yolo export model=FILE.pt format=onnx`, or \
     `torch.onnx.export`";
-const ULTRALYTICS_HINT: &str =
-    "export it where it was trained, `yolo export model=FILE.pt format=onnx`: a job takes the ONNX file as it is";
+const ULTRALYTICS_HINT: &str = "export it with the tool that trained it, `yolo export model=FILE.pt format=onnx`: a job can use the ONNX file directly";
 
-/// A checkpoint's tensors, read when they are asked for.
+/// A checkpoint's tensors, which are read on request.
 #[derive(Debug)]
 pub(super) struct Torch {
     archive: ZipArchive<BufReader<File>>,
-    /// The folder in the archive that all lies in, with its `/`.
+    /// The folder in the archive that contains everything, with a trailing `/`.
     root: String,
     pub(super) tensors: BTreeMap<String, Tensor>,
-    /// Names of the classes, where a pickled YOLOv5 has them.
+    /// Class names, if this is a pickled YOLOv5 that has them.
     pub(super) labels: Option<Vec<String>>,
-    /// The settings of its training, where it is PySlowFast's.
+    /// Training settings, if this is a checkpoint of PySlowFast.
     pub(super) settings: Settings,
 }
 
-/// Where a tensor's numbers lie.
+/// Position of a tensor's numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Tensor {
     storage: String,
     kind: Kind,
-    /// Numbers in the storage.
+    /// Count of numbers in the storage.
     count: usize,
     offset: usize,
     pub(super) shape: Vec<usize>,
     stride: Vec<usize>,
 }
 
-/// The numbers of a storage.
+/// Number format of a storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Float,
     Half,
     BFloat16,
     Double,
-    /// Counters, which no network here asks for.
+    /// Integers, such as counters. No network here requests them.
     Whole,
 }
 
@@ -61,25 +60,26 @@ impl Torch {
     /// Reads the archive's directory and its pickle.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let mistake = |what: String| Error::usage(format!("{}: {what}", path.display()));
-        let broken = |error: zip::result::ZipError| mistake(format!("not a checkpoint of PyTorch's: {error}"));
-        let file = File::open(path).map_err(|error| mistake(format!("cannot be read: {error}")))?;
+        let broken = |error: zip::result::ZipError| mistake(format!("not a PyTorch checkpoint: {error}"));
+        let file = File::open(path).map_err(|error| mistake(format!("failed to read: {error}")))?;
         let mut archive = ZipArchive::new(BufReader::new(file)).map_err(broken)?;
         let mut names = archive.file_names().filter_map(|name| Some(name.ok()?.into_owned()));
         let pickle = names.find(|name| name == "data.pkl" || name.ends_with("/data.pkl"));
         drop(names);
-        let pickle = pickle.ok_or_else(|| mistake("not a checkpoint of PyTorch's: it has no data.pkl".to_owned()))?;
+        let pickle = pickle.ok_or_else(|| mistake("not a PyTorch checkpoint: it has no data.pkl".to_owned()))?;
         let root = pickle.trim_end_matches("data.pkl").to_owned();
         let order = read_entry(&mut archive, &format!("{root}byteorder"));
         if order.is_ok_and(|order| order.starts_with(b"big")) {
             return Err(mistake("its numbers are big-endian, which is not supported".to_owned()));
         }
         if archive.by_name(&format!("{root}constants.pkl")).is_ok() {
-            return Err(mistake("a TorchScript: a program, not a checkpoint".to_owned()).with_hint(TORCHSCRIPT_HINT));
+            return Err(mistake("a TorchScript file, which is a program and not a checkpoint".to_owned())
+                .with_hint(TORCHSCRIPT_HINT));
         }
         let bytes = read_entry(&mut archive, &pickle).map_err(mistake)?;
         let pickle = Pickle::parse(&bytes).map_err(|refusal| match refusal.module.as_deref() {
             Some(module) if module.starts_with("ultralytics.") => {
-                mistake("a network of the Ultralytics package (YOLOv8, YOLO11...), not a YOLOv5".to_owned())
+                mistake("this is a network of the Ultralytics package (YOLOv8, YOLO11...), not a YOLOv5".to_owned())
                     .with_hint(ULTRALYTICS_HINT)
             }
             _ => mistake(refusal.to_string()),
@@ -97,13 +97,13 @@ impl Torch {
         Ok(Self { archive, root, tensors, labels, settings: settings.unwrap_or_default() })
     }
 
-    /// A tensor's numbers, row-major. The error says what is wrong with it.
+    /// A tensor's numbers, row-major. An error describes what is wrong with the tensor.
     pub(super) fn read(&mut self, tensor: &Tensor) -> Result<Vec<f32>, String> {
         let size = match tensor.kind {
             Kind::Float => 4,
             Kind::Half | Kind::BFloat16 => 2,
             Kind::Double => 8,
-            Kind::Whole => return Err("holds whole numbers".to_owned()),
+            Kind::Whole => return Err("contains integers".to_owned()),
         };
         let bytes = read_entry(&mut self.archive, &format!("{}data/{}", self.root, tensor.storage))?;
         let past = || format!("points past its storage of {} bytes", bytes.len());
@@ -122,7 +122,7 @@ impl Torch {
         let mut index = tensor.offset;
         loop {
             values.push(number(index.min(last)));
-            // Counts on the last axis, and carries.
+            // Advance the position by one, with carry from the last axis.
             let Some(axis) = (0..position.len()).rev().find(|&axis| position[axis] + 1 < tensor.shape[axis]) else {
                 return Ok(values);
             };
@@ -136,7 +136,7 @@ impl Torch {
 }
 
 impl Tensor {
-    /// The last of its numbers in the storage; none where it has none or lies nowhere.
+    /// Index of its last number in the storage. `None` if the tensor is empty or the index overflows.
     fn last(&self) -> Option<usize> {
         self.shape.iter().zip(&self.stride).try_fold(self.offset, |last, (&length, &stride)| {
             last.checked_add(length.checked_sub(1)?.checked_mul(stride)?)
@@ -144,32 +144,32 @@ impl Tensor {
     }
 }
 
-/// An entry as it is stored. Compressed ones are refused by the archive: PyTorch writes none, and a bomb would be one.
+/// Reads an entry as stored. Compressed entries are rejected: PyTorch never compresses, and they could be a zip bomb.
 fn read_entry(archive: &mut ZipArchive<BufReader<File>>, name: &str) -> Result<Vec<u8>, String> {
-    let entry = archive.by_name(name).map_err(|error| format!("cannot be read at `{name}`: {error}"))?;
+    let entry = archive.by_name(name).map_err(|error| format!("failed to read `{name}`: {error}"))?;
     let size = entry.size();
     if entry.compressed_size() != size {
-        return Err(format!("`{name}` is compressed, which PyTorch does not do"));
+        return Err(format!("`{name}` is compressed, which PyTorch never does"));
     }
     let mut bytes = Vec::new();
-    entry.take(size).read_to_end(&mut bytes).map_err(|error| format!("cannot be read at `{name}`: {error}"))?;
+    entry.take(size).read_to_end(&mut bytes).map_err(|error| format!("failed to read `{name}`: {error}"))?;
     match bytes.len() as u64 == size {
         true => Ok(bytes),
         false => Err(format!("`{name}` is cut off")),
     }
 }
 
-/// What is found in a pickle.
+/// What was found in a pickle.
 #[derive(Default)]
 struct State {
     tensors: BTreeMap<String, Tensor>,
     labels: Option<Vec<String>>,
-    /// Modules on the way, so that a circle ends.
+    /// Modules on the path to the current one, to detect cycles.
     seen: BTreeSet<Id>,
 }
 
 impl State {
-    /// The averaged weights before the trained ones, as the official loaders have it.
+    /// Finds the parameters. Averaged weights take precedence over the trained ones, as in the official loaders.
     fn find(&mut self, pickle: &Pickle) -> Result<(), String> {
         let keys = ["ema", "model_state", "model_state_dict", "state_dict", "model"];
         let part = keys.iter().filter_map(|key| pickle.get(pickle.root, key));
@@ -186,10 +186,10 @@ impl State {
         Ok(())
     }
 
-    /// A pickled module: its parameters, its buffers, and its modules.
+    /// Adds a pickled module: its parameters, its buffers and its submodules.
     fn module(&mut self, pickle: &Pickle, module: Id, prefix: &str, depth: usize) -> Result<(), String> {
         if depth > DEPTH_MAX || !self.seen.insert(module) {
-            return Err(format!("the modules of `{prefix}` hold each other"));
+            return Err(format!("the modules of `{prefix}` contain each other"));
         }
         for part in ["_parameters", "_buffers"] {
             for (name, value) in pickle.get(module, part).into_iter().flat_map(|part| pickle.entries(part)) {
@@ -199,12 +199,12 @@ impl State {
         for (name, inner) in pickle.get(module, "_modules").into_iter().flat_map(|part| pickle.entries(part)) {
             self.module(pickle, inner, &format!("{prefix}{name}."), depth + 1)?;
         }
-        // One layer may stand in two places; it may not stand in itself.
+        // The same layer may occur in two places, but not inside itself.
         self.seen.remove(&module);
         Ok(())
     }
 
-    /// What is no tensor (a layer's absent bias, a number of the training) is passed over.
+    /// Adds a tensor. Other values, such as an absent bias or a training statistic, are ignored.
     fn add(&mut self, pickle: &Pickle, name: String, value: Id) -> Result<(), String> {
         let tensor = tensor(pickle, value).map_err(|problem| format!("the parameter `{name}` {problem}"))?;
         self.tensors.extend(tensor.map(|tensor| (name, tensor)));
@@ -221,7 +221,7 @@ fn tensor(pickle: &Pickle, value: Id) -> Result<Option<Tensor>, String> {
 }
 
 fn tensor_data(pickle: &Pickle, value: Id) -> Result<Tensor, String> {
-    let strange = || "is put together in no known way".to_owned();
+    let strange = || "has an unknown structure".to_owned();
     let Some(("torch._utils _rebuild_tensor_v2", [storage, offset, shape, stride, ..])) = pickle.object(value) else {
         return Err(strange());
     };
@@ -253,7 +253,7 @@ fn tensor_data(pickle: &Pickle, value: Id) -> Result<Tensor, String> {
     }
 }
 
-/// A list of names, or a dictionary from numbers to names.
+/// Reads a list of names, or a dictionary from numbers to names.
 fn labels(pickle: &Pickle, names: Id) -> Option<Vec<String>> {
     let ids: Vec<Id> = match pickle.node(names) {
         Node::List(names) => names.clone(),

@@ -1,11 +1,11 @@
-//! Operators that move elements without computing: joining, cutting, reshaping.
+//! Operators that move elements without computing: concatenate, split, slice, reshape, transpose.
 
 use std::ops::Range;
 
 use super::{FREE, GraphBuilder, Value, int, ints, node};
 
 impl GraphBuilder<'_> {
-    /// Values one behind the other along `axis` (0 is the channels).
+    /// Concatenates values along `axis` (0 is the channels).
     pub fn concat(&mut self, values: &[&Value], axis: usize) -> Value {
         let mut shape = values[0].shape.clone();
         shape[axis] = values.iter().map(|value| value.shape[axis]).sum();
@@ -14,7 +14,7 @@ impl GraphBuilder<'_> {
         self.add_node("Concat", &names, output, vec![int("axis", axis as i64 + 1)])
     }
 
-    /// Pieces of these lengths along `axis` (0 is the channels).
+    /// Splits a value into pieces of these lengths along `axis` (0 is the channels).
     pub fn split(&mut self, input: &Value, axis: usize, lengths: &[usize]) -> Vec<Value> {
         let number = self.graph.node.len();
         let lengths_name = self.integers(&lengths.iter().map(|&length| length as i64).collect::<Vec<_>>());
@@ -34,7 +34,7 @@ impl GraphBuilder<'_> {
         pieces
     }
 
-    /// Every `step`-th element of this range along `axis` (0 is the channels).
+    /// Takes every `step`-th element of this range along `axis` (0 is the channels).
     pub fn slice(&mut self, input: &Value, axis: usize, range: Range<usize>, step: usize) -> Value {
         let mut shape = input.shape.clone();
         shape[axis] = range.len().div_ceil(step);
@@ -44,17 +44,17 @@ impl GraphBuilder<'_> {
         self.add_node("Slice", &[&input.name, &start, &end, &axes, &step], output, vec![])
     }
 
-    /// The same elements in another shape, of which one length may be [`FREE`].
+    /// Changes the shape. One of the lengths may be [`FREE`].
     pub fn reshape(&mut self, input: &Value, shape: &[usize]) -> Value {
         let size = |&length: &usize| if length == FREE { -1 } else { length as i64 };
-        // 0 keeps the batch as it is.
+        // 0 keeps the batch dimension.
         let sizes: Vec<i64> = std::iter::once(0).chain(shape.iter().map(size)).collect();
         let sizes = self.integers(&sizes);
         let output = self.fresh("Reshape", shape.into());
         self.add_node("Reshape", &[&input.name, &sizes], output, vec![])
     }
 
-    /// Dimensions in another order (of those behind the batch, counted from 0).
+    /// Reorders the dimensions. `order` counts those after the batch from 0.
     pub fn transpose(&mut self, input: &Value, order: &[usize]) -> Value {
         let shape = order.iter().map(|&axis| input.shape[axis]).collect();
         let order: Vec<usize> = std::iter::once(0).chain(order.iter().map(|axis| axis + 1)).collect();
@@ -62,7 +62,7 @@ impl GraphBuilder<'_> {
         self.add_node("Transpose", &[&input.name], output, vec![ints("perm", &order)])
     }
 
-    /// The same elements in the shape that `like` has, free lengths included.
+    /// Changes the shape to that of `like`, including free lengths.
     pub(super) fn reshape_like(&mut self, input: &Value, like: &Value) -> Value {
         if !like.shape.contains(&FREE) {
             return self.reshape(input, &like.shape);

@@ -1,23 +1,24 @@
-//! Operators that look at some places more than at others: below boxes, and at every position from every other.
+//! Operators that select by position: pooling below boxes, and attention between positions.
 
 use super::{BOXES, FREE, GraphBuilder, Value, float, int, node, number, string};
 
-/// How alike two positions are.
+/// How the similarity of two positions is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Affinity {
-    /// The product of their features, over the number of positions.
+    /// The product of their features, divided by the number of positions.
     #[default]
     DotProduct,
-    /// The softmax of the product over the root of the number of channels.
+    /// The softmax of the product divided by the square root of the number of channels.
     Softmax,
 }
 
 impl GraphBuilder<'_> {
-    /// What lies below each box, `[channels, side, side]`, averaged from points between the pixels of `[channels, height,
-    /// width]` (He et al., 2017; torchvision's `RoIAlign` with `aligned=False` and as many points as pixels).
+    /// Extracts the features below each box, `[channels, side, side]`, by averaging points interpolated between the
+    /// pixels of `[channels, height, width]` (He et al., 2017; torchvision's `RoIAlign` with `aligned=False` and one
+    /// point per pixel).
     ///
-    /// Adds the input `boxes`, `[boxes, 5]`: which of the batch, x1, y1, x2, y2; `scale` takes these coordinates to pixels
-    /// of the value. Everything built after this has a row for each box in place of each of the batch.
+    /// Adds the input `boxes`, `[boxes, 5]`: index in the batch, x1, y1, x2, y2. `scale` converts these coordinates to
+    /// pixels of the value. Everything that is built afterwards has one row per box instead of one per batch element.
     pub fn roi_align(&mut self, input: &Value, boxes: &str, side: usize, scale: f32) -> Value {
         self.rows = BOXES;
         let boxes = self.input(boxes, &[5]);
@@ -40,16 +41,16 @@ impl GraphBuilder<'_> {
         self.add_node("RoiAlign", &[&input.name, &columns[1].name, &flat], output, attributes)
     }
 
-    /// What every position sees of all others, of the shape of `query` (`[channels, ...]`): for each the sum of `value` over
-    /// all positions, by how alike `query` here and `key` there are. `key` and `value` have the same channels, and fewer
-    /// positions where they are pooled.
+    /// Attention of every position to all positions. The result has the shape of `query` (`[channels, ...]`): for each
+    /// of its positions the sum of `value` over all positions, weighted by the affinity of `query` there and `key`.
+    /// `key` and `value` have the same number of channels; they have fewer positions if they were pooled.
     pub fn attend(&mut self, query: &Value, key: &Value, value: &Value, affinity: Affinity) -> Value {
         let channels = query.shape[0];
         let mut flat = |of: &Value| self.reshape(of, &[channels, of.shape[1..].iter().product()]);
         let (positions, keys, values) = (flat(query), flat(key), flat(value));
         let keys_across = self.transpose(&keys, &[1, 0]);
         let seen = match affinity {
-            // (value keyT) query is value (keyT query), but never as large as positions by positions.
+            // (value keyT) query equals value (keyT query), but never needs a matrix of positions by positions.
             Affinity::DotProduct => {
                 let weights = self.matmul(&values, &keys_across);
                 let weights = self.over_length(&weights, &keys);
@@ -73,7 +74,7 @@ impl GraphBuilder<'_> {
         self.add_node("MatMul", &[&a.name, &b.name], output, vec![])
     }
 
-    /// A matrix over how many columns another one has.
+    /// Divides a matrix by the number of columns of another.
     fn over_length(&mut self, input: &Value, of: &Value) -> Value {
         if of.shape[1] != FREE {
             let scale = self.constant(&[1, 1], &[1.0 / of.shape[1] as f32]);

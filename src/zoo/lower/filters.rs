@@ -1,4 +1,4 @@
-//! The weights of a 3-D convolution, and their rearrangements for lowered ones.
+//! The weights of a 3-D convolution, and their rearrangements for lowered convolutions.
 
 use crate::zoo::onnx::{TensorProto, number};
 
@@ -10,7 +10,7 @@ pub(super) struct Filters {
 }
 
 impl Filters {
-    /// None where the tensor is no float32 one of five dimensions, or empty.
+    /// Returns `None` if the tensor is empty or not a float32 tensor with five dimensions.
     pub(super) fn of(tensor: &TensorProto) -> Option<Self> {
         let shape: Option<Vec<usize>> = tensor.dims.iter().map(|&length| usize::try_from(length).ok()).collect();
         let shape: [usize; 5] = shape?.try_into().ok()?;
@@ -18,8 +18,9 @@ impl Filters {
         (!values.is_empty() && values.len() == shape.iter().product::<usize>()).then_some(Self { shape, values })
     }
 
-    /// Filters that give `count` consecutive frames at once, those of the first one in front. Each set sees one frame
-    /// later than the one before it, so `frames + count - 1` in all; what it does not see weighs nothing.
+    /// Filters that compute `count` consecutive output frames at once, the first frame's channels first. Each set of
+    /// filters is shifted one frame against the one before, so they cover `frames + count - 1` frames in all. Weights
+    /// outside a set's own frames are zero.
     pub(super) fn packed(&self, count: usize) -> Self {
         let [outputs, inputs, frames, height, width] = self.shape;
         let shape = [count * outputs, inputs, frames + count - 1, height, width];
@@ -33,7 +34,7 @@ impl Filters {
         Self { shape, values }
     }
 
-    /// Filters for frames that are laid side by side as channels, the first frame's channels in front.
+    /// Filters for frames that are stacked as channels, the first frame's channels first.
     pub(super) fn over_channels(&self) -> TwoD {
         let [outputs, inputs, frames, height, width] = self.shape;
         let area = height * width;
@@ -48,7 +49,7 @@ impl Filters {
         TwoD { shape: [outputs, frames * inputs, height, width], values }
     }
 
-    /// The filters for one frame of those that are seen.
+    /// The filters for one of the input frames.
     pub(super) fn at(&self, frame: usize) -> TwoD {
         let [outputs, inputs, frames, height, width] = self.shape;
         let area = height * width;
@@ -65,7 +66,7 @@ pub(super) struct TwoD {
     pub(super) values: Vec<f32>,
 }
 
-/// A float32 tensor's elements, where they are in the file itself.
+/// A float32 tensor's elements, if they are stored in the file itself.
 pub(super) fn floats(tensor: &TensorProto) -> Option<Vec<f32>> {
     if tensor.data_type != number::FLOAT || tensor.data_location != 0 {
         return None;
@@ -85,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn packed_filters_see_one_frame_later_each() {
+    fn each_set_of_packed_filters_is_shifted_by_one_frame() {
         let packed = counted([1, 2, 3, 1, 1]).packed(2);
         assert_eq!(packed.shape, [2, 2, 4, 1, 1]);
         assert_eq!(packed.values, [1., 2., 3., 0., 4., 5., 6., 0., 0., 1., 2., 3., 0., 4., 5., 6.]);

@@ -1,18 +1,18 @@
-//! The rewriting itself, node by node in the graph's order: each value is made in the form that its node does best, and
-//! converted where a later node wants another.
+//! The rewriting pass. It visits the nodes in the graph's order, computes each value in the form that suits its node
+//! best, and converts it where a later node needs another form.
 
 mod conv;
 
 use std::collections::{HashMap, HashSet};
 
 use super::Lowering;
-use super::window::{Window, attribute, spatial};
+use super::window::{Window3d, attribute, spatial};
 use crate::zoo::graph::{float_tensor, int, ints, node};
 use crate::zoo::onnx::{
     AttributeProto, DimensionValue, GraphProto, NodeProto, TensorProto, TensorShapeProto, ValueInfoProto, number,
 };
 
-/// Gives the lowered graph, and whether it differs.
+/// Returns the lowered graph, and whether it differs from the original.
 pub(super) fn run(mut graph: GraphProto, lowering: Lowering) -> (GraphProto, bool) {
     let mut pass = Pass::new(&mut graph, lowering);
     for node in std::mem::take(&mut graph.node) {
@@ -33,22 +33,23 @@ pub(super) fn run(mut graph: GraphProto, lowering: Lowering) -> (GraphProto, boo
     (graph, pass.changed)
 }
 
-/// How many frames a stem computes at once, by measurement: eight channels become one vector of sixteen where it is 3-D,
-/// and two where it is 2-D.
+/// Number of frames that a stem computes at once, chosen by measurement: eight channels become one vector of sixteen in
+/// 3-D, and two vectors in 2-D.
 fn pack(lowering: Lowering) -> usize {
     if lowering == Lowering::Folded { 4 } else { 2 }
 }
 
-/// How a value `[batch, channels, frames, height, width]` is laid out.
+/// The layout of a value `[batch, channels, frames, height, width]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// As in the plain graph.
+    /// The layout of the original graph.
     Plain,
-    /// `[batch, frames, channels, height, width]`: in memory the same as folded.
+    /// `[batch, frames, channels, height, width]`, which has the same memory order as folded.
     Frames,
     /// `[batch · frames, channels, height, width]`.
     Folded,
-    /// Each `pack` frames are one of `pack` times the channels: folded where the lowering folds, else plain.
+    /// Groups of `pack` frames are stored as one frame with `pack` times the channels. The rest is folded if the
+    /// lowering folds, otherwise plain.
     Packed,
 }
 
@@ -63,7 +64,7 @@ impl Form {
     }
 }
 
-/// Of a value of five dimensions; none of a length is one that is free.
+/// Shape of a value with five dimensions. `None` for a free length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Shape {
     batch: Option<usize>,
@@ -84,8 +85,8 @@ impl Shape {
         Some(Self { batch, channels: channels?, frames: frames?, area: [height, width] })
     }
 
-    /// The shape behind a window; none where the window does not fit, which makes no valid graph.
-    fn behind(&self, window: &Window, channels: usize) -> Option<Self> {
+    /// The output shape of a window. `None` if the window does not fit, in which case the graph is invalid.
+    fn behind(&self, window: &Window3d, channels: usize) -> Option<Self> {
         let slide = |axis: usize| match self.area[axis - 1] {
             Some(length) => window.slide(axis, length).map(Some),
             None => Some(None),
@@ -96,13 +97,13 @@ impl Shape {
 
 struct Pass {
     lowering: Lowering,
-    /// How many frames a stem computes at once.
+    /// Number of frames that a stem computes at once.
     pack: usize,
     shapes: HashMap<String, Shape>,
     weights: Vec<TensorProto>,
     weight_index: HashMap<String, usize>,
     made_weights: Vec<TensorProto>,
-    /// Names of all values and weights that there are.
+    /// Names of all values and weights that exist already.
     made: HashSet<String>,
     nodes: Vec<NodeProto>,
     changed: bool,
@@ -130,7 +131,7 @@ impl Pass {
         }
     }
 
-    /// Learns the shape of a node's result where the file does not say it.
+    /// Infers the shape of a node's result if the file does not state it.
     fn infer(&mut self, node: &NodeProto) {
         let Some(output) = node.output.first() else { return };
         if self.shapes.contains_key(output) {
@@ -139,7 +140,7 @@ impl Pass {
         let shape = match node.op_type.as_str() {
             "Conv" => self.conv_shape(node).map(|(_, shape)| shape),
             "MaxPool" | "AveragePool" => self.first_shape(node).and_then(|from| {
-                let window = Window::of_pool(node)?;
+                let window = Window3d::of_pool(node)?;
                 from.behind(&window, from.channels)
             }),
             "Concat" => self.concat_shape(node),
@@ -153,7 +154,7 @@ impl Pass {
         self.shapes.get(node.input.first()?).copied()
     }
 
-    /// The shape that all of a node's inputs have.
+    /// The common shape of all of a node's inputs, if they are equal.
     fn common_shape(&self, node: &NodeProto) -> Option<Shape> {
         let first = self.first_shape(node)?;
         node.input.iter().all(|input| self.shapes.get(input) == Some(&first)).then_some(first)
@@ -165,11 +166,11 @@ impl Pass {
         is_of_channels.then_some(Shape { channels, ..self.first_shape(node)? })
     }
 
-    fn conv_shape(&self, node: &NodeProto) -> Option<(Window, Shape)> {
+    fn conv_shape(&self, node: &NodeProto) -> Option<(Window3d, Shape)> {
         let dims = &self.weight(node.input.get(1)?)?.dims;
         let dims: Option<Vec<usize>> = dims.iter().map(|&length| usize::try_from(length).ok()).collect();
         let [outputs, _, frames, height, width]: [usize; 5] = dims?.try_into().ok()?;
-        let window = Window::of(node, [frames, height, width])?;
+        let window = Window3d::of(node, [frames, height, width])?;
         Some((window, self.first_shape(node)?.behind(&window, outputs)?))
     }
 
@@ -177,19 +178,19 @@ impl Pass {
         self.weights.get(*self.weight_index.get(name)?)
     }
 
-    /// Copies a node, which then finds its inputs as the plain graph has them.
+    /// Copies a node unchanged. Its inputs are made available in plain form.
     fn keep(&mut self, node: NodeProto) {
         node.input.iter().for_each(|input| self.plain(input));
         self.made.extend(node.output.iter().cloned());
         self.nodes.push(node);
     }
 
-    /// Nothing is written before it is clear that all can be.
+    /// Lowers a node. Nothing is written before it is certain that all of it can be.
     fn lower(&mut self, node: &NodeProto) -> Option<()> {
         match (node.domain.as_str(), node.op_type.as_str()) {
             ("", "Conv") => self.conv(node),
             ("", "MaxPool" | "AveragePool") => {
-                Window::of_pool(node).filter(Window::is_spatial)?;
+                Window3d::of_pool(node).filter(Window3d::is_spatial)?;
                 let attributes = if self.lowering == Lowering::Folded { spatial(node) } else { node.attribute.clone() };
                 self.follow(node, attributes)
             }
@@ -205,10 +206,10 @@ impl Pass {
         }
     }
 
-    /// Repeats an operation in the form that its inputs were left in.
+    /// Repeats an operation in the form that its inputs have.
     fn follow(&mut self, node: &NodeProto, attributes: Vec<AttributeProto>) -> Option<()> {
         let [output] = node.output.as_slice() else { return None };
-        // Packed channels are in another order, which a Concat would mix.
+        // Packed channels have another order, which a Concat would mix up.
         let form = if node.op_type != "Concat" && node.input.iter().all(|input| self.is_packed(input)) {
             Form::Packed
         } else if node.input.iter().any(|input| self.is_made(input, Form::Folded)) {
@@ -226,7 +227,7 @@ impl Pass {
         self.shapes.contains_key(value) && self.made.contains(&form.name(value))
     }
 
-    /// Whether a value is there in its packed form alone.
+    /// Whether a value exists only in packed form.
     fn is_packed(&self, value: &str) -> bool {
         self.is_made(value, Form::Packed) && !self.is_made(value, Form::Folded) && !self.is_made(value, Form::Plain)
     }
@@ -237,7 +238,7 @@ impl Pass {
         }
     }
 
-    /// The name of a value in this form, into which it is converted if it must be.
+    /// The name of a value in this form. Converts the value if necessary.
     fn form(&mut self, value: &str, form: Form) -> String {
         let name = form.name(value);
         let Some(&Shape { channels, frames, area, .. }) = self.shapes.get(value) else { return name };
@@ -269,13 +270,13 @@ impl Pass {
                 let frames = self.form(value, Form::Frames);
                 self.reshape(&frames, name.clone(), &[-1, c], area);
             }
-            // Only convolutions make it, and only what is made is asked for.
+            // Only convolutions produce packed values, and they are never requested before they exist.
             Form::Packed => {}
         }
         name
     }
 
-    /// A reshape that keeps height and width.
+    /// Adds a reshape that keeps height and width.
     fn reshape(&mut self, input: &str, output: String, lead: &[i64], area: [Option<usize>; 2]) {
         let sizes = if let [Some(height), Some(width)] = area {
             let sizes = [lead, &[height as i64, width as i64]].concat();
@@ -296,7 +297,7 @@ impl Pass {
         self.changed = true;
     }
 
-    /// A weight of this name; a second one of the same name is the same.
+    /// Adds a weight with this name. Weights of the same name are identical and added once.
     fn floats(&mut self, name: String, shape: &[usize], values: &[f32]) -> String {
         if self.made.insert(name.clone()) {
             self.made_weights.push(float_tensor(&name, shape, values));
@@ -304,7 +305,7 @@ impl Pass {
         name
     }
 
-    /// A constant, named by its content.
+    /// Adds a constant, which is named by its content.
     fn integers(&mut self, shape: &[usize], values: &[i64]) -> String {
         let text: Vec<String> = values.iter().map(i64::to_string).collect();
         let name = format!("int64.{}", text.join("_"));

@@ -1,4 +1,4 @@
-//! What lowered graphs look like; that they compute the same is shown in `tests/it/lowering.rs`, by running them.
+//! Tests of the structure of lowered graphs. `tests/it/lowering.rs` runs them to show that they compute the same.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -38,19 +38,20 @@ fn inputs_outputs_and_counts_stay() {
 }
 
 #[test]
-fn a_folded_slowfast_has_2_d_convolutions_alone_and_converts_at_its_ends() {
+fn a_folded_slowfast_has_only_2_d_convolutions_and_converts_at_its_ends() {
     let folded = lower(tiny(), Lowering::Folded);
     let weights = &folded.graph.as_ref().unwrap().initializer;
     let is_3d = |tensor: &&crate::zoo::onnx::TensorProto| tensor.dims.len() == 5;
     assert_eq!(weights.iter().filter(is_3d).count(), 0);
     // Two inputs, and the two values that the head pools over time.
     assert_eq!(operators(&folded)["Transpose"], 4);
-    // A residual unit is added in the form that it is computed in: one Add for each of 32, two for each shift by three.
+    // A residual unit is added in the form that it is computed in: one Add for each of the 32 units, and two for each
+    // shift by three frames.
     assert_eq!(operators(&folded)["Add"], 32 + 2 * (16 + 9));
 }
 
 #[test]
-fn a_packed_slowfast_differs_in_the_fast_stem_alone() {
+fn a_packed_slowfast_differs_only_in_the_fast_stem() {
     let (plain, packed) = (tiny(), lower(tiny(), Lowering::Packed));
     let (plain, packed) = (operators(&plain), operators(&packed));
     assert_eq!(packed["Conv"], plain["Conv"]);
@@ -58,7 +59,7 @@ fn a_packed_slowfast_differs_in_the_fast_stem_alone() {
 }
 
 #[test]
-fn what_there_is_nothing_to_lower_in_stays_as_it_is() {
+fn models_without_anything_to_lower_stay_unchanged() {
     let yolov5 = || yolov5::Config::of_size('n').unwrap();
     let built = || yolov5::build(&yolov5(), &mut RandomWeights::new(1)).unwrap();
     assert!(lower(built(), Lowering::Folded) == built());
@@ -69,7 +70,7 @@ fn what_there_is_nothing_to_lower_in_stays_as_it_is() {
 }
 
 #[test]
-fn lowerings_are_read_as_they_are_shown() {
+fn lowerings_parse_from_their_displayed_names() {
     for lowering in Lowering::ALL {
         assert_eq!(lowering.to_string().parse::<Lowering>().unwrap(), lowering);
     }

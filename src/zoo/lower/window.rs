@@ -1,21 +1,21 @@
-//! The window of a 3-D convolution or pool, read from its node.
+//! The window of a 3-D convolution or pool, parsed from its node.
 
 use crate::zoo::onnx::{AttributeProto, NodeProto};
 
-/// Over time, height and width, in this order.
+/// A window over time, height and width, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Window {
+pub(super) struct Window3d {
     pub(super) kernel: [usize; 3],
     pub(super) stride: [usize; 3],
     pub(super) dilation: [usize; 3],
-    /// Zeros before the first position.
+    /// Padding before the first position.
     pub(super) begin: [usize; 3],
-    /// Zeros behind the last one.
+    /// Padding after the last position.
     pub(super) end: [usize; 3],
 }
 
-impl Window {
-    /// None where the node's padding depends on its input, or it is not 3-D.
+impl Window3d {
+    /// Returns `None` if the node's padding depends on its input, or if it is not 3-D.
     pub(super) fn of(node: &NodeProto, kernel: [usize; 3]) -> Option<Self> {
         if ints(node, "kernel_shape").is_some_and(|shape| triple(&shape) != Some(kernel))
             || attribute(node, "auto_pad").is_some_and(|pad| pad.s.as_deref() != Some(b"NOTSET"))
@@ -33,29 +33,29 @@ impl Window {
         })
     }
 
-    /// Of a pool, whose kernel is an attribute.
+    /// The window of a pool, whose kernel size is an attribute.
     pub(super) fn of_pool(node: &NodeProto) -> Option<Self> {
         Self::of(node, triple(&ints(node, "kernel_shape")?)?)
     }
 
-    /// Positions along an axis of this length; none where not even one fits.
+    /// Number of positions along an axis of this length. `None` if the window does not fit at all.
     pub(super) fn slide(&self, axis: usize, length: usize) -> Option<usize> {
         let reach = self.dilation[axis] * self.kernel[axis].checked_sub(1)? + 1;
         Some((length + self.begin[axis] + self.end[axis]).checked_sub(reach)?.checked_div(self.stride[axis])? + 1)
     }
 
-    /// Whether each frame of the result comes from the one frame of the input in its place.
+    /// Whether each output frame depends only on the input frame at the same position.
     pub(super) fn is_spatial(&self) -> bool {
         (self.kernel[0], self.stride[0], self.begin[0], self.end[0]) == (1, 1, 0, 0)
     }
 
-    /// Whether each pixel of the result comes from one pixel, of one or more frames.
+    /// Whether each output pixel depends only on the pixel at the same position, in one or more frames.
     pub(super) fn is_pixel(&self) -> bool {
         self.kernel[1..] == [1, 1] && self.begin[1..] == [0, 0] && self.end[1..] == [0, 0]
     }
 }
 
-/// A node's attributes for the same operation on single frames: without time.
+/// A node's attributes for the same operation on single frames, without the time dimension.
 pub(super) fn spatial(node: &NodeProto) -> Vec<AttributeProto> {
     let mut attributes = node.attribute.clone();
     for attribute in &mut attributes {

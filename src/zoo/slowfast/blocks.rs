@@ -1,34 +1,34 @@
-//! What a pathway is made of: stem, residual blocks, non-local blocks.
+//! The parts of a pathway: stem, residual blocks, non-local blocks.
 
 use super::{Config, FastInput};
 use crate::error::Result;
 use crate::zoo::graph::{BatchNorm, GraphBuilder, Value, Window};
 
-/// PyTorchVideo's batch norms add this to the variance.
+/// Added to the variance by PyTorchVideo's batch norms.
 const EPSILON: f32 = 1e-5;
-/// Rec. 601: what red, green and blue add to the luma.
+/// Weights of red, green and blue in the luma (Rec. 601).
 const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
 
 /// One of the two ResNets.
 pub(super) struct Pathway {
-    /// Its number in the official names, where there are two: Slow is 0, Fast 1.
+    /// Its number in the official names if there are two: Slow is 0, Fast is 1.
     pub(super) index: Option<usize>,
     /// Name of its input.
     pub(super) input: &'static str,
-    /// Frames of its input.
+    /// Number of input frames.
     pub(super) frames: usize,
-    /// What it sees of them.
+    /// What it takes from its frames.
     pub(super) sees: FastInput,
     /// Channels of its stem.
     pub(super) width: usize,
-    /// Size in time of the stem.
+    /// Temporal size of the stem, frames.
     pub(super) stem_kernel: usize,
-    /// Size in time of the first convolution of each stage's blocks.
+    /// Temporal size of the first convolution in each stage's blocks, frames.
     pub(super) kernels: [usize; 4],
 }
 
 impl Pathway {
-    /// The stem, from the network's input.
+    /// Builds the stem on the network's input.
     pub(super) fn stem(&self, graph: &mut GraphBuilder<'_>, clip: &Value) -> Result<Value> {
         let name = self.name(0);
         let clip = self.sees.of(graph, clip);
@@ -38,7 +38,7 @@ impl Pathway {
         Ok(graph.max_pool(&value, &Window::same(&[1, 3, 3], &[1, 2, 2])))
     }
 
-    /// One stage of so many residual blocks (`res2` to `res5` are 0 to 3).
+    /// Builds one stage (`res2` to `res5` are 0 to 3) of residual blocks.
     pub(super) fn stage(
         &self,
         graph: &mut GraphBuilder<'_>,
@@ -93,7 +93,8 @@ impl FastInput {
     }
 }
 
-/// 1x1 (over `kernel` frames) to `inner` channels, 3x3 in space, 1x1 to four times as many, and the shortcut.
+/// A residual block: 1x1 (over `kernel` frames) to `inner` channels, 3x3 in space, 1x1 to four times as many, and the
+/// shortcut.
 fn bottleneck(
     graph: &mut GraphBuilder<'_>,
     name: &str,
@@ -125,8 +126,8 @@ fn bottleneck(
     Ok(graph.relu(&sum))
 }
 
-/// Adds to every position what it sees of all others (Wang et al., 2018), as PySlowFast's `Nonlocal` does and with its
-/// names: half the channels, and what is seen pooled 2x2 in space.
+/// Adds attention over all positions to every position (Wang et al., 2018), with the structure and names of
+/// PySlowFast's `Nonlocal`: half the channels, and keys and values pooled 2x2 in space.
 fn non_local(graph: &mut GraphBuilder<'_>, config: &Config, name: &str, input: &Value) -> Result<Value> {
     let channels = input.shape[0];
     let point = Window::valid(&[1, 1, 1], &[1, 1, 1]);
@@ -141,7 +142,7 @@ fn non_local(graph: &mut GraphBuilder<'_>, config: &Config, name: &str, input: &
     Ok(graph.add(input, &seen))
 }
 
-/// A convolution without a bias, and its batch norm.
+/// A convolution without bias, followed by its batch norm.
 pub(super) fn normed(
     graph: &mut GraphBuilder<'_>,
     conv: &str,

@@ -1,4 +1,4 @@
-//! The head: pools what the pathways have found, over the clip or below each box, and classifies it.
+//! The head: pools the pathways' features over the clip or below each box, and classifies them.
 
 use super::{BOXES_INPUT, Config, EMBEDDING, LOGITS, Pathways};
 use crate::error::Result;
@@ -7,10 +7,10 @@ use crate::zoo::weights::Weights;
 
 /// The network for detection halves height and width four times.
 const BOX_SCALE: f32 = 1.0 / 16.0;
-/// What is below a box is brought to this height and width.
+/// Height and width of the features that are extracted below a box.
 const BOX_SIDE: usize = 7;
 
-/// Makes the outputs from the pathways' last values.
+/// Builds the outputs from the pathways' last values.
 pub(super) fn build(graph: &mut GraphBuilder<'_>, config: &Config, values: &[Value]) -> Result<()> {
     let features = if config.boxes { pool_boxes(graph, values) } else { pool(graph, config, values) };
     let name = match (config.boxes, config.pathways) {
@@ -26,9 +26,9 @@ pub(super) fn build(graph: &mut GraphBuilder<'_>, config: &Config, values: &[Val
     Ok(())
 }
 
-/// Fully convolutional: the average of each pathway, over all its frames and a training crop's worth of positions (all,
-/// where there are fewer), at stride one. The mean over the positions comes before the classifier, not behind it as in PyTorchVideo: the classifier
-/// is linear, so the logits are the same, and the mean features are an output for free.
+/// Averages each pathway over all its frames and over all windows of the training crop's size (or the whole picture if
+/// it is smaller), at stride one. PyTorchVideo averages over the windows after the classifier. Because the classifier
+/// is linear, averaging before it gives the same logits, and the averaged features are available as an output.
 fn pool(graph: &mut GraphBuilder<'_>, config: &Config, values: &[Value]) -> Value {
     let mut pool = |value: &Value| {
         let side = config.head_pool.min(value.shape[2]);
@@ -40,7 +40,7 @@ fn pool(graph: &mut GraphBuilder<'_>, config: &Config, values: &[Value]) -> Valu
     graph.global_average(&pooled)
 }
 
-/// The mean of each pathway over all its frames, and of that the largest value below each box.
+/// Averages each pathway over all its frames, then takes the maximum below each box.
 fn pool_boxes(graph: &mut GraphBuilder<'_>, values: &[Value]) -> Value {
     let means: Vec<Value> = values.iter().map(|value| graph.mean(value, 1)).collect();
     let means = join(graph, &means);
@@ -48,7 +48,7 @@ fn pool_boxes(graph: &mut GraphBuilder<'_>, values: &[Value]) -> Value {
     graph.global_max(&below)
 }
 
-/// The pathways' channels behind each other.
+/// Concatenates the pathways' channels.
 fn join(graph: &mut GraphBuilder<'_>, values: &[Value]) -> Value {
     match values {
         [value] => value.clone(),
@@ -56,7 +56,7 @@ fn join(graph: &mut GraphBuilder<'_>, values: &[Value]) -> Value {
     }
 }
 
-/// In PyTorchVideo's networks for detection the backbone is below `model`.
+/// Adds the prefix `model`, below which PyTorchVideo's networks for detection have the backbone.
 pub(super) struct DetectionWeights<'w>(pub(super) &'w mut dyn Weights);
 
 impl Weights for DetectionWeights<'_> {

@@ -1,14 +1,14 @@
-//! The lateral connections: what Fast has found, for Slow.
+//! The lateral connections, which pass Fast's features to the Slow pathway.
 
 use super::blocks::normed;
 use super::{Config, Lateral};
 use crate::error::Result;
 use crate::zoo::graph::{GraphBuilder, Value, Window};
 
-/// The convolution brings twice Fast's channels into Slow.
+/// The convolution produces this many times Fast's channels.
 const CONVOLUTION_RATIO: usize = 2;
 
-/// Fast's features, one in `alpha` frames, behind Slow's.
+/// Appends Fast's features, reduced to one in `alpha` frames, to Slow's channels.
 pub(super) fn fuse(
     graph: &mut GraphBuilder<'_>,
     config: &Config,

@@ -1,16 +1,15 @@
-//! A SlowFast's name says what it is: `slowfast-r101-16x8-nl` is the network of that depth and those frames, with non-local
-//! blocks.
+//! Parses a SlowFast's name: `slowfast-r101-16x8-nl` is the network with that depth, those frames and non-local blocks.
 
 use super::{Affinity, Config, FastInput, Lateral, Pathways};
 
-/// The suffixes of a name, for people.
+/// Description of the suffixes of a name, for messages.
 pub const OPTIONS: &str = "-ava (takes boxes, scores each person), -nl or -nlsoftmax (non-local blocks), -ttoc or -sample (lateral \
-    connections by time-to-channel or sampling), -tconv5 or another width in time, -grey or -diff (what Fast sees), \
-    -alpha8 and -beta16 or others, -temporal6 (so many blocks of res4 see time)";
+    connections by time-to-channel or sampling), -tconv5 (or another temporal size), -grey or -diff (input of Fast), \
+    -alpha8 and -beta16 (or others), -temporal6 (number of temporal blocks in res4)";
 
-/// The network of this name, and how far apart its frames are in a 30 fps video: pathways (`slowfast`, `slow`, `fast`), depth
-/// (`r50`, `r101`; `tiny` is a narrow `r50` for small pictures), the frames that Slow (or the only one) sees `x` their
-/// distance, and options. None where the name is no such.
+/// The network of this name and the distance of its frames in a 30 fps video. A name consists of pathways (`slowfast`,
+/// `slow`, `fast`), depth (`r50`, `r101`; `tiny` is a narrow `r50` for small pictures), the number of frames of Slow
+/// (or of the only pathway) `x` their distance, and options. Returns `None` for any other name.
 pub fn named(name: &str) -> Option<(Config, usize)> {
     let mut parts = name.split('-').peekable();
     let pathways = match parts.next()? {
@@ -34,9 +33,9 @@ pub fn named(name: &str) -> Option<(Config, usize)> {
         None if pathways == Pathways::Fast => (32, 2),
         None => (8, 8),
     };
-    // Fast sees every second frame.
+    // Fast takes every second frame of the video.
     config.alpha = if pathways == Pathways::Both { distance / 2 } else { 1 };
-    // As in the official checkpoints.
+    // The values of the official checkpoints.
     config.fusion_kernel = if config.depth == 50 && distance == 8 { 7 } else { 5 };
     if config.depth == 101 && frames == 16 {
         config.temporal_blocks = 6;
@@ -54,7 +53,7 @@ fn option(config: &mut Config, part: &str) -> Option<()> {
     let name = part.trim_end_matches(|last: char| last.is_ascii_digit());
     match (name, &part[name.len()..]) {
         ("ava", "") => *config = Config { boxes: true, classes: 80, ..config.clone() },
-        // The paper has them in res4 alone; PySlowFast's `SLOWFAST_NLN_*` configurations say behind which blocks.
+        // The paper has them only in res4. PySlowFast's `SLOWFAST_NLN_*` configurations give the blocks.
         ("nl" | "nlsoftmax", "") => {
             config.affinity = if name == "nl" { Affinity::DotProduct } else { Affinity::Softmax };
             let blocks = if config.depth == 50 { [1, 3, 5] } else { [6, 13, 20] };
@@ -73,7 +72,7 @@ fn option(config: &mut Config, part: &str) -> Option<()> {
     Some(())
 }
 
-/// A number above 0.
+/// Parses a number above 0.
 fn number(digits: &str) -> Option<usize> {
     digits.parse().ok().filter(|&number| number > 0)
 }
@@ -115,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn other_names_are_none() {
+    fn other_names_are_rejected() {
         for name in [
             "slowfast",
             "slowfast-r18",

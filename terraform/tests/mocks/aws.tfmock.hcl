@@ -1,4 +1,4 @@
-# What AWS would have answered, where the provider wants more than a random word.
+# Responses of AWS, where the provider needs more than a random string.
 
 mock_data "aws_caller_identity" {
   defaults = { account_id = "123456789012" }

@@ -1,17 +1,17 @@
-//! What becomes of a convolution.
+//! The lowering of convolutions.
 
 use super::{Form, Pass, Shape};
 use crate::zoo::graph::{int, ints};
 use crate::zoo::lower::Lowering;
 use crate::zoo::lower::filters::{Filters, TwoD, floats};
-use crate::zoo::lower::window::{Window, attribute, spatial};
+use crate::zoo::lower::window::{Window3d, attribute, spatial};
 use crate::zoo::onnx::{AttributeProto, NodeProto};
 
-/// Convolutions of more channels fill the vectors by themselves.
+/// Convolutions with more channels fill the vectors without packing.
 const PACKED_CHANNELS_MAX: usize = 8;
 
 impl Pass {
-    /// Lowers a convolution, or writes nothing.
+    /// Lowers a convolution, or returns `None` and writes nothing.
     pub(super) fn conv(&mut self, node: &NodeProto) -> Option<()> {
         let (window, to) = self.conv_shape(node)?;
         let conv = Conv {
@@ -49,7 +49,7 @@ impl Pass {
         Some(())
     }
 
-    /// Packed, in three dimensions: the filters step over a group of frames.
+    /// Packed 3-D convolution: the filters advance by a group of frames.
     fn packed(&mut self, node: &NodeProto, conv: &Conv, filters: &Filters) {
         let mut attributes = node.attribute.clone();
         attributes.retain(|attribute| !matches!(attribute.name.as_str(), "kernel_shape" | "strides"));
@@ -63,12 +63,12 @@ impl Pass {
         self.emit("Conv", &inputs, Form::Packed.name(&conv.output), attributes);
     }
 
-    /// Each frame by itself.
+    /// Computes each frame separately.
     fn spatial(&mut self, mut conv: Conv, filters: &TwoD) {
         let mut input = self.form(&conv.input, Form::Folded);
         let [_, height, width] = conv.window.stride;
         if conv.window.is_pixel() && (height, width) != (1, 1) {
-            // The fast kernel for single pixels does not step: a pool of one pixel does.
+            // The fast kernel for 1x1 convolutions does not support strides, but a pool of one pixel does.
             let picked = format!("{}.picked", conv.output);
             let pool = vec![ints("kernel_shape", &[1, 1]), ints("strides", &[height, width])];
             self.emit("MaxPool", &[&input], picked.clone(), pool);
@@ -80,7 +80,7 @@ impl Pass {
         self.emit("Conv", &inputs, Form::Folded.name(&conv.output), conv.attributes);
     }
 
-    /// All frames that a frame (or a group of frames) of the result is made from, as channels of one.
+    /// Stacks all input frames of one output frame (or of a group of them) as channels of one frame.
     fn side_by_side(&mut self, conv: &Conv, pack: usize, filters: &TwoD) {
         let Conv { from, window, .. } = conv;
         let seen = filters.shape[1] / from.channels;
@@ -113,11 +113,11 @@ impl Pass {
         self.emit("Conv", &inputs, form.name(&conv.output), conv.attributes.clone());
     }
 
-    /// Each frame by every filter in time; the results are shifted to their frame and added.
+    /// Applies every temporal filter to each frame, shifts the results to their output frame and adds them.
     fn shift(&mut self, conv: &Conv, filters: &Filters) {
         let input = self.form(&conv.input, Form::Folded);
         let view = [-1, conv.to.frames as i64, conv.to.channels as i64];
-        // Of a frame further off than there are, all is zero.
+        // Frames further away than the clip is long contribute only zeros.
         let near = |&k: &usize| conv.offset(k).unsigned_abs() < conv.to.frames as u64;
         let mut taps: Vec<usize> = (0..conv.window.kernel[0]).filter(near).collect();
         taps.sort_by_key(|&k| conv.offset(k).abs());
@@ -125,7 +125,7 @@ impl Pass {
         for k in taps {
             let (offset, filters) = (conv.offset(k), filters.at(k));
             let weight = self.floats(format!("{}.tap{k}", conv.weight), &filters.shape, &filters.values);
-            // The frame itself comes first, with the bias.
+            // The unshifted frame comes first and carries the bias.
             let bias = conv.bias.iter().filter(|_| sum.is_none());
             let inputs: Vec<&str> = [&input, &weight].into_iter().chain(bias).map(String::as_str).collect();
             let seen = format!("{}.tap{k}", conv.output);
@@ -171,14 +171,14 @@ struct Conv {
     bias: Option<String>,
     from: Shape,
     to: Shape,
-    window: Window,
+    window: Window3d,
     has_groups: bool,
     /// Attributes of the 2-D convolution.
     attributes: Vec<AttributeProto>,
 }
 
 impl Conv {
-    /// Whether several frames at once would be faster: few channels, much to sum for each.
+    /// Whether computing several frames at once is faster: few channels, and large sums for each.
     fn packs(&self, pack: usize) -> bool {
         let window = &self.window;
         window.kernel[0] > 1
@@ -189,12 +189,12 @@ impl Conv {
             && !self.has_groups
     }
 
-    /// How many frames later than the result's the k-th one seen is.
+    /// Offset of the k-th input frame from the output frame, in frames.
     fn offset(&self, k: usize) -> i64 {
         (k * self.window.dilation[0]) as i64 - self.window.begin[0] as i64
     }
 
-    /// Whether shifting results moves less than laying inputs side by side.
+    /// Whether shifting results moves less data than stacking inputs.
     fn shifts(&self) -> bool {
         self.window.stride[0] == 1
             && self.from.frames == self.to.frames
