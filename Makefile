@@ -10,7 +10,7 @@ CARGO_TARGET_DIR ?= target
 export CARGO_TARGET_DIR
 VIDINDEX := $(CARGO_TARGET_DIR)/release/vidindex
 
-.PHONY: help setup setup-test setup-heavy build demo train test test-heavy test-terraform schemas lint bench clean
+.PHONY: help setup setup-test setup-heavy build demo train test test-heavy test-terraform schemas man lint bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ test-terraform: ## Check the AWS stack without AWS: terraform test, and apply to
 
 schemas: ## Write the pages and SQL of schemas/ anew, from the code
 	VIDINDEX_UPDATE=1 cargo test --release --locked --test it schemas::pages_and_sql
+
+man: ## Write the pages of man/ anew, from the command line
+	VIDINDEX_UPDATE=1 cargo test --release --locked --test man
 
 lint: setup ## Check formatting, clippy and the documentation
 	cargo fmt --all --check
