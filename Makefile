@@ -67,7 +67,7 @@ schemas: ## Write the pages and SQL of schemas/ anew, from the code
 	VIDINDEX_UPDATE=1 cargo test --release --locked --test it schemas::pages_and_sql
 
 man: ## Write the pages of man/ anew, from the command line
-	VIDINDEX_UPDATE=1 cargo test --release --locked --test man
+	VIDINDEX_UPDATE=1 cargo test --release --locked --test it man::
 
 lint: ## Check formatting, clippy, the documentation, dependencies (deny.toml) and workflows
 	@.ci/setup.sh lint

@@ -1,5 +1,4 @@
 //! What `make install` and `make package` put together works by itself.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -1,5 +1,4 @@
 //! The pages in `man/` describe the command line of the code. `make man` (VIDINDEX_UPDATE=1) writes them.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::path::Path;

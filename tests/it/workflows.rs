@@ -1,5 +1,4 @@
 //! The workflows in `.github/` run make targets and scripts that exist.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::path::Path;
 
