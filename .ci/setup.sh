@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Installs what building, running and testing need, and nothing that is already there:
 #   setup.sh run     Debian packages, a check of Rust, ONNX Runtime in .onnxruntime/
-#   setup.sh demo    the same, and DuckDB's command line in .venv/
-#   setup.sh test    the same, and all of tests/requirements.txt in .venv/
+#   setup.sh lint    the same, and the linters of .ci/lint.txt in .venv/
+#   setup.sh demo    as run, and DuckDB's command line in .venv/
+#   setup.sh test    as run, and all of tests/requirements.txt in .venv/
 #   setup.sh heavy   the same, and Ceph
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -112,13 +113,14 @@ install_python() {
     printf '%s\n' "$requirements" >".venv/$stamp"
 }
 
-[[ ${1:-} =~ ^(run|demo|test|heavy)$ ]] || fail "usage: setup.sh run|demo|test|heavy"
+[[ ${1:-} =~ ^(run|lint|demo|test|heavy)$ ]] || fail "usage: setup.sh run|lint|demo|test|heavy"
 [[ ! $1 =~ test|heavy ]] || packages+=("${test_packages[@]}")
 [[ $1 != heavy ]] || packages+=("${heavy_packages[@]}")
 install_packages
 check_rust
 install_onnxruntime
 case $1 in
+lint) install_python lint "$(<.ci/lint.txt)" ;;
 demo) install_python demo "$(grep '^duckdb-cli==' tests/requirements.txt)" ;;
 test | heavy) install_python test "$(<tests/requirements.txt)" ;;
 esac

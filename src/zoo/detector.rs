@@ -1,9 +1,9 @@
 //! Detectors: recognizes which of three output layouts an ONNX file has, and determines what else a job needs to know
 //! about it.
 //!
-//! A YOLO predicts on a pyramid of grids, so its number of boxes follows from its input size: 640x640 pixels give 80x80
-//! + 40x40 + 20x20 = 8400 cells at 8, 16 and 32 pixels per cell. If the output's shape fits more than one layout, the
-//! exporter's metadata or the descriptor decides; otherwise the model is rejected.
+//! A YOLO predicts on a pyramid of grids, so its number of boxes follows from its input size: 640x640 pixels give
+//! 80x80 + 40x40 + 20x20 = 8400 cells at 8, 16 and 32 pixels per cell. If the output's shape fits more than one layout,
+//! the exporter's metadata or the descriptor decides; otherwise the model is rejected.
 
 use std::fmt;
 

@@ -1,0 +1,33 @@
+//! The pages in `man/` describe the command line of the code. `make man` (VIDINDEX_UPDATE=1) writes them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use clap::CommandFactory;
+use vidindex::cli::Cli;
+
+fn pages(folder: &Path) -> BTreeMap<String, String> {
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    files.map(|file| (file.file_name().into_string().unwrap(), std::fs::read_to_string(file.path()).unwrap())).collect()
+}
+
+#[test]
+fn every_command_has_a_man_page_that_describes_it() {
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("man");
+    let scratch = tempfile::tempdir().unwrap();
+    // No page for `help`, whose pages would repeat all others.
+    clap_mangen::generate_to(Cli::command().disable_help_subcommand(true), scratch.path()).unwrap();
+    if std::env::var_os("VIDINDEX_UPDATE").is_some() {
+        let _ = std::fs::remove_dir_all(&committed);
+        std::fs::create_dir(&committed).unwrap();
+        for (name, page) in pages(scratch.path()) {
+            std::fs::write(committed.join(name), page).unwrap();
+        }
+    }
+    let (written, expected) = (pages(&committed), pages(scratch.path()));
+    assert!(written.keys().eq(expected.keys()), "man/ has {:?}, not {:?}", written.keys(), expected.keys());
+    assert!(expected.contains_key("vidindex.1") && expected.contains_key("vidindex-models-pull.1"));
+    for (name, page) in expected {
+        assert!(written[&name] == page, "man/{name} does not describe the command line: run `make man`");
+    }
+}
