@@ -8,6 +8,7 @@ pub mod fetch;
 pub mod key_frames;
 pub mod models;
 pub mod restore;
+pub mod spill;
 pub mod thumbnails;
 pub mod video;
 
@@ -189,7 +190,7 @@ impl Worker {
         };
         let mut encoder = ShardEncoder::new(scratch.path(), provenance);
         let mut totals = ShardTotals::default();
-        self.videos(shard, heartbeat, &opened.models, &mut encoder, &mut totals).await?;
+        self.videos(shard, heartbeat, opened, &scratch, &mut encoder, &mut totals).await?;
         let writing = Instant::now();
         let parts = tokio::task::block_in_place(|| encoder.finish()).map_err(Failure::Fatal)?;
         totals.wall_seconds = started.elapsed().as_secs_f64();
@@ -208,7 +209,8 @@ impl Worker {
         &self,
         shard: &Shard,
         heartbeat: &Attempt,
-        models: &OpenModels,
+        opened: &Opened,
+        scratch: &Scratch,
         encoder: &mut ShardEncoder,
         totals: &mut ShardTotals,
     ) -> Result<(), Failure> {
@@ -217,7 +219,8 @@ impl Worker {
         let indexer = Arc::new(Indexer {
             input: self.input.clone(),
             restorer: Restorer::new(self.output.clone()),
-            models: models.clone(),
+            models: opened.models.clone(),
+            scratch_dir: scratch.path().to_owned(),
             run: self.run.clone(),
             program: self.program.clone(),
             decoder_threads: (cores / in_flight.max(1)).clamp(2, 16),
@@ -246,14 +249,7 @@ impl Worker {
                 self.note(&rows, totals);
                 let writing = Instant::now();
                 let path = shard.videos[written].partition_path();
-                tokio::task::block_in_place(|| match &rows.copies {
-                    Some(copies) => encoder.push_copies(&path, &rows.video.uri, copies),
-                    None => {
-                        encoder.push_thumbnails(&path, &rows.video.uri, &rows.thumbnails)?;
-                        encoder.push(&path, rows.video, rows.actions, rows.persons)
-                    }
-                })
-                .map_err(Failure::Fatal)?;
+                tokio::task::block_in_place(|| rows.encode(&path, encoder)).map_err(Failure::Fatal)?;
                 self.progress.wrote(writing.elapsed());
                 written += 1;
                 heartbeat.done(written);

@@ -5,7 +5,8 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Float64Type;
 use parquet::arrow::ArrowWriter;
 
 use crate::error::{Error, Result};
@@ -100,6 +101,25 @@ impl ShardEncoder {
 
         partition.write(&self.scratch_dir, &self.provenance, self.parts.len(), &actions)?;
         partition.write(&self.scratch_dir, &self.provenance, self.parts.len(), &persons)
+    }
+
+    /// Writes some of a video's rows of `actions` or `persons` as columns, by time. Later calls bring later times, and
+    /// [`Self::push`] of the same video follows.
+    ///
+    /// # Errors
+    /// As [`Self::push`].
+    pub fn push_batch(&mut self, partition_path: &str, uri: &Arc<str>, table: Table, rows: &RecordBatch) -> Result<()> {
+        self.turn_to(partition_path, uri)?;
+        let Some(partition) = &mut self.open else { return Ok(()) };
+        let (column, last_seconds) = match table {
+            Table::Actions => ("start_seconds", &mut partition.actions_seconds),
+            _ => ("time_seconds", &mut partition.persons_seconds),
+        };
+        for seconds in rows[column].as_primitive::<Float64Type>().values() {
+            in_order(table, uri, *last_seconds, *seconds)?;
+            *last_seconds = *seconds;
+        }
+        partition.writer(table, &self.scratch_dir, &self.provenance, self.parts.len())?.write(rows)
     }
 
     /// Writes all of a video's thumbnails, by time. [`Self::push`] of the same video follows.

@@ -42,6 +42,11 @@ impl KeyFrames {
         self.frames.iter_mut().find(|known| known.frame == frame)
     }
 
+    /// The first row of a person in any of the frames.
+    pub fn first_row(&self) -> Option<usize> {
+        self.frames.iter().filter_map(|frame| frame.rows.as_ref()?.first().copied()).min()
+    }
+
     /// Chooses the frame of the segment `[start, end)`: its number, and whether the segment's middle is nearer to it than
     /// that of each segment before. Forgets the frames before `next_start`, where the next segment begins: segments come
     /// in order, so nobody will choose them; the frame chosen stays.

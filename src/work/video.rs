@@ -9,14 +9,16 @@ use arrow::array::RecordBatch;
 use chrono::{SubsecRound, Utc};
 
 use super::batch::{Batcher, Pending, answered};
+use super::encode::ShardEncoder;
 use super::fetch::Fetch;
 use super::key_frames::KeyFrames;
 use super::models::{ActionInput, ActionScores, OpenModels};
 use super::restore::Restorer;
+use super::spill::{BufferedRows, RowBuffer};
 use super::thumbnails::{Thumbnail, Thumbnails, WITHOUT_DETECTOR};
 use crate::decode::sample::segment_at;
 use crate::decode::{Clip, Decoding, ImageSpec, Request, SampledFrame, StreamInfo, Totals};
-use crate::error::{Failure, VideoError, VideoErrorKind};
+use crate::error::{Failure, Result, VideoError, VideoErrorKind};
 use crate::infer::boxes::Detection;
 use crate::infer::person_actions::scaled_box;
 use crate::job::Scores;
@@ -40,6 +42,8 @@ pub struct Indexer {
     pub run: Arc<RunRecord>,
     /// This binary, which decodes.
     pub program: PathBuf,
+    /// Where rows go that memory should not hold.
+    pub scratch_dir: PathBuf,
     /// Threads for each decoder.
     pub decoder_threads: usize,
     /// Time that a video may take to decode.
@@ -49,20 +53,37 @@ pub struct Indexer {
 }
 
 /// A video's rows.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct VideoRows {
     /// Its one row.
     pub video: VideoRow,
     /// A row per segment, by time.
-    pub actions: Vec<ActionRow>,
+    pub actions: BufferedRows<ActionRow>,
     /// A row per box, by time.
-    pub persons: Vec<PersonRow>,
+    pub persons: BufferedRows<PersonRow>,
     /// A row per thumbnail, by time; none where the job asks for none.
     pub thumbnails: Vec<ThumbnailRow>,
     /// In place of all of these, where they are another run's: of each table the rows as they are written.
     pub copies: Option<Vec<(Table, RecordBatch)>>,
     /// What its decoder did.
     pub totals: Totals,
+}
+
+impl VideoRows {
+    /// Writes the rows. Blocks.
+    ///
+    /// # Errors
+    /// If the scratch disk is full or fails.
+    pub fn encode(self, partition_path: &str, encoder: &mut ShardEncoder) -> Result<()> {
+        let uri = self.video.uri.clone();
+        if let Some(copies) = &self.copies {
+            return encoder.push_copies(partition_path, &uri, copies);
+        }
+        encoder.push_thumbnails(partition_path, &uri, &self.thumbnails)?;
+        self.actions.drain(|batch| encoder.push_batch(partition_path, &uri, Table::Actions, &batch))?;
+        self.persons.drain(|batch| encoder.push_batch(partition_path, &uri, Table::Persons, &batch))?;
+        encoder.push(partition_path, self.video, Vec::new(), Vec::new())
+    }
 }
 
 impl Indexer {
@@ -173,8 +194,8 @@ struct State<'a> {
     images: VecDeque<(ImageAt, Pending<Vec<Detection>>)>,
     /// Where a model that scores persons finds them.
     key_frames: KeyFrames,
-    actions: Vec<ActionRow>,
-    persons: Vec<PersonRow>,
+    actions: RowBuffer<ActionRow>,
+    persons: RowBuffer<PersonRow>,
     thumbnails: Option<Thumbnails>,
     inference_seconds: f64,
     /// Bytes that progress has been told of.
@@ -208,8 +229,8 @@ impl<'a> State<'a> {
             clips: VecDeque::new(),
             images: VecDeque::new(),
             key_frames: KeyFrames::default(),
-            actions: Vec::new(),
-            persons: Vec::new(),
+            actions: RowBuffer::new(&indexer.scratch_dir),
+            persons: RowBuffer::new(&indexer.scratch_dir),
             thumbnails: indexer.thumbnails(),
             inference_seconds: 0.0,
             reached_bytes: 0,
@@ -280,18 +301,30 @@ impl<'a> State<'a> {
         }
         let Some(frame) = self.key_frames.get_mut(number) else { return Ok(Default::default()) };
         let rows = frame.rows.clone().unwrap_or_default();
-        let scaled = |row: &usize| {
-            let PersonRow { x1, y1, x2, y2, .. } = self.persons[*row];
-            scaled_box([x1, y1, x2, y2], frame.size, (clip.width, clip.height))
-        };
-        Ok((rows.iter().map(scaled).collect(), if is_nearest { rows } else { Vec::new() }))
+        let size = frame.size;
+        let boxes = rows.iter().filter_map(|row| {
+            let PersonRow { x1, y1, x2, y2, .. } = *self.persons.get_mut(*row)?;
+            Some(scaled_box([x1, y1, x2, y2], size, (clip.width, clip.height)))
+        });
+        Ok((boxes.collect(), if is_nearest { rows } else { Vec::new() }))
     }
 
     /// Makes rows of the answers that are there; at the end, of all.
     async fn collect(&mut self, all: bool) -> Result<(), Failure> {
         while self.collect_image(all).await? {}
         while self.collect_clip(all).await? {}
-        Ok(())
+        let unsettled = self.unsettled_person();
+        tokio::task::block_in_place(|| {
+            self.actions.spill(self.actions.len())?;
+            self.persons.spill(unsettled)
+        })
+        .map_err(Failure::Fatal)
+    }
+
+    /// The first row of a person whose actions may still come.
+    fn unsettled_person(&self) -> usize {
+        let waiting = self.clips.iter().flat_map(|(at, _)| at.persons.iter().copied());
+        waiting.chain(self.key_frames.first_row()).min().unwrap_or(self.persons.len())
     }
 
     /// Makes rows of the next clip's answer, if it is there or `wait`.
@@ -306,11 +339,16 @@ impl<'a> State<'a> {
             self.reach(at.end_seconds);
             let best = |scores: &[f32]| top_labels(scores, &model.labels, model.settings.top_k);
             for (row, scores) in at.persons.iter().zip(&scores) {
-                self.persons[*row].actions = Some(best(scores));
+                if let Some(person) = self.persons.get_mut(*row) {
+                    person.actions = Some(best(scores));
+                }
             }
             let scores = highest(scores);
             let top = scores.as_deref().map(best).unwrap_or_default();
-            self.actions.push(ActionRow {
+            let scores = scores.filter(|_| model.settings.scores == Scores::Full);
+            let numbers = scores.as_ref().map_or(0, Vec::len) + embedding.as_ref().map_or(0, Vec::len);
+            let bytes = size_of::<ActionRow>() + size_of_val(&*top) + size_of::<f32>() * numbers;
+            let row = ActionRow {
                 video_id: self.video_id.clone(),
                 uri: self.uri.clone(),
                 segment: at.segment,
@@ -320,10 +358,11 @@ impl<'a> State<'a> {
                 top_label: top.first().map(|best| best.label.clone()),
                 top_score: top.first().map(|best| best.score),
                 top,
-                scores: scores.filter(|_| model.settings.scores == Scores::Full),
+                scores,
                 embedding,
                 run_id: self.run_id.clone(),
-            });
+            };
+            self.actions.push(row, bytes);
             return Ok(true);
         }
         Ok(false)
@@ -348,7 +387,7 @@ impl<'a> State<'a> {
             }
             for (number, found) in boxes.into_iter().enumerate() {
                 let [x1, y1, x2, y2] = found.xyxy;
-                self.persons.push(PersonRow {
+                let row = PersonRow {
                     video_id: self.video_id.clone(),
                     uri: self.uri.clone(),
                     segment,
@@ -363,7 +402,8 @@ impl<'a> State<'a> {
                     confidence: found.confidence,
                     actions: None,
                     run_id: self.run_id.clone(),
-                });
+                };
+                self.persons.push(row, size_of::<PersonRow>());
             }
             return Ok(true);
         }
@@ -375,7 +415,7 @@ impl<'a> State<'a> {
         let is_whole_version = |kind| {
             !matches!(kind, VideoErrorKind::ChangedDuringRead | VideoErrorKind::NotFound | VideoErrorKind::AccessDenied)
         };
-        let has_rows = !self.actions.is_empty() || self.totals.frames_decoded > 0;
+        let has_rows = self.actions.len() > 0 || self.totals.frames_decoded > 0;
         let status = match &error {
             None => VideoStatus::Ok,
             Some(error) if has_rows && is_whole_version(error.kind) => VideoStatus::Partial,
@@ -383,13 +423,15 @@ impl<'a> State<'a> {
         };
         let mut thumbnails = self.thumbnail_rows()?;
         if status == VideoStatus::Failed {
-            self.actions.clear();
-            self.persons.clear();
+            self.actions = RowBuffer::new(&self.indexer.scratch_dir);
+            self.persons = RowBuffer::new(&self.indexer.scratch_dir);
             thumbnails.clear();
         }
         let earlier_failures = if let Todo::Index { failures } = self.object.todo { failures } else { 0 };
         let failed = status == VideoStatus::Failed || error.as_ref().is_some_and(|error| error.kind.may_pass());
         let failures = failed.then(|| i64::from(earlier_failures) + 1);
+        let (actions, persons) = tokio::task::block_in_place(|| Ok((self.actions.finish()?, self.persons.finish()?)))
+            .map_err(Failure::Fatal)?;
         let (run, info, totals) = (&self.indexer.run, self.info.as_ref(), self.totals);
         let video = VideoRow {
             video_id: self.video_id,
@@ -411,8 +453,8 @@ impl<'a> State<'a> {
             start_seconds: totals.start_seconds,
             duration_seconds: Some(totals.end_seconds).filter(|s| *s > 0.0).or(info.and_then(|i| i.duration_seconds)),
             frames_decoded: totals.frames_decoded as i64,
-            segments: self.actions.len() as i64,
-            boxes: self.persons.len() as i64,
+            segments: actions.len() as i64,
+            boxes: persons.len() as i64,
             actions_model: run.actions_model.as_ref().map(|m| m.id.clone()),
             persons_model: run.persons_model.as_ref().map(|m| m.id.clone()),
             fingerprint: run.fingerprint.clone(),
@@ -422,7 +464,7 @@ impl<'a> State<'a> {
             decode_seconds: totals.decode_seconds,
             inference_seconds: self.inference_seconds,
         };
-        Ok(VideoRows { video, actions: self.actions, persons: self.persons, thumbnails, copies: None, totals })
+        Ok(VideoRows { video, actions, persons, thumbnails, copies: None, totals })
     }
 
     fn thumbnail_rows(&mut self) -> Result<Vec<ThumbnailRow>, Failure> {
