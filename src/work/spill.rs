@@ -42,7 +42,7 @@ impl<R: Row> RowBuffer<R> {
     }
 
     /// The number of rows, spilled ones included.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.spilled + self.rest.len()
     }
 
@@ -66,7 +66,7 @@ impl<R: Row> RowBuffer<R> {
     /// If the scratch disk is full or fails.
     pub fn finish(mut self) -> Result<BufferedRows<R>> {
         if self.rest_bytes > WAITING_BYTES_MAX {
-            self.write(self.len())?;
+            self.write(self.count())?;
         }
         let failed = |error: &dyn std::fmt::Display| spill_failed(&self.scratch_dir, error);
         let file = match self.file {
@@ -114,7 +114,7 @@ pub struct BufferedRows<R> {
 
 impl<R: Row> BufferedRows<R> {
     /// The number of rows.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.spilled + self.rest.len()
     }
 
@@ -189,14 +189,14 @@ mod tests {
                     buffer.push(person(count), bytes);
                     count += 1;
                 }
-                let unsettled = buffer.len().saturating_sub(unsettled);
+                let unsettled = buffer.count().saturating_sub(unsettled);
                 buffer.spill(unsettled).unwrap();
-                for position in unsettled..buffer.len() {
+                for position in unsettled..buffer.count() {
                     prop_assert_eq!(buffer.get_mut(position).unwrap().frame, position as i64);
                 }
             }
             let rows = buffer.finish().unwrap();
-            prop_assert_eq!(rows.len(), count as usize);
+            prop_assert_eq!(rows.count(), count as usize);
             let mut drained = Vec::new();
             rows.drain(|batch| { drained.extend(frames(&batch)); Ok(()) }).unwrap();
             prop_assert_eq!(drained, (0..count).collect::<Vec<_>>());

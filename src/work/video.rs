@@ -315,7 +315,7 @@ impl<'a> State<'a> {
         while self.collect_clip(all).await? {}
         let unsettled = self.unsettled_person();
         tokio::task::block_in_place(|| {
-            self.actions.spill(self.actions.len())?;
+            self.actions.spill(self.actions.count())?;
             self.persons.spill(unsettled)
         })
         .map_err(Failure::Fatal)
@@ -324,7 +324,7 @@ impl<'a> State<'a> {
     /// The first row of a person whose actions may still come.
     fn unsettled_person(&self) -> usize {
         let waiting = self.clips.iter().flat_map(|(at, _)| at.persons.iter().copied());
-        waiting.chain(self.key_frames.first_row()).min().unwrap_or(self.persons.len())
+        waiting.chain(self.key_frames.first_row()).min().unwrap_or(self.persons.count())
     }
 
     /// Makes rows of the next clip's answer, if it is there or `wait`.
@@ -381,7 +381,7 @@ impl<'a> State<'a> {
                 self.reach(at.time_seconds);
             }
             if let Some(frame) = self.key_frames.get_mut(at.frame) {
-                let rows = (self.persons.len()..).zip(&boxes);
+                let rows = (self.persons.count()..).zip(&boxes);
                 let persons = rows.filter(|(_, found)| model.person_classes.contains(&found.class));
                 frame.rows = Some(persons.map(|(row, _)| row).collect());
             }
@@ -415,7 +415,7 @@ impl<'a> State<'a> {
         let is_whole_version = |kind| {
             !matches!(kind, VideoErrorKind::ChangedDuringRead | VideoErrorKind::NotFound | VideoErrorKind::AccessDenied)
         };
-        let has_rows = self.actions.len() > 0 || self.totals.frames_decoded > 0;
+        let has_rows = self.actions.count() > 0 || self.totals.frames_decoded > 0;
         let status = match &error {
             None => VideoStatus::Ok,
             Some(error) if has_rows && is_whole_version(error.kind) => VideoStatus::Partial,
@@ -453,8 +453,8 @@ impl<'a> State<'a> {
             start_seconds: totals.start_seconds,
             duration_seconds: Some(totals.end_seconds).filter(|s| *s > 0.0).or(info.and_then(|i| i.duration_seconds)),
             frames_decoded: totals.frames_decoded as i64,
-            segments: actions.len() as i64,
-            boxes: persons.len() as i64,
+            segments: actions.count() as i64,
+            boxes: persons.count() as i64,
             actions_model: run.actions_model.as_ref().map(|m| m.id.clone()),
             persons_model: run.persons_model.as_ref().map(|m| m.id.clone()),
             fingerprint: run.fingerprint.clone(),
