@@ -107,9 +107,7 @@ impl Variant {
     fn run(&mut self) -> f64 {
         let inputs = self.info.inputs.iter().zip(&self.data);
         let inputs: Vec<_> = inputs.map(|(input, data)| (input.name.as_str(), shape(input), &data[..])).collect();
-        let mut seconds = 0.0;
-        self.model.run(&inputs, &self.info.outputs[0].name, &mut seconds, |_, _| Ok(())).unwrap();
-        seconds
+        self.model.run(&inputs, &self.info.outputs[0].name, |_, _| Ok(())).unwrap().seconds
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use vidindex::decode::{ByteSource, Decoding, Request};
 use vidindex::device::Precision;
-use vidindex::error::Failure;
+use vidindex::error::WorkError;
 use vidindex::infer::boxes::Thresholds;
 use vidindex::infer::detector::{Detector, ImageBatch};
 use vidindex::infer::session::Runtime;
@@ -167,19 +167,19 @@ fn floor(models: &[PathBuf; 2], device: &str, clips: u64, images: u64, rounds: u
     let clip: Vec<f32> = (0..3 * descriptor.frames * descriptor.crop * descriptor.crop)
         .map(|i| ((i % 1021) as f32 / 510.0) - 1.0)
         .collect();
-    let clip_seconds = alone(clips, slowfast.batch_max(), rounds, |n, seconds| {
+    let clip_seconds = alone(clips, slowfast.batch_max(), rounds, |n| {
         let mut batch = ClipBatch::default();
         (0..n).for_each(|_| batch.push(&shape, &clip));
-        slowfast.run(&mut batch, seconds).unwrap();
+        slowfast.run(&mut batch).unwrap().seconds
     });
     let thresholds = Thresholds { confidence: 0.25, iou: 0.45, classes: vec![0] };
     let Descriptor::Detector(descriptor) = Descriptor::for_model(&person_info).unwrap() else { panic!("no detector") };
     let mut yolo = Detector::open(&runtime, &person_info, &descriptor, thresholds).unwrap();
     let image: Vec<u8> = (0..descriptor.size.height * descriptor.size.width * 3).map(|i| (i % 251) as u8).collect();
-    let image_seconds = alone(images, yolo.batch_max(), rounds, |n, seconds| {
+    let image_seconds = alone(images, yolo.batch_max(), rounds, |n| {
         let mut batch = ImageBatch::default();
         (0..n).for_each(|_| batch.push(&image, 640, 640));
-        yolo.run(&mut batch, seconds).unwrap();
+        yolo.run(&mut batch).unwrap().seconds
     });
     Floor {
         device: runtime.device().to_string(),
@@ -190,14 +190,14 @@ fn floor(models: &[PathBuf; 2], device: &str, clips: u64, images: u64, rounds: u
 }
 
 /// Seconds that `count` inferences take in full batches, the first one (which plans the graph) left out.
-fn alone(count: u64, batch_max: usize, rounds: usize, mut run: impl FnMut(usize, &mut f64)) -> f64 {
-    run(batch_max, &mut 0.0);
+fn alone(count: u64, batch_max: usize, rounds: usize, mut run: impl FnMut(usize) -> f64) -> f64 {
+    run(batch_max);
     median(rounds, || {
         let mut seconds = 0.0;
         let mut left = count as usize;
         while left > 0 {
             let n = left.min(batch_max);
-            run(n, &mut seconds);
+            seconds += run(n);
             left -= n;
         }
         Duration::from_secs_f64(seconds)
@@ -214,7 +214,7 @@ struct FileBytes(std::fs::File);
 
 #[async_trait::async_trait]
 impl ByteSource for FileBytes {
-    async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, Failure> {
+    async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, WorkError> {
         let mut buffer = vec![0; length];
         let read = std::os::unix::fs::FileExt::read_at(&self.0, &mut buffer, offset).unwrap();
         buffer.truncate(read);

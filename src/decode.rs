@@ -42,10 +42,10 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::error::{Error, Failure, VideoError, VideoErrorKind};
+use crate::error::{Error, VideoError, VideoErrorKind, WorkError};
 pub use orientation::Orientation;
 use protocol::{BYTES_FD, CONTROL_FD, FRAMES_FD, Layout, Message, SlotKind, ToDecoder};
-pub use protocol::{ClipSpec, ImageSpec, Letterbox, Request, StreamInfo, Totals};
+pub use protocol::{ClipSpec, ImageSpec, Letterbox, Request, StreamInfo, Totals, View};
 
 /// First argument that makes this binary a decoder process. Only [`Decoding`] passes it.
 pub const CHILD_ARGUMENT: &str = "__decode";
@@ -63,7 +63,7 @@ const COMPLAINT_BYTES: usize = 4096;
 #[async_trait::async_trait]
 pub trait ByteSource: Send + Sync {
     /// Reads at most `length` bytes from `offset`. Returns no bytes only at the end of the object.
-    async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, Failure>;
+    async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, WorkError>;
 }
 
 /// A filled slot of shared memory. Dropping it returns the slot to the child.
@@ -191,7 +191,7 @@ struct Limits {
 /// State shared with the task that reads bytes on the child's behalf.
 #[derive(Default)]
 struct Served {
-    failure: Mutex<Option<Failure>>,
+    failure: Mutex<Option<WorkError>>,
     reading: AtomicBool,
     /// Counts started reads and freed slots. While it changes, the child is making progress.
     activity: AtomicU64,
@@ -285,11 +285,11 @@ impl Decoding {
     /// Waits for the next frame. Returns `None` at the end of the video; [`Decoding::totals`] is complete then.
     ///
     /// # Errors
-    /// `Failure::Video` if the video cannot be decoded, even after some frames were returned.
+    /// `WorkError::Video` if the video cannot be decoded, even after some frames were returned.
     ///
     /// # Cancel safety
     /// Not cancel safe: drop the `Decoding` if this future is dropped.
-    pub async fn next(&mut self) -> Result<Option<SampledFrame>, Failure> {
+    pub async fn next(&mut self) -> Result<Option<SampledFrame>, WorkError> {
         match self.message().await? {
             Message::Opened(info) => Ok(Some(SampledFrame::Opened(info))),
             Message::Clip { slot, width, height, segment, start_seconds, end_seconds, frames, sampled } => {
@@ -310,13 +310,13 @@ impl Decoding {
             }
             Message::Ended { totals, error } => {
                 self.end = Some((totals, error.clone()));
-                match self.read_failure().or(error.map(Failure::Video)) {
+                match self.read_failure().or(error.map(WorkError::Video)) {
                     None => Ok(None),
-                    Some(Failure::Video(error)) => Err(Failure::Video(self.explained(error).await)),
+                    Some(WorkError::Video(error)) => Err(WorkError::Video(self.explained(error).await)),
                     Some(failure) => Err(failure),
                 }
             }
-            Message::NotSandboxed { reason } => Err(Failure::Fatal(not_sandboxed(&reason))),
+            Message::NotSandboxed { reason } => Err(WorkError::Fatal(not_sandboxed(&reason))),
             Message::SandboxProbed { .. } => Err(self.crashed("it sent an unexpected message").await),
         }
     }
@@ -326,12 +326,12 @@ impl Decoding {
         self.end.as_ref().map_or_else(Totals::default, |(totals, _)| *totals)
     }
 
-    fn read_failure(&self) -> Option<Failure> {
+    fn read_failure(&self) -> Option<WorkError> {
         self.served.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Validates the child's description of a slot before the parent reads from it.
-    fn slot(&self, kind: SlotKind, slot: usize, bytes: usize) -> Result<Slot, Failure> {
+    fn slot(&self, kind: SlotKind, slot: usize, bytes: usize) -> Result<Slot, WorkError> {
         if slot >= self.shared.layout.slots(kind) {
             return Err(VideoError::new(
                 VideoErrorKind::DecoderCrashed,
@@ -345,7 +345,7 @@ impl Decoding {
 
     /// Waits for a message. The time that the child waits for us because inference is behind does not count towards its
     /// limits: a long video on a slow machine is not stuck.
-    async fn message(&mut self) -> Result<Message, Failure> {
+    async fn message(&mut self) -> Result<Message, WorkError> {
         let (shared, served) = (self.shared.clone(), self.served.clone());
         let mut activity = served.activity.load(Ordering::Relaxed);
         let mut silent = Duration::ZERO;
@@ -382,7 +382,7 @@ impl Decoding {
     }
 
     /// Explains why the child ended without a report or sent an invalid message. `seen` is what the parent observed.
-    async fn crashed(&mut self, seen: &str) -> Failure {
+    async fn crashed(&mut self, seen: &str) -> WorkError {
         if let Some(failure) = self.read_failure() {
             return failure;
         }
@@ -434,7 +434,7 @@ pub async fn probe_sandbox(program: &Path) -> Result<(), Error> {
     struct Nothing;
     #[async_trait::async_trait]
     impl ByteSource for Nothing {
-        async fn read_at(&self, _: u64, _: usize) -> Result<Bytes, Failure> {
+        async fn read_at(&self, _: u64, _: usize) -> Result<Bytes, WorkError> {
             Ok(Bytes::new())
         }
     }
@@ -445,9 +445,9 @@ pub async fn probe_sandbox(program: &Path) -> Result<(), Error> {
         Ok(Message::SandboxProbed { escapes }) => Err(not_sandboxed(&format!("the decoder {}", escapes.join(", ")))),
         Ok(Message::NotSandboxed { reason }) => Err(not_sandboxed(&reason)),
         Ok(_) => Err(not_sandboxed("the decoder sent an invalid answer")),
-        Err(Failure::Fatal(error)) => Err(error),
-        Err(Failure::Video(error)) => Err(not_sandboxed(&error.message)),
-        Err(Failure::Transient(error)) => Err(error.into()),
+        Err(WorkError::Fatal(error)) => Err(error),
+        Err(WorkError::Video(error)) => Err(not_sandboxed(&error.message)),
+        Err(WorkError::Transient(error)) => Err(error.into()),
     }
 }
 

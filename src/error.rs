@@ -1,36 +1,36 @@
-//! The three classes of error, told apart by what the caller does: record it against the video, give up the shard,
-//! or stop the job.
+//! Errors. Their classes differ in what the caller does: record the error in the video's row, retry the shard, or end the
+//! job.
 
 use std::fmt;
 
 use crate::store::{StoreError, StoreErrorKind};
 
-/// Ends the job (or the command): printed as `error: …`, then `hint: …` where there is one.
+/// Ends the command. It is printed as `error: …`, followed by `hint: …` if there is one.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Wrong usage, job file or model: exit code 2. Nothing was started.
+    /// A wrong command line, job file or model: exit code 2. Nothing was started.
     #[error("{message}")]
     Usage {
-        /// What is wrong, naming the thing.
+        /// What is wrong, with the name of the thing.
         message: String,
         /// What to do about it.
         hint: Option<String>,
     },
-    /// The job could not go on: exit code 1.
+    /// The job could not continue: exit code 1.
     #[error("{message}")]
     Failed {
-        /// What failed, naming the thing.
+        /// What failed, with the name of the thing.
         message: String,
         /// What to do about it.
         hint: Option<String>,
     },
-    /// A store refused or could not be reached: exit code 1 (2 where the job file must be wrong).
+    /// A store refused a request or could not be reached: exit code 1.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl Error {
-    /// A mistake of the user's, without a hint.
+    /// A mistake of the user, without a hint.
     pub fn usage(message: impl Into<String>) -> Self {
         Self::Usage { message: message.into(), hint: None }
     }
@@ -40,7 +40,7 @@ impl Error {
         Self::Failed { message: message.into(), hint: None }
     }
 
-    /// Adds how to fix it. A store's error keeps its own hint.
+    /// Adds a hint about how to fix it. A store's error keeps its own hint.
     pub fn with_hint(mut self, text: impl Into<String>) -> Self {
         if let Self::Usage { hint, .. } | Self::Failed { hint, .. } = &mut self {
             *hint = Some(text.into());
@@ -48,7 +48,7 @@ impl Error {
         self
     }
 
-    /// What to do about it, where we know.
+    /// How to fix it, if that is known.
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Usage { hint, .. } | Self::Failed { hint, .. } => hint.as_deref(),
@@ -56,7 +56,7 @@ impl Error {
         }
     }
 
-    /// The process's exit code for this error (1 or 2).
+    /// The exit code of the process: 1 or 2.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage { .. } => 2,
@@ -65,45 +65,45 @@ impl Error {
     }
 }
 
-/// Shorthand for results whose error ends the job.
+/// A result whose error ends the command unless another type is named.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why one video could not be indexed: the closed list behind the `error_kind` column.
+/// Why a video could not be indexed: all values of the column `error_kind`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VideoErrorKind {
-    /// Listed, but gone when it was read.
+    /// Listed, but deleted before it was read.
     NotFound,
-    /// Its etag or size is another than the one listed.
+    /// Its ETag or size differs from the listing.
     ChangedDuringRead,
-    /// The store refuses to give this object, though its credentials are good for others.
+    /// The store denies access to this object, although the credentials are valid for others.
     AccessDenied,
     /// In an archive storage class: it must be restored before it can be read.
     Archived,
-    /// The store answers, but cannot give this object's bytes (a customer's key, a KMS key, a bad disk block).
+    /// The store answers, but cannot return the bytes of this object (a customer's key, a KMS key, a bad disk block).
     Unreadable,
-    /// Its pictures are encrypted (DRM, Common Encryption).
+    /// The video is encrypted (DRM, Common Encryption).
     Encrypted,
     /// No container format recognises the bytes.
     NotAVideo,
-    /// A container without moving pictures (audio only, cover art).
+    /// A container without a video stream (audio only, cover art).
     NoVideoStream,
-    /// A container or stream that is damaged.
+    /// The container or the stream is damaged.
     Corrupt,
-    /// A codec or pixel format that this FFmpeg does not decode, or a key whose partition values make no folder.
+    /// A codec or pixel format that this FFmpeg does not decode, or a key whose partition values cannot name a folder.
     Unsupported,
-    /// Frames larger than the decoder process may hold.
+    /// Frames larger than the limit of the decoder process.
     TooLarge,
-    /// No end within `video_timeout_seconds`, or the decoder hung.
+    /// Not done within `video_timeout_seconds`, or the decoder hung.
     Timeout,
-    /// The decoder process died.
+    /// The decoder process crashed.
     DecoderCrashed,
-    /// The decoder process asked for more memory than it may have.
+    /// The decoder process exceeded its memory limit.
     OutOfMemory,
 }
 
 impl VideoErrorKind {
-    /// The whole list.
+    /// All kinds.
     pub const ALL: [Self; 14] = [
         Self::NotFound,
         Self::ChangedDuringRead,
@@ -121,7 +121,7 @@ impl VideoErrorKind {
         Self::OutOfMemory,
     ];
 
-    /// Whether the cause may pass without the file changing: the next plan tries such a video again by itself.
+    /// Whether the error may disappear although the file does not change. The next plan retries such a video.
     pub fn may_pass(self) -> bool {
         matches!(
             self,
@@ -161,18 +161,18 @@ impl fmt::Display for VideoErrorKind {
     }
 }
 
-/// What went wrong with one video: recorded in its row, and the shard goes on.
+/// An error of one video. It is recorded in the video's row, and the shard continues.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
 #[error("{kind}: {message}")]
 pub struct VideoError {
-    /// Which of the closed list.
+    /// The kind, for the column `error_kind`.
     pub kind: VideoErrorKind,
-    /// For a person: what was seen, in a sentence.
+    /// A description for people, in one sentence.
     pub message: String,
 }
 
 impl VideoError {
-    /// An error of this kind, with what was seen.
+    /// An error of this kind, with a description for people.
     pub fn new(kind: VideoErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into() }
     }
@@ -181,22 +181,22 @@ impl VideoError {
 /// Why work on a video ended early. The three classes differ in what happens next.
 ///
 /// There is no blanket conversion from other errors: the class depends on which side failed, the input or the output,
-/// so each caller names it ([`Failure::of_input`], [`Failure::of_output`]).
+/// so each caller names it ([`WorkError::of_input`], [`WorkError::of_output`]).
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// This video's own fault: its row says so, and the shard goes on.
+pub enum WorkError {
+    /// An error of this video: it is recorded in the video's row, and the shard continues.
     #[error(transparent)]
     Video(#[from] VideoError),
-    /// An outage that outlasted the store's own retries: the shard is tried again, then the task gives up.
+    /// An outage that was longer than the store's own retries: the shard is retried, and then the task fails.
     #[error(transparent)]
     Transient(StoreError),
-    /// Nothing that a retry could fix: the task ends and writes no row.
+    /// An error that no retry can fix: the task ends and writes no rows.
     #[error(transparent)]
     Fatal(Error),
 }
 
-impl Failure {
-    /// What an error of the input means while a video is read.
+impl WorkError {
+    /// Classifies an error of the input, which occurred while a video was read.
     pub fn of_input(error: StoreError) -> Self {
         let kind = match error.kind {
             StoreErrorKind::NotFound => VideoErrorKind::NotFound,
@@ -216,10 +216,10 @@ impl Failure {
         Self::Video(VideoError::new(kind, message))
     }
 
-    /// What an error means while the output is read or written: no video is to blame for it.
+    /// Classifies an error of the output. It is never a video's error.
     pub fn of_output(error: Error) -> Self {
         match error {
-            // A file of ours that the disk or the network does not give now is an outage.
+            // A file of the index that the disk or the network does not return now is an outage.
             Error::Store(error) if matches!(error.kind, StoreErrorKind::Transient | StoreErrorKind::Unreadable) => {
                 Self::Transient(error)
             }
@@ -239,8 +239,8 @@ mod tests {
     #[test]
     fn credentials_and_clocks_never_cost_a_video() {
         for kind in [StoreErrorKind::Credentials, StoreErrorKind::NoRoot, StoreErrorKind::Refused] {
-            assert!(matches!(Failure::of_input(store_error(kind)), Failure::Fatal(Error::Store(_))), "{kind:?}");
-            assert!(matches!(Failure::of_output(store_error(kind).into()), Failure::Fatal(_)), "{kind:?}");
+            assert!(matches!(WorkError::of_input(store_error(kind)), WorkError::Fatal(Error::Store(_))), "{kind:?}");
+            assert!(matches!(WorkError::of_output(store_error(kind).into()), WorkError::Fatal(_)), "{kind:?}");
         }
     }
 
@@ -254,7 +254,9 @@ mod tests {
             (StoreErrorKind::Changed, VideoErrorKind::ChangedDuringRead),
         ];
         for (kind, expected) in kinds {
-            let Failure::Video(error) = Failure::of_input(store_error(kind)) else { panic!("{kind:?} is no video's") };
+            let WorkError::Video(error) = WorkError::of_input(store_error(kind)) else {
+                panic!("{kind:?} is no video's")
+            };
             assert_eq!((error.kind, error.message.as_str()), (expected, "failed to read s3://b/k: no (look)"));
         }
     }
@@ -262,10 +264,13 @@ mod tests {
     #[test]
     fn outages_are_retried_on_both_sides() {
         let outage = || store_error(StoreErrorKind::Transient);
-        assert!(matches!(Failure::of_input(outage()), Failure::Transient(_)));
-        assert!(matches!(Failure::of_output(outage().into()), Failure::Transient(_)));
-        assert!(matches!(Failure::of_output(store_error(StoreErrorKind::Unreadable).into()), Failure::Transient(_)));
-        // Without the right to write, no retry helps.
-        assert!(matches!(Failure::of_output(store_error(StoreErrorKind::AccessDenied).into()), Failure::Fatal(_)));
+        assert!(matches!(WorkError::of_input(outage()), WorkError::Transient(_)));
+        assert!(matches!(WorkError::of_output(outage().into()), WorkError::Transient(_)));
+        assert!(matches!(
+            WorkError::of_output(store_error(StoreErrorKind::Unreadable).into()),
+            WorkError::Transient(_)
+        ));
+        // A retry does not help without permission to write.
+        assert!(matches!(WorkError::of_output(store_error(StoreErrorKind::AccessDenied).into()), WorkError::Fatal(_)));
     }
 }

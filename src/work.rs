@@ -3,11 +3,13 @@
 pub mod attempt;
 pub mod batch;
 pub mod commit;
+pub mod driver;
 pub mod encode;
 pub mod fetch;
 pub mod key_frames;
 pub mod models;
 pub mod restore;
+pub mod rows;
 pub mod spill;
 pub mod thumbnails;
 pub mod video;
@@ -20,7 +22,7 @@ use std::time::{Duration, Instant};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::task::JoinSet;
 
-use crate::error::{Error, Failure, Result};
+use crate::error::{Error, Result, WorkError};
 use crate::infer::session::Runtime;
 use crate::run::commit::{ShardTotals, is_committed};
 use crate::run::{PlanFile, RunRecord, Shard};
@@ -33,7 +35,8 @@ use commit::Committed;
 use encode::ShardEncoder;
 use models::{JobModels, OpenModels};
 use restore::Restorer;
-use video::{Indexer, VideoRows};
+use rows::VideoRows;
+use video::Indexer;
 
 /// Retries of a shard while the store is away. After them, the task fails, and the engine retries it.
 const RETRIES: usize = 2;
@@ -166,21 +169,21 @@ impl Worker {
             }
             match result {
                 Ok(()) => return Ok(()),
-                Err(Failure::Transient(error)) => {
+                Err(WorkError::Transient(error)) => {
                     let Some(delay) = delays.next() else { return Err(error.into()) };
                     let (shard, wait_seconds) = (shard.index, delay.as_secs());
                     tracing::warn!(shard, %error, wait_seconds, "shard failed, retrying");
                     tokio::time::sleep(delay).await;
                 }
-                Err(Failure::Fatal(error)) => return Err(error),
-                Err(Failure::Video(error)) => return Err(Error::failed(error.to_string())),
+                Err(WorkError::Fatal(error)) => return Err(error),
+                Err(WorkError::Video(error)) => return Err(Error::failed(error.to_string())),
             }
         }
     }
 
-    async fn attempt(&self, shard: &Shard, heartbeat: &Attempt, opened: &Opened) -> Result<(), Failure> {
+    async fn attempt(&self, shard: &Shard, heartbeat: &Attempt, opened: &Opened) -> Result<(), WorkError> {
         let started = Instant::now();
-        let scratch = Scratch::new().map_err(Failure::Fatal)?;
+        let scratch = Scratch::new().map_err(WorkError::Fatal)?;
         let provenance = Provenance {
             run_id: self.run.run_id.to_string(),
             shard: shard.index,
@@ -192,11 +195,11 @@ impl Worker {
         let mut totals = ShardTotals::default();
         self.videos(shard, heartbeat, opened, &scratch, &mut encoder, &mut totals).await?;
         let writing = Instant::now();
-        let parts = tokio::task::block_in_place(|| encoder.finish()).map_err(Failure::Fatal)?;
+        let parts = tokio::task::block_in_place(|| encoder.finish()).map_err(WorkError::Fatal)?;
         totals.wall_seconds = started.elapsed().as_secs_f64();
         let run_id = self.run.run_id.as_str();
         let committed = commit::commit(&*self.output, run_id, shard.index, &heartbeat.id, &parts, totals).await;
-        let committed = committed.map_err(Failure::of_output)?;
+        let committed = committed.map_err(WorkError::of_output)?;
         self.progress.wrote(writing.elapsed());
         let ours = committed == Committed::Ours;
         let seconds = telemetry::rounded(started.elapsed());
@@ -213,7 +216,7 @@ impl Worker {
         scratch: &Scratch,
         encoder: &mut ShardEncoder,
         totals: &mut ShardTotals,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), WorkError> {
         let cores = std::thread::available_parallelism().map_or(2, usize::from).max(2);
         let in_flight = cores.min(shard.videos.len());
         let indexer = Arc::new(Indexer {
@@ -242,14 +245,14 @@ impl Worker {
                 started += 1;
             }
             let Some(ended) = running.join_next().await else { break };
-            let (position, rows) =
-                ended.map_err(|error| Failure::Fatal(Error::failed(format!("indexing a video panicked: {error}"))))?;
+            let (position, rows) = ended
+                .map_err(|error| WorkError::Fatal(Error::failed(format!("indexing a video panicked: {error}"))))?;
             waiting.insert(position, rows?);
             while let Some(rows) = waiting.remove(&written) {
                 self.note(&rows, totals);
                 let writing = Instant::now();
                 let path = shard.videos[written].partition_path();
-                tokio::task::block_in_place(|| rows.encode(&path, encoder)).map_err(Failure::Fatal)?;
+                tokio::task::block_in_place(|| rows.encode(&path, encoder)).map_err(WorkError::Fatal)?;
                 self.progress.wrote(writing.elapsed());
                 written += 1;
                 heartbeat.done(written);

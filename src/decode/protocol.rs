@@ -25,8 +25,8 @@ pub struct ClipSpec {
     pub frames: usize,
     /// The short side is scaled to this length, pixels.
     pub side: usize,
-    /// Centre crop, pixels, at most `side`. `None` keeps the whole frame, whose long side then depends on the video.
-    pub crop: Option<usize>,
+    /// The part of the scaled frame that the clip shows.
+    pub view: View,
     /// Subtracted per channel, from RGB in 0..=1.
     pub mean: [f32; 3],
     /// Divisor per channel, after the subtraction.
@@ -35,6 +35,16 @@ pub struct ClipSpec {
     pub clip_seconds: f64,
     /// Seconds from the start of one segment to the start of the next.
     pub stride_seconds: f64,
+}
+
+/// The part of a scaled frame that a clip shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum View {
+    /// A square in the centre, of this side in pixels: at most the clip's `side`.
+    Centre(usize),
+    /// All of it. The length of its long side depends on the video.
+    Whole,
 }
 
 impl ClipSpec {
@@ -48,15 +58,18 @@ impl ClipSpec {
     /// Width and height of a clip's frames, for a video of `width` x `height`. `None` if whole frames would be too
     /// elongated.
     pub fn size(&self, width: usize, height: usize) -> Option<(usize, usize)> {
-        let size = self.crop.map_or_else(|| self.scaled(width, height), |crop| (crop, crop));
+        let size = match self.view {
+            View::Centre(side) => (side, side),
+            View::Whole => self.scaled(width, height),
+        };
         self.holds(size).then_some(size)
     }
 
     /// Whether frames of this size fit into a clip's slot.
     pub(super) fn holds(&self, (width, height): (usize, usize)) -> bool {
-        match self.crop {
-            Some(crop) => (width, height) == (crop, crop),
-            None => width.min(height) == self.side && width.max(height) <= WHOLE_ASPECT_MAX * self.side,
+        match self.view {
+            View::Centre(side) => (width, height) == (side, side),
+            View::Whole => width.min(height) == self.side && width.max(height) <= WHOLE_ASPECT_MAX * self.side,
         }
     }
 
@@ -67,7 +80,10 @@ impl ClipSpec {
 
     /// Bytes of the largest clip.
     fn bytes_max(&self) -> usize {
-        self.bytes(self.crop.map_or((WHOLE_ASPECT_MAX * self.side, self.side), |crop| (crop, crop)))
+        self.bytes(match self.view {
+            View::Centre(side) => (side, side),
+            View::Whole => (WHOLE_ASPECT_MAX * self.side, self.side),
+        })
     }
 }
 
@@ -291,7 +307,7 @@ mod tests {
         let whole = ClipSpec {
             frames: 32,
             side: 256,
-            crop: None,
+            view: View::Whole,
             mean: [0.45; 3],
             std: [0.225; 3],
             clip_seconds: 1.0,
@@ -302,7 +318,7 @@ mod tests {
         assert_eq!(whole.size(1080, 1920), Some((256, 455)));
         assert_eq!(whole.size(4000, 1000), Some((1024, 256)));
         assert_eq!(whole.size(4100, 1000), None);
-        let cropped = ClipSpec { crop: Some(224), ..whole };
+        let cropped = ClipSpec { view: View::Centre(224), ..whole };
         assert_eq!(cropped.size(4100, 1000), Some((224, 224)));
     }
 
@@ -312,7 +328,7 @@ mod tests {
             clips: Some(ClipSpec {
                 frames: 3,
                 side: 10,
-                crop: Some(10),
+                view: View::Centre(10),
                 mean: [0.0; 3],
                 std: [1.0; 3],
                 clip_seconds: 1.0,

@@ -5,7 +5,7 @@ use ffmpeg_next::frame::Video as Frame;
 use ffmpeg_next::software::scaling::{Context, Flags};
 use ffmpeg_next::{Error, ffi};
 
-use super::{ClipSpec, Letterbox, Orientation};
+use super::{ClipSpec, Letterbox, Orientation, View};
 
 /// Grey value of letterbox bars, as YOLOv5 pads.
 const LETTERBOX_GREY: u8 = 114;
@@ -155,10 +155,13 @@ fn lerp(a: u8, b: u8, weight: f32) -> f32 {
 
 /// Writes the picture as frame `index` of a clip tensor `[3, frames, height, width]`, where `size` is (width, height):
 /// scales the short side to `side`, crops the centre, and computes (RGB/255 - mean) / std. Equals PyTorchVideo's
-/// ShortSideScale, CenterCrop and Normalize. Without a crop, the picture is scaled to `size` regardless of its aspect
+/// ShortSideScale, CenterCrop and Normalize. A whole picture is scaled to `size` regardless of its aspect
 /// ratio.
 pub fn clip_frame(picture: &Rgb, spec: &ClipSpec, size: (usize, usize), index: usize, clip: &mut [f32]) {
-    let scaled = if spec.crop.is_some() { spec.scaled(picture.width, picture.height) } else { size };
+    let scaled = match spec.view {
+        View::Centre(_) => spec.scaled(picture.width, picture.height),
+        View::Whole => size,
+    };
     let start = |scaled: usize, shown: usize| (scaled.saturating_sub(shown) as f64 / 2.0).round_ties_even() as usize;
     let columns = taps(picture.width, scaled.0, start(scaled.0, size.0), size.0);
     let rows = taps(picture.height, scaled.1, start(scaled.1, size.1), size.1);
@@ -193,7 +196,7 @@ mod tests {
 
     fn spec() -> ClipSpec {
         let (mean, std) = ([0.0; 3], [1.0; 3]);
-        ClipSpec { frames: 2, side: 4, crop: Some(4), mean, std, clip_seconds: 1.0, stride_seconds: 1.0 }
+        ClipSpec { frames: 2, side: 4, view: View::Centre(4), mean, std, clip_seconds: 1.0, stride_seconds: 1.0 }
     }
 
     #[test]
@@ -208,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_whole_picture_fills_the_clips_frame() {
-        let whole = ClipSpec { crop: None, ..spec() };
+        let whole = ClipSpec { view: View::Whole, ..spec() };
         let data: Vec<u8> = (0..24).flat_map(|pixel| [pixel; 3]).collect();
         let mut clip = vec![-1.0; 3 * 2 * 24];
         clip_frame(&Rgb { width: 6, height: 4, data }, &whole, (6, 4), 0, &mut clip);

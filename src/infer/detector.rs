@@ -1,7 +1,7 @@
 //! Runs a detector: letterboxed images in, boxes of the frames out.
 
 use super::boxes::{Detection, Thresholds, detections, to_frame};
-use super::session::{Model, Runtime};
+use super::session::{Model, Runtime, Timed};
 use super::slowfast::{batch_dimension, batch_max};
 use crate::error::{Error, Result};
 use crate::zoo::descriptor;
@@ -70,7 +70,7 @@ impl Detector {
         let mut opened = Self { model, tensors, descriptor, thresholds, fixed_batch, batch_max };
         if must_try {
             let mut blank = ImageBatch { pixels: vec![], frames: vec![(1, 1)] };
-            opened.run(&mut blank, &mut 0.0)?;
+            opened.run(&mut blank)?;
         }
         Ok(opened)
     }
@@ -84,14 +84,14 @@ impl Detector {
     ///
     /// # Errors
     /// As [`Model::run`], and when the output does not fit the descriptor.
-    pub fn run(&mut self, batch: &mut ImageBatch, seconds: &mut f64) -> Result<Vec<Vec<Detection>>> {
+    pub fn run(&mut self, batch: &mut ImageBatch) -> Result<Timed<Vec<Vec<Detection>>>> {
         let pictures = self.fixed_batch.unwrap_or(batch.frames.len());
         let (descriptor, thresholds, frames) = (&self.descriptor, &self.thresholds, &batch.frames);
         let size = (descriptor.size.width, descriptor.size.height);
         batch.pixels.resize(pictures * 3 * size.0 * size.1, 0.0);
         let shape = [pictures, 3, size.1, size.0].map(|d| d as i64).to_vec();
         let [input, output] = &self.tensors;
-        self.model.run(&[(input.as_str(), shape, &batch.pixels)], output, seconds, |shape, data| {
+        self.model.run(&[(input.as_str(), shape, &batch.pixels)], output, |shape, data| {
             let [_, rows, columns] = *shape else { return Err(other_output(descriptor, shape)) };
             if !descriptor.accepts(pictures, shape) {
                 return Err(other_output(descriptor, shape));

@@ -1,7 +1,7 @@
 //! SlowFast's AVA variant (PyTorchVideo's `create_slowfast_with_roi_head`): a clip of whole frames and boxes of persons in,
 //! scores of each person out.
 
-use super::session::{Model, Runtime};
+use super::session::{Model, Runtime, Timed};
 use super::slowfast::{activated, batch_dimension, other_classes, slow_frames};
 use crate::error::{Error, Result};
 use crate::zoo::descriptor::{self, Activation, slowfast_tensors};
@@ -81,7 +81,7 @@ impl PersonActions {
     ///
     /// # Errors
     /// As [`Model::run`].
-    pub fn run(&mut self, clip: &PersonClip, seconds: &mut f64) -> Result<Vec<Vec<f32>>> {
+    pub fn run(&mut self, clip: &PersonClip) -> Result<Timed<Vec<Vec<f32>>>> {
         let boxes = clip.boxes.len() / 5;
         let dims = |frames: usize| [1, 3, frames, clip.height, clip.width].map(|d| d as i64).to_vec();
         let [fast, rois, scores] = &self.tensors;
@@ -92,7 +92,7 @@ impl PersonActions {
         let slow = self.slow_input.as_ref();
         inputs.extend(slow.map(|slow| (slow.as_str(), dims(self.slow.len()), clip.slow.as_slice())));
         let (activation, labels) = (self.activation, self.classes);
-        self.model.run(&inputs, scores, seconds, |shape, logits| match shape {
+        self.model.run(&inputs, scores, |shape, logits| match shape {
             [outputs, classes] if *outputs as usize == boxes && *classes as usize != labels => {
                 Err(other_classes(*classes as usize, labels))
             }

@@ -149,9 +149,24 @@ pub type Input<'a> = (&'a str, Vec<i64>, &'a [f32]);
 /// What a model put out: shape and elements, row major.
 pub type Output<'a> = (&'a [i64], &'a [f32]);
 
+/// A result, and how long the model took for it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Timed<T> {
+    /// What was computed.
+    pub output: T,
+    /// Seconds that the model ran, without the wait for its turn.
+    pub seconds: f64,
+}
+
+impl<T> Timed<T> {
+    /// Converts the output, and keeps the time.
+    pub fn map<U>(self, convert: impl FnOnce(T) -> U) -> Timed<U> {
+        Timed { output: convert(self.output), seconds: self.seconds }
+    }
+}
+
 impl Model {
-    /// Runs the model, and hands its output of this name to `read`: shape and elements. `seconds` is increased by the time
-    /// that the run alone took, without the wait for its turn.
+    /// Runs the model, and converts its output of this name with `read`, which gets the shape and the elements.
     ///
     /// # Errors
     /// When ONNX Runtime fails; the job cannot go on.
@@ -159,10 +174,9 @@ impl Model {
         &mut self,
         inputs: &[Input<'_>],
         output: &str,
-        seconds: &mut f64,
         read: impl FnOnce(&[i64], &[f32]) -> Result<T>,
-    ) -> Result<T> {
-        self.run_for(inputs, &[output], seconds, |outputs| match outputs {
+    ) -> Result<Timed<T>> {
+        self.run_for(inputs, &[output], |outputs| match outputs {
             [(shape, data)] => read(shape, data),
             _ => Err(Error::failed("a model that ran without an output")),
         })
@@ -176,9 +190,8 @@ impl Model {
         &mut self,
         inputs: &[Input<'_>],
         names: &[&str],
-        seconds: &mut f64,
         read: impl FnOnce(&[Output<'_>]) -> Result<T>,
-    ) -> Result<T> {
+    ) -> Result<Timed<T>> {
         let failed = |error: ort::Error| Error::failed(format!("failed to run {}: {error}", self.path.display()));
         let turn = self.turn.clone();
         let guard = turn.as_ref().map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
@@ -190,14 +203,14 @@ impl Model {
             values.push((*name, input_value(element, shape, data).map_err(failed)?));
         }
         let outputs = self.session.run_with_options(values, &self.stopper).map_err(failed)?;
-        *seconds += started.elapsed().as_secs_f64();
+        let seconds = started.elapsed().as_secs_f64();
         drop(guard);
         let mut found = Vec::with_capacity(names.len());
         for name in names {
             found.push(floats(&outputs[*name]).map_err(failed)?);
         }
         let found: Vec<Output<'_>> = found.iter().map(|(shape, data)| (*shape, &data[..])).collect();
-        read(&found)
+        Ok(Timed { output: read(&found)?, seconds })
     }
 }
 

@@ -1,6 +1,6 @@
 //! SlowFast (Feichtenhofer et al., arXiv 1812.03982): clips in, one score per class out.
 
-use super::session::{Model, Output, Runtime};
+use super::session::{Model, Output, Runtime, Timed};
 use crate::decode::sample::linspace_index;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -127,7 +127,7 @@ impl SlowFast {
     ///
     /// # Errors
     /// As [`Model::run`].
-    pub fn run(&mut self, batch: &mut ClipBatch, seconds: &mut f64) -> Result<Vec<ClipScores>> {
+    pub fn run(&mut self, batch: &mut ClipBatch) -> Result<Timed<Vec<ClipScores>>> {
         let clips = batch.clips;
         let rows = self.fixed_batch.unwrap_or(clips);
         let (frames, crop) = (self.shape.frames, self.shape.crop);
@@ -140,7 +140,7 @@ impl SlowFast {
         inputs.extend(self.slow.as_ref().map(|slow| (slow.as_str(), dims(slow_frames), batch.slow.as_slice())));
         let (activation, classes) = (self.activation, self.classes);
         let names: Vec<&str> = [scores].into_iter().chain(&self.embedding).map(String::as_str).collect();
-        self.model.run_for(&inputs, &names, seconds, |outputs| {
+        self.model.run_for(&inputs, &names, |outputs| {
             let mut outputs = outputs.iter().map(|output| rows_of(*output, rows));
             let logits = outputs.next().transpose()?.unwrap_or_default();
             if let Some(row) = logits.first().filter(|row| row.len() != classes) {

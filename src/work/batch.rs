@@ -10,6 +10,7 @@ use std::thread;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Error, Result};
+use crate::infer::session::Timed;
 use crate::telemetry::UsageCounter;
 
 /// A model at work. Clones share it; its threads end with the last one.
@@ -25,30 +26,21 @@ impl<I, O> Clone for Batcher<I, O> {
     }
 }
 
-/// One input's answer, and its share of the time that the batch took.
-#[derive(Debug)]
-pub struct Answer<O> {
-    /// What the model made of it.
-    pub output: O,
-    /// The batch's time by its inputs.
-    pub seconds: f64,
-}
+/// The output for one input, which is still to come. Its time is an equal share of the batch's.
+pub type Pending<O> = oneshot::Receiver<Timed<O>>;
 
-/// What will be answered.
-pub type Pending<O> = oneshot::Receiver<Answer<O>>;
-
-/// An answer that needs no model.
+/// An output that needs no model.
 pub fn answered<O>(output: O) -> Pending<O> {
     let (reply, pending) = oneshot::channel();
     // The receiver is right here.
-    let _ = reply.send(Answer { output, seconds: 0.0 });
+    let _ = reply.send(Timed { output, seconds: 0.0 });
     pending
 }
 
 #[derive(Debug)]
 struct Request<I, O> {
     input: I,
-    reply: oneshot::Sender<Answer<O>>,
+    reply: oneshot::Sender<Timed<O>>,
 }
 
 #[derive(Debug, Default)]
@@ -58,20 +50,19 @@ struct Shared {
 }
 
 impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
-    /// Starts the two threads. `fill` puts inputs into an emptied batch; `run` gives one output for each, and adds the
-    /// seconds that it took.
+    /// Starts the two threads. `fill` replaces the content of a batch with inputs; `run` computes one output for each.
     ///
     /// # Errors
-    /// When no thread can be started.
+    /// If a thread cannot be started.
     pub fn start<B: Default + Send + 'static>(
         name: &str,
         batch_max: usize,
         mut fill: impl FnMut(&mut B, Vec<I>) + Send + 'static,
-        mut run: impl FnMut(&mut B, &mut f64) -> Result<Vec<O>> + Send + 'static,
+        mut run: impl FnMut(&mut B) -> Result<Timed<Vec<O>>> + Send + 'static,
     ) -> Result<Self> {
         let (requests, mut waiting) = mpsc::channel::<Request<I, O>>(batch_max.max(2));
         let shared = Arc::new(Shared::default());
-        let (filled, to_run) = std_mpsc::sync_channel::<(B, Vec<oneshot::Sender<Answer<O>>>)>(0);
+        let (filled, to_run) = std_mpsc::sync_channel::<(B, Vec<oneshot::Sender<Timed<O>>>)>(0);
         let (emptied, empty) = std_mpsc::channel();
         for _ in 0..2 {
             // The receiver is right here.
@@ -100,25 +91,24 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
                 }
             }),
         )?;
-        let told = shared.clone();
+        let result = shared.clone();
         spawn(
             "run",
             Box::new(move || {
                 while let Ok((mut batch, replies)) = to_run.recv() {
-                    let mut seconds = 0.0;
-                    let result = run(&mut batch, &mut seconds);
-                    told.used.add(replies.len(), seconds);
-                    let share = seconds / replies.len().max(1) as f64;
-                    match result {
-                        // A video that was given up meanwhile waits for nothing.
-                        Ok(outputs) => outputs.into_iter().zip(replies).for_each(|(output, reply)| {
-                            let _ = reply.send(Answer { output, seconds: share });
-                        }),
+                    let outputs = match run(&mut batch) {
+                        Ok(outputs) => outputs,
                         Err(error) => {
-                            // Ends both threads: whoever waits sees its reply dropped, and finds the reason here.
-                            let _ = told.failure.set(error.to_string());
+                            // Ends both threads. Those who wait see that their reply was dropped, and read the reason here.
+                            let _ = result.failure.set(error.to_string());
                             return;
                         }
+                    };
+                    result.used.add(replies.len(), outputs.seconds);
+                    let seconds = outputs.seconds / replies.len().max(1) as f64;
+                    for (output, reply) in outputs.output.into_iter().zip(replies) {
+                        // Nobody waits if work on the video has ended meanwhile.
+                        let _ = reply.send(Timed { output, seconds });
                     }
                     let _ = emptied.send(batch);
                 }
@@ -162,9 +152,9 @@ mod tests {
             batch.clear();
             batch.extend(inputs);
         };
-        let run = |batch: &mut Vec<u32>, _: &mut f64| {
+        let run = |batch: &mut Vec<u32>| {
             assert!(batch.len() <= 4);
-            Ok(batch.iter().map(|v| v * 2).collect())
+            Ok(Timed { output: batch.iter().map(|v| v * 2).collect(), seconds: 0.5 })
         };
         let batcher = Batcher::start("test", 4, fill, run).unwrap();
         let tasks: Vec<_> = (0..100u32)
@@ -182,7 +172,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failed_model_says_why_to_everyone_who_waits() {
-        let run = |_: &mut Vec<u32>, _: &mut f64| -> Result<Vec<u32>> { Err(Error::failed("out of memory")) };
+        let run = |_: &mut Vec<u32>| -> Result<Timed<Vec<u32>>> { Err(Error::failed("out of memory")) };
         let batcher = Batcher::start("test", 4, |batch: &mut Vec<u32>, inputs| *batch = inputs, run).unwrap();
         assert!(batcher.submit(1).await.unwrap().await.is_err());
         assert_eq!(batcher.failure().to_string(), "out of memory");

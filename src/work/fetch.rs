@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 use crate::decode::ByteSource;
-use crate::error::{Failure, VideoError, VideoErrorKind};
+use crate::error::{VideoError, VideoErrorKind, WorkError};
 use crate::run::VideoObject;
 use crate::store::{RangeRead, Store, StoreResult};
 
@@ -82,7 +82,7 @@ impl Fetch {
         }
     }
 
-    fn checked(&self, read: RangeRead) -> Result<Bytes, Failure> {
+    fn checked(&self, read: RangeRead) -> Result<Bytes, WorkError> {
         if read.etag == self.etag {
             return Ok(read.bytes);
         }
@@ -93,7 +93,7 @@ impl Fetch {
 
 #[async_trait::async_trait]
 impl ByteSource for Fetch {
-    async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, Failure> {
+    async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, WorkError> {
         if offset >= self.size_bytes || length == 0 {
             return Ok(Bytes::new());
         }
@@ -111,7 +111,7 @@ impl ByteSource for Fetch {
                     self.store.get_range(&self.key, offset, length).await
                 }
             };
-            let bytes = self.checked(read.map_err(Failure::of_input)?)?;
+            let bytes = self.checked(read.map_err(WorkError::of_input)?)?;
             if bytes.is_empty() {
                 let message = format!("{} is shorter than listed", self.uri);
                 return Err(VideoError::new(VideoErrorKind::ChangedDuringRead, message).into());

@@ -7,7 +7,7 @@ use std::time::Instant;
 use sha2::{Digest, Sha256};
 
 use super::batch::Batcher;
-use crate::decode::{Clip, ClipSpec, Image, ImageSpec};
+use crate::decode::{Clip, ClipSpec, Image, ImageSpec, View};
 use crate::error::{Error, Result};
 use crate::hash::hex;
 use crate::infer::boxes::{Detection, Thresholds};
@@ -143,7 +143,7 @@ impl Actions {
         let clips = ClipSpec {
             frames: descriptor.frames,
             side: descriptor.side,
-            crop: (!descriptor.persons).then_some(descriptor.crop),
+            view: if descriptor.persons { View::Whole } else { View::Centre(descriptor.crop) },
             mean: descriptor.mean,
             std: descriptor.std,
             clip_seconds,
@@ -172,9 +172,9 @@ impl Actions {
             batch.clear();
             inputs.into_iter().for_each(|input| batch.push(&shape, input.clip.slot.floats()));
         };
-        let run = move |batch: &mut ClipBatch, seconds: &mut f64| {
+        let run = move |batch: &mut ClipBatch| {
             let scored = |ClipScores { scores, embedding }| ActionScores { scores: vec![scores], embedding };
-            Ok(model.run(batch, seconds)?.into_iter().map(scored).collect())
+            Ok(model.run(batch)?.map(|clips| clips.into_iter().map(scored).collect()))
         };
         Batcher::start("actions", batch_max, fill, run)
     }
@@ -187,8 +187,8 @@ impl Actions {
                 filled.fill(&slow, clip.slot.floats(), (clip.width, clip.height), &boxes);
             }
         };
-        let run = move |clip: &mut PersonClip, seconds: &mut f64| {
-            Ok(vec![ActionScores { scores: model.run(clip, seconds)?, embedding: None }])
+        let run = move |clip: &mut PersonClip| {
+            Ok(model.run(clip)?.map(|scores| vec![ActionScores { scores, embedding: None }]))
         };
         Batcher::start("actions", 1, fill, run)
     }
@@ -230,7 +230,7 @@ impl Persons {
             batch.clear();
             images.into_iter().for_each(|image| batch.push(image.slot.bytes(), image.width, image.height));
         };
-        let run = move |batch: &mut ImageBatch, seconds: &mut f64| model.run(batch, seconds);
+        let run = move |batch: &mut ImageBatch| model.run(batch);
         let batcher = Batcher::start("persons", batch_max, fill, run)?;
         Ok(OpenPersons {
             batcher,
@@ -304,7 +304,7 @@ pub struct OpenActions {
 impl OpenActions {
     /// Whether it scores persons, not clips.
     pub fn scores_persons(&self) -> bool {
-        self.clips.crop.is_none()
+        self.clips.view == View::Whole
     }
 }
 

@@ -70,7 +70,7 @@ fn compare(
         .collect();
     let (name, wanted) = output;
     let wanted = &arrays[wanted].1;
-    open.run(&inputs, name, &mut 0.0, |_, found| {
+    open.run(&inputs, name, |_, found| {
         assert_eq!(found.len(), wanted.len(), "{name}");
         let is_score = name == slowfast::LOGITS && inputs.len() == 3;
         let score = |value: &f32| if is_score { 1.0 / (1.0 + (-value).exp()) } else { *value };
@@ -79,6 +79,7 @@ fn compare(
         Ok(found.iter().zip(wanted).map(|(a, b)| (score(a) - b).abs()).fold(0.0, f32::max) / largest)
     })
     .unwrap()
+    .output
 }
 
 fn network(file: &Path, arch: Option<&str>) -> Network {
@@ -266,10 +267,9 @@ fn a_converted_yolov5n_predicts_what_its_official_export_does() {
     let mut open = runtime.open(&reference.join("models/yolov5n.onnx"), &[]).unwrap();
     let shape = vec![1, 3, 640, 640];
     let official = open
-        .run(&[("images", shape.clone(), &image)], "output0", &mut 0.0, |shape, found| {
-            Ok((shape.to_vec(), found.to_vec()))
-        })
-        .unwrap();
+        .run(&[("images", shape.clone(), &image)], "output0", |shape, found| Ok((shape.to_vec(), found.to_vec())))
+        .unwrap()
+        .output;
     let arrays = Arrays::from([("image".to_owned(), (shape, image)), ("official".to_owned(), official)]);
     let error = compare(runtime, &model, &[("images", "image")], &arrays, ("output0", "official"));
     println!("{error:.1e} of the largest value");

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use prost::Message;
 use serde_json::{Map, Value};
-use vidindex::decode::{ByteSource, ClipSpec, Decoding, Request, SampledFrame};
-use vidindex::error::Failure;
+use vidindex::decode::{ByteSource, ClipSpec, Decoding, Request, SampledFrame, View};
+use vidindex::error::WorkError;
 use vidindex::zoo::lower::{Lowering, lower};
 use vidindex::zoo::onnx::ModelProto;
 
@@ -159,7 +159,7 @@ struct FileBytes(std::fs::File);
 
 #[async_trait::async_trait]
 impl ByteSource for FileBytes {
-    async fn read_at(&self, offset: u64, length: usize) -> Result<bytes::Bytes, Failure> {
+    async fn read_at(&self, offset: u64, length: usize) -> Result<bytes::Bytes, WorkError> {
         let mut buffer = vec![0; length];
         let read = std::os::unix::fs::FileExt::read_at(&self.0, &mut buffer, offset).unwrap();
         buffer.truncate(read);
@@ -207,7 +207,7 @@ const WHOLE_FRAMES: [[[[f64; 4]; 2]; 3]; 2] = [
 #[tokio::test]
 async fn the_clip_tensor_of_whole_frames_is_that_of_the_reference() {
     let Some(reference) = reference() else { return };
-    let whole = ClipSpec { crop: None, ..spec(200) };
+    let whole = ClipSpec { view: View::Whole, ..spec(200) };
     let found = clips(&reference.join("videos/kinetics_demo.mp4"), whole).await;
     let (width, height, tensor) = (265, 200, &found[0].1);
     assert_eq!(tensor.len(), 3 * 32 * height * width);
@@ -229,7 +229,7 @@ fn spec(side: usize) -> ClipSpec {
     ClipSpec {
         frames: 32,
         side,
-        crop: Some(side),
+        view: View::Centre(side),
         mean: [0.45; 3],
         std: [0.225; 3],
         clip_seconds,

@@ -21,7 +21,7 @@ fn output(runtime: &Runtime, info: &ModelInfo) -> Vec<f32> {
     let names = info.inputs.iter().map(|input| input.name.as_str());
     let inputs: Vec<_> =
         names.zip(&shapes).zip(&data).map(|((name, shape), data)| (name, shape.clone(), &data[..])).collect();
-    session.run(&inputs, &info.outputs[0].name, &mut 0.0, |_, data| Ok(data.to_vec())).unwrap()
+    session.run(&inputs, &info.outputs[0].name, |_, data| Ok(data.to_vec())).unwrap().output
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn outputs(model: &ModelProto, inputs: &[(&str, Vec<i64>)]) -> Vec<(Vec<i64>, Ve
     let inputs: Vec<_> =
         inputs.iter().zip(&data).map(|((name, shape), data)| (*name, shape.clone(), &data[..])).collect();
     let owned = |(shape, data): &(&[i64], &[f32])| (shape.to_vec(), data.to_vec());
-    session.run_for(&inputs, &names, &mut 0.0, |outputs| Ok(outputs.iter().map(owned).collect())).unwrap()
+    session.run_for(&inputs, &names, |outputs| Ok(outputs.iter().map(owned).collect())).unwrap().output
 }
 
 /// Both lowerings against the plain model.

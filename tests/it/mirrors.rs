@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use vidindex::decode::{ByteSource, ClipSpec, Decoding, ImageSpec, Request, SampledFrame, StreamInfo};
-use vidindex::error::Failure;
+use vidindex::decode::{ByteSource, ClipSpec, Decoding, ImageSpec, Request, SampledFrame, StreamInfo, View};
+use vidindex::error::WorkError;
 
 use crate::support::{self, Scratch, ffmpeg, reference, run, tables, test_video};
 
@@ -80,7 +80,7 @@ async fn seen(path: &Path) -> Seen {
     struct FileBytes(File);
     #[async_trait::async_trait]
     impl ByteSource for FileBytes {
-        async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, Failure> {
+        async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, WorkError> {
             let mut buffer = vec![0; length];
             let read = self.0.read_at(&mut buffer, offset).unwrap();
             buffer.truncate(read);
@@ -92,7 +92,7 @@ async fn seen(path: &Path) -> Seen {
     let clips = ClipSpec {
         frames: 5,
         side: STORED.1,
-        crop: None,
+        view: View::Whole,
         mean: [0.0; 3],
         std: [1.0; 3],
         clip_seconds: 1.0,

@@ -213,11 +213,7 @@ fn segments_like_a_moment_are_found_by_their_embeddings() {
     assert!(rows[2..].iter().all(|row| row[4].parse::<f64>().unwrap() < 1.0), "{found}");
     let absent = ask(&job, &duckdb, &["--like", "a.mp4@30"], "");
     assert_eq!(absent.status.code(), Some(1), "{}", said(&absent));
-    assert!(
-        stderr(&absent).contains("no segment with an embedding at 30 s of a video a.mp4"),
-        "{}",
-        stderr(&absent)
-    );
+    assert!(stderr(&absent).contains("no segment with an embedding at 30 s of a video a.mp4"), "{}", stderr(&absent));
     let wrong = ask(&job, &duckdb, &["--like", "a.mp4"], "");
     assert!(wrong.status.code() == Some(2) && stderr(&wrong).contains("VIDEO@SECONDS"), "{}", stderr(&wrong));
 }

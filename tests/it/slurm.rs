@@ -174,7 +174,10 @@ fn a_watcher_waits_for_tasks_that_wait_and_until_the_seal() {
     // Elsewhere nobody can tell.
     let mut elsewhere = vidindex(["status".as_ref(), archive.bucket.job.as_os_str(), "--run".as_ref(), run.as_ref()]);
     let told = stdout(&elsewhere.envs(environment()).env("PATH", "/nowhere").output().unwrap());
-    assert!(told.contains("submitted") && told.contains("failed to query its tasks") && told.contains("squeue"), "{told}");
+    assert!(
+        told.contains("submitted") && told.contains("failed to query its tasks") && told.contains("squeue"),
+        "{told}"
+    );
 
     let mut watcher = watch(&cluster, &archive, &run);
     // More than one look.
