@@ -1,4 +1,5 @@
-//! Work: a task's shards, one after the other, each through fetch, decode, batch, infer, encode and commit.
+//! Work: processes the shards of a task one after another. A shard goes through fetch, decode, batch, infer, encode and
+//! commit.
 
 pub mod attempt;
 pub mod batch;
@@ -38,59 +39,59 @@ use restore::Restorer;
 use rows::VideoRows;
 use video::Indexer;
 
-/// Retries of a shard while the store is away. After them, the task fails, and the engine retries it.
+/// Retries of a shard during an outage of the store. After them the task fails, and the engine retries it.
 const RETRIES: usize = 2;
 
 /// The wait before the first retry of a shard. The second wait is four times as long.
 const DELAY_MIN: Duration = Duration::from_secs(4);
 
-/// Videos whose rows may wait for those of an earlier one: rows are written in order.
+/// Number of finished videos that may wait for an earlier one, because rows are written in order.
 const WAITING_MAX: usize = 512;
 
-/// Which of a run's shards are ours: `index`, `index + count`, `index + 2 count`...
+/// A task of a run. Its shards are `index`, `index + count`, `index + 2 count` and so on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Task {
-    /// From 0.
+    /// Number of the task, from 0.
     pub index: u32,
-    /// How many tasks there are.
+    /// Number of tasks.
     pub count: u32,
 }
 
 impl Task {
-    /// The one task of an embedded run.
+    /// The only task of a run on one machine.
     pub const ALL: Self = Self { index: 0, count: 1 };
 }
 
-/// What a task works with.
+/// Everything that a task needs.
 pub struct Worker {
-    /// Where the videos are.
+    /// The store of the videos.
     pub input: Arc<dyn Store>,
-    /// Where the tables go.
+    /// The store of the index.
     pub output: Arc<dyn Store>,
     /// The run.
     pub run: Arc<RunRecord>,
-    /// Its models.
+    /// The models of the job.
     pub models: JobModels,
-    /// This binary, which decodes.
+    /// This binary, which also is the decoder process.
     pub program: PathBuf,
-    /// Time that a video may take to decode.
+    /// Time limit for decoding a video.
     pub video_timeout: Duration,
-    /// Counts what is done, for people and metrics.
+    /// Receives progress, for people and metrics.
     pub progress: Arc<Progress>,
 }
 
-/// What a task did.
+/// The result of a task.
 #[derive(Debug, Clone)]
 pub struct Done {
-    /// Shards worked on now.
+    /// Number of shards that this task committed.
     pub shards: u32,
-    /// Shards that were committed before.
+    /// Number of shards that were committed before.
     pub committed_before: u32,
-    /// Where the time went.
+    /// How long each stage took.
     pub timings: StageTimings,
 }
 
-/// The models at work, and what opening them took.
+/// The open models, and how long it took to open them.
 struct Opened {
     models: OpenModels,
     device: String,
@@ -98,11 +99,12 @@ struct Opened {
 }
 
 impl Worker {
-    /// Works on every shard of the task that is not committed yet. `runtime` gives ONNX Runtime, and is only called when
-    /// there is something to do.
+    /// Processes each shard of the task that is not committed yet. `runtime` loads ONNX Runtime. It is called only if
+    /// there is a shard to process.
     ///
     /// # Errors
-    /// Where the store stays away, a model fails, or the decoder cannot be started. What is committed stays.
+    /// If the store is unavailable for too long, a model fails, or the decoder cannot be started. Committed shards stay
+    /// committed.
     pub async fn work(
         &self,
         plan: &PlanFile,
@@ -145,7 +147,7 @@ impl Worker {
 
     fn open(&self, runtime: &(dyn Fn() -> Result<Arc<Runtime>> + Send + Sync)) -> Result<Opened> {
         let started = Instant::now();
-        // Nothing else runs yet: blocking this thread blocks nobody.
+        // Nothing else runs yet, so that it is no problem to block this thread.
         tokio::task::block_in_place(|| {
             let runtime = runtime()?;
             let models = self.models.open(&runtime)?;
@@ -154,7 +156,7 @@ impl Worker {
         })
     }
 
-    /// Works on a shard until it is committed.
+    /// Processes a shard, with retries, until it is committed.
     async fn shard(&self, shard: &Shard, opened: &Opened) -> Result<()> {
         let span = tracing::info_span!("shard", shard = shard.index);
         let mut delays =
@@ -207,7 +209,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Indexes the shard's videos, some at a time, and writes their rows in order.
+    /// Indexes the videos of a shard concurrently, and writes their rows in order.
     async fn videos(
         &self,
         shard: &Shard,
@@ -279,7 +281,7 @@ impl Worker {
             None => tracing::debug!(uri = %row.uri, segments = row.segments, boxes = row.boxes, "video indexed"),
             Some(kind) => {
                 let (status, message) = (row.status.as_str(), row.error_message.as_deref().unwrap_or_default());
-                tracing::warn!(uri = %row.uri, status, error_kind = kind.as_str(), message, "video not whole");
+                tracing::warn!(uri = %row.uri, status, error_kind = kind.as_str(), message, "video not indexed completely");
             }
         }
     }

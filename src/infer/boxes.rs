@@ -5,20 +5,20 @@ use crate::decode::Letterbox;
 use crate::error::{Error, Result};
 use crate::zoo::descriptor::Head;
 
-/// Boxes kept per image after NMS, as the references.
+/// Maximum number of boxes per image after NMS, as in the references.
 const BOXES_MAX: usize = 300;
 
-/// Candidates per image that NMS looks at, as the references.
+/// Maximum number of candidates for NMS per image, as in the references.
 const CANDIDATES_MAX: usize = 30_000;
 
-/// Which boxes to keep.
+/// Criteria for keeping boxes.
 #[derive(Debug, Clone)]
 pub struct Thresholds {
-    /// Boxes must score more than this.
+    /// The score must exceed this.
     pub confidence: f32,
-    /// Of two boxes of a class that overlap by more than this, the weaker goes.
+    /// If the IoU of two boxes of a class exceeds this, the weaker one is dropped.
     pub iou: f32,
-    /// Classes to keep, by number.
+    /// Numbers of the classes to keep.
     pub classes: Vec<usize>,
 }
 
@@ -27,16 +27,17 @@ pub struct Thresholds {
 pub struct Detection {
     /// Left, top, right, bottom.
     pub xyxy: [f32; 4],
-    /// The class's score, times objectness where the head has one.
+    /// Score of the class, multiplied by the objectness if the head has one.
     pub confidence: f32,
-    /// Class number.
+    /// Number of the class.
     pub class: usize,
 }
 
-/// One image's boxes in pixels of the letterboxed image, strongest first. `output` is row-major with `columns` columns.
+/// The boxes of one image in pixels of the letterboxed image, strongest first. `output` is row-major with `columns`
+/// columns.
 ///
 /// # Errors
-/// When an end-to-end head gives a class that is not a whole number below `classes`.
+/// If an end-to-end head outputs a class that is not an integer below `classes`.
 pub fn detections(
     head: Head,
     output: &[f32],
@@ -86,7 +87,7 @@ fn picked(output: &[f32], columns: usize, classes: usize, thresholds: &Threshold
     for row in output.chunks_exact(columns).filter(|row| row[4] > thresholds.confidence) {
         let (number, class) = (row[5], row[5] as usize);
         if number != class as f32 || class >= classes {
-            return Err(Error::failed(format!("the detector gave the class {number}, and there are {classes}")));
+            return Err(Error::failed(format!("the detector output the class {number}, but has {classes} classes")));
         }
         kept.push(Detection { xyxy: [row[0], row[1], row[2], row[3]], confidence: row[4], class });
     }
@@ -101,7 +102,7 @@ impl Thresholds {
     }
 }
 
-/// The corners of a box given by centre x, centre y, width, height.
+/// The corners of a box with this centre x, centre y, width and height.
 fn corners([x, y, width, height]: [f32; 4]) -> [f32; 4] {
     let (w, h) = (width / 2.0, height / 2.0);
     [x - w, y - h, x + w, y + h]
@@ -111,7 +112,7 @@ fn best_class(scores: impl Iterator<Item = f32>) -> (usize, f32) {
     scores.enumerate().fold((0, f32::NEG_INFINITY), |best, next| if next.1 > best.1 { next } else { best })
 }
 
-/// Keeps the strongest of overlapping boxes of a class; strongest first.
+/// Keeps the strongest of overlapping boxes of a class. Sorts the boxes, strongest first.
 fn non_max_suppression(mut candidates: Vec<Detection>, thresholds: &Thresholds) -> Vec<Detection> {
     candidates.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
     candidates.truncate(CANDIDATES_MAX);
@@ -138,11 +139,11 @@ pub fn iou(a: &[f32; 4], b: &[f32; 4]) -> f32 {
     shared / (area(a) + area(b) - shared)
 }
 
-/// From the letterboxed image back to the frame, clipped to it; sizes are (width, height).
+/// Converts a box from the letterboxed image to the frame, and clips it. Sizes are (width, height).
 pub(super) fn to_frame(found: Detection, head: Head, frame: (u32, u32), image: (usize, usize)) -> Detection {
     let at = Letterbox::new((frame.0 as usize, frame.1 as usize), image);
     let (width, height) = (f64::from(frame.0), f64::from(frame.1));
-    // YOLOv5's reference subtracts the exact padding, Ultralytics' the rounded one.
+    // YOLOv5's reference subtracts the exact padding, that of Ultralytics the rounded padding.
     let (left, top) = match head {
         Head::Yolov5 => ((image.0 as f64 - width * at.gain) / 2.0, (image.1 as f64 - height * at.gain) / 2.0),
         Head::Yolov8 | Head::Yolov10 => (at.left as f64, at.top as f64),
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_weaker_of_two_overlapping_boxes_of_a_class_goes() {
+    fn the_weaker_of_two_overlapping_boxes_of_a_class_is_dropped() {
         let predictions = [
             [50.0, 50.0, 20.0, 20.0, 0.9, 0.9, 0.0],
             [51.0, 50.0, 20.0, 20.0, 0.9, 0.8, 0.0],
@@ -194,8 +195,8 @@ mod tests {
     }
 
     #[test]
-    fn boxes_that_the_graph_picked_are_taken_as_they_are() {
-        // The first two overlap; the last is what is left of the 300.
+    fn boxes_that_the_graph_selected_are_kept_as_they_are() {
+        // The first two overlap. The last one is padding up to 300 rows.
         let rows =
             [[0.0, 0.0, 9.0, 9.0, 0.5, 1.0], [0.0, 0.0, 9.0, 8.0, 0.9, 1.0], [0.0, 0.0, 9.0, 9.0, 0.9, 2.0], [0.0; 6]];
         let found = detections(Head::Yolov10, &rows.concat(), 6, 3, &thresholds()).unwrap();
@@ -203,17 +204,18 @@ mod tests {
         for class in [3.0, 0.5, -1.0, f32::NAN] {
             let row = [0.0, 0.0, 9.0, 9.0, 0.5, class];
             let error = detections(Head::Yolov10, &row, 6, 3, &thresholds()).unwrap_err().to_string();
-            assert_eq!(error, format!("the detector gave the class {class}, and there are 3"));
+            assert_eq!(error, format!("the detector output the class {class}, but has 3 classes"));
         }
     }
 
     #[test]
-    fn a_box_goes_back_to_the_frame_it_came_from() {
+    fn a_box_is_converted_back_to_its_frame() {
         let found = Detection { xyxy: [0.0, 140.0, 640.0, 500.0], confidence: 1.0, class: 0 };
         for head in [Head::Yolov5, Head::Yolov8, Head::Yolov10] {
             assert_eq!(to_frame(found, head, (1280, 720), (640, 640)).xyxy, [0.0, 0.0, 1280.0, 720.0]);
         }
-        // 640 x 482 in 640 x 640 leaves 158 rows: 79 above. In 640 x 384, 340 x 256 becomes 510 x 384: 65 on each side.
+        // 640 x 482 in 640 x 640 leaves 158 rows, 79 of them above. In 640 x 384, 340 x 256 becomes 510 x 384, with 65
+        // columns on each side.
         let frame = |head, image| to_frame(found, head, (340, 256), image).xyxy.map(|v| (v * 1000.0).round() / 1000.0);
         assert_eq!(frame(Head::Yolov5, (640, 640))[1], 32.375);
         assert_eq!(frame(Head::Yolov8, (640, 640))[1], 32.406);
@@ -222,7 +224,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_kept_is_strong_sorted_and_apart(rows in prop::collection::vec(
+        fn kept_boxes_are_strong_sorted_and_do_not_overlap(rows in prop::collection::vec(
             (0f32..640.0, 0f32..640.0, 1f32..200.0, 1f32..200.0, 0f32..1.0, 0f32..1.0, 0f32..1.0), 0..200)) {
             let predictions: Vec<f32> = rows.iter().flat_map(|r| [r.0, r.1, r.2, r.3, r.4, r.5, r.6]).collect();
             let kept = non_max_suppression(anchored(&predictions, 7, &thresholds()), &thresholds());
@@ -231,7 +233,7 @@ mod tests {
             for (i, a) in kept.iter().enumerate() {
                 prop_assert!(kept[..i].iter().all(|b| a.class != b.class || iou(&a.xyxy, &b.xyxy) <= 0.45));
             }
-            // Nothing strong is lost: each candidate is kept or covered by a stronger one of its class.
+            // No strong box is lost: each candidate is kept or overlaps a stronger one of its class.
             for r in &rows {
                 let (class, confidence) = best_class([r.5 * r.4, r.6 * r.4].into_iter());
                 if r.4 > 0.25 && confidence > 0.25 {

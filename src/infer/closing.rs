@@ -1,4 +1,4 @@
-//! Closing: ends sessions before the process exits. If a model still runs when ONNX Runtime's library is torn down, the
+//! Closes sessions before the process exits. If a model still runs while the library of ONNX Runtime is unloaded, the
 //! library prints errors.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -9,13 +9,13 @@ use ort::session::{NoSelectedOutputs, RunOptions};
 /// Stops a session's runs. Lives as long as the session.
 pub(super) type Stopper = RunOptions<NoSelectedOutputs>;
 
-/// One for every open session. Global, as the library is.
+/// One for every open session. It is global because the library is.
 static OPEN: Mutex<Vec<Weak<Stopper>>> = Mutex::new(Vec::new());
 
-/// How often [`close_sessions`] looks.
+/// Interval at which [`close_sessions`] checks.
 const TICK: Duration = Duration::from_millis(5);
 
-/// Makes the stopper of a session that is about to open.
+/// Creates the stopper of a session that is about to be opened.
 pub(super) fn stopper() -> ort::Result<Arc<Stopper>> {
     let stopper = Arc::new(RunOptions::new()?);
     let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -24,12 +24,12 @@ pub(super) fn stopper() -> ort::Result<Arc<Stopper>> {
     Ok(stopper)
 }
 
-/// Stops running models and waits until all sessions are closed, at most for `patience`. Their owners close them, and must
-/// have been told to end before.
+/// Stops running models, and waits up to `patience` until all sessions are closed. Their owners close them; they must be
+/// ending already.
 pub fn close_sessions(patience: Duration) {
     let open = std::mem::take(&mut *OPEN.lock().unwrap_or_else(PoisonError::into_inner));
     for stopper in open.iter().filter_map(Weak::upgrade) {
-        // If it cannot be stopped, the run ends by itself.
+        // If it cannot be stopped, it will end anyway.
         let _ = stopper.terminate();
     }
     let started = Instant::now();

@@ -1,4 +1,4 @@
-//! Runs a detector: letterboxed images in, boxes of the frames out.
+//! Runs a detector: the input is letterboxed images, the output is boxes in the frames.
 
 use super::boxes::{Detection, Thresholds, detections, to_frame};
 use super::session::{Model, Runtime, Timed};
@@ -8,26 +8,26 @@ use crate::zoo::descriptor;
 use crate::zoo::detector::detector_tensors;
 use crate::zoo::inspect::{ModelInfo, TensorInfo};
 
-/// Images that a GPU takes at once.
+/// Images in a batch on a GPU.
 const GPU_BATCH: usize = 16;
 
-/// The tensors of some images.
+/// The input tensor of a batch of images.
 #[derive(Debug, Default)]
 pub struct ImageBatch {
     /// `[images, 3, height, width]`, RGB in 0..=1.
     pixels: Vec<f32>,
-    /// Size of each frame as displayed.
+    /// Width and height of each frame as displayed, pixels.
     frames: Vec<(u32, u32)>,
 }
 
 impl ImageBatch {
-    /// Empties the batch; its memory is kept.
+    /// Empties the batch, and keeps its memory.
     pub fn clear(&mut self) {
         self.pixels.clear();
         self.frames.clear();
     }
 
-    /// Adds a letterboxed image, `[height, width, 3]` bytes, of a frame of this size.
+    /// Adds a letterboxed image, `[height, width, 3]` bytes, of a frame with this width and height.
     pub fn push(&mut self, image: &[u8], width: u32, height: u32) {
         for channel in 0..3 {
             self.pixels.extend(image[channel..].iter().step_by(3).map(|&byte| f32::from(byte) / 255.0));
@@ -52,7 +52,7 @@ impl Detector {
     /// that a wrong descriptor is an error before any video is opened.
     ///
     /// # Errors
-    /// As [`Runtime::open`], and a usage error when the output does not fit the descriptor.
+    /// As for [`Runtime::open`], and a usage error if the output does not match the descriptor.
     pub fn open(
         runtime: &Runtime,
         info: &ModelInfo,
@@ -75,15 +75,15 @@ impl Detector {
         Ok(opened)
     }
 
-    /// Images worth putting into one batch.
+    /// Number of images in a full batch.
     pub fn batch_max(&self) -> usize {
         self.batch_max
     }
 
-    /// The boxes of each image, strongest first.
+    /// Computes the boxes of each image, strongest first.
     ///
     /// # Errors
-    /// As [`Model::run`], and when the output does not fit the descriptor.
+    /// As for [`Model::run`], and if the output does not match the descriptor.
     pub fn run(&mut self, batch: &mut ImageBatch) -> Result<Timed<Vec<Vec<Detection>>>> {
         let pictures = self.fixed_batch.unwrap_or(batch.frames.len());
         let (descriptor, thresholds, frames) = (&self.descriptor, &self.thresholds, &batch.frames);
@@ -109,9 +109,9 @@ impl Detector {
 fn other_output(descriptor: &descriptor::Detector, shape: &[i64]) -> Error {
     let descriptor::Detector { head, labels, size, .. } = descriptor;
     Error::usage(format!(
-        "the detector's output has the shape {shape:?}, which does not fit `{}` with {} classes at {size} pixels",
+        "the detector's output has the shape {shape:?}, which does not match `{}` with {} classes at {size} pixels",
         head.kind(),
         labels.len()
     ))
-    .with_hint("the TOML beside the model says `kind`, `labels` and `side`")
+    .with_hint("`kind`, `labels` and `side` are set in the TOML file beside the model")
 }

@@ -1,5 +1,5 @@
-//! SlowFast's AVA variant (PyTorchVideo's `create_slowfast_with_roi_head`): a clip of whole frames and boxes of persons in,
-//! scores of each person out.
+//! Runs SlowFast's AVA variant (PyTorchVideo's `create_slowfast_with_roi_head`): the input is a clip of whole frames with
+//! boxes of persons, the output is the scores of each person.
 
 use super::session::{Model, Runtime, Timed};
 use super::slowfast::{activated, batch_dimension, other_classes, slow_frames};
@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::zoo::descriptor::{self, Activation, slowfast_tensors};
 use crate::zoo::inspect::ModelInfo;
 
-/// The tensors of one clip: frames have another shape from video to video, so clips share no batch.
+/// The input tensors of one clip. Clips cannot be batched, because the shape of frames differs between videos.
 #[derive(Debug, Default)]
 pub struct PersonClip {
     width: usize,
@@ -16,13 +16,14 @@ pub struct PersonClip {
     slow: Vec<f32>,
     /// `[3, frames, height, width]`.
     fast: Vec<f32>,
-    /// `[boxes, 5]`: the clip's number in the batch, which is 0, then left, top, right, bottom.
+    /// `[boxes, 5]`: number of the clip in the batch (always 0), left, top, right, bottom.
     boxes: Vec<f32>,
 }
 
 impl PersonClip {
-    /// Takes in a clip tensor, `[3, frames, height, width]`, of frames of this size (width, height), and the persons' boxes
-    /// in its pixels, at least one. `slow` are the numbers of the frames that the Slow pathway sees.
+    /// Replaces the content with a clip tensor, `[3, frames, height, width]`, whose frames have this size (width, height),
+    /// and the boxes of persons in its pixels, at least one. `slow` are the numbers of the frames that the Slow pathway
+    /// gets.
     pub fn fill(&mut self, slow: &[usize], clip: &[f32], size: (usize, usize), boxes: &[[f32; 4]]) {
         (self.width, self.height) = size;
         let pixels = size.0 * size.1;
@@ -43,11 +44,11 @@ impl PersonClip {
 pub struct PersonActions {
     model: Model,
     frames: usize,
-    /// The Fast pathway's frames that the Slow pathway sees.
+    /// The frames of the Fast pathway that the Slow pathway gets.
     slow: Vec<usize>,
-    /// Name of the Slow input beside the Fast one.
+    /// Name of the Slow input, if the model has two.
     slow_input: Option<String>,
-    /// Names of the Fast (or only) and the boxes' input, and of the output.
+    /// Names of the Fast (or only) input, of the input for boxes, and of the output.
     tensors: [String; 3],
     activation: Activation,
     classes: usize,
@@ -57,7 +58,7 @@ impl PersonActions {
     /// Opens the model that `info` and `descriptor` describe.
     ///
     /// # Errors
-    /// As [`Runtime::open`].
+    /// As for [`Runtime::open`].
     pub fn open(runtime: &Runtime, info: &ModelInfo, descriptor: &descriptor::SlowFast) -> Result<Self> {
         let tensors = slowfast_tensors(info)?;
         let Some(boxes) = tensors.boxes else {
@@ -72,15 +73,15 @@ impl PersonActions {
         Ok(Self { model, frames: descriptor.frames, slow, slow_input, tensors, activation, classes })
     }
 
-    /// The Fast pathway's frames that the Slow pathway sees.
+    /// The frames of the Fast pathway that the Slow pathway gets.
     pub fn slow_frames(&self) -> &[usize] {
         &self.slow
     }
 
-    /// Scores of each box, in label order, after the activation.
+    /// Computes the scores of each box, in label order, after the activation.
     ///
     /// # Errors
-    /// As [`Model::run`].
+    /// As for [`Model::run`].
     pub fn run(&mut self, clip: &PersonClip) -> Result<Timed<Vec<Vec<f32>>>> {
         let boxes = clip.boxes.len() / 5;
         let dims = |frames: usize| [1, 3, frames, clip.height, clip.width].map(|d| d as i64).to_vec();
@@ -104,9 +105,9 @@ impl PersonActions {
     }
 }
 
-/// A box of a frame of size `frame` in the pixels of a clip of size `clip` (width, height), as PyTorchVideo's
-/// `short_side_scale_with_boxes` and `clip_boxes_to_image` have it: by the long sides' ratio both ways, and clipped to
-/// 0..=length - 1 before and after.
+/// Converts a box from a frame of size `frame` to a clip of size `clip` (width, height), as PyTorchVideo's
+/// `short_side_scale_with_boxes` and `clip_boxes_to_image` do: both axes are scaled by the ratio of the long sides, and
+/// clipped to 0..=length - 1 before and after.
 pub fn scaled_box(xyxy: [f32; 4], frame: (u32, u32), clip: (usize, usize)) -> [f32; 4] {
     let (width, height) = (frame.0 as f32, frame.1 as f32);
     let (clip_width, clip_height) = (clip.0 as f32, clip.1 as f32);
@@ -122,7 +123,7 @@ mod tests {
 
     #[test]
     fn boxes_scale_by_the_long_side_and_stay_inside_the_frame() {
-        // 1920 x 1080 becomes 455 x 256: the reference scales by 455 / 1920 both ways.
+        // 1920 x 1080 becomes 455 x 256: the reference scales both axes by 455 / 1920.
         let scaled = scaled_box([100.0, 200.0, 1920.0, 1080.0], (1920, 1080), (455, 256));
         let ratio = 455.0 / 1920.0;
         assert_eq!(
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clip_gives_its_pathways_and_numbers_its_boxes() {
+    fn a_clip_fills_both_pathways_and_numbers_its_boxes() {
         let clip: Vec<f32> = (0..3 * 4 * 2).map(|v| v as f32).collect();
         let mut filled = PersonClip::default();
         for _ in 0..2 {

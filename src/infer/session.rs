@@ -1,4 +1,4 @@
-//! ONNX Runtime: finding its library, choosing the provider, opening sessions.
+//! ONNX Runtime: finds its library, chooses the execution provider, opens and runs sessions.
 
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -16,28 +16,28 @@ use super::closing::{Stopper, stopper};
 use crate::device::{Device, DeviceChoice, Precision};
 use crate::error::{Error, Result};
 
-/// The oldest ONNX Runtime that this program can use.
+/// The oldest supported version of ONNX Runtime.
 const ONNXRUNTIME_MIN: &str = "1.24";
 
-/// The folder that `make setup` puts the library into, looked for here and beside the binary's own folders.
+/// The folder into which `make setup` installs the library. It is searched in the current directory and above the binary.
 const LOCAL_FOLDER: &str = ".onnxruntime";
 
-/// The library, loaded, and the device that models run on.
+/// The loaded library, and the device on which models run.
 pub struct Runtime {
     environment: Environment,
     library: PathBuf,
     device: Device,
     precision: Precision,
     threads: usize,
-    /// Held while a model runs on the CPU: two at once would only slow each other down.
+    /// Locked while a model runs on the CPU, because two models at once would slow each other down.
     turn: Arc<Mutex<()>>,
 }
 
 impl Runtime {
-    /// Loads the library (`library`, or the first one found) and settles the device.
+    /// Loads the library (`library`, or the first one found) and chooses the device.
     ///
     /// # Errors
-    /// When there is no library, or it lacks the device asked for: each says what to install.
+    /// If there is no library, or it does not support the device. The hint says what to install.
     pub fn load(library: Option<&Path>, choice: DeviceChoice, precision: Precision) -> Result<Self> {
         let library = find_library(library)?;
         let environment = environment(&library)?;
@@ -53,33 +53,33 @@ impl Runtime {
         Ok(Self { environment, library, device, precision, threads, turn: Arc::default() })
     }
 
-    /// Where models run.
+    /// The device on which models run.
     pub fn device(&self) -> Device {
         self.device
     }
 
-    /// The library's file.
+    /// The file of the library.
     pub fn library(&self) -> &Path {
         &self.library
     }
 
-    /// The providers that this library holds.
+    /// The devices that this library supports.
     pub fn providers(&self) -> Vec<Device> {
         let known = [Device::TensorRt(0), Device::Cuda(0), Device::OpenVino, Device::Cpu];
         known.into_iter().filter(|device| is_available(*device)).collect()
     }
 
-    /// Opens a model. Free dimensions named in `fixed` get a length now, which lets a provider plan for it.
+    /// Opens a model. `fixed` sets the lengths of free dimensions, by name, so that the provider can optimize for them.
     ///
     /// # Errors
-    /// When ONNX Runtime refuses the file or the provider cannot start (no GPU, missing CUDA libraries).
+    /// If ONNX Runtime rejects the file or the provider cannot start (no GPU, missing CUDA libraries).
     pub fn open(&self, model: &Path, fixed: &[(String, i64)]) -> Result<Model> {
         let opened = stopper().and_then(|stopper| Ok((self.session(model, fixed)?, stopper)));
         let (session, stopper) = opened.map_err(|error| {
             let failed = Error::failed(format!("failed to open {} on {}: {error}", model.display(), self.device));
             match self.device {
                 Device::Cuda(_) | Device::TensorRt(_) => {
-                    failed.with_hint("check `nvidia-smi`, and that CUDA and cuDNN of the versions that the library was built for can be found")
+                    failed.with_hint("check `nvidia-smi`, and that CUDA and cuDNN are installed in the versions that the library was built for")
                 }
                 _ => failed,
             }
@@ -92,7 +92,7 @@ impl Runtime {
         let mut builder = Session::builder(&self.environment)?
             .with_optimization_level(GraphOptimizationLevel::All)?
             .with_intra_threads(self.threads)?
-            // Waiting threads sleep: decoders need the cores.
+            // Waiting threads sleep, because decoders need the cores.
             .with_intra_op_spinning(false)?;
         for (dimension, length) in fixed {
             builder = builder.with_dimension_override(dimension, *length)?;
@@ -134,10 +134,10 @@ impl Runtime {
     }
 }
 
-/// An open model; one thread owns it.
+/// An open model. One thread owns it.
 pub struct Model {
     session: Session,
-    /// After `session`, so that it is dropped after it: that is how others see that the session is closed.
+    /// Declared after `session`, so that it is dropped later: its drop signals that the session is closed.
     stopper: Arc<Stopper>,
     path: PathBuf,
     turn: Option<Arc<Mutex<()>>>,
@@ -146,7 +146,7 @@ pub struct Model {
 /// A model's input: its name, shape and elements, row major.
 pub type Input<'a> = (&'a str, Vec<i64>, &'a [f32]);
 
-/// What a model put out: shape and elements, row major.
+/// A model's output: its shape and elements, row major.
 pub type Output<'a> = (&'a [i64], &'a [f32]);
 
 /// A result, and how long the model took for it.
@@ -169,7 +169,7 @@ impl Model {
     /// Runs the model, and converts its output of this name with `read`, which gets the shape and the elements.
     ///
     /// # Errors
-    /// When ONNX Runtime fails; the job cannot go on.
+    /// If ONNX Runtime fails. The job cannot continue.
     pub fn run<T>(
         &mut self,
         inputs: &[Input<'_>],
@@ -178,14 +178,14 @@ impl Model {
     ) -> Result<Timed<T>> {
         self.run_for(inputs, &[output], |outputs| match outputs {
             [(shape, data)] => read(shape, data),
-            _ => Err(Error::failed("a model that ran without an output")),
+            _ => Err(Error::failed("the model has no output")),
         })
     }
 
-    /// The same for several outputs of one run, in the order of their names.
+    /// As [`Model::run`], with several outputs, in the order of `names`.
     ///
     /// # Errors
-    /// As [`Model::run`].
+    /// As for [`Model::run`].
     pub fn run_for<T>(
         &mut self,
         inputs: &[Input<'_>],
@@ -214,7 +214,7 @@ impl Model {
     }
 }
 
-/// The input as the element type that the model takes: half-precision exports take 16-bit floats.
+/// Converts an input to the element type that the model takes: models exported in half precision take 16-bit floats.
 fn input_value<'a>(
     element: Option<TensorElementType>,
     shape: &[i64],
@@ -236,7 +236,7 @@ fn input_value<'a>(
     }
 }
 
-/// An output's shape, and its elements converted to 32-bit floats.
+/// The shape of an output, and its elements converted to 32-bit floats.
 fn floats(value: &DynValue) -> ort::Result<(&[i64], Cow<'_, [f32]>)> {
     fn converted<T: PrimitiveTensorElementType + Copy + 'static>(
         value: &DynValue,
@@ -253,11 +253,11 @@ fn floats(value: &DynValue) -> ort::Result<(&[i64], Cow<'_, [f32]>)> {
     }
 }
 
-/// The library that a run would load, in this order: `asked` (the flag or `VIDINDEX_ONNXRUNTIME`), `ORT_DYLIB_PATH`,
-/// beside the binary, in a folder `.onnxruntime` here or above the binary.
+/// Finds the library that a run would load. The order is: `asked` (the flag or `VIDINDEX_ONNXRUNTIME`), `ORT_DYLIB_PATH`,
+/// beside the binary, in a folder `.onnxruntime` above the binary or in the current directory.
 ///
 /// # Errors
-/// When none is there, or the one asked for is not.
+/// If there is no library, or the requested one does not exist.
 pub fn find_library(asked: Option<&Path>) -> Result<PathBuf> {
     let environment = std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from);
     if let Some(path) = asked.map(Path::to_owned).or(environment) {
@@ -275,8 +275,8 @@ pub fn find_library(asked: Option<&Path>) -> Result<PathBuf> {
     }
     folders.push(PathBuf::from(LOCAL_FOLDER));
     folders.iter().find_map(|folder| library_in(folder)).ok_or_else(|| {
-        Error::failed("ONNX Runtime's library (libonnxruntime.so) was not found").with_hint(
-            "run `make setup`, or unpack `pip download --no-deps onnxruntime-openvino` and name its folder onnxruntime/capi with --onnxruntime",
+        Error::failed("the library of ONNX Runtime (libonnxruntime.so) was not found").with_hint(
+            "run `make setup`, or `pip install onnxruntime-openvino` and pass its folder onnxruntime/capi to --onnxruntime",
         )
     })
 }
@@ -291,7 +291,7 @@ fn library_in(folder: &Path) -> Option<PathBuf> {
     found.pop().as_deref().and_then(resolved)
 }
 
-/// The file itself: the library looks for its providers beside the path that it was opened by.
+/// Resolves links, because the library searches its providers beside the path by which it was opened.
 fn resolved(library: &Path) -> Option<PathBuf> {
     library.canonicalize().ok().filter(|path| path.is_file())
 }
@@ -299,7 +299,7 @@ fn resolved(library: &Path) -> Option<PathBuf> {
 fn environment(library: &Path) -> Result<Environment> {
     let hint = format!("it must be ONNX Runtime {ONNXRUNTIME_MIN} or newer, for this machine's architecture");
     let failed = |why: String| Error::failed(format!("failed to load {}: {why}", library.display())).with_hint(&hint);
-    // A library that is too old makes the binding panic: that must not end in a stack trace.
+    // The binding panics if the library is too old. Users should not see a stack trace then.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let opened = std::panic::catch_unwind(|| {
@@ -313,7 +313,7 @@ fn environment(library: &Path) -> Result<Environment> {
             Ok(environment)
         }
         Ok(Err(why)) => Err(failed(why)),
-        Err(_) => Err(failed("its version does not fit".into())),
+        Err(_) => Err(failed("its version is not supported".into())),
     }
 }
 
@@ -327,8 +327,8 @@ fn is_available(device: Device) -> bool {
     .unwrap_or(false)
 }
 
-/// CUDA where the library has it and the driver is there; else OpenVINO; else the CPU. TensorRT only when asked for: it
-/// spends minutes on each model at first.
+/// CUDA if the library supports it and there is a driver, otherwise OpenVINO, otherwise the CPU. TensorRT must be requested,
+/// because it spends minutes on each new model.
 fn best_device() -> Device {
     let has_gpu = Path::new("/proc/driver/nvidia/version").exists() || Path::new("/dev/nvidiactl").exists();
     if has_gpu && is_available(Device::Cuda(0)) {
@@ -347,7 +347,7 @@ fn missing_provider(device: Device, library: &Path) -> Error {
         Device::Cpu => "the PyPI wheel onnxruntime",
     };
     Error::usage(format!("device `{device}` is not in {}", library.display()))
-        .with_hint(format!("install {package} and name its folder with --onnxruntime; or use --device auto"))
+        .with_hint(format!("install {package} and pass its folder to --onnxruntime, or use --device auto"))
 }
 
 fn check_precision(device: Device, precision: Precision) -> Result<()> {

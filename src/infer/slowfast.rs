@@ -1,4 +1,4 @@
-//! SlowFast (Feichtenhofer et al., arXiv 1812.03982): clips in, one score per class out.
+//! Runs a SlowFast (Feichtenhofer et al., arXiv 1812.03982): the input is clips, the output is a score per class.
 
 use super::session::{Model, Output, Runtime, Timed};
 use crate::decode::sample::linspace_index;
@@ -8,45 +8,45 @@ use crate::zoo::descriptor::{self, Activation, SlowSampling, slowfast_tensors};
 use crate::zoo::inspect::{Dim, ModelInfo, TensorInfo};
 use crate::zoo::slowfast::EMBEDDING;
 
-/// What is known of a clip.
+/// The output for a clip.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClipScores {
-    /// In label order, after the activation.
+    /// Scores in label order, after the activation.
     pub scores: Vec<f32>,
-    /// The pooled features before the classifier, where they were asked for.
+    /// The pooled features before the classifier, if they were requested.
     pub embedding: Option<Vec<f32>>,
 }
 
-/// Clips that a GPU takes at once.
+/// Clips in a batch on a GPU.
 const GPU_BATCH: usize = 8;
 
-/// The tensors of some clips, as the two pathways take them.
+/// The input tensors of a batch of clips, for the two pathways.
 #[derive(Debug, Default)]
 pub struct ClipBatch {
     clips: usize,
-    /// `[clips, 3, frames / alpha, crop, crop]`; empty where there is but one pathway.
+    /// `[clips, 3, frames / alpha, crop, crop]`. Empty if the model has only one pathway.
     slow: Vec<f32>,
     /// `[clips, 3, frames, crop, crop]`.
     fast: Vec<f32>,
 }
 
-/// Where one clip's tensors go in a batch.
+/// The shape of a clip in a batch.
 #[derive(Debug, Clone)]
 pub struct ClipShape {
     frames: usize,
     crop: usize,
-    /// The Fast pathway's frames that the Slow pathway sees.
+    /// The frames of the Fast pathway that the Slow pathway gets.
     slow: Vec<usize>,
 }
 
 impl ClipShape {
-    /// For a model of this description.
+    /// The shape of a clip for the model with this descriptor.
     pub fn new(descriptor: &descriptor::SlowFast) -> Self {
         Self { frames: descriptor.frames, crop: descriptor.crop, slow: slow_frames(descriptor) }
     }
 }
 
-/// The Fast pathway's frames that the Slow pathway sees.
+/// The frames of the Fast pathway that the Slow pathway gets.
 pub(super) fn slow_frames(descriptor: &descriptor::SlowFast) -> Vec<usize> {
     let count = descriptor.slow_frames();
     let frame = |i| match descriptor.slow_sampling {
@@ -57,7 +57,7 @@ pub(super) fn slow_frames(descriptor: &descriptor::SlowFast) -> Vec<usize> {
 }
 
 impl ClipBatch {
-    /// Empties the batch; its memory is kept.
+    /// Empties the batch, and keeps its memory.
     pub fn clear(&mut self) {
         self.clips = 0;
         self.slow.clear();
@@ -81,24 +81,24 @@ impl ClipBatch {
 pub struct SlowFast {
     model: Model,
     shape: ClipShape,
-    /// Name of the Slow input beside the Fast one.
+    /// Name of the Slow input, if the model has two.
     slow: Option<String>,
-    /// Names of the Fast (or only) input, and of the output.
+    /// Names of the Fast (or only) input and of the output.
     tensors: [String; 2],
-    /// Name of the output of pooled features, where they are asked for.
+    /// Name of the output of pooled features, if they were requested.
     embedding: Option<String>,
     activation: Activation,
     classes: usize,
-    /// The batch that the graph insists on.
+    /// The batch size of a graph that supports only one.
     fixed_batch: Option<usize>,
     batch_max: usize,
 }
 
 impl SlowFast {
-    /// Opens the model that `info` and `descriptor` describe. `embedding` asks for its pooled features too.
+    /// Opens the model that `info` and `descriptor` describe. `embedding` requests the pooled features.
     ///
     /// # Errors
-    /// As [`Runtime::open`], and where it has no features to put out.
+    /// As for [`Runtime::open`], and if the model does not output the requested features.
     pub fn open(
         runtime: &Runtime,
         info: &ModelInfo,
@@ -118,15 +118,15 @@ impl SlowFast {
         Ok(Self { model, shape, slow, tensors, embedding, activation, classes, fixed_batch, batch_max })
     }
 
-    /// Clips worth putting into one batch.
+    /// Number of clips in a full batch.
     pub fn batch_max(&self) -> usize {
         self.batch_max
     }
 
-    /// Scores of each clip.
+    /// Computes the scores of each clip.
     ///
     /// # Errors
-    /// As [`Model::run`].
+    /// As for [`Model::run`].
     pub fn run(&mut self, batch: &mut ClipBatch) -> Result<Timed<Vec<ClipScores>>> {
         let clips = batch.clips;
         let rows = self.fixed_batch.unwrap_or(clips);
@@ -156,24 +156,24 @@ impl SlowFast {
     }
 }
 
-/// The output of a graph's pooled features.
+/// The name of the output for pooled features.
 ///
 /// # Errors
-/// [`Error::Usage`] where it has none.
+/// [`Error::Usage`] if the model does not have one.
 pub fn embedding_output(info: &ModelInfo) -> Result<String> {
     let output = info.outputs.iter().find(|output| output.name == EMBEDDING && output.shape.len() == 2);
     output.map(|output| output.name.clone()).ok_or_else(|| {
-        Error::usage(format!("{} has no output `{EMBEDDING}`, and the job asks for embeddings", info.path.display()))
+        Error::usage(format!("{} has no output `{EMBEDDING}`, but the job asks for embeddings", info.path.display()))
             .with_hint("`vidindex models convert CHECKPOINT` writes a SlowFast that has one; those for detection (AVA) have none")
     })
 }
 
-/// The graph may leave its number of classes open until it runs.
+/// The number of a graph's classes may be unknown until it runs.
 pub(super) fn other_classes(scores: usize, labels: usize) -> Error {
     Error::failed(format!("the action model scores {scores} classes, but has {labels} labels"))
 }
 
-/// An output's rows: as many as the batch has.
+/// The rows of an output: one for each row of the batch.
 fn rows_of<'a>((shape, data): Output<'a>, rows: usize) -> Result<Vec<&'a [f32]>> {
     match shape {
         [outputs, width] if *outputs as usize == rows => Ok(data.chunks_exact(*width as usize).collect()),
@@ -181,12 +181,13 @@ fn rows_of<'a>((shape, data): Output<'a>, rows: usize) -> Result<Vec<&'a [f32]>>
     }
 }
 
-/// How many inputs a device takes at once: on a CPU one, it is busy with that.
+/// The batch size on a device. One input keeps a CPU busy.
 pub(super) fn batch_max(device: Device, on_gpu: usize) -> usize {
     if device.is_cpu() { 1 } else { on_gpu }
 }
 
-/// The batch that the graph insists on, or the free dimension's name and, where batches are always of one, its length.
+/// The batch size of a graph that supports only one. Otherwise, if batches always have one input, the free dimension's
+/// name and that length.
 pub(super) fn batch_dimension(input: &TensorInfo, batch_max: usize) -> (Option<usize>, Vec<(String, i64)>) {
     match input.shape.first() {
         Some(Dim::Fixed(length)) => (Some(*length), vec![]),
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn the_slow_pathway_takes_the_frames_of_the_reference() {
+    fn the_slow_pathway_gets_the_frames_of_the_reference() {
         let shape = ClipShape { frames: 32, crop: 1, slow: (0..8).map(|i| linspace_index(32, 8, i)).collect() };
         let clip: Vec<f32> = (0..96).map(|v| v as f32).collect();
         let mut batch = ClipBatch::default();
@@ -230,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn with_mmaction2s_sampling_the_slow_pathway_takes_each_alpha_th_frame() {
+    fn with_mmaction2s_sampling_the_slow_pathway_gets_every_alpha_th_frame() {
         let described = descriptor::SlowFast { slow_sampling: SlowSampling::Stride, ..descriptor::SlowFast::default() };
         assert_eq!(slow_frames(&described), [0, 4, 8, 12, 16, 20, 24, 28]);
         assert_eq!(slow_frames(&descriptor::SlowFast::default()), [0, 4, 8, 13, 17, 22, 26, 31]);

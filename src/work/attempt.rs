@@ -1,5 +1,5 @@
-//! What an attempt at a shard says of itself while it is at work, for people who ask how a run goes. Nothing depends on
-//! it: what counts is the commit.
+//! Heartbeats: an attempt at a shard records its progress while it works, for `vidindex status`. Nothing else depends on
+//! these records; only the commit counts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,16 +11,16 @@ use futures::future::join_all;
 use crate::run::attempt::{AttemptId, AttemptRecord, HEARTBEAT, host_name, record_key};
 use crate::store::Store;
 
-/// A record of this kind is not worth waiting for a store that is away.
+/// Time limit for writing such a record: it is not worth waiting for a store that does not respond.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// For the words of attempts that were stopped; engines give a task more before they kill it.
+/// Time limit for the last records of stopped attempts. Engines give a task more time before they kill it.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What attempts that were stopped still have to say.
+/// The last records of stopped attempts, which are being written.
 static STOPPED: Mutex<Vec<tokio::task::JoinHandle<()>>> = Mutex::new(Vec::new());
 
-/// An attempt at work. Dropped before it ends or fails, it was stopped, and says so: see [`stopped`].
+/// A running attempt. If it is dropped before it ends or fails, it records that it was stopped: see [`stopped`].
 pub(crate) struct Attempt {
     pub(crate) id: AttemptId,
     output: Arc<dyn Store>,
@@ -64,7 +64,7 @@ impl Attempt {
         self.videos_done.store(videos as u64, Ordering::Relaxed);
     }
 
-    /// The shard is committed: by this attempt or another.
+    /// Removes the record, because the shard is committed by this attempt or another.
     pub(crate) async fn end(mut self) {
         self.is_over = true;
         self.heart.abort();
@@ -97,15 +97,15 @@ impl Drop for Attempt {
     }
 }
 
-/// Waits until the attempts that were dropped have said that they were stopped, for some seconds at most.
+/// Waits a few seconds at most until dropped attempts have recorded that they were stopped.
 pub(crate) async fn stopped() {
     let says = std::mem::take(&mut *STOPPED.lock().unwrap_or_else(PoisonError::into_inner));
     if tokio::time::timeout(STOP_TIMEOUT, join_all(says)).await.is_err() {
-        tracing::debug!("the output does not answer: nobody is told that this attempt was stopped");
+        tracing::debug!("the output does not respond: it is not recorded that this attempt was stopped");
     }
 }
 
-/// At best effort.
+/// Writes the record, best effort.
 async fn say(output: &dyn Store, key: &str, first: &AttemptRecord, done: &AtomicU64, failure: Option<&str>) {
     let record = AttemptRecord {
         seen_at: Utc::now(),
@@ -113,11 +113,11 @@ async fn say(output: &dyn Store, key: &str, first: &AttemptRecord, done: &Atomic
         failure: failure.map(ToOwned::to_owned),
         ..first.clone()
     };
-    // A record of plain values always is JSON.
+    // A record of plain values can always be written as JSON.
     let body = serde_json::to_vec(&record).unwrap_or_default();
     match tokio::time::timeout(PATIENCE, output.put(key, body.into())).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(key, %error, "could not say how the attempt goes"),
-        Err(_) => tracing::debug!(key, "no answer in time: could not say how the attempt goes"),
+        Ok(Err(error)) => tracing::debug!(key, %error, "could not record the progress of the attempt"),
+        Err(_) => tracing::debug!(key, "no answer in time: could not record the progress of the attempt"),
     }
 }

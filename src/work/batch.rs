@@ -1,7 +1,7 @@
-//! Batch: brings what several videos want of a model together, and runs it on the one thread that owns the model.
+//! Batches: combines the inputs of several videos, and runs them on the thread that owns the model.
 //!
-//! Two threads per model: one fills the next batch while the other runs the last. Each queue is bounded: decoders that
-//! are ahead wait in [`Batcher::submit`].
+//! A model has two threads: one fills the next batch while the other runs the previous one. Every queue is bounded, so
+//! that decoders that are ahead wait in [`Batcher::submit`].
 
 use std::sync::mpsc as std_mpsc;
 use std::sync::{Arc, OnceLock};
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::infer::session::Timed;
 use crate::telemetry::UsageCounter;
 
-/// A model at work. Clones share it; its threads end with the last one.
+/// Runs a model in batches. Clones share the model. Its threads end when the last clone is dropped.
 #[derive(Debug)]
 pub struct Batcher<I, O> {
     requests: mpsc::Sender<Request<I, O>>,
@@ -117,10 +117,10 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
         Ok(Self { requests, shared })
     }
 
-    /// Hands an input over; waits while the model is behind.
+    /// Queues an input. Waits while the model is behind.
     ///
     /// # Errors
-    /// When the model has failed.
+    /// If the model has failed.
     pub async fn submit(&self, input: I) -> Result<Pending<O>> {
         let (reply, pending) = oneshot::channel();
         match self.requests.send(Request { input, reply }).await {
@@ -129,12 +129,12 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
         }
     }
 
-    /// Why an answer will not come.
+    /// The reason why an output will never arrive.
     pub fn failure(&self) -> Error {
         Error::failed(self.shared.failure.get().map_or("the model's thread has ended", String::as_str))
     }
 
-    /// Counts what the model does.
+    /// Counts the inputs and the time of the model.
     pub fn counter(&self) -> UsageCounter {
         self.shared.used.clone()
     }

@@ -1,12 +1,13 @@
-//! Committing: a shard's files go up under a name of their attempt's own, then one record, which only the first
-//! attempt can put, names the files that count.
+//! Commits a shard: uploads the attempt's files below the attempt's own prefix, and then puts one record, which only the
+//! first attempt can create. The record names the files that count.
 //!
 //! ```text
-//! parts/<shard>/<attempt>/videos/dt=…/part-….parquet     any number of attempts; nobody reads them but the seal
-//! shards/<shard>.json                                    put if absent: its attempt won, the others clear theirs
+//! parts/<shard>/<attempt>/videos/dt=…/part-….parquet     any number of attempts; only the seal reads them
+//! shards/<shard>.json                                    put if absent: its attempt wins, the others delete their files
 //! ```
 //!
-//! An attempt may die anywhere: before the record it leaves files that the seal clears, after it the shard is done.
+//! An attempt may crash at any point: before the record exists, it leaves files that the seal deletes; after that, the
+//! shard is done.
 
 use bytes::Bytes;
 use chrono::Utc;
@@ -18,28 +19,28 @@ use crate::run::attempt::{AttemptId, attempt_prefix, host_name};
 use crate::run::commit::{COMMIT_SCHEMA_VERSION, CommittedPart, ShardCommit, ShardTotals, commit_key, read_commit};
 use crate::store::{PutNew, Store};
 
-/// Files that go up at the same time; a large one goes up in parts of its own.
+/// Files that are uploaded at the same time. Each large file is uploaded in several parts.
 const UPLOADS_MAX: usize = 4;
 
-/// Which attempt the shard's record names.
+/// The attempt that the shard's record names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Committed {
-    /// This one.
+    /// This attempt.
     Ours,
-    /// Another, which was first: the shard is done, and this attempt's files are gone again.
+    /// Another attempt, which was first. The shard is done, and this attempt's files are deleted.
     Theirs,
 }
 
-/// Uploads an attempt's files, and puts the record that makes them the shard's, unless another attempt's is there.
+/// Uploads an attempt's files, and puts the record that makes them the shard's, unless another attempt's record exists.
 ///
-/// To be called again with the same arguments after an error (the record may or may not be there by then): it then
-/// says which attempt won, or goes on.
+/// After an error, call it again with the same arguments, whether or not the record exists by then: it resumes, or returns
+/// which attempt won.
 ///
 /// # Cancel safety
-/// Dropped anywhere, it leaves the shard committed or not, and at most files that the seal clears.
+/// If it is dropped at any point, the shard is committed or not, and only files that the seal deletes may remain.
 ///
 /// # Errors
-/// The output refused, a scratch file is gone, or the record of another attempt cannot be read.
+/// If the output rejects a request, a scratch file is missing, or the record of another attempt cannot be read.
 pub async fn commit(
     output: &dyn Store,
     run_id: &str,
@@ -51,7 +52,7 @@ pub async fn commit(
     let prefix = attempt_prefix(run_id, shard, attempt);
     let parts: Vec<(&PartFile, CommittedPart)> =
         parts.iter().map(|part| (part, committed_part(&prefix, part))).collect();
-    // A worker that slept through another's attempt need not upload a thing.
+    // Nothing needs to be uploaded if another attempt has committed the shard meanwhile.
     if let Some(record) = read_commit(output, run_id, shard).await? {
         return Ok(settle(output, attempt, &record, &parts).await);
     }
@@ -76,11 +77,11 @@ pub async fn commit(
     if output.put_new(&key, Bytes::from(body)).await? == PutNew::Created {
         return Ok(Committed::Ours);
     }
-    // "There is one" may mean our own: the store repeats a put whose answer was lost. To clear our files then would
-    // lose the shard, so the record is asked, and never the put.
+    // The record that exists may be our own, because the store repeats a put whose answer was lost. Deleting our files
+    // would then lose the shard. Therefore the record decides, never the result of the put.
     match read_commit(output, run_id, shard).await? {
         Some(record) => Ok(settle(output, attempt, &record, &parts).await),
-        None => Err(Error::failed(format!("{} was there a moment ago, and is gone", output.uri(&key)))
+        None => Err(Error::failed(format!("{} existed a moment ago and is gone", output.uri(&key)))
             .with_hint("nothing but vidindex may change what lies below _vidindex/")),
     }
 }
@@ -95,7 +96,7 @@ fn committed_part(attempt_prefix: &str, part: &PartFile) -> CommittedPart {
     }
 }
 
-/// Says who won. Where it was another, our files go, at best effort: the seal clears what stays.
+/// Returns the winner. If it is another attempt, deletes our files, best effort: the seal deletes the rest.
 async fn settle(
     output: &dyn Store,
     attempt: &AttemptId,
@@ -107,7 +108,7 @@ async fn settle(
     }
     let keys: Vec<String> = parts.iter().map(|(_, part)| part.from.clone()).collect();
     if let Err(error) = output.delete(&keys).await {
-        tracing::warn!(shard = record.shard, attempt = %attempt, %error, "could not clear the files of a late attempt");
+        tracing::warn!(shard = record.shard, attempt = %attempt, %error, "could not delete the files of a late attempt");
     }
     Committed::Theirs
 }

@@ -1,4 +1,4 @@
-//! Encoding: a shard's rows into Parquet files on the scratch disk, one per table and partition.
+//! Encodes the rows of a shard as Parquet files on the scratch disk, one per table and partition.
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -14,29 +14,29 @@ use crate::tables::{
     ActionRow, PersonRow, Provenance, Row, Table, ThumbnailRow, VideoRow, part_key, writer_properties,
 };
 
-/// Rows turned into columns at a time: bounds the copy, and the elements of its lists.
+/// Rows that are converted to columns at a time. It limits the memory of the copy, and the number of elements in lists.
 const BATCH_ROWS_MAX: usize = 8192;
 
-/// A finished file on the scratch disk, to be committed.
+/// A finished file on the scratch disk, ready to be committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartFile {
-    /// Whose rows it holds.
+    /// The table whose rows it contains.
     pub table: Table,
-    /// `dt=…` with the job's own columns.
+    /// Path of the partition: `dt=…` and the job's own columns.
     pub partition_path: String,
-    /// Where readers will find it, relative to the output.
+    /// Key in the output after publishing.
     pub key: String,
-    /// Where it is now.
+    /// Path on the scratch disk.
     pub path: PathBuf,
-    /// None where a model found nothing.
+    /// Number of rows. 0 if a model found nothing.
     pub rows: u64,
-    /// Length in bytes.
+    /// Size of the file, bytes.
     pub size_bytes: u64,
 }
 
-/// Writes a shard's rows, in memory bounded by one row group per table.
+/// Writes the rows of a shard. Its memory is limited to one row group per table.
 ///
-/// Blocks: compresses, and writes to a disk. The files stay in the scratch directory, which is the caller's to remove.
+/// Methods block: they compress, and write to a disk. The caller removes the scratch directory with the files.
 #[derive(Debug)]
 pub struct ShardEncoder {
     scratch_dir: PathBuf,
@@ -46,18 +46,19 @@ pub struct ShardEncoder {
 }
 
 impl ShardEncoder {
-    /// An encoder of the shard that `provenance` names. `scratch_dir` exists, and is this attempt's alone.
+    /// An encoder for the shard in `provenance`. `scratch_dir` must exist and belong to this attempt only.
     pub fn new(scratch_dir: impl Into<PathBuf>, provenance: Provenance) -> Self {
         Self { scratch_dir: scratch_dir.into(), provenance, open: None, parts: Vec::new() }
     }
 
-    /// Writes a video's row and its rows (the rest of them, after [`Self::push_rows`]) of the other tables.
+    /// Writes a video's row, and the rest of its rows in the other tables.
     ///
-    /// Videos come ascending by (partition path, uri), each once. The rows need be in no order within one call.
+    /// Videos must be in ascending order of (partition path, URI), without repetition. The rows of one call may be in any
+    /// order.
     ///
     /// # Errors
-    /// The scratch disk is full or fails; rows out of order or of a model that the job does not have are refused too,
-    /// as they would make a wrong file. The encoder is of no use afterwards.
+    /// If the scratch disk is full or fails, or if rows are out of order or belong to a model that the job does not have.
+    /// The encoder cannot be used afterwards.
     pub fn push(
         &mut self,
         partition_path: &str,
@@ -71,11 +72,10 @@ impl ShardEncoder {
         partition.write(&self.scratch_dir, &self.provenance, self.parts.len(), &[video])
     }
 
-    /// Writes some of a video's rows before the video is through, so that nobody need hold all rows of a long one.
-    /// [`Self::push`] of the same video follows, be it with a failed row; later calls bring later times.
+    /// Writes some of a video's rows. Later calls must have later times, and [`Self::push`] of the same video must follow.
     ///
     /// # Errors
-    /// As [`Self::push`].
+    /// As for [`Self::push`].
     pub fn push_rows(
         &mut self,
         partition_path: &str,
@@ -103,11 +103,11 @@ impl ShardEncoder {
         partition.write(&self.scratch_dir, &self.provenance, self.parts.len(), &persons)
     }
 
-    /// Writes some of a video's rows of `actions` or `persons` as columns, by time. Later calls bring later times, and
-    /// [`Self::push`] of the same video follows.
+    /// Writes some of a video's rows of `actions` or `persons`, in columns and by time. Later calls must have later times,
+    /// and [`Self::push`] of the same video must follow.
     ///
     /// # Errors
-    /// As [`Self::push`].
+    /// As for [`Self::push`].
     pub fn push_batch(&mut self, partition_path: &str, uri: &Arc<str>, table: Table, rows: &RecordBatch) -> Result<()> {
         self.turn_to(partition_path, uri)?;
         let Some(partition) = &mut self.open else { return Ok(()) };
@@ -122,21 +122,21 @@ impl ShardEncoder {
         partition.writer(table, &self.scratch_dir, &self.provenance, self.parts.len())?.write(rows)
     }
 
-    /// Writes all of a video's thumbnails, by time. [`Self::push`] of the same video follows.
+    /// Writes all thumbnails of a video, by time. [`Self::push`] of the same video must follow.
     ///
     /// # Errors
-    /// As [`Self::push`].
+    /// As for [`Self::push`].
     pub fn push_thumbnails(&mut self, partition_path: &str, uri: &Arc<str>, thumbnails: &[ThumbnailRow]) -> Result<()> {
         self.turn_to(partition_path, uri)?;
         let Some(partition) = &mut self.open else { return Ok(()) };
         partition.write(&self.scratch_dir, &self.provenance, self.parts.len(), thumbnails)
     }
 
-    /// Writes a video's rows that another run wrote, its row of `videos` among them, instead of [`Self::push`]. Each batch is
-    /// of its table's schema, in its order, and of this run.
+    /// Writes copies of a video's rows from another run, the row of `videos` included. It replaces [`Self::push`]. Each batch
+    /// must have its table's schema and order, and the ID of this run.
     ///
     /// # Errors
-    /// As [`Self::push`].
+    /// As for [`Self::push`].
     pub fn push_copies(&mut self, partition_path: &str, uri: &Arc<str>, copies: &[(Table, RecordBatch)]) -> Result<()> {
         self.turn_to(partition_path, uri)?;
         let Some(partition) = &mut self.open else { return Ok(()) };
@@ -148,23 +148,23 @@ impl ShardEncoder {
         Ok(())
     }
 
-    /// Closes the last files and names all, in the order of (partition path, table). Empty for a shard without videos.
+    /// Closes the last files. Returns all files in the order of (partition path, table); none for a shard without videos.
     ///
     /// # Errors
-    /// As [`Self::push`].
+    /// As for [`Self::push`].
     pub fn finish(mut self) -> Result<Vec<PartFile>> {
         self.close_partition()?;
         Ok(self.parts)
     }
 
-    /// Makes the video the current one: of the open partition, or of one that now begins.
+    /// Makes the video the current one. Opens its partition if necessary.
     fn turn_to(&mut self, partition_path: &str, uri: &Arc<str>) -> Result<()> {
         if let Some(open) = &mut self.open {
             let (at, to) = ((open.path.as_str(), &*open.uri), (partition_path, &**uri));
             if at == to && !open.video_done {
                 return Ok(());
             }
-            // A partition that is closed cannot be opened again: its file would replace the first.
+            // A closed partition must not be opened again: its file would replace the first one.
             if to <= at {
                 return Err(Error::failed(format!("the rows of {uri} came after those of {}", open.uri)));
             }
@@ -194,11 +194,11 @@ impl ShardEncoder {
     }
 }
 
-/// The files of the partition at hand: one for each table that the job fills.
+/// The files of the current partition: one for each table that the job fills.
 #[derive(Debug)]
 struct Partition {
     path: String,
-    /// The current video, and how far its rows have come.
+    /// The current video. The fields below are about its rows.
     uri: Arc<str>,
     video_done: bool,
     actions_seconds: f64,
@@ -233,7 +233,7 @@ impl Partition {
         files_before: usize,
         rows: &[R],
     ) -> Result<()> {
-        // A model that found nothing leaves an empty file: whoever queries its table finds no row, and not no table.
+        // A model that found nothing gets an empty file, so that its table exists and can be queried.
         if rows.is_empty() && R::TABLE != Table::Videos && provenance.model(R::TABLE).is_none() {
             return Ok(());
         }
@@ -244,7 +244,8 @@ impl Partition {
         Ok(())
     }
 
-    /// The table's file. `files_before`: of earlier partitions, so that no two files on the scratch disk share a name.
+    /// The table's file. `files_before` counts the files of earlier partitions, and makes the name unique on the scratch
+    /// disk.
     fn writer(
         &mut self,
         table: Table,
@@ -269,7 +270,7 @@ impl Partition {
     }
 }
 
-/// Writes one file, batch by batch.
+/// Writes one file, one batch after another.
 #[derive(Debug)]
 pub(crate) struct TableWriter {
     table: Table,
@@ -280,9 +281,9 @@ pub(crate) struct TableWriter {
 }
 
 impl TableWriter {
-    /// `key` is where readers will find it, and `path` where it is on the scratch disk.
+    /// `key` is the file's key after publishing, and `path` its path on the scratch disk.
     pub(crate) fn create(table: Table, key: String, path: PathBuf, provenance: &Provenance) -> Result<Self> {
-        // Created anew and not truncated: two encoders in one directory would garble each other's files.
+        // An existing file is an error: two encoders in one directory would corrupt each other's files.
         let file = File::create_new(&path).map_err(|error| scratch_failed(&path, &error))?;
         let properties = writer_properties(table, provenance).map_err(|error| scratch_failed(&path, &error))?;
         let writer = ArrowWriter::try_new(BufWriter::new(file), table.schema(), Some(properties))
@@ -290,7 +291,7 @@ impl TableWriter {
         Ok(Self { table, key, path, rows: 0, writer })
     }
 
-    /// Rows of the table's schema, in its order.
+    /// Writes rows with the table's schema, in its order.
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         self.writer.write(batch).map_err(|error| scratch_failed(&self.path, &error))?;
         self.rows += batch.num_rows() as u64;
@@ -298,7 +299,7 @@ impl TableWriter {
     }
 
     pub(crate) fn close(self, partition_path: &str) -> Result<PartFile> {
-        // Taken out and not dropped: a drop would lose the error of the last write.
+        // Dropping the writer instead would lose the error of the last write.
         let file = self.writer.into_inner().map_err(|error| scratch_failed(&self.path, &error))?;
         let file = file.into_inner().map_err(|error| scratch_failed(&self.path, error.error()))?;
         let size_bytes = file.metadata().map_err(|error| scratch_failed(&self.path, &error))?.len();
@@ -313,7 +314,7 @@ impl TableWriter {
     }
 }
 
-/// The file's sort columns promise an order to readers: what would break the promise is refused.
+/// Rejects rows that would break the order that the file's sort columns promise to readers.
 fn in_order(table: Table, uri: &str, last_seconds: f64, next_seconds: f64) -> Result<()> {
     if next_seconds >= last_seconds {
         return Ok(());
@@ -323,7 +324,7 @@ fn in_order(table: Table, uri: &str, last_seconds: f64, next_seconds: f64) -> Re
 
 fn scratch_failed(path: &Path, error: &dyn std::fmt::Display) -> Error {
     Error::failed(format!("cannot write {}: {error}", path.display()))
-        .with_hint("the scratch disk must hold the tables of one shard: free some of it, or make shards smaller")
+        .with_hint("the scratch disk must have space for the tables of one shard: free some, or make shards smaller")
 }
 
 #[cfg(test)]

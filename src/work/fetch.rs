@@ -1,4 +1,4 @@
-//! Fetch: ranged reads of one object, ahead of the decoder while it reads in order.
+//! Ranged reads of one object. While the decoder reads sequentially, they are ahead of it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use crate::error::{VideoError, VideoErrorKind, WorkError};
 use crate::run::VideoObject;
 use crate::store::{RangeRead, Store, StoreResult};
 
-/// Read where the decoder has jumped to: an index at the file's end is mostly shorter.
+/// Bytes that are read after a jump of the decoder. An index at the end of the file is usually shorter.
 const JUMP_BYTES: u64 = 512 * 1024;
-/// Read at once, and ahead, where it reads in order.
+/// Bytes that are read at a time, and ahead, while the decoder reads sequentially.
 const AHEAD_BYTES: u64 = 4 * 1024 * 1024;
-/// Kept per video: streams that lie apart in the file are read in turns.
+/// Blocks that are kept per video, because the decoder alternates between streams that are far apart in the file.
 const CHUNKS_MAX: usize = 4;
 
-/// One object's bytes, for its decoder.
+/// The bytes of one object, for its decoder.
 #[derive(Debug)]
 pub struct Fetch {
     store: Arc<dyn Store>,
@@ -32,7 +32,7 @@ pub struct Fetch {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Newest last.
+    /// The latest block comes last.
     chunks: VecDeque<Chunk>,
     ahead: Option<Ahead>,
 }
@@ -62,7 +62,7 @@ impl Drop for Ahead {
 }
 
 impl Fetch {
-    /// The object as listed: another version's bytes are refused.
+    /// The object as listed. Bytes of another version are rejected.
     pub fn new(store: Arc<dyn Store>, object: &VideoObject) -> Self {
         Self {
             store,
@@ -86,7 +86,7 @@ impl Fetch {
         if read.etag == self.etag {
             return Ok(read.bytes);
         }
-        let message = format!("{} is another version than the one listed", self.uri);
+        let message = format!("{} changed after it was listed", self.uri);
         Err(VideoError::new(VideoErrorKind::ChangedDuringRead, message).into())
     }
 }

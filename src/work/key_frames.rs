@@ -1,55 +1,55 @@
-//! Key frames: of the frames that the detector sees, the one that says where the persons of a segment are.
+//! Key frames: the frame of the detector that determines where the persons of a segment are.
 //!
-//! PyTorchVideo detects persons in the frame at a clip's centre. Here the detector sees the job's frames per second and no
-//! more, so that the persons table holds the same boxes with any action model: the one of those frames inside the segment
-//! that is nearest to its middle stands in, the earlier of two as near. At one frame or more per clip's length each whole
-//! segment has one; a segment without scores nobody. Where overlapping segments choose the same frame, its persons have
-//! the actions of the one whose middle is nearer.
+//! PyTorchVideo detects persons in the frame at a clip's centre. Here the detector only sees the frames at the job's rate,
+//! so that the table `persons` has the same boxes with any action model. The key frame is the one of those frames inside
+//! the segment that is nearest to its middle; of two at the same distance, the earlier one. With at least one frame per
+//! clip length, every whole segment has a key frame. A segment without a key frame scores nobody. If overlapping segments
+//! choose the same frame, its persons get the actions of the segment whose middle is nearer.
 
 use std::collections::VecDeque;
 
 use crate::decode::sample::SLACK_SECONDS;
 
-/// The detector's frames that a segment may still choose, by time.
+/// The frames of the detector that a segment may still choose, by time.
 #[derive(Debug, Default)]
 pub struct KeyFrames {
     frames: VecDeque<KeyFrame>,
 }
 
-/// A frame that the detector sees.
+/// A frame that was passed to the detector.
 #[derive(Debug)]
 pub struct KeyFrame {
-    /// In presentation order, from 0.
+    /// Number of the frame in presentation order, from 0.
     pub frame: i64,
-    /// From the first frame presented.
+    /// Time in seconds from the first presented frame.
     pub time_seconds: f64,
     /// Width and height as displayed, pixels.
     pub size: (u32, u32),
-    /// The rows of its persons in the persons table, once the detector has answered.
+    /// Positions of its rows in `persons`. `None` until the detector has answered.
     pub rows: Option<Vec<usize>>,
-    /// How far the middle of the nearest segment that chose it is away.
+    /// Distance to the middle of the nearest segment that chose it.
     offset_seconds: f64,
 }
 
 impl KeyFrames {
-    /// Adds a frame; they come by time.
+    /// Adds a frame. Frames must be added by time.
     pub fn push(&mut self, frame: i64, time_seconds: f64, size: (u32, u32)) {
         self.frames.push_back(KeyFrame { frame, time_seconds, size, rows: None, offset_seconds: f64::INFINITY });
     }
 
-    /// The frame of this number, unless it has been forgotten.
+    /// The frame with this number, unless it was removed.
     pub fn get_mut(&mut self, frame: i64) -> Option<&mut KeyFrame> {
         self.frames.iter_mut().find(|known| known.frame == frame)
     }
 
-    /// The first row of a person in any of the frames.
+    /// The first position of a person's row in any of the frames.
     pub fn first_row(&self) -> Option<usize> {
         self.frames.iter().filter_map(|frame| frame.rows.as_ref()?.first().copied()).min()
     }
 
-    /// Chooses the frame of the segment `[start, end)`: its number, and whether the segment's middle is nearer to it than
-    /// that of each segment before. Forgets the frames before `next_start`, where the next segment begins: segments come
-    /// in order, so nobody will choose them; the frame chosen stays.
+    /// Chooses the key frame of the segment `[start, end)`. Returns its number, and whether this segment's middle is nearer
+    /// to it than the middle of every earlier segment that chose it. Removes the frames before `next_start`, the start of
+    /// the next segment, except the chosen one: segments come in order, so that none of them can be chosen any more.
     pub fn choose(&mut self, start: f64, end: f64, next_start: f64) -> Option<(i64, bool)> {
         let middle = (start + end) / 2.0;
         let mut chosen: Option<(f64, &mut KeyFrame)> = None;
@@ -78,14 +78,14 @@ mod tests {
 
     use super::*;
 
-    /// What segments of `clip` seconds, one every `stride`, choose of these times.
+    /// The choices among frames at `times` of segments of `clip` seconds, one every `stride` seconds.
     fn chosen(times: &[f64], clip: f64, stride: f64, segments: usize) -> Vec<Option<(i64, bool)>> {
         let mut frames = KeyFrames::default();
         let mut next = 0;
         (0..segments)
             .map(|k| {
                 let start = k as f64 * stride;
-                // A clip comes behind the detector's frames inside it, and behind the one that ends it.
+                // A clip arrives after the detector's frames inside it, and after the frame that ends it.
                 while next < times.len() && times[next] <= start + clip {
                     frames.push(next as i64 * 10, times[next], (4, 3));
                     next += 1;
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn the_frame_nearest_to_the_middle_stands_in() {
+    fn the_frame_nearest_to_the_middle_is_chosen() {
         let each_second: Vec<f64> = (0..8).map(f64::from).collect();
         let clip = 64.0 / 30.0;
         // Middles at 1.07, 3.2 and 5.33 s.
@@ -105,29 +105,29 @@ mod tests {
     }
 
     #[test]
-    fn of_two_as_near_the_earlier_is_taken() {
+    fn of_two_frames_at_the_same_distance_the_earlier_is_chosen() {
         assert_eq!(chosen(&[0.0, 1.0, 2.0], 3.0, 3.0, 1), [Some((10, true))]);
         assert_eq!(chosen(&[0.5, 1.5 + 1e-9], 2.0, 2.0, 1), [Some((0, true))]);
     }
 
     #[test]
     fn a_segment_without_a_frame_has_none() {
-        // One frame every three seconds, clips of one: the frame at a border is the next one's.
+        // One frame every three seconds, clips of one second: a frame at a border belongs to the next clip.
         assert_eq!(chosen(&[0.0, 3.0], 1.0, 1.0, 4), [Some((0, true)), None, None, Some((10, true))]);
         assert_eq!(chosen(&[], 1.0, 1.0, 1), [None]);
     }
 
     #[test]
-    fn a_frame_of_two_segments_goes_with_the_nearer() {
+    fn a_frame_of_two_segments_belongs_to_the_nearer_one() {
         // Middles at 1, 1.5, 2 and 2.5 s.
         let found = chosen(&[0.0, 1.25, 2.1, 4.0], 2.0, 0.5, 4);
         assert_eq!(found, [Some((10, true)), Some((10, false)), Some((20, true)), Some((20, false))]);
-        // The later is nearer: its scores replace the earlier's.
+        // The later segment is nearer: its scores replace those of the earlier one.
         assert_eq!(chosen(&[1.4], 2.0, 0.5, 2), [Some((0, true)), Some((0, true))]);
     }
 
     #[test]
-    fn frames_that_nobody_can_choose_are_forgotten() {
+    fn frames_that_can_no_longer_be_chosen_are_removed() {
         let mut frames = KeyFrames::default();
         for number in 0..1000 {
             frames.push(number, number as f64 / 10.0, (4, 3));

@@ -1,4 +1,5 @@
-//! The job's models: read and checked before anything is listed, opened once there is a shard to do.
+//! The models of a job. Their files are read and checked before anything is listed. They are opened when there is a shard
+//! to process.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,35 +23,35 @@ use crate::telemetry;
 use crate::zoo::descriptor::{self, Descriptor, Origin};
 use crate::zoo::inspect::ModelInfo;
 
-/// Classes that an error lists.
+/// Number of classes that an error lists.
 const CLASSES_SHOWN: usize = 100;
 
-/// The models of a job's sections, as their files describe them.
+/// The model files of a job.
 #[derive(Debug, Clone)]
 pub struct JobModels {
-    /// Of `[actions]`.
+    /// The model of `[actions]`.
     pub actions: Option<Actions>,
-    /// Of `[persons]`.
+    /// The model of `[persons]`.
     pub persons: Option<Persons>,
 }
 
-/// The action model's file, and what a clip for it looks like.
+/// The action model's file, and the clips that it takes.
 #[derive(Debug, Clone)]
 pub struct Actions {
     info: ModelInfo,
     descriptor: descriptor::SlowFast,
-    /// Which clips the decoder makes.
+    /// The clips that the decoder makes.
     pub clips: ClipSpec,
-    /// The section.
+    /// The job's `[actions]`.
     pub settings: job::Actions,
 }
 
-/// The person model's file, and what an image for it looks like.
+/// The person model's file, and the images that it takes.
 #[derive(Debug, Clone)]
 pub struct Persons {
     info: ModelInfo,
     descriptor: descriptor::Detector,
-    /// Which images the decoder makes.
+    /// The images that the decoder makes.
     pub images: ImageSpec,
     thresholds: Thresholds,
     person_classes: Vec<usize>,
@@ -58,11 +59,11 @@ pub struct Persons {
 }
 
 impl JobModels {
-    /// Reads the models' files.
+    /// Reads the model files.
     ///
     /// # Errors
-    /// A usage error where a file is missing, is no ONNX, or has other inputs and outputs than its section needs, and
-    /// where the action model scores persons that nobody looks for.
+    /// A usage error if a file is missing, is not ONNX, or does not have the inputs and outputs that its section needs, and
+    /// if the action model scores persons but the job has no detector.
     pub fn read(job: &Job) -> Result<Self> {
         let actions = job.actions.as_ref().map(Actions::read).transpose()?;
         if let Some(actions) = actions.as_ref().filter(|actions| actions.descriptor.persons && job.persons.is_none()) {
@@ -74,21 +75,21 @@ impl JobModels {
         Ok(Self { actions, persons })
     }
 
-    /// The files whose weights are random.
+    /// The files with random weights.
     pub fn random(&self) -> impl Iterator<Item = &Path> {
         let actions = self.actions.iter().filter(|model| model.descriptor.weights == Origin::Random);
         let persons = self.persons.iter().filter(|model| model.random);
         actions.map(|model| &model.info).chain(persons.map(|model| &model.info)).map(|info| info.path.as_path())
     }
 
-    /// Says of each file whose weights are random that its rows will mean nothing.
+    /// Warns about each file with random weights, because its rows are meaningless.
     pub fn warn_of_random(&self) {
         for model in self.random() {
             tracing::warn!(model = %model.display(), "{}", descriptor::RANDOM);
         }
     }
 
-    /// As a run knows them. Where the weights come from changes no row, and so no hash.
+    /// The models as recorded in a run. The origin of the weights does not change any row, so it is not part of the hash.
     pub fn refs(&self) -> PlanModels {
         let reference = |info: &ModelInfo, descriptor: &Descriptor| {
             let mut hash = Sha256::new();
@@ -103,7 +104,7 @@ impl JobModels {
                 reference(&m.info, &Descriptor::SlowFast(described))
             }),
             persons: self.persons.as_ref().map(|m| {
-                // The names of a built-in set, so that a change of the set changes the fingerprint.
+                // The names of a built-in set are included, so that a change of the set changes the fingerprint.
                 let names = m.descriptor.labels.names().into_iter().map(str::to_owned).collect();
                 let labels = descriptor::Labels::List(names);
                 let described = descriptor::Detector { labels, weights: Origin::Trained, ..m.descriptor.clone() };
@@ -112,10 +113,10 @@ impl JobModels {
         }
     }
 
-    /// Opens the models, both at once, each on its own thread.
+    /// Opens both models at the same time, each on a thread.
     ///
     /// # Errors
-    /// As [`Runtime::open`].
+    /// As for [`Runtime::open`].
     pub fn open(&self, runtime: &Runtime) -> Result<OpenModels> {
         let started = Instant::now();
         let (actions, persons) = std::thread::scope(|scope| {
@@ -203,14 +204,14 @@ impl Persons {
         let labels = descriptor.labels.names();
         let mut classes = Vec::new();
         for class in &settings.classes {
-            // Two classes of a data set may have the same name.
+            // A data set may have two classes with the same name.
             let named = classes.len();
             classes.extend(labels.iter().enumerate().filter(|(_, label)| *label == class).map(|(number, _)| number));
             if classes.len() == named {
                 return Err(unknown_class(&info, class, &labels));
             }
         }
-        // Beside persons a job may name other classes; a detector may call persons something else.
+        // A job may name other classes besides `person`, and a detector may have another name for persons.
         let is_person = |class: &usize| labels[*class] == "person";
         let mut person_classes: Vec<usize> = classes.iter().copied().filter(is_person).collect();
         if person_classes.is_empty() {
@@ -260,63 +261,63 @@ fn wrong_kind(info: &ModelInfo, section: &str, wanted: &str) -> Error {
         .with_hint("`vidindex models inspect FILE` shows what a model takes and gives")
 }
 
-/// The models at work.
+/// The open models.
 #[derive(Debug, Clone)]
 pub struct OpenModels {
-    /// Of `[actions]`.
+    /// The model of `[actions]`.
     pub actions: Option<OpenActions>,
-    /// Of `[persons]`.
+    /// The model of `[persons]`.
     pub persons: Option<OpenPersons>,
 }
 
-/// What the action model scores at a time.
+/// One input of the action model.
 #[derive(Debug)]
 pub struct ActionInput {
     /// The clip.
     pub clip: Clip,
-    /// Where its persons are, in its pixels: at least one for a model that scores persons, none for one that scores the
-    /// clip.
+    /// Boxes of the persons in pixels of the clip: left, top, right, bottom. At least one for a model that scores persons;
+    /// empty for a model that scores clips.
     pub boxes: Vec<[f32; 4]>,
 }
 
-/// What it says of it.
+/// The action model's output for one input.
 #[derive(Debug, Default)]
 pub struct ActionScores {
-    /// In label order: of the clip, or of each of its boxes.
+    /// Scores in label order: those of the clip, or those of each box.
     pub scores: Vec<Vec<f32>>,
-    /// Of the clip, where the job asks for it.
+    /// The clip's pooled features, if the job asks for them.
     pub embedding: Option<Vec<f32>>,
 }
 
-/// The action model at work.
+/// The open action model.
 #[derive(Debug, Clone)]
 pub struct OpenActions {
-    /// Takes clips.
+    /// Runs the model.
     pub batcher: Batcher<ActionInput, ActionScores>,
     /// Names of the classes.
     pub labels: Arc<[Arc<str>]>,
-    /// Which clips the decoder makes.
+    /// The clips that the decoder makes.
     pub clips: ClipSpec,
-    /// The section.
+    /// The job's `[actions]`.
     pub settings: job::Actions,
 }
 
 impl OpenActions {
-    /// Whether it scores persons, not clips.
+    /// Whether the model scores persons instead of clips.
     pub fn scores_persons(&self) -> bool {
         self.clips.view == View::Whole
     }
 }
 
-/// The person model at work.
+/// The open person model.
 #[derive(Debug, Clone)]
 pub struct OpenPersons {
-    /// The classes whose boxes an action model scores: `person` where the job names it, else all that it names.
+    /// The classes whose boxes an action model scores: `person` if the job names it, otherwise all classes that it names.
     pub person_classes: Arc<[usize]>,
-    /// Takes images, gives boxes.
+    /// Runs the model. The output is the boxes of an image.
     pub batcher: Batcher<Image, Vec<Detection>>,
     /// Names of the classes.
     pub labels: Arc<[Arc<str>]>,
-    /// Which images the decoder makes.
+    /// The images that the decoder makes.
     pub images: ImageSpec,
 }

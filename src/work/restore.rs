@@ -1,7 +1,7 @@
-//! Restoring: copies of the rows that an earlier run wrote of a video, for one that was deleted and is back unchanged.
+//! Copies the rows that an earlier run wrote for a video that was deleted and came back unchanged.
 //!
-//! Nothing holds these rows in place: `prune` may have removed some tables' files of the earlier run, or all. A copy is made
-//! only of a video whose rows are all there; any other is indexed anew.
+//! These rows may be missing: `prune` may have deleted files of the earlier run, in some tables or in all. Only complete
+//! rows are copied; otherwise the video is indexed again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use crate::tables::copy::{check_version, conform, of_run, replace};
 use crate::tables::read::{text_column, time_column, value};
 use crate::tables::{Row, Table, VideoRow, VideoStatus, escape_into};
 
-/// Bytes of earlier runs' files that are kept for the next videos of the shard, and one file more.
+/// Bytes of earlier runs' files that are kept for the next videos of the shard. One more file may exceed it.
 const CACHE_BYTES: usize = 256 << 20;
 
-/// Columns of `videos` that a copy has from this run. The others say how the video was indexed, by the earlier run.
+/// Columns of `videos` that a copy takes from this run. The others describe how the earlier run indexed the video.
 const THIS_RUNS: [&str; 11] = [
     "etag",
     "size_bytes",
@@ -38,16 +38,16 @@ const THIS_RUNS: [&str; 11] = [
     "inference_seconds",
 ];
 
-/// A video's rows in every table, as copies of another run's.
+/// Copies of a video's rows in every table.
 #[derive(Debug, Clone)]
 pub struct Copies {
-    /// Its row, as far as totals and progress go by it.
+    /// The row of `videos`, with the columns that totals and progress need.
     pub video: VideoRow,
-    /// Of each table the rows as they are written; the one of `videos` first.
+    /// The rows to write, by table. The row of `videos` comes first.
     pub tables: Vec<(Table, RecordBatch)>,
 }
 
-/// Reads what earlier runs wrote.
+/// Reads rows of earlier runs.
 #[derive(Debug)]
 pub struct Restorer {
     output: Arc<dyn Store>,
@@ -55,16 +55,16 @@ pub struct Restorer {
 }
 
 impl Restorer {
-    /// Of the tables in `output`.
+    /// A restorer that reads the tables in `output`.
     pub fn new(output: Arc<dyn Store>) -> Self {
         Self { output, files: Mutex::default() }
     }
 
-    /// The rows of the video from the files of the earlier run at this place below their tables; none where they are not
-    /// all there. `row` is the video's row as this run has it, with nothing read.
+    /// Copies the rows of a video from the earlier run's files, whose path below each table is `place`. Returns `None` if
+    /// rows are missing. `row` is the video's row in this run, before anything was read.
     ///
     /// # Errors
-    /// The output refused.
+    /// If the output rejects a request.
     pub async fn copies(&self, row: &VideoRow, place: &str) -> StoreResult<Option<Copies>> {
         let Some(file) = self.file(format!("{}/{place}", Table::Videos)).await? else { return Ok(None) };
         let read = rows_of(file, Table::Videos, row).and_then(|videos| latest(&videos, row));
@@ -93,10 +93,11 @@ impl Restorer {
     }
 
     fn usable<T>(&self, place: &str, read: Result<T, String>) -> Option<T> {
-        read.inspect_err(|problem| tracing::warn!(place, problem, "cannot copy earlier rows, indexing anew")).ok()
+        read.inspect_err(|problem| tracing::warn!(place, problem, "cannot copy earlier rows, indexing the video again"))
+            .ok()
     }
 
-    /// The whole file; none where it is gone.
+    /// Reads a whole file. `None` if it does not exist.
     async fn file(&self, key: String) -> StoreResult<Option<Bytes>> {
         let mut files = self.files.lock().await;
         if let Some(known) = files.get(&key) {
@@ -115,7 +116,7 @@ impl Restorer {
     }
 }
 
-/// The row that is copied.
+/// The row to copy.
 struct Video {
     row: VideoRow,
     batch: RecordBatch,
@@ -123,7 +124,7 @@ struct Video {
     persons_model: Option<String>,
 }
 
-/// Of a video's rows the latest good one of the content and settings of `row`.
+/// The latest successful row of a video with the same content and settings as `row`.
 fn latest(videos: &RecordBatch, row: &VideoRow) -> Result<Option<Video>, String> {
     let text = |name| text_column(videos, name);
     let (etags, statuses, fingerprints) = (text("etag")?, text("status")?, text("fingerprint")?);
@@ -157,7 +158,7 @@ fn latest(videos: &RecordBatch, row: &VideoRow) -> Result<Option<Video>, String>
     }))
 }
 
-/// The video's rows in a file, as this run's.
+/// Copies the video's rows in a file, with the ID of this run.
 fn rows_of(file: Bytes, table: Table, row: &VideoRow) -> Result<RecordBatch, String> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string())?;
     check_version(builder.metadata())?;

@@ -1,5 +1,5 @@
-//! The rows of one video in one table: a few in memory, the rest in a file on the scratch disk, in the order in which they
-//! came. Memory stays flat however long the video is.
+//! Buffers the rows of one video in one table: a few in memory, the earlier ones in a file on the scratch disk. Memory does
+//! not grow with the length of the video.
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Seek};
@@ -16,14 +16,14 @@ use crate::tables::Row;
 /// Memory for the rows of one table of a video that is being indexed, in bytes.
 const INDEXING_BYTES_MAX: usize = 1 << 20;
 
-/// The same for a video that is done and waits for its turn to be encoded: many may wait.
+/// The same for a finished video that waits until it can be encoded. Many videos may wait.
 const WAITING_BYTES_MAX: usize = 64 << 10;
 
 /// Rows of one video, in the order in which they were pushed.
 pub struct RowBuffer<R> {
     scratch_dir: PathBuf,
     file: Option<StreamWriter<BufWriter<File>>>,
-    /// Rows in the file, which are the first.
+    /// Number of rows in the file. They precede those in memory.
     spilled: usize,
     rest: Vec<R>,
     rest_bytes: usize,
@@ -103,7 +103,7 @@ impl<R: Row> RowBuffer<R> {
     }
 }
 
-/// The rows of a video that is done.
+/// The rows of a finished video.
 #[derive(Debug)]
 pub struct BufferedRows<R> {
     scratch_dir: PathBuf,
@@ -118,7 +118,7 @@ impl<R: Row> BufferedRows<R> {
         self.spilled + self.rest.len()
     }
 
-    /// Hands all rows to `write`, some thousand at a time, in the order in which they came. Blocks.
+    /// Passes all rows to `write` in the order in which they were pushed, a few thousand at a time. Blocks.
     ///
     /// # Errors
     /// If the scratch disk fails, or `write` does.
@@ -136,7 +136,7 @@ impl<R: Row> BufferedRows<R> {
 
 fn spill_failed(scratch_dir: &Path, error: &dyn std::fmt::Display) -> Error {
     Error::failed(format!("failed to keep rows in {}: {error}", scratch_dir.display()))
-        .with_hint("the scratch disk must hold the rows of the videos at hand: free space on it, or set TMPDIR")
+        .with_hint("the scratch disk must have space for the rows of the videos in progress: free some, or set TMPDIR to another disk")
 }
 
 #[cfg(test)]

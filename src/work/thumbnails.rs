@@ -1,48 +1,48 @@
-//! Thumbnails: of the frames that the detector sees, the ones nearest to the segments' middles, as small JPEG files.
+//! Thumbnails: small JPEG files of the detector's frames that are nearest to the middles of the segments.
 //!
-//! A video has [`THUMBNAILS_MAX`] at most. When there are more, every other one goes, and from then on only every other
-//! segment gets one: they stay evenly spread, whatever the length, and the same video always has the same ones.
+//! A video has at most [`THUMBNAILS_MAX`]. When there are more, every second one is dropped, and from then on only every
+//! second segment gets one. They stay evenly spread over a video of any length, and are the same each time.
 //!
-//! The pixels come scaled from the decoder process and are but numbers here: the files are this process's own making.
+//! The decoder process only delivers scaled pixels. This process encodes the files, so they are safe to open.
 
 use jpeg_encoder::{ColorType, Encoder};
 
 use crate::decode::{Image, ImageSpec, Letterbox};
 use crate::error::{Error, Result};
 
-/// Of one video.
+/// Maximum number of thumbnails of a video.
 pub const THUMBNAILS_MAX: usize = 32;
 
-/// Pixels.
+/// Long side of a thumbnail, pixels.
 const LONG_SIDE: usize = 320;
 
-/// Of the JPEG: some 8 kB a picture.
+/// Quality of the JPEG, 1 to 100. A picture takes about 8 kB.
 const QUALITY: u8 = 70;
 
-/// The images to take thumbnails from where no detector asks for any.
+/// The images to take thumbnails from if there is no detector.
 pub const WITHOUT_DETECTOR: ImageSpec = ImageSpec { width: 640, height: 640, frames_per_second: 1.0 };
 
 /// A small picture of a frame.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Thumbnail {
-    /// In presentation order, from 0.
+    /// Number of the frame in presentation order, from 0.
     pub frame: i64,
-    /// From the first frame presented.
+    /// Time in seconds from the first presented frame.
     pub time_seconds: f64,
-    /// Pixels.
+    /// Width, pixels.
     pub width: usize,
-    /// Pixels.
+    /// Height, pixels.
     pub height: usize,
-    /// The file.
+    /// The JPEG file.
     pub jpeg: Vec<u8>,
 }
 
-/// A video's thumbnails, as far as it is known.
+/// Collects the thumbnails of a video.
 #[derive(Debug)]
 pub struct Thumbnails {
     /// Width and height of the letterboxed images, pixels.
     image_size: (usize, usize),
-    /// The moments wanted: `first_seconds + k * distance_seconds`, for each k that is a multiple of `step`.
+    /// The requested times are `first_seconds + k * distance_seconds`, for each k that is a multiple of `step`.
     first_seconds: f64,
     distance_seconds: f64,
     step: i64,
@@ -50,7 +50,7 @@ pub struct Thumbnails {
     nearest: Option<Nearest>,
 }
 
-/// The frame nearest to moment `k` so far.
+/// The frame that is nearest to the requested time `k` so far.
 #[derive(Debug)]
 struct Nearest {
     k: i64,
@@ -60,7 +60,7 @@ struct Nearest {
     picture: Picture,
 }
 
-/// RGB, interleaved.
+/// An RGB picture, interleaved.
 #[derive(Debug)]
 struct Picture {
     width: usize,
@@ -69,24 +69,24 @@ struct Picture {
 }
 
 impl Thumbnails {
-    /// From images of `image_size` pixels, near `first_seconds` and every `distance_seconds` from then on.
+    /// Takes thumbnails from images of `image_size` pixels, at `first_seconds` and every `distance_seconds` after that.
     pub fn new(image_size: (usize, usize), first_seconds: f64, distance_seconds: f64) -> Self {
         Self { image_size, first_seconds, distance_seconds, step: 1, kept: Vec::new(), nearest: None }
     }
 
-    /// Looks at an image; they come by time.
+    /// Considers an image. Images must be pushed by time.
     ///
     /// # Errors
-    /// None in practice: the picture cannot be encoded.
+    /// If the picture cannot be encoded. No such picture is known.
     pub fn push(&mut self, image: &Image) -> Result<()> {
         let size = (image.width as usize, image.height as usize);
         self.look(image.frame, image.time_seconds, |image_size| scaled(image.slot.bytes(), size, image_size))
     }
 
-    /// Those of the whole video, by time.
+    /// Returns the thumbnails of the whole video, by time.
     ///
     /// # Errors
-    /// As [`Self::push`].
+    /// As for [`Self::push`].
     pub fn finish(mut self) -> Result<Vec<Thumbnail>> {
         self.keep()?;
         Ok(self.kept.into_iter().map(|(_, thumbnail)| thumbnail).collect())
@@ -103,7 +103,7 @@ impl Thumbnails {
             Some(nearest) if nearest.k != k => self.keep()?,
             _ => {}
         }
-        // What was just kept may have been one too many.
+        // The one that was just kept may exceed the limit.
         if k % self.step == 0 {
             self.nearest = Some(Nearest { k, offset_seconds, frame, time_seconds, picture: picture(self.image_size) });
         }
@@ -122,7 +122,7 @@ impl Thumbnails {
     }
 }
 
-/// The picture of `size` that lies letterboxed in `image`, scaled down by the mean of the pixels that fall together.
+/// The picture of `size` pixels that is letterboxed in `image`, scaled down: each pixel is the mean of those it covers.
 fn scaled(image: &[u8], size: (usize, usize), image_size: (usize, usize)) -> Picture {
     let from = Letterbox::new(size, image_size);
     let long = from.width.max(from.height);
@@ -163,7 +163,7 @@ fn jpeg(picture: &Picture) -> Result<Vec<u8>> {
 mod tests {
     use super::*;
 
-    /// The times of the thumbnails that these frames make, with a wish every two seconds from the first on.
+    /// The times of the thumbnails of these frames, with a requested time every two seconds, starting at 1 s.
     fn times(frames: impl IntoIterator<Item = f64>) -> Vec<f64> {
         let mut thumbnails = Thumbnails::new((4, 4), 1.0, 2.0);
         for (number, time) in frames.into_iter().enumerate() {
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_letterbox_is_cut_off_and_what_is_left_is_averaged() {
-        // 1280 x 640 in 640 x 640: bars of 160 above and below, then two by two pixels to one.
+        // 1280 x 640 in 640 x 640: bars of 160 pixels above and below; then four pixels become one.
         let mut image = vec![114; 640 * 640 * 3];
         for (i, pixel) in image[160 * 640 * 3..480 * 640 * 3].chunks_exact_mut(3).enumerate() {
             pixel.copy_from_slice(&[if i % 2 == 0 { 10 } else { 20 }, 200, 0]);
@@ -202,14 +202,14 @@ mod tests {
         assert_eq!((picture.width, picture.height), (320, 160));
         assert!(picture.data.chunks_exact(3).all(|pixel| pixel == [15, 200, 0]));
         assert!(jpeg(&picture).unwrap().starts_with(&[0xff, 0xd8]));
-        // The same in 640 x 384: bars of 32.
+        // The same in 640 x 384: bars of 32 pixels.
         let picture = scaled(&image[128 * 640 * 3..512 * 640 * 3], (1280, 640), (640, 384));
         assert_eq!((picture.width, picture.height), (320, 160));
         assert!(picture.data.chunks_exact(3).all(|pixel| pixel == [15, 200, 0]));
     }
 
     #[test]
-    fn any_size_that_a_decoder_may_claim_makes_a_picture() {
+    fn any_size_that_a_decoder_may_report_gives_a_picture() {
         let image = vec![1; 64 * 64 * 3];
         for size in [(1, 1), (1, 100_000), (100_000, 1), (3, 2), (usize::from(u16::MAX), 7)] {
             let picture = scaled(&image, size, (64, 64));
