@@ -1,7 +1,7 @@
 //! The steps of a job (plan, work, seal) as functions, for the command line and for other Rust programs.
 //!
 //! Create a [`Pipeline`], call [`Pipeline::plan`] and [`Plan::write`], then [`Pipeline::work`] and [`Work::run`], then
-//! [`seal`].
+//! [`seal()`].
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};

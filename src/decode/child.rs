@@ -1,6 +1,6 @@
 //! The decoder process: it demuxes, decodes and scales one video, then exits.
 //!
-//! It is this same binary, started again by [`Decoding`](super::Decoding). It runs in a [sandbox](super::sandbox),
+//! It is this same binary, started again by [`Decoding`](super::Decoding). It runs in a sandbox (`decode/sandbox.rs`),
 //! where it can compute and use three descriptors, and nothing else.
 
 use std::ffi::CStr;
