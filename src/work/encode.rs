@@ -87,17 +87,11 @@ impl ShardEncoder {
         let Some(partition) = &mut self.open else { return Ok(()) };
 
         actions.sort_by(|a, b| a.start_seconds.total_cmp(&b.start_seconds).then(a.segment.cmp(&b.segment)));
-        if let (Some(first), Some(last)) = (actions.first(), actions.last()) {
-            in_order(Table::Actions, uri, partition.actions_seconds, first.start_seconds)?;
-            partition.actions_seconds = last.start_seconds;
-        }
+        partition.advance(Table::Actions, uri, actions.iter().map(|row| row.start_seconds))?;
         persons.sort_by(|a, b| {
             a.time_seconds.total_cmp(&b.time_seconds).then((a.frame, a.r#box).cmp(&(b.frame, b.r#box)))
         });
-        if let (Some(first), Some(last)) = (persons.first(), persons.last()) {
-            in_order(Table::Persons, uri, partition.persons_seconds, first.time_seconds)?;
-            partition.persons_seconds = last.time_seconds;
-        }
+        partition.advance(Table::Persons, uri, persons.iter().map(|row| row.time_seconds))?;
 
         partition.write(&self.scratch_dir, &self.provenance, self.parts.len(), &actions)?;
         partition.write(&self.scratch_dir, &self.provenance, self.parts.len(), &persons)
@@ -111,14 +105,8 @@ impl ShardEncoder {
     pub fn push_batch(&mut self, partition_path: &str, uri: &Arc<str>, table: Table, rows: &RecordBatch) -> Result<()> {
         self.turn_to(partition_path, uri)?;
         let Some(partition) = &mut self.open else { return Ok(()) };
-        let (column, last_seconds) = match table {
-            Table::Actions => ("start_seconds", &mut partition.actions_seconds),
-            _ => ("time_seconds", &mut partition.persons_seconds),
-        };
-        for seconds in rows[column].as_primitive::<Float64Type>().values() {
-            in_order(table, uri, *last_seconds, *seconds)?;
-            *last_seconds = *seconds;
-        }
+        let column = if table == Table::Actions { "start_seconds" } else { "time_seconds" };
+        partition.advance(table, uri, rows[column].as_primitive::<Float64Type>().values().iter().copied())?;
         partition.writer(table, &self.scratch_dir, &self.provenance, self.parts.len())?.write(rows)
     }
 
@@ -224,6 +212,16 @@ impl Partition {
         self.video_done = false;
         self.actions_seconds = f64::NEG_INFINITY;
         self.persons_seconds = f64::NEG_INFINITY;
+    }
+
+    /// Notes the times of the next rows of `actions` or `persons`, which must ascend.
+    fn advance(&mut self, table: Table, uri: &str, times: impl Iterator<Item = f64>) -> Result<()> {
+        let last_seconds = if table == Table::Actions { &mut self.actions_seconds } else { &mut self.persons_seconds };
+        for seconds in times {
+            in_order(table, uri, *last_seconds, seconds)?;
+            *last_seconds = seconds;
+        }
+        Ok(())
     }
 
     fn write<R: Row>(
