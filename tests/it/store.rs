@@ -13,7 +13,7 @@ use vidindex::store::memory::MemoryStore;
 use vidindex::store::{ObjectMeta, PutNew, Scanned, Store, StoreConfig, StoreError, StoreErrorKind, open};
 
 use crate::support;
-use crate::support::line::BreakingLine;
+use crate::support::breaking_proxy::BreakingProxy;
 use crate::support::s3::S3Server;
 
 /// A store of the test's own, and what keeps it alive.
@@ -592,7 +592,7 @@ async fn s3_unknown_credentials_are_told_as_such() {
     let Some(server) = S3Server::start() else { return };
     server.create_bucket("denied");
     let store = open("s3://denied/", &server.config()).await.unwrap();
-    server.deny_everybody();
+    server.reject_all_credentials();
     let begun = Instant::now();
     for error in [
         store.list("").try_collect::<Vec<_>>().await.unwrap_err(),
@@ -695,7 +695,7 @@ async fn s3_read_whose_body_breaks_off_is_continued() {
     let body = Bytes::from((0..3_000_000_u32).map(|n| (n / 7) as u8).collect::<Vec<_>>());
     open("s3://broken-bodies/", &server.config()).await.unwrap().put("k", body.clone()).await.unwrap();
     for (times, succeeds) in [(2, true), (20, false)] {
-        let line = BreakingLine::to(server.address(), "GET /broken-bodies/k", 700_000, times).await;
+        let line = BreakingProxy::to(server.address(), "GET /broken-bodies/k", 700_000, times).await;
         let retry_seconds = Some(if succeeds { 60 } else { 1 });
         let config = StoreConfig { endpoint: Some(line.endpoint()), retry_seconds, ..StoreConfig::default() };
         let store = open("s3://broken-bodies/", &config).await.unwrap();
@@ -715,7 +715,7 @@ async fn s3_read_whose_body_breaks_off_is_continued() {
 async fn s3_conditional_put_whose_answer_was_lost_knows_its_own_bytes() {
     let Some(server) = S3Server::shared() else { return };
     server.create_bucket("lost-answers");
-    let line = BreakingLine::to(server.address(), "PUT /lost-answers/", 0, 1).await;
+    let line = BreakingProxy::to(server.address(), "PUT /lost-answers/", 0, 1).await;
     let config = StoreConfig { endpoint: Some(line.endpoint()), ..StoreConfig::default() };
     let store = open("s3://lost-answers/", &config).await.unwrap();
     assert_eq!(store.put_new("commit", Bytes::from_static(b"mine")).await.unwrap(), PutNew::Created);
