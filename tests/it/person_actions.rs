@@ -63,7 +63,9 @@ fn persons_at_the_middle_of_each_segment_have_actions() {
         assert!(scored.len() >= 2, "{name} has persons only at {scored:?}");
         for (segment, frame) in scored.iter().enumerate() {
             let persons = &frames[&(name.to_owned(), *frame)];
-            let [segment] = segments[&(name.to_owned(), segment as i64)].as_slice() else { panic!("{name}: not one row for segment {segment}") };
+            let [segment] = segments[&(name.to_owned(), segment as i64)].as_slice() else {
+                panic!("{name}: not one row for segment {segment}")
+            };
             persons.iter().for_each(|person| check_scores(&person["actions"], 10));
             // The scores of a segment are the highest scores of its persons.
             check_scores(&segment["top"], 10);

@@ -232,7 +232,9 @@ fn pull_without_a_network_fails_within_seconds() {
 
 #[test]
 fn names_that_cannot_be_pulled_are_rejected() {
-    for (name, message) in [("yolov5s-v5", "no official weights of `yolov5s-v5`"), ("yolov7", "did you mean `yolov5n`?")] {
+    for (name, message) in
+        [("yolov5s-v5", "no official weights of `yolov5s-v5`"), ("yolov7", "did you mean `yolov5n`?")]
+    {
         let output = vidindex(["models", "pull", name]).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{}", said(&output));
         assert!(stderr(&output).contains(message), "{}", said(&output));

@@ -108,13 +108,13 @@ fn a_bucket_is_queried_with_the_settings_of_the_job() {
 
     // Without the extension `httpfs`: the copied program has none next to it, the home directory has none, and the
     // proxy prevents a download.
-    let alone = bucket.scratch.path("duckdb");
+    let copied = bucket.scratch.path("duckdb");
     let python = support::python().unwrap();
     let script = "import duckdb_cli, os; print(os.path.join(os.path.dirname(duckdb_cli.__file__), 'duckdb'))";
     let real = stdout(&Command::new(python).args(["-c", script]).output().unwrap());
-    std::fs::copy(real, &alone).unwrap();
+    std::fs::copy(real, &copied).unwrap();
     let mut command = vidindex(["query".as_ref(), bucket.job.as_os_str()]);
-    command.args(["--duckdb", alone.to_str().unwrap(), "SELECT 1"]).envs(support::s3::environment());
+    command.args(["--duckdb", copied.to_str().unwrap(), "SELECT 1"]).envs(support::s3::environment());
     command
         .env("HOME", bucket.scratch.path("home"))
         .env("HTTP_PROXY", "http://127.0.0.1:9")

@@ -98,7 +98,11 @@ impl Browser {
     pub(crate) fn wait(&self, body: &str) {
         let started = Instant::now();
         while self.script(body) != true {
-            assert!(started.elapsed() < Duration::from_secs(30), "not within 30 s: {body}; {:?}", self.console_messages());
+            assert!(
+                started.elapsed() < Duration::from_secs(30),
+                "not within 30 s: {body}; {:?}",
+                self.console_messages()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }

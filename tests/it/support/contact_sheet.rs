@@ -151,7 +151,8 @@ impl Sheet {
             }
             // The label is that of the segment whose middle is nearest.
             let time = number(thumbnail, "time_seconds");
-            let distance = |row: &&Row| ((number(row, "start_seconds") + number(row, "end_seconds")) / 2.0 - time).abs();
+            let distance =
+                |row: &&Row| ((number(row, "start_seconds") + number(row, "end_seconds")) / 2.0 - time).abs();
             if let Some(segment) = actions.iter().min_by(|a, b| distance(a).total_cmp(&distance(b))) {
                 let label = text(segment, "top_label");
                 let line = format!("{time:4.1} s {label} {:.2}", number(segment, "top_score"));

@@ -202,7 +202,8 @@ impl Scene {
         let mut truth = FrameTruth { time_seconds: 0.0, persons: vec![], hidden: vec![] };
         for (full, owner) in full_pixels.into_iter().zip(1..) {
             if let (Some(visible), pixels) = canvas.owned(owner) {
-                let list = if pixels as f32 >= VISIBLE_MIN * full as f32 { &mut truth.persons } else { &mut truth.hidden };
+                let list =
+                    if pixels as f32 >= VISIBLE_MIN * full as f32 { &mut truth.persons } else { &mut truth.hidden };
                 list.push(visible);
             }
         }

@@ -48,7 +48,7 @@ impl Site {
             for stream in listener.incoming().flatten() {
                 let behaviour = shared.clone();
                 // Ignores errors: a client may close its connection.
-                std::thread::spawn(move || answer(stream, &behaviour).ok());
+                std::thread::spawn(move || respond(stream, &behaviour).ok());
             }
         });
         Self { port, behaviour }
@@ -73,7 +73,7 @@ fn value(head: &str, header: &str) -> Option<String> {
     Some(line[header.len() + 2..].to_owned())
 }
 
-fn answer(mut stream: TcpStream, behaviour: &Mutex<Behaviour>) -> std::io::Result<()> {
+fn respond(mut stream: TcpStream, behaviour: &Mutex<Behaviour>) -> std::io::Result<()> {
     let mut head = String::new();
     let mut reader = BufReader::new(stream.try_clone()?);
     while !head.ends_with("\r\n\r\n") && reader.read_line(&mut head)? > 0 {}

@@ -71,11 +71,11 @@ def persons(videos, found, per_second):
                     offsets.append(nearest)
     for number, truth in enumerate(truths):
         truth["id"] = number + 1
-    asked = COCO()
-    asked.dataset = {"images": images, "annotations": truths, "categories": [{"id": 1, "name": "person"}]}
+    expected = COCO()
+    expected.dataset = {"images": images, "annotations": truths, "categories": [{"id": 1, "name": "person"}]}
     with contextlib.redirect_stdout(io.StringIO()):
-        asked.createIndex()
-        evaluation = COCOeval(asked, asked.loadRes(detections), "bbox")
+        expected.createIndex()
+        evaluation = COCOeval(expected, expected.loadRes(detections), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
