@@ -1,5 +1,6 @@
-//! Status and duration of videos that are complete, truncated, damaged, concatenated, or have unusual timestamps. `partial`
-//! means only that frames are missing or damaged. If the timestamps jump, time continues at the end of the last frame.
+//! Status and duration of videos that are complete, truncated, damaged, concatenated, or have unusual timestamps.
+//! `partial` means only that frames are missing or damaged. If the timestamps jump, time continues at the end of the
+//! last frame.
 
 use std::collections::BTreeMap;
 use std::path::Path;

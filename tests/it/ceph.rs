@@ -1,5 +1,5 @@
-//! A run on a distributed S3 store that loses a machine: Ceph's gateway with three storage daemons. `make test-heavy` runs
-//! it.
+//! A run on a distributed S3 store that loses a machine: Ceph's gateway with three storage daemons. `make test-heavy`
+//! runs it.
 
 use std::process::Stdio;
 use std::time::Duration;

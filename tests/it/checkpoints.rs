@@ -1,5 +1,5 @@
-//! `models convert`: converted checkpoints give the same results as the reference implementations, and malicious, damaged or
-//! unsupported ones are rejected.
+//! `models convert`: converted checkpoints give the same results as the reference implementations, and malicious,
+//! damaged or unsupported ones are rejected.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -20,7 +20,8 @@ use crate::support::{self, Scratch, reference, said, stderr, vidindex};
 /// The arrays of a golden file: name, shape and values. Images and clips are in the format of the network's input.
 type Arrays = HashMap<String, (Vec<i64>, Vec<f32>)>;
 
-/// Normalizes clips (golden files contain bytes), selects the Slow frames, and writes the values of each array to a file.
+/// Normalizes clips (golden files contain bytes), selects the Slow frames, and writes the values of each array to a
+/// file.
 const UNPACK: &str = "
 import json, numpy, sys
 golden, folder = sys.argv[1:]
@@ -49,8 +50,8 @@ fn unpack(python: &Path, golden: &Path) -> Arrays {
     shapes.into_iter().map(read).collect()
 }
 
-/// Runs a model on these inputs and compares an output with an array. Returns the largest difference: of scores in absolute
-/// terms, of other values relative to the largest one.
+/// Runs a model on these inputs and compares an output with an array. Returns the largest difference: of scores in
+/// absolute terms, of other values relative to the largest one.
 fn compare(
     runtime: &Runtime,
     model: &ModelProto,
@@ -333,7 +334,8 @@ fn archive(path: &Path, entries: &[(&str, &[u8])]) {
     zip.finish().unwrap();
 }
 
-/// A pickle of `{"model_state": {NAME: tensor}}`. The tensor has this offset, shape and stride in a storage of `count` floats.
+/// A pickle of `{"model_state": {NAME: tensor}}`. The tensor has this offset, shape and stride in a storage of `count`
+/// floats.
 fn pickle_of_tensor(name: &str, count: i32, offset: i32, shape: i32, stride: i32) -> Vec<u8> {
     let text = |text: &str| [b"X".as_slice(), &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
     let int = |number: i32| [b"J".as_slice(), &number.to_le_bytes()].concat();

@@ -1,5 +1,5 @@
-//! `compact` with the real binary: DuckDB's views of an index with several runs show the same rows before and after it, after
-//! a prune, and after a compaction that was killed; `plan`, `status` and `report` work on merged runs.
+//! `compact` with the real binary: DuckDB's views of an index with several runs show the same rows before and after it,
+//! after a prune, and after a compaction that was killed; `plan`, `status` and `report` work on merged runs.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

@@ -1,5 +1,5 @@
-//! The rule for which rows are current is implemented twice, in Rust and in SQL. For random histories, DuckDB's views must show
-//! the rows that the Rust function selects.
+//! The rule for which rows are current is implemented twice, in Rust and in SQL. For random histories, DuckDB's views
+//! must show the rows that the Rust function selects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -97,7 +97,8 @@ impl Row {
         }
     }
 
-    /// Number of rows in a table. A failed video may have left rows, which compactions do not copy. A deletion has none.
+    /// Number of rows in a table. A failed video may have left rows, which compactions do not copy. A deletion has
+    /// none.
     fn rows_in(&self, table: Table) -> i64 {
         let has_rows = match (table, self.status) {
             (Table::Videos, _) => return 1,

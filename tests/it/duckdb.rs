@@ -135,7 +135,8 @@ fn the_actions_of_persons_can_be_unnested_and_joined_to_segments() {
              SELECT segment, best = top_score FROM current_actions JOIN best USING (video_id, segment) ORDER BY ALL",
         ],
     );
-    // The middles of the segments of 64/30 s are at 1.07 s and 3.2 s. The last one, of 0.73 s, has no frame of the detector.
+    // The middles of the segments of 64/30 s are at 1.07 s and 3.2 s. The last one, of 0.73 s, has no frame of the
+    // detector.
     assert_eq!(answers[0], json!([["0", "25", "3"], ["1", "75", "3"]]));
     assert_eq!(answers[1], json!([["0"]]));
     assert_eq!(answers[2], json!([["0", "True"], ["1", "True"]]));

@@ -1,5 +1,5 @@
-//! DuckDB, Spark and data frame libraries read an index of several runs, models and partitions: the documented queries return
-//! the expected results, and files and row groups that cannot match are not read.
+//! DuckDB, Spark and data frame libraries read an index of several runs, models and partitions: the documented queries
+//! return the expected results, and files and row groups that cannot match are not read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -318,8 +318,8 @@ fn old_and_new(index: &Path) {
     write(index, &run, &[video]);
 }
 
-/// Counts the rows of an old and a new video: all videos, videos with a value in `mirrored`, actions, persons, and persons with
-/// actions.
+/// Counts the rows of an old and a new video: all videos, videos with a value in `mirrored`, actions, persons, and
+/// persons with actions.
 const OLD_AND_NEW: &str = "SELECT (SELECT count(*) FROM current_videos) AS videos, \
      (SELECT count(mirrored) FROM current_videos) AS oriented, \
      (SELECT count(*) FROM current_actions) AS actions, count(*) AS persons, count(actions) AS scored FROM current_persons";
@@ -370,7 +370,8 @@ fn duckdb_returns_the_expected_results_of_the_documented_queries() {
     }
 }
 
-/// Queries with filters that let an engine skip data: the query, its result, and the share of its table that may be read.
+/// Queries with filters that let an engine skip data: the query, its result, and the share of its table that may be
+/// read.
 fn filters(archive: &Archive) -> Vec<(String, i64, f64)> {
     let sum_of = |of: &dyn Fn(&Indexed) -> usize| archive.all.iter().map(of).sum::<usize>() as i64;
     let in_long_file = archive.all.iter().find(|v| v.video.uri.ends_with("cam-2/2026-11-03-0.mp4")).unwrap();

@@ -1,5 +1,5 @@
-//! Comparison with the reference implementations: persons of YOLOv5's own code; segments, sampled frames, logits and clip
-//! tensors of PyTorchVideo. The tests are skipped, with a message, if the reference data is missing.
+//! Comparison with the reference implementations: persons of YOLOv5's own code; segments, sampled frames, logits and
+//! clip tensors of PyTorchVideo. The tests are skipped, with a message, if the reference data is missing.
 
 use std::path::Path;
 use std::process::Command;
@@ -188,9 +188,9 @@ async fn clips(video: &Path, spec: ClipSpec) -> Vec<(Vec<i64>, Vec<f32>)> {
     clips
 }
 
-/// Expected means in the first clip of `videos/kinetics_demo.mp4` (340x256), with whole frames at a short side of 200. They
-/// were computed with PyAV and NumPy, like PyTorchVideo's transforms for AVA. The indices are: frame 0 or 31; red, green or
-/// blue; upper or lower half; quarter from left to right.
+/// Expected means in the first clip of `videos/kinetics_demo.mp4` (340x256), with whole frames at a short side of 200.
+/// They were computed with PyAV and NumPy, like PyTorchVideo's transforms for AVA. The indices are: frame 0 or 31; red,
+/// green or blue; upper or lower half; quarter from left to right.
 const WHOLE_FRAMES: [[[[f64; 4]; 2]; 3]; 2] = [
     [
         [[0.3854, 0.0264, -1.0588, -1.6851], [1.1983, 0.6687, -0.2266, -1.3457]],

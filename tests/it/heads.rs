@@ -1,5 +1,5 @@
-//! Detectors with every supported head and export option: the rows match what the official predictors compute for the same
-//! picture (`support/heads.py`), and class names come from the model.
+//! Detectors with every supported head and export option: the rows match what the official predictors compute for the
+//! same picture (`support/heads.py`), and class names come from the model.
 
 use std::collections::HashMap;
 use std::io::Write;
