@@ -108,7 +108,7 @@ fn an_unreadable_object_fails_only_its_own_row() {
     ];
     let rule = |(n, (status, code, _)): (usize, &(u16, &'static str, &str))| {
         let target = format!("/archive/clips/v{n}.mp4");
-        let on = move |_: &str, asked: &str| asked.starts_with(&target);
+        let on = move |_: &str, requested: &str| requested.starts_with(&target);
         Fault::new(on, What::Refuse(*status, code), Often::Always)
     };
     bucket.server.proxy.set(refusals.iter().enumerate().map(rule).collect());
