@@ -1,10 +1,11 @@
-//! Time per inference of each model in each lowering on each device of this machine, one clip or picture at a time.
+//! Time per inference of each model in each lowering on each device of this machine, for one clip or image.
 //!
 //! ```text
 //! cargo bench --bench lowering                                  slowfast-r50-8x8
 //! cargo bench --bench lowering -- slowfast-r101-8x8 yolov5s     others; `all` for all
 //! ```
-//! The variants take turns, so that a busy machine disturbs all alike; the least of the times is the least disturbed.
+//! The variants take turns, so that other load on the machine affects all of them equally. The minimum is the time that
+//! is least affected.
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run fails")]
 
 use std::path::Path;
@@ -19,23 +20,23 @@ use vidindex::zoo::{self, BuildOptions, Network, slowfast};
 
 const ROUNDS: usize = 9;
 
-/// Names and what they mean.
+/// The measured devices and precisions, by name.
 const DEVICES: [(&str, Device, Precision); 3] = [
     ("cpu", Device::Cpu, Precision::Fp32),
     ("openvino", Device::OpenVino, Precision::Fp32),
     ("openvino bf16", Device::OpenVino, Precision::Bf16),
 ];
 
-/// Set in the process that measures one device: ONNX Runtime is opened once in a process.
+/// Set in the process that measures one device, because a process can load ONNX Runtime only once.
 const CHILD: &str = "VIDINDEX_BENCH_DEVICE";
 
 fn main() {
-    let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let requested: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let Ok(device) = std::env::var(CHILD) else {
-        println!("| model | device | lowering | median ms | least ms | of plain |\n|---|---|---|---|---|---|");
+        println!("| model | device | lowering | median ms | minimum ms | of plain |\n|---|---|---|---|---|---|");
         for (name, ..) in DEVICES {
             let own = std::env::current_exe().unwrap();
-            assert!(Command::new(own).args(&asked).env(CHILD, name).status().unwrap().success());
+            assert!(Command::new(own).args(&requested).env(CHILD, name).status().unwrap().success());
         }
         return;
     };
@@ -44,11 +45,11 @@ fn main() {
         Ok(runtime) => runtime,
         Err(error) => return eprintln!("skipped {name}: {error}"),
     };
-    let is_asked = |name: &str| match asked.as_slice() {
+    let is_requested = |name: &str| match requested.as_slice() {
         [] => name == "slowfast-r50-8x8",
-        asked => asked.iter().any(|asked| asked == name || asked == "all"),
+        requested => requested.iter().any(|requested| requested == name || requested == "all"),
     };
-    for model in MODELS.iter().filter(|model| is_asked(model.name)) {
+    for model in MODELS.iter().filter(|model| is_requested(model.name)) {
         let lowerings = match registry::network(model.name).unwrap() {
             Network::SlowFast(..) => &Lowering::ALL[..],
             Network::Yolov5(_) => &[Lowering::Plain],
@@ -70,7 +71,7 @@ fn measure(name: &str, device: &str, runtime: &Runtime, lowerings: &[Lowering]) 
     for round in 0..=ROUNDS {
         for (_, variant, seconds) in &mut variants {
             let took = variant.run();
-            // The first run plans.
+            // The first run prepares the session, and is not measured.
             if round > 0 {
                 seconds.push(took);
             }
@@ -79,9 +80,9 @@ fn measure(name: &str, device: &str, runtime: &Runtime, lowerings: &[Lowering]) 
     let mut plain = None;
     for (lowering, _, seconds) in &mut variants {
         seconds.sort_by(f64::total_cmp);
-        let (median, least) = (seconds[seconds.len() / 2], seconds[0]);
-        let ratio = least / *plain.get_or_insert(least);
-        println!("| {name} | {device} | {lowering} | {:.0} | {:.0} | {ratio:.2} |", median * 1e3, least * 1e3);
+        let (median, minimum) = (seconds[seconds.len() / 2], seconds[0]);
+        let ratio = minimum / *plain.get_or_insert(minimum);
+        println!("| {name} | {device} | {lowering} | {:.0} | {:.0} | {ratio:.2} |", median * 1e3, minimum * 1e3);
     }
 }
 
@@ -103,7 +104,7 @@ impl Variant {
         Self { model, info, data }
     }
 
-    /// Gives the seconds that it took.
+    /// Returns the seconds that the inference took.
     fn run(&mut self) -> f64 {
         let inputs = self.info.inputs.iter().zip(&self.data);
         let inputs: Vec<_> = inputs.map(|(input, data)| (input.name.as_str(), shape(input), &data[..])).collect();
@@ -111,7 +112,7 @@ impl Variant {
     }
 }
 
-/// One of each: one clip with one box, in frames of 256 x 256 where they are free.
+/// The shape of an input for one clip or image, with one box, and with frames of 256 x 256 where the size is dynamic.
 fn shape(input: &TensorInfo) -> Vec<i64> {
     let length = |d| input.fixed(d).map_or(if d < 3 { 1 } else { 256 }, |length| length as i64);
     (0..input.shape.len()).map(length).collect()

@@ -1,8 +1,8 @@
-//! Peak memory of a run (parent and decoders, shared pages counted once) on a short and on a long video. It must not grow
-//! with the length.
+//! Peak memory of a run (parent and decoders, shared pages counted once) on a short and on a long video. It must not
+//! grow with the length.
 //!
 //! ```text
-//! cargo bench --bench memory               both cases, some twenty minutes on two cores
+//! cargo bench --bench memory               both cases, about twenty minutes on two cores
 //! cargo bench --bench memory -- models     full-size models, 1 minute and 30 minutes of video
 //! cargo bench --bench memory -- rows       30 boxes in each of 5 frames a second, 1 hour and 8 hours of video
 //! ```
@@ -18,22 +18,22 @@ use vidindex::zoo::weights::RandomWeights;
 
 const VIDINDEX: &str = env!("CARGO_BIN_EXE_vidindex");
 
-/// Side of the images that the detector of [`thirty_boxes`] takes.
+/// Side of the input images of [`thirty_boxes`]' detector.
 const SIDE: usize = 64;
 
-/// Predictions of a YOLOv5 for an image of that side: three for each cell of its three grids.
+/// Number of predictions of a YOLOv5 for an image of this side: three for each cell of its three grids.
 const PREDICTIONS: usize = 3 * (8 * 8 + 4 * 4 + 2 * 2);
 
 fn main() {
-    let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let is_asked = |case: &str| asked.is_empty() || asked.iter().any(|argument| argument == case);
+    let requested: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let is_requested = |case: &str| requested.is_empty() || requested.iter().any(|argument| argument == case);
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("memory");
     std::fs::create_dir_all(&folder).unwrap();
-    if is_asked("models") {
+    if is_requested("models") {
         let models = ["slowfast-r50-8x8", "yolov5n"].map(|name| build(&folder, name));
         compare(&folder, "models", "size=640x360:rate=30", [1, 30], &sections(&models));
     }
-    if is_asked("rows") {
+    if is_requested("rows") {
         let actions = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo-slowfast.onnx");
         let sections = format!("{}frames_per_second = 5\n", sections(&[actions, thirty_boxes(&folder)]));
         compare(&folder, "rows", "size=160x120:rate=5", [60, 480], &sections);
@@ -53,7 +53,8 @@ fn build(folder: &Path, name: &str) -> PathBuf {
 fn thirty_boxes(folder: &Path) -> PathBuf {
     let mut values = vec![0.0; PREDICTIONS * 6];
     for (number, prediction) in values.chunks_exact_mut(6).take(30).enumerate() {
-        // Centre, size, confidence of a box, score of its class: in rows of six that do not overlap.
+        // Centre, size and confidence of a box, and score of its class. The boxes are in rows of six, and do not
+        // overlap.
         let (column, row) = ((number % 6) as f32, (number / 6) as f32);
         prediction.copy_from_slice(&[5.0 + 10.0 * column, 12.0 + 10.0 * row, 8.0, 8.0, 0.9, 1.0]);
     }
@@ -85,7 +86,7 @@ fn compare(folder: &Path, case: &str, picture: &str, minutes: [u32; 2], sections
     println!("{case}: ratio {:.3}", peaks[1] / peaks[0]);
 }
 
-/// Indexes one video. Returns the largest sum of memory seen, and the seconds that the run took.
+/// Indexes one video. Returns the peak memory in bytes, and the seconds that the run took.
 fn peak(folder: &Path, picture: &str, minutes: u32, sections: &str) -> (u64, f64) {
     let scratch = tempfile::tempdir_in(folder).unwrap();
     let videos = scratch.path().join("videos");
@@ -111,9 +112,9 @@ fn peak(folder: &Path, picture: &str, minutes: u32, sections: &str) -> (u64, f64
     (peak, started.elapsed().as_secs_f64())
 }
 
-/// Proportional set size of a process and its children, in bytes.
+/// Proportional set size of a process and its descendants, in bytes.
 fn memory_of(process: u32) -> u64 {
-    // A child belongs to the thread that started it.
+    // The kernel lists a child under the thread that started it.
     let tasks = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
     let children: String =
         tasks.map(|task| std::fs::read_to_string(task.path().join("children")).unwrap_or_default()).collect();

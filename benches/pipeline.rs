@@ -1,8 +1,8 @@
-//! The whole job against its floor, in one run: wall time of `vidindex run`, the time of the same inferences alone on the
-//! same provider, their ratio; and decoding alone against `ffmpeg -f null`.
+//! A complete run compared with its lower bound: the wall time of `vidindex run`, the time of the same inferences alone
+//! on the same provider, and their ratio. Also decoding alone, compared with `ffmpeg -f null`.
 //!
 //! ```text
-//! make bench                                            drawn clips, full-size models with random weights
+//! make bench                                            synthetic clips, full-size models with random weights
 //! VIDINDEX_BENCH_VIDEOS=/mnt/clips make bench           the videos of a folder
 //! VIDINDEX_BENCH_ROUNDS=5 VIDINDEX_DEVICE=cpu make bench
 //! ```
@@ -36,22 +36,22 @@ fn main() {
 
     let mut runs: Vec<Run> = (0..rounds).map(|_| run(&folder, &videos, &models, &device)).collect();
     runs.sort_by(|a, b| a.work_seconds.total_cmp(&b.work_seconds));
-    let middle = &runs[rounds / 2];
-    let floor = floor(&models, &device, middle.clips, middle.images, rounds);
+    let median_run = &runs[rounds / 2];
+    let floor = floor(&models, &device, median_run.clips, median_run.images, rounds);
     println!("device                      {}", floor.device);
     println!(
         "input                       {:.1} s of video, {} clips, {} images",
-        middle.video_seconds, middle.clips, middle.images
+        median_run.video_seconds, median_run.clips, median_run.images
     );
-    println!("wall, whole process         {:.2} s (median of {rounds})", middle.process_seconds);
-    println!("  of it opening the models  {:.2} s", middle.open_seconds);
-    println!("wall, plan to commit        {:.2} s without opening the models", middle.work_seconds);
+    println!("wall, whole process         {:.2} s (median of {rounds})", median_run.process_seconds);
+    println!("  of it opening the models  {:.2} s", median_run.open_seconds);
+    println!("wall, plan to commit        {:.2} s without opening the models", median_run.work_seconds);
     println!(
         "floor, inference alone      {:.2} s ({:.1} ms a clip, {:.1} ms an image)",
         floor.seconds, floor.clip_ms, floor.image_ms
     );
-    println!("ratio                       {:.3} (goal: at most 1.15)", middle.work_seconds / floor.seconds);
-    println!("times real time             {:.2}", middle.video_seconds / middle.process_seconds);
+    println!("ratio                       {:.3} (goal: at most 1.15)", median_run.work_seconds / floor.seconds);
+    println!("times real time             {:.2}", median_run.video_seconds / median_run.process_seconds);
 
     let frames = decode(&videos);
     let ours = median(rounds, || decode_alone(&videos));
@@ -62,10 +62,10 @@ fn main() {
     println!("ratio                       {:.2}", ffmpeg / ours);
 }
 
-/// The folder asked for, or drawn clips.
+/// The videos of the requested folder, or synthetic clips.
 fn videos(folder: &Path) -> Vec<PathBuf> {
-    let asked = std::env::var_os("VIDINDEX_BENCH_VIDEOS").map(PathBuf::from);
-    let clips = asked.unwrap_or_else(|| {
+    let requested = std::env::var_os("VIDINDEX_BENCH_VIDEOS").map(PathBuf::from);
+    let clips = requested.unwrap_or_else(|| {
         let clips = folder.join("clips");
         if !clips.join("one.mp4").exists() {
             std::fs::create_dir_all(&clips).unwrap();
@@ -84,7 +84,7 @@ fn videos(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Full-size models; built once.
+/// Full-size models, which are built only once.
 fn models(folder: &Path) -> [PathBuf; 2] {
     ["slowfast-r50-8x8", "yolov5n"].map(|name| {
         let file = folder.join("models").join(format!("{name}.onnx"));
@@ -157,26 +157,30 @@ struct Floor {
     image_ms: f64,
 }
 
-/// The same number of inferences, on tensors that lie ready; the median of each model's time.
+/// Runs the same number of inferences on prepared tensors, and takes the median of each model's time.
 fn floor(models: &[PathBuf; 2], device: &str, clips: u64, images: u64, rounds: usize) -> Floor {
     let runtime = Runtime::load(None, device.parse().unwrap(), Precision::Auto).unwrap();
     let [action_info, person_info] = models.each_ref().map(|model| ModelInfo::read(model).unwrap());
-    let Descriptor::SlowFast(descriptor) = Descriptor::for_model(&action_info).unwrap() else { panic!("no SlowFast") };
+    let Descriptor::SlowFast(descriptor) = Descriptor::for_model(&action_info).unwrap() else {
+        panic!("not a SlowFast")
+    };
     let mut slowfast = SlowFast::open(&runtime, &action_info, &descriptor, false).unwrap();
     let shape = ClipShape::new(&descriptor);
     let clip: Vec<f32> = (0..3 * descriptor.frames * descriptor.crop * descriptor.crop)
         .map(|i| ((i % 1021) as f32 / 510.0) - 1.0)
         .collect();
-    let clip_seconds = alone(clips, slowfast.batch_max(), rounds, |n| {
+    let clip_seconds = inference_seconds(clips, slowfast.batch_max(), rounds, |n| {
         let mut batch = ClipBatch::default();
         (0..n).for_each(|_| batch.push(&shape, &clip));
         slowfast.run(&mut batch).unwrap().seconds
     });
     let thresholds = Thresholds { confidence: 0.25, iou: 0.45, classes: vec![0] };
-    let Descriptor::Detector(descriptor) = Descriptor::for_model(&person_info).unwrap() else { panic!("no detector") };
+    let Descriptor::Detector(descriptor) = Descriptor::for_model(&person_info).unwrap() else {
+        panic!("not a detector")
+    };
     let mut yolo = Detector::open(&runtime, &person_info, &descriptor, thresholds).unwrap();
     let image: Vec<u8> = (0..descriptor.size.height * descriptor.size.width * 3).map(|i| (i % 251) as u8).collect();
-    let image_seconds = alone(images, yolo.batch_max(), rounds, |n| {
+    let image_seconds = inference_seconds(images, yolo.batch_max(), rounds, |n| {
         let mut batch = ImageBatch::default();
         (0..n).for_each(|_| batch.push(&image, 640, 640));
         yolo.run(&mut batch).unwrap().seconds
@@ -189,16 +193,16 @@ fn floor(models: &[PathBuf; 2], device: &str, clips: u64, images: u64, rounds: u
     }
 }
 
-/// Seconds that `count` inferences take in full batches, the first one (which plans the graph) left out.
-fn alone(count: u64, batch_max: usize, rounds: usize, mut run: impl FnMut(usize) -> f64) -> f64 {
+/// Seconds that `count` inferences take in full batches, without the first one, which plans the graph.
+fn inference_seconds(count: u64, batch_max: usize, rounds: usize, mut run: impl FnMut(usize) -> f64) -> f64 {
     run(batch_max);
     median(rounds, || {
         let mut seconds = 0.0;
-        let mut left = count as usize;
-        while left > 0 {
-            let n = left.min(batch_max);
+        let mut remaining = count as usize;
+        while remaining > 0 {
+            let n = remaining.min(batch_max);
             seconds += run(n);
-            left -= n;
+            remaining -= n;
         }
         Duration::from_secs_f64(seconds)
     })
@@ -222,7 +226,7 @@ impl ByteSource for FileBytes {
     }
 }
 
-/// Decodes one video after the other in a decoder process; gives the frames of all.
+/// Decodes the videos one after another in decoder processes, and returns their total number of frames.
 fn decode(videos: &[PathBuf]) -> u64 {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let threads = std::thread::available_parallelism().unwrap().get();

@@ -1,8 +1,8 @@
-//! Planning from an S3 Inventory report, on one core: seconds and peak memory for one and for ten million objects. Memory
-//! must not grow with the archive, time must grow no faster than it.
+//! Planning from an S3 Inventory report on one core: time and peak memory for one million and for ten million objects.
+//! Memory must not grow with the archive, and time must grow at most linearly.
 //!
 //! ```text
-//! cargo bench --bench plan                          1 against 10 million, some minutes and 5 GB of disk
+//! cargo bench --bench plan                          1 and 10 million objects, a few minutes and 5 GB of disk
 //! VIDINDEX_BENCH_MILLIONS=3 cargo bench --bench plan
 //! ```
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run fails")]
@@ -24,21 +24,19 @@ fn main() {
     std::fs::create_dir_all(&folder).unwrap();
     let built = Command::new(VIDINDEX).args(["models", "build", "yolov5n", "-q", "-o"]).arg(&folder).output().unwrap();
     assert!(built.status.success());
-    let endpoint = bucket_that_exists();
-    let most: u32 = std::env::var("VIDINDEX_BENCH_MILLIONS").ok().map_or(10, |text| text.parse().unwrap());
-    let seconds = [1, most].map(|millions| {
-        let (seconds, processor_seconds, peak_bytes) = plan(&folder, millions, &endpoint);
+    let endpoint = start_server();
+    let max_millions: u32 = std::env::var("VIDINDEX_BENCH_MILLIONS").ok().map_or(10, |text| text.parse().unwrap());
+    let seconds = [1, max_millions].map(|millions| {
+        let (seconds, cpu_seconds, peak_bytes) = plan(&folder, millions, &endpoint);
         let peak_mib = peak_bytes as f64 / 1048576.0;
-        println!(
-            "{millions:>3} million objects: {seconds:.1} s, of the processor {processor_seconds:.1} s, peak {peak_mib:.0} MiB"
-        );
-        processor_seconds
+        println!("{millions:>3} million objects: {seconds:.1} s, CPU {cpu_seconds:.1} s, peak {peak_mib:.0} MiB");
+        cpu_seconds
     });
-    println!("{:.2} times the seconds for {most} times the objects", seconds[1] / seconds[0]);
+    println!("{:.2} times the CPU time for {max_millions} times the objects", seconds[1] / seconds[0]);
 }
 
-/// Makes a report of so many millions of objects and plans from it; gives seconds, seconds of the
-/// processor (other programs may want the core too), and peak memory in bytes.
+/// Plans from a report with this many millions of objects. Returns seconds, CPU seconds (other programs may use the
+/// core, too), and peak memory in bytes.
 fn plan(folder: &Path, millions: u32, endpoint: &str) -> (f64, f64, u64) {
     let scratch = tempfile::tempdir_in(folder).unwrap();
     let manifest = report(scratch.path(), millions);
@@ -60,7 +58,8 @@ fn plan(folder: &Path, millions: u32, endpoint: &str) -> (f64, f64, u64) {
         let status = std::fs::read_to_string(format!("/proc/{}/status", plan.id())).unwrap_or_default();
         let high_water = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
         peak = peak.max(high_water.map_or(0, |kib| kib.parse::<u64>().unwrap() * 1024));
-        // Fields 14 and 15, counted behind the name in parentheses: in hundredths of a second, as user and in the kernel.
+        // Fields 14 and 15, counted from the end of the name in parentheses: user and kernel time, in hundredths of a
+        // second.
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", plan.id())).unwrap_or_default();
         let fields = stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2);
         ticks = ticks.max(fields.map(|ticks| ticks.parse::<u64>().unwrap()).sum());
@@ -73,14 +72,14 @@ fn plan(folder: &Path, millions: u32, endpoint: &str) -> (f64, f64, u64) {
     (started.elapsed().as_secs_f64(), ticks as f64 / 100.0, peak)
 }
 
-/// A report in CSV as S3 writes it, a file for each million of objects; gives the manifest's path.
+/// Writes a report in CSV like S3, with one file per million objects, and returns the path of its manifest.
 fn report(folder: &Path, millions: u32) -> String {
     let files: Vec<_> = (0..millions)
         .map(|file| {
             let key = format!("{file}.csv.gz");
             let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
             for n in 0..1_000_000_u32 {
-                // Cameras and days in turn: nothing comes in the plan's order.
+                // Cameras and days alternate, so that the report is not in the plan's order.
                 let (camera, day, etag) = (n % 500, n % 28 + 1, u64::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15));
                 let size = 20_000_000 + n.wrapping_mul(2_654_435_761) % 80_000_000;
                 writeln!(
@@ -107,8 +106,9 @@ fn report(folder: &Path, millions: u32) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// A server that says yes when it is asked for a bucket: no object is read while planning from a report.
-fn bucket_that_exists() -> String {
+/// Starts a server that answers all requests with 200, so that the bucket exists. Planning from a report reads no
+/// objects.
+fn start_server() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {

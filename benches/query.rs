@@ -1,8 +1,8 @@
-//! Queries of ten million boxes in DuckDB: seconds and bytes read, with filters that leave files and row groups out, and
-//! with the same filters in a form that cannot.
+//! Queries on ten million boxes in DuckDB: seconds and bytes read, with filters with which DuckDB can skip files and
+//! row groups, and with the same filters in a form with which it cannot.
 //!
 //! ```text
-//! cargo bench --bench query                          half a minute to write, 300 MB of disk
+//! cargo bench --bench query                          half a minute to write the tables, 300 MB of disk
 //! VIDINDEX_BENCH_MILLIONS=3 cargo bench --bench query
 //! ```
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run fails")]
@@ -17,34 +17,35 @@ use chrono::{DateTime, TimeDelta, Utc};
 use vidindex::tables::{PersonRow, Provenance, VideoRow, VideoStatus};
 use vidindex::work::encode::ShardEncoder;
 
-/// Boxes of a video: 5 in a frame, a frame each second.
+/// Boxes of a video: 5 per frame, with one frame per second.
 const BOXES: u32 = 10_000;
 const DAYS: u32 = 20;
 const MODEL: &str = "yolov5s-03ab77d1";
 
 fn main() {
-    let most: u32 = std::env::var("VIDINDEX_BENCH_MILLIONS").ok().map_or(10, |text| text.parse().unwrap());
+    let millions: u32 = std::env::var("VIDINDEX_BENCH_MILLIONS").ok().map_or(10, |text| text.parse().unwrap());
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let started = Instant::now();
-    let videos = most * 1_000_000 / BOXES;
+    let videos = millions * 1_000_000 / BOXES;
     write(folder.path(), videos);
-    println!("{most} million boxes of {videos} videos written in {:.1} s", started.elapsed().as_secs_f64());
+    println!("{millions} million boxes of {videos} videos written in {:.1} s", started.elapsed().as_secs_f64());
     let video = id(videos / 2);
     for (what, filter) in [
         ("one video", format!("video_id = '{video}'")),
         ("a minute of it", format!("video_id = '{video}' AND time_seconds >= 60 AND time_seconds < 120")),
-        ("sure boxes", "confidence > 0.98".to_owned()),
+        ("clear boxes", "confidence > 0.98".to_owned()),
         ("late boxes", "time_seconds >= 1940".to_owned()),
         ("one day", "dt = DATE '2026-11-07'".to_owned()),
     ] {
-        // What may differ from row to row cannot be handed down to the files.
-        let whole = format!("CASE WHEN random() < 2 THEN {filter} END");
+        // A condition that may differ from row to row cannot be pushed down to the files.
+        let opaque = format!("CASE WHEN random() < 2 THEN {filter} END");
         for table in ["persons", "current_persons"] {
             let [(rows, seconds, bytes), (all_rows, all_seconds, all_bytes)] =
-                [&filter, &whole].map(|filter| ask(folder.path(), table, filter));
+                [&filter, &opaque].map(|filter| query(folder.path(), table, filter));
             assert_eq!(rows, all_rows);
             println!(
-                "{what:14} {table:16} {rows:>9} rows: {seconds:.2} s, {:>6.1} MB; else {all_seconds:.2} s, {:>6.1} MB",
+                "{what:14} {table:16} {rows:>9} rows: {seconds:.2} s, {:>6.1} MB; \
+                 without skipping {all_seconds:.2} s, {:>6.1} MB",
                 bytes as f64 / 1e6,
                 all_bytes as f64 / 1e6
             );
@@ -52,8 +53,8 @@ fn main() {
     }
 }
 
-/// Rows that match, seconds, and bytes that DuckDB read.
-fn ask(index: &Path, table: &str, filter: &str) -> (u64, f64, u64) {
+/// Runs a query. Returns the number of rows that match, the seconds, and the bytes that DuckDB read.
+fn query(index: &Path, table: &str, filter: &str) -> (u64, f64, u64) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vidindex"));
     command.args(["query", "--format", "lines"]).arg(index);
     let started = Instant::now();
@@ -69,11 +70,11 @@ fn ask(index: &Path, table: &str, filter: &str) -> (u64, f64, u64) {
 }
 
 fn id(video: u32) -> String {
-    // As hashes are: without an order.
+    // In no order, like hashes.
     format!("{:032x}", u128::from(video + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
 }
 
-/// A shard for each day.
+/// Writes one shard per day.
 fn write(index: &Path, videos: u32) {
     for day in 0..DAYS {
         let run = Provenance {
@@ -134,14 +135,14 @@ fn video_row(video: u32, run: &Provenance) -> VideoRow {
     }
 }
 
-/// People walk, so that boxes are neither alike nor without any order.
+/// Boxes move like walking people, so that the values are neither constant nor random.
 fn persons(video: u32, row: &VideoRow) -> Vec<PersonRow> {
     let label: Arc<str> = "person".into();
     let person = |n: u32| {
         let (second, b) = (n / 5, n % 5);
         let noise = f32::from((n.wrapping_mul(2_654_435_761) ^ video.wrapping_mul(40_503)) as u16) / 65_536.0;
         let (x, y) = ((second * (3 + b) % 1800) as f32 + noise, 300.0 + 40.0 * b as f32 + noise * 3.0);
-        // Some videos are clearer than others.
+        // A few videos have higher confidences.
         let best = if video % 500 == 7 { 1.0 } else { 0.95 };
         PersonRow {
             video_id: row.video_id.clone(),

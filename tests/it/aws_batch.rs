@@ -1,5 +1,5 @@
-//! The same job through AWS Batch: what is asked of it, checked against its own model and a server that keeps it, and
-//! the commands that it was given, run as its containers would.
+//! A run on AWS Batch: the requests are validated against the service's API model and sent to a mock server, and the
+//! submitted commands are run locally, as the containers would run them.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -14,7 +14,7 @@ const TABLES: [&str; 3] = ["videos", "actions", "persons"];
 const ENGINE: &str = "[engine.aws-batch]\nqueue = \"tasks\"\njob_definition = \"vidindex\"\nseal_queue = \"seals\"\n\
                       gpus = 1\nvcpus = 4\nmemory = \"15 GiB\"\ntimeout_seconds = 7200\n";
 
-/// Makes two queues and a job definition on the server; its jobs succeed at once, without containers.
+/// Creates two queues and a job definition on the server. Its jobs succeed immediately, without containers.
 const SET_UP: &str = r#"
 import boto3, json, sys, urllib.request
 endpoint = sys.argv[1]
@@ -31,7 +31,7 @@ batch.register_job_definition(jobDefinitionName="vidindex", type="container", co
     "resourceRequirements": [{"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "512"}]})
 "#;
 
-/// Prints the server's jobs by their names.
+/// Prints the server's jobs as JSON, by name.
 const DESCRIBE: &str = r#"
 import boto3, json, sys
 batch = boto3.client("batch", "eu-west-1", endpoint_url=sys.argv[1])
@@ -40,7 +40,7 @@ ids = [j["jobId"] for q in ["tasks", "seals"] for s in ["SUBMITTED", "PENDING", 
 print(json.dumps({j["jobName"]: j for j in batch.describe_jobs(jobs=ids)["jobs"] if not "arrayProperties" in j or "index" not in j["arrayProperties"]}, default=str))
 "#;
 
-/// Checks each request against the service's own model: names, types, required members, ranges, and values of enums.
+/// Validates each request against the service's API model: names, types, required members, ranges and enum values.
 const VALIDATE: &str = r#"
 import json, re, sys
 from botocore.session import get_session
@@ -72,7 +72,7 @@ fn python(program: &str, argument: &str) -> Option<Command> {
     Some(python)
 }
 
-/// So many videos, a shard for each.
+/// An archive of this many videos, and its job, with one shard per video.
 fn archive(videos: usize) -> (Scratch, PathBuf) {
     let scratch = Scratch::new();
     for i in 0..videos {
@@ -92,17 +92,17 @@ fn submit(job: &Path, endpoint: &str, args: &[&str]) -> Output {
 }
 
 #[test]
-fn a_submitted_run_is_an_array_and_a_seal_whose_commands_do_the_job() {
+fn a_submitted_run_is_an_array_job_and_a_seal_job_whose_commands_index_the_archive() {
     let Some(server) = S3Server::start() else { return };
     let Some(mut set_up) = python(SET_UP, &server.endpoint()) else { return };
-    let done = set_up.output().unwrap();
-    assert!(done.status.success(), "{}", said(&done));
+    let output = set_up.output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
     let (scratch, job) = archive(3);
     let submitted = submit(&job, &server.endpoint(), &["--set", "persons.iou=0.5"]);
     assert!(submitted.status.success(), "{}", said(&submitted));
     let id = stdout(&submitted);
 
-    // The server's jobs end at once, and the engine is asked for them.
+    // All jobs of the server have ended, but `status` still queries them.
     let mut status = vidindex(["status".as_ref(), job.as_os_str(), "--run".as_ref(), id.as_ref(), "--json".as_ref()]);
     let status = status.envs(environment()).env("AWS_REGION", "eu-west-1");
     let status = status.env("AWS_ENDPOINT_URL_BATCH", server.endpoint()).output().unwrap();
@@ -128,30 +128,30 @@ fn a_submitted_run_is_an_array_and_a_seal_whose_commands_do_the_job() {
         assert!(output.status.success(), "{}", said(&output));
     }
     let committed = std::fs::read_dir(scratch.index().join("_vidindex/runs").join(&id).join("shards")).unwrap();
-    assert_eq!(committed.count(), 3, "each task its own");
+    assert_eq!(committed.count(), 3, "each task commits one shard");
     let sealed = vidindex(command(seal)).env("AWS_BATCH_JOB_ATTEMPT", "1").output().unwrap();
     assert!(sealed.status.success(), "{}", said(&sealed));
-    let elsewhere = scratch.path("undisturbed");
-    run(&job, &["--set", "persons.iou=0.5", "--set", &format!("output.uri={}", elsewhere.display())], 0);
+    let expected = scratch.path("expected");
+    run(&job, &["--set", "persons.iou=0.5", "--set", &format!("output.uri={}", expected.display())], 0);
     for table in TABLES {
-        assert_eq!(tables::stable_rows(&scratch.index(), table), tables::stable_rows(&elsewhere, table), "{table}");
+        assert_eq!(tables::stable_rows(&scratch.index(), table), tables::stable_rows(&expected, table), "{table}");
     }
 }
 
 #[test]
-fn what_would_be_asked_is_valid_by_the_services_model() {
+fn a_dry_run_prints_requests_that_are_valid_in_the_services_api_model() {
     use std::io::Write;
     let Some(mut validate) = python(VALIDATE, "") else { return };
     let (scratch, job) = archive(3);
-    let nowhere = "http://127.0.0.1:1";
-    let shown = submit(&job, nowhere, &["--dry-run"]);
-    assert!(shown.status.success(), "{}", said(&shown));
+    let unreachable = "http://127.0.0.1:1";
+    let dry_run = submit(&job, unreachable, &["--dry-run"]);
+    assert!(dry_run.status.success(), "{}", said(&dry_run));
     assert!(!scratch.index().exists(), "nothing was written");
-    // A single task is no array.
-    let alone = submit(&job, nowhere, &["--dry-run", "--set", "engine.aws-batch.tasks=1"]);
+    // A single task is a plain job, not an array.
+    let single = submit(&job, unreachable, &["--dry-run", "--set", "engine.aws-batch.tasks=1"]);
     let requests: Vec<Value> =
-        serde_json::Deserializer::from_slice(&alone.stdout).into_iter().map(Result::unwrap).collect();
-    assert!(requests[0].get("arrayProperties").is_none(), "{}", said(&alone));
+        serde_json::Deserializer::from_slice(&single.stdout).into_iter().map(Result::unwrap).collect();
+    assert!(requests[0].get("arrayProperties").is_none(), "{}", said(&single));
     let resources = [("GPU", "1"), ("VCPU", "4"), ("MEMORY", "15360")];
     let resources = resources.map(|(kind, value)| json!({"type": kind, "value": value}));
     assert_eq!(requests[0]["containerOverrides"]["resourceRequirements"], json!(resources));
@@ -163,22 +163,22 @@ fn what_would_be_asked_is_valid_by_the_services_model() {
     validate.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
     let mut validating = validate.stderr(std::process::Stdio::piped()).spawn().unwrap();
     let mut stdin = validating.stdin.take().unwrap();
-    stdin.write_all(&shown.stdout).unwrap();
-    stdin.write_all(&alone.stdout).unwrap();
+    stdin.write_all(&dry_run.stdout).unwrap();
+    stdin.write_all(&single.stdout).unwrap();
     drop(stdin);
     let output = validating.wait_with_output().unwrap();
     assert_eq!(stdout(&output), "4", "{}", said(&output));
 }
 
 #[test]
-fn a_missing_section_and_a_dead_service_are_told() {
+fn a_missing_section_and_an_unreachable_service_are_reported() {
     let (_scratch, job) = archive(1);
-    let refused = submit(&job, "http://127.0.0.1:1", &[]);
-    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
-    assert!(stderr(&refused).contains("AWS Batch: "), "{}", said(&refused));
+    let failed = submit(&job, "http://127.0.0.1:1", &[]);
+    assert_eq!(failed.status.code(), Some(1), "{}", said(&failed));
+    assert!(stderr(&failed).contains("AWS Batch: "), "{}", said(&failed));
     let text = std::fs::read_to_string(&job).unwrap();
     std::fs::write(&job, text.replace(ENGINE, "")).unwrap();
-    let refused = submit(&job, "http://127.0.0.1:1", &["--dry-run"]);
-    assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
-    assert!(stderr(&refused).contains("[engine.aws-batch] is missing"), "{}", said(&refused));
+    let failed = submit(&job, "http://127.0.0.1:1", &["--dry-run"]);
+    assert_eq!(failed.status.code(), Some(2), "{}", said(&failed));
+    assert!(stderr(&failed).contains("[engine.aws-batch] is missing"), "{}", said(&failed));
 }

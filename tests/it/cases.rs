@@ -1,5 +1,6 @@
-//! Statuses and times of files that are whole, cut off, damaged, joined, or oddly timed: `partial` means that pictures are
-//! missing or damaged, and nothing else does; time goes on from the end of the last frame whatever the clock does.
+//! Status and duration of videos that are complete, truncated, damaged, concatenated, or have unusual timestamps.
+//! `partial` means only that frames are missing or damaged. If the timestamps jump, time continues at the end of the
+//! last frame.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +11,7 @@ use crate::support::{Scratch, ffmpeg, reference, run, tables, test_video};
 
 type Row = Map<String, Value>;
 
-/// The rows of `videos` by file name, after a run with the small action model that ends with this exit code.
+/// The rows of `videos` by file name, after a run with the small action model that exits with this code.
 fn index(scratch: &Scratch, code: i32) -> BTreeMap<String, Row> {
     let models = scratch.small_models();
     let job = scratch.job(models.split("[persons]").next().unwrap());
@@ -28,7 +29,7 @@ fn number(row: &Row, column: &str) -> f64 {
     row[column].as_f64().unwrap()
 }
 
-/// Checks a video's status and duration, and that its segments end with it.
+/// Checks a video's status and duration, and that its last segment ends where the video ends.
 fn assert_video(scratch: &Scratch, row: &Row, status: &str, duration: f64) {
     assert_eq!(row["status"], status, "{row:?}");
     assert!((number(row, "duration_seconds") - duration).abs() < 0.011, "{duration} s: {row:?}");
@@ -38,7 +39,7 @@ fn assert_video(scratch: &Scratch, row: &Row, status: &str, duration: f64) {
     assert!((last - duration).abs() < 0.011, "the last segment ends at {last} s: {row:?}");
 }
 
-/// Runs FFmpeg with these words, and with the paths of files in the folder where a word begins with `@`.
+/// Runs FFmpeg with these arguments. `@NAME` is replaced by the path of the file `NAME` in the folder.
 fn make(folder: &Path, words: &str) {
     let words: Vec<String> = words
         .split_whitespace()
@@ -47,18 +48,18 @@ fn make(folder: &Path, words: &str) {
     ffmpeg(&words.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
-/// 25 frames a second with reordered frames and a key frame every second.
-fn pictures(file: &Path, seconds: f64, options: &[&str]) {
+/// Encodes H.264 at 25 frames per second, with B-frames and a key frame every second.
+fn encode(file: &Path, seconds: f64, options: &[&str]) {
     let h264 = ["-c:v", "libx264", "-preset", "veryfast", "-bf", "2", "-g", "25", "-pix_fmt", "yuv420p"];
     test_video(file, "160x120", "25", seconds, &[&h264, options].concat());
 }
 
-/// Eight seconds of pictures in every kind of container.
+/// Eight seconds of video in every kind of container.
 const CONTAINERS: [&str; 9] =
     ["fast.mp4", "fragments.mp4", "a.mkv", "live.mkv", "a.webm", "a.ts", "a.mpg", "a.avi", "a.flv"];
 
 fn every_container(folder: &Path) {
-    pictures(&folder.join("a.mp4"), 8.0, &[]);
+    encode(&folder.join("a.mp4"), 8.0, &[]);
     make(folder, "-i @a.mp4 -c copy -movflags +faststart @fast.mp4");
     make(folder, "-i @a.mp4 -c copy -movflags frag_keyframe+empty_moov+default_base_moof @fragments.mp4");
     make(folder, "-i @a.mp4 -c copy @a.mkv");
@@ -72,21 +73,22 @@ fn every_container(folder: &Path) {
 }
 
 #[test]
-fn whole_files_are_ok_and_those_cut_off_anywhere_are_partial() {
+fn complete_files_are_ok_and_truncated_files_are_partial() {
     let scratch = Scratch::new();
     let folder = scratch.videos();
     every_container(&folder);
     for file in CONTAINERS {
-        let whole = std::fs::read(folder.join(file)).unwrap();
+        let complete = std::fs::read(folder.join(file)).unwrap();
         for percent in [35, 60, 85] {
-            std::fs::write(folder.join(format!("{percent}_{file}")), &whole[..whole.len() * percent / 100]).unwrap();
+            std::fs::write(folder.join(format!("{percent}_{file}")), &complete[..complete.len() * percent / 100])
+                .unwrap();
         }
     }
-    // Inside the header of a fragment.
-    let whole = std::fs::read(folder.join("fragments.mp4")).unwrap();
-    let fragment = whole.windows(4).enumerate().filter(|(_, kind)| kind == b"moof").nth(5).unwrap().0 - 4;
+    // Truncated inside the header of a fragment.
+    let complete = std::fs::read(folder.join("fragments.mp4")).unwrap();
+    let fragment = complete.windows(4).enumerate().filter(|(_, kind)| kind == b"moof").nth(5).unwrap().0 - 4;
     for kept in [12, 100, 250] {
-        std::fs::write(folder.join(format!("header_{kept}.mp4")), &whole[..fragment + kept]).unwrap();
+        std::fs::write(folder.join(format!("header_{kept}.mp4")), &complete[..fragment + kept]).unwrap();
     }
     let rows = index(&scratch, 3);
     assert_eq!(rows.len(), 4 * CONTAINERS.len() + 3);
@@ -111,14 +113,14 @@ fn whole_files_are_ok_and_those_cut_off_anywhere_are_partial() {
 }
 
 #[test]
-fn files_with_bytes_overwritten_in_the_middle_are_partial() {
+fn files_with_overwritten_bytes_are_partial() {
     let scratch = Scratch::new();
     let folder = scratch.videos();
     every_container(&folder);
     for file in CONTAINERS {
-        let whole = std::fs::read(folder.join(file)).unwrap();
+        let complete = std::fs::read(folder.join(file)).unwrap();
         for seed in 1..4_u32 {
-            let mut damaged = whole.clone();
+            let mut damaged = complete.clone();
             let at = damaged.len() / 5 * (seed as usize + 1);
             for (i, byte) in damaged[at..at + 3000].iter_mut().enumerate() {
                 *byte = ((i as u32 + seed * 7919).wrapping_mul(2_654_435_761) >> 13) as u8;
@@ -133,11 +135,11 @@ fn files_with_bytes_overwritten_in_the_middle_are_partial() {
 }
 
 #[test]
-fn what_outlasts_or_precedes_the_pictures_takes_nothing_from_them() {
+fn audio_and_subtitles_that_are_longer_than_the_video_do_not_affect_its_row() {
     let scratch = Scratch::new();
     let folder = scratch.videos();
     let file = |name: &str| folder.join(name);
-    pictures(&file("a.mp4"), 4.0, &[]);
+    encode(&file("a.mp4"), 4.0, &[]);
     let sound = "-f lavfi -i sine=duration=20 -i @a.mp4 -map 0 -map 1 -c:v copy -c:a aac";
     make(&folder, &format!("{sound} -movflags +faststart @sound.mp4"));
     make(&folder, &format!("{sound} @sound.ts"));
@@ -153,12 +155,12 @@ fn what_outlasts_or_precedes_the_pictures_takes_nothing_from_them() {
     for container in ["mp4", "mkv", "ts", "flv"] {
         make(&folder, &format!("{late} @late.{container}"));
     }
-    // Cut off after the last picture: what is missing is sound.
+    // Truncated after the last frame, so that only audio is missing.
     for name in ["sound.mp4", "sound.mkv"] {
-        let whole = std::fs::read(file(name)).unwrap();
-        std::fs::write(file(&format!("cut_{name}")), &whole[..whole.len() * 8 / 10]).unwrap();
+        let complete = std::fs::read(file(name)).unwrap();
+        std::fs::write(file(&format!("cut_{name}")), &complete[..complete.len() * 8 / 10]).unwrap();
     }
-    // Fragments of a recording that was not over when the header was written: every duration in it is all ones.
+    // A fragmented recording whose header was written before its end: all bits of the durations in it are ones.
     make(&folder, "-i @a.mp4 -c copy -movflags frag_keyframe+empty_moov+default_base_moof @unknown.mp4");
     let mut unknown = std::fs::read(file("unknown.mp4")).unwrap();
     for (kind, duration) in [(b"mvhd", 20), (b"tkhd", 24), (b"mdhd", 20)] {
@@ -176,12 +178,12 @@ fn what_outlasts_or_precedes_the_pictures_takes_nothing_from_them() {
 }
 
 #[test]
-fn recordings_that_begin_between_key_frames_are_ok() {
+fn recordings_that_start_between_key_frames_are_ok() {
     let scratch = Scratch::new();
     let folder = scratch.videos();
     let file = |name: &str| folder.join(name);
     let open = ["-x264-params", "open-gop=1:bframes=3", "-preset", "fast"];
-    pictures(&scratch.path("h264.ts"), 8.0, &open);
+    encode(&scratch.path("h264.ts"), 8.0, &open);
     let source = |name: &str| scratch.path(name).display().to_string();
     let mpeg2 = ["-c:v", "mpeg2video", "-q:v", "4", "-bf", "2", "-g", "12"];
     test_video(&scratch.path("mpeg2.ts"), "160x120", "25", 8.0, &mpeg2);
@@ -189,10 +191,10 @@ fn recordings_that_begin_between_key_frames_are_ok() {
         ["-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "open-gop=1:keyint=25:bframes=3:log-level=none"];
     test_video(&scratch.path("hevc.ts"), "160x120", "25", 8.0, &[&hevc[..], &["-pix_fmt", "yuv420p"]].concat());
     for codec in ["h264", "mpeg2", "hevc"] {
-        let whole = std::fs::read(source(&format!("{codec}.ts"))).unwrap();
+        let complete = std::fs::read(source(&format!("{codec}.ts"))).unwrap();
         for percent in [15, 40, 50] {
-            let from = whole.len() * percent / 100 / 188 * 188;
-            std::fs::write(file(&format!("{percent}_{codec}.ts")), &whole[from..]).unwrap();
+            let from = complete.len() * percent / 100 / 188 * 188;
+            std::fs::write(file(&format!("{percent}_{codec}.ts")), &complete[from..]).unwrap();
         }
         for container in ["mp4", "mkv", "ts"] {
             let from = source(&format!("{codec}.ts"));
@@ -205,7 +207,7 @@ fn recordings_that_begin_between_key_frames_are_ok() {
 }
 
 #[test]
-fn clocks_that_start_again_or_wrap_go_on_from_the_last_frame() {
+fn timestamps_that_restart_or_wrap_continue_after_the_last_frame() {
     let scratch = Scratch::new();
     let folder = scratch.videos();
     let file = |name: &str| folder.join(name);
@@ -214,12 +216,12 @@ fn clocks_that_start_again_or_wrap_go_on_from_the_last_frame() {
         std::fs::write(file(joined), bytes).unwrap();
     };
     let hour = ["-output_ts_offset", "3600"];
-    pictures(&file("hour.ts"), 6.0, &hour);
-    pictures(&file("zero.ts"), 6.0, &["-bf", "0"]);
-    pictures(&file("wrap.ts"), 12.0, &["-output_ts_offset", "95436"]);
+    encode(&file("hour.ts"), 6.0, &hour);
+    encode(&file("zero.ts"), 6.0, &["-bf", "0"]);
+    encode(&file("wrap.ts"), 12.0, &["-output_ts_offset", "95436"]);
     join(["hour.ts", "zero.ts"], "from_hour.ts");
     join(["zero.ts", "hour.ts"], "to_hour.ts");
-    pictures(&file("short.ts"), 0.4, &["-bf", "0"]);
+    encode(&file("short.ts"), 0.4, &["-bf", "0"]);
     for options in [&["-bf", "2"], &["-bf", "0"]] {
         let mpeg2 = ["-c:v", "mpeg2video", "-q:v", "4", "-g", "12"];
         let name = format!("bf{}.mpg", options[1]);
@@ -241,11 +243,15 @@ fn clocks_that_start_again_or_wrap_go_on_from_the_last_frame() {
         let of = actions.iter().filter(|row| row["uri"].as_str().unwrap().ends_with(name));
         of.map(|row| number(row, "frames")).sum()
     };
-    assert_eq!((frames("/from_hour.ts"), frames("/joined.mpg")), (300.0, 300.0), "each frame lies in one segment");
+    assert_eq!(
+        (frames("/from_hour.ts"), frames("/joined.mpg")),
+        (300.0, 300.0),
+        "each frame is in exactly one segment"
+    );
 }
 
 #[test]
-fn the_small_inputs_of_the_reference_have_their_right_answers() {
+fn reference_cases_have_the_expected_durations_and_person_times() {
     let Some(reference) = reference() else { return };
     let scratch = Scratch::new();
     let cases =

@@ -1,5 +1,5 @@
-//! `models convert`: checkpoints become models that compute what the reference implementations do, and hostile ones become
-//! errors.
+//! `models convert`: converted checkpoints give the same results as the reference implementations, and malicious,
+//! damaged or unsupported ones are rejected.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -17,10 +17,11 @@ use vidindex::zoo::{Network, slowfast, yolov5};
 
 use crate::support::{self, Scratch, reference, said, stderr, vidindex};
 
-/// Arrays of a golden file: their shapes and values, pictures as the networks take them.
+/// The arrays of a golden file: name, shape and values. Images and clips are in the format of the network's input.
 type Arrays = HashMap<String, (Vec<i64>, Vec<f32>)>;
 
-/// Normalises clips (the golden files keep bytes), takes the Slow frames, and writes each array's numbers to a file.
+/// Normalizes clips (golden files contain bytes), selects the Slow frames, and writes the values of each array to a
+/// file.
 const UNPACK: &str = "
 import json, numpy, sys
 golden, folder = sys.argv[1:]
@@ -49,7 +50,8 @@ fn unpack(python: &Path, golden: &Path) -> Arrays {
     shapes.into_iter().map(read).collect()
 }
 
-/// Runs a model with these inputs and compares an output: the largest difference, and the largest value.
+/// Runs a model on these inputs and compares an output with an array. Returns the largest difference: of scores in
+/// absolute terms, of other values relative to the largest one.
 fn compare(
     runtime: &Runtime,
     model: &ModelProto,
@@ -60,7 +62,7 @@ fn compare(
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.onnx");
     std::fs::write(&path, model.encode_to_vec()).unwrap();
-    let mut open = runtime.open(&path, &[]).unwrap();
+    let mut session = runtime.open(&path, &[]).unwrap();
     let inputs: Vec<_> = inputs
         .iter()
         .map(|(input, array)| {
@@ -68,18 +70,19 @@ fn compare(
             (*input, shape.clone(), values.as_slice())
         })
         .collect();
-    let (name, wanted) = output;
-    let wanted = &arrays[wanted].1;
-    open.run(&inputs, name, |_, found| {
-        assert_eq!(found.len(), wanted.len(), "{name}");
-        let is_score = name == slowfast::LOGITS && inputs.len() == 3;
-        let score = |value: &f32| if is_score { 1.0 / (1.0 + (-value).exp()) } else { *value };
-        let largest =
-            if is_score { 1.0 } else { wanted.iter().fold(0.0, |largest: f32, value| largest.max(value.abs())) };
-        Ok(found.iter().zip(wanted).map(|(a, b)| (score(a) - b).abs()).fold(0.0, f32::max) / largest)
-    })
-    .unwrap()
-    .output
+    let (name, expected) = output;
+    let expected = &arrays[expected].1;
+    session
+        .run(&inputs, name, |_, found| {
+            assert_eq!(found.len(), expected.len(), "{name}");
+            let is_score = name == slowfast::LOGITS && inputs.len() == 3;
+            let score = |value: &f32| if is_score { 1.0 / (1.0 + (-value).exp()) } else { *value };
+            let largest =
+                if is_score { 1.0 } else { expected.iter().fold(0.0, |largest: f32, value| largest.max(value.abs())) };
+            Ok(found.iter().zip(expected).map(|(a, b)| (score(a) - b).abs()).fold(0.0, f32::max) / largest)
+        })
+        .unwrap()
+        .output
 }
 
 fn network(file: &Path, arch: Option<&str>) -> Network {
@@ -94,7 +97,7 @@ fn network(file: &Path, arch: Option<&str>) -> Network {
 }
 
 #[test]
-fn every_slowfast_checkpoint_computes_what_the_reference_does() {
+fn every_slowfast_checkpoint_matches_the_reference() {
     let Some(reference) = reference() else { return };
     let Some(python) = support::python() else { return };
     let runtime = support::runtime();
@@ -107,18 +110,18 @@ fn every_slowfast_checkpoint_computes_what_the_reference_does() {
     ] {
         let file = reference.join(format!("golden/slowfast/{name}.pyth"));
         let arrays = unpack(&python, &file.with_extension("npz"));
-        let Network::SlowFast(config, _) = network(&file, Some(arch)) else { panic!("{name}: no SlowFast") };
+        let Network::SlowFast(config, _) = network(&file, Some(arch)) else { panic!("{name}: not a SlowFast") };
         for crop in crops {
             let config = slowfast::Config { crop: crop.parse().unwrap(), ..config.clone() };
             let plain = slowfast::build(&config, &mut Checkpoint::open(&file).unwrap()).unwrap();
             let (slow, fast) = (format!("slow_{crop}"), format!("fast_{crop}"));
             let mut inputs = vec![("slow", slow.as_str()), ("fast", &fast)];
             let logits = format!("logits_{crop}");
-            let wanted = if config.boxes { "scores" } else { &logits };
+            let expected = if config.boxes { "scores" } else { &logits };
             inputs.extend(config.boxes.then_some(("boxes", "boxes")));
             for lowering in Lowering::ALL {
                 let model = lower(plain.clone(), lowering);
-                let error = compare(runtime, &model, &inputs, &arrays, (slowfast::LOGITS, wanted));
+                let error = compare(runtime, &model, &inputs, &arrays, (slowfast::LOGITS, expected));
                 println!("{name} at {crop}, {lowering}: {error:.1e}");
                 assert!(error <= 1e-3, "{name} at {crop}, {lowering}: {error}");
             }
@@ -127,14 +130,14 @@ fn every_slowfast_checkpoint_computes_what_the_reference_does() {
 }
 
 #[test]
-fn every_yolov5_checkpoint_computes_what_the_reference_does() {
+fn every_yolov5_checkpoint_matches_the_reference() {
     let Some(reference) = reference() else { return };
     let Some(python) = support::python() else { return };
     let runtime = support::runtime();
     for name in ["v6_sppf", "v5_focus_spp"] {
         let file = reference.join(format!("golden/yolov5/{name}.pt"));
         let arrays = unpack(&python, &file.with_extension("npz"));
-        let Network::Yolov5(config) = network(&file, None) else { panic!("{name}: no YOLOv5") };
+        let Network::Yolov5(config) = network(&file, None) else { panic!("{name}: not a YOLOv5") };
         assert_eq!((config.classes, config.width_multiple, config.depth_multiple), (12, 0.125, 0.33));
         for (height, width) in [(320, 320), (192, 320)] {
             let size = format!("{height}x{width}");
@@ -147,9 +150,9 @@ fn every_yolov5_checkpoint_computes_what_the_reference_does() {
             let raw = build(yolov5::Head::Raw);
             let outputs =
                 [(&decoded, "output0", "pred"), (&raw, "raw0", "raw0"), (&raw, "raw1", "raw1"), (&raw, "raw2", "raw2")];
-            for (model, output, wanted) in outputs {
-                let wanted = format!("{wanted}_{size}");
-                let error = compare(runtime, model, &[(yolov5::INPUT, &image)], &arrays, (output, &wanted));
+            for (model, output, expected) in outputs {
+                let expected = format!("{expected}_{size}");
+                let error = compare(runtime, model, &[(yolov5::INPUT, &image)], &arrays, (output, &expected));
                 println!("{name} at {size}, {output}: {error:.1e}");
                 assert!(error <= 1e-3, "{name} at {size}, {output}: {error}");
             }
@@ -157,21 +160,21 @@ fn every_yolov5_checkpoint_computes_what_the_reference_does() {
     }
 }
 
-/// A checkpoint in another form (`tests/it/support/checkpoint_forms.py`).
+/// Writes a checkpoint in another form (`tests/it/support/checkpoint_forms.py`).
 fn in_form(python: &Path, form: &str, checkpoint: &Path, out: &Path) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/checkpoint_forms.py");
     let output = Command::new(python).arg(script).arg(form).arg(checkpoint).arg(out).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
 }
 
-/// How far the logits of a converted SlowFast lie from the reference's.
+/// The difference between the logits of a converted SlowFast and those of the reference.
 fn logits_error(model: &ModelProto, arrays: &Arrays, crop: &str) -> f32 {
     let (slow, fast, logits) = (format!("slow_{crop}"), format!("fast_{crop}"), format!("logits_{crop}"));
     compare(support::runtime(), model, &[("slow", &slow), ("fast", &fast)], arrays, (slowfast::LOGITS, &logits))
 }
 
 #[test]
-fn a_slowfast_computes_the_same_whoever_saved_it() {
+fn a_slowfast_matches_the_reference_in_every_checkpoint_form() {
     let Some(reference) = reference() else { return };
     let Some(python) = support::python() else { return };
     let scratch = Scratch::new();
@@ -180,7 +183,7 @@ fn a_slowfast_computes_the_same_whoever_saved_it() {
         ("r50_8x8", "slowfast-tiny", "caffe2", &["64", "96"]),
         ("r50_8x8", "slowfast-tiny", "caffe2-python3", &["64"]),
         ("r101_16x8_50_50", "slowfast-tiny-16x8", "caffe2", &["64"]),
-        // mmaction2 averages over the whole picture: at 64 pixels the reference does so too.
+        // mmaction2 averages over the whole frame. At 64 pixels, the reference does the same.
         ("r50_8x8", "slowfast-tiny", "mmaction2", &["64"]),
         ("r101_8x8", "slowfast-tiny", "mmaction2", &["64"]),
     ] {
@@ -188,7 +191,7 @@ fn a_slowfast_computes_the_same_whoever_saved_it() {
         let arrays = unpack(&python, &original.with_extension("npz"));
         let file = scratch.path("checkpoint");
         in_form(&python, form, &original, &file);
-        let Network::SlowFast(config, _) = network(&file, Some(arch)) else { panic!("{name}: no SlowFast") };
+        let Network::SlowFast(config, _) = network(&file, Some(arch)) else { panic!("{name}: not a SlowFast") };
         let is_mmaction2 = form == "mmaction2";
         assert_eq!(config.recipe == slowfast::Recipe::Mmaction2, is_mmaction2);
         assert_eq!(config.head_pool, if is_mmaction2 { usize::MAX } else { 2 });
@@ -203,7 +206,7 @@ fn a_slowfast_computes_the_same_whoever_saved_it() {
 }
 
 #[test]
-fn a_slowfast_trained_at_another_crop_pools_over_that() {
+fn a_slowfast_pools_over_the_crop_that_it_was_trained_at() {
     let Some(reference) = reference() else { return };
     let Some(python) = support::python() else { return };
     let scratch = Scratch::new();
@@ -225,9 +228,9 @@ fn a_slowfast_trained_at_another_crop_pools_over_that() {
         let error = logits_error(&model, &arrays, crop);
         println!("{args:?}: {error:.1e}");
         assert!(error <= 1e-3, "{args:?}: {error}");
-        let described = std::fs::read_to_string(out.with_extension("toml")).unwrap();
+        let descriptor = std::fs::read_to_string(out.with_extension("toml")).unwrap();
         let rate = if args.is_empty() { "sampling_rate = 3" } else { "sampling_rate = 2" };
-        assert!(described.contains(rate) && described.contains(&format!("crop = {crop}")), "{described}");
+        assert!(descriptor.contains(rate) && descriptor.contains(&format!("crop = {crop}")), "{descriptor}");
     }
     let too_small = ["models", "convert", original.to_str().unwrap(), "--trained-side", "31", "--out"];
     let output = vidindex(too_small).arg(scratch.path("none")).output().unwrap();
@@ -235,7 +238,7 @@ fn a_slowfast_trained_at_another_crop_pools_over_that() {
 }
 
 #[test]
-fn a_fused_yolov5_computes_what_the_reference_does() {
+fn a_fused_yolov5_matches_the_reference() {
     let Some(reference) = reference() else { return };
     let Some(python) = support::python() else { return };
     let scratch = Scratch::new();
@@ -244,7 +247,7 @@ fn a_fused_yolov5_computes_what_the_reference_does() {
         let arrays = unpack(&python, &original.with_extension("npz"));
         let file = scratch.path("fused.pt");
         in_form(&python, "fused", &original, &file);
-        let Network::Yolov5(config) = network(&file, None) else { panic!("{name}: no YOLOv5") };
+        let Network::Yolov5(config) = network(&file, None) else { panic!("{name}: not a YOLOv5") };
         assert!(config.is_fused);
         let config = yolov5::Config { height: 320, width: 320, ..config };
         let model = yolov5::build(&config, &mut Checkpoint::open(&file).unwrap()).unwrap();
@@ -256,17 +259,17 @@ fn a_fused_yolov5_computes_what_the_reference_does() {
 }
 
 #[test]
-fn a_converted_yolov5n_predicts_what_its_official_export_does() {
+fn a_converted_yolov5n_matches_the_official_export() {
     let Some(reference) = reference() else { return };
     let file = reference.join("models/yolov5n.pt");
-    let Network::Yolov5(config) = network(&file, None) else { panic!("no YOLOv5") };
+    let Network::Yolov5(config) = network(&file, None) else { panic!("not a YOLOv5") };
     let model = yolov5::build(&config, &mut Checkpoint::open(&file).unwrap()).unwrap();
     let runtime = support::runtime();
     let image: Vec<f32> =
         (0..3 * 640 * 640_u32).map(|i| f32::from((i.wrapping_mul(2_654_435_761) >> 24) as u8) / 255.0).collect();
-    let mut open = runtime.open(&reference.join("models/yolov5n.onnx"), &[]).unwrap();
+    let mut session = runtime.open(&reference.join("models/yolov5n.onnx"), &[]).unwrap();
     let shape = vec![1, 3, 640, 640];
-    let official = open
+    let official = session
         .run(&[("images", shape.clone(), &image)], "output0", |shape, found| Ok((shape.to_vec(), found.to_vec())))
         .unwrap()
         .output;
@@ -277,7 +280,7 @@ fn a_converted_yolov5n_predicts_what_its_official_export_does() {
 }
 
 #[test]
-fn a_checkpoint_says_its_classes_and_what_is_wrong_with_it() {
+fn convert_detects_the_classes_and_rejects_options_that_do_not_match() {
     let Some(reference) = reference() else { return };
     let scratch = Scratch::new();
     let out = scratch.path("models");
@@ -303,7 +306,7 @@ fn a_checkpoint_says_its_classes_and_what_is_wrong_with_it() {
 }
 
 #[test]
-fn a_pulled_checkpoint_becomes_a_model() {
+fn a_pulled_checkpoint_is_converted_to_a_model() {
     let Some(reference) = reference() else { return };
     let scratch = Scratch::new();
     let mirror = reference.join("models");
@@ -320,7 +323,7 @@ fn a_pulled_checkpoint_becomes_a_model() {
     assert!(out.join("yolov5n.toml").exists() && scratch.path("cache/vidindex/yolov5n.pt").exists());
 }
 
-/// An archive as PyTorch writes one: a pickle, and raw numbers.
+/// Writes an archive like PyTorch's: a pickle, and raw values.
 fn archive(path: &Path, entries: &[(&str, &[u8])]) {
     let mut zip = zip::ZipWriter::new(std::fs::File::create(path).unwrap());
     let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
@@ -331,7 +334,8 @@ fn archive(path: &Path, entries: &[(&str, &[u8])]) {
     zip.finish().unwrap();
 }
 
-/// A pickle of `{"model_state": {NAME: tensor}}`, the tensor of this offset, shape and stride in a storage of `count` floats.
+/// A pickle of `{"model_state": {NAME: tensor}}`. The tensor has this offset, shape and stride in a storage of `count`
+/// floats.
 fn pickle_of_tensor(name: &str, count: i32, offset: i32, shape: i32, stride: i32) -> Vec<u8> {
     let text = |text: &str| [b"X".as_slice(), &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
     let int = |number: i32| [b"J".as_slice(), &number.to_le_bytes()].concat();
@@ -354,84 +358,84 @@ fn pickle_of_tensor(name: &str, count: i32, offset: i32, shape: i32, stride: i32
     .concat()
 }
 
-/// What `models convert` says of a file, which must leave nothing behind.
-fn refusal(scratch: &Scratch, file: &Path) -> String {
+/// The error message of `models convert` for a file. The command must write nothing.
+fn convert_error(scratch: &Scratch, file: &Path) -> String {
     let out = scratch.path("models");
     let convert = ["models", "convert", file.to_str().unwrap(), "--out", out.to_str().unwrap()];
     let output = vidindex(convert).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
-    assert!(!out.exists(), "something was written");
+    assert!(!out.exists(), "files were written");
     stderr(&output)
 }
 
 #[test]
-fn hostile_checkpoints_are_refused_and_nothing_of_them_is_run() {
+fn malicious_checkpoints_are_rejected_and_not_executed() {
     let scratch = Scratch::new();
-    let file = scratch.path("hostile.pt");
-    let witness = scratch.path("witness");
-    let command = format!("touch {}", witness.display());
+    let file = scratch.path("malicious.pt");
+    let marker = scratch.path("marker");
+    let command = format!("touch {}", marker.display());
     let text = |text: &str| [b"X".as_slice(), &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
     let touch = [b"cposix\nsystem\n".as_slice(), &text(&command), b"\x85R"].concat();
-    let alone = [b"\x80\x02".as_slice(), &touch, b"."].concat();
-    let hidden =
+    let bare = [b"\x80\x02".as_slice(), &touch, b"."].concat();
+    let nested =
         [b"\x80\x02}".as_slice(), &text("model"), b"cmodels.yolo\nModel\n)\x81}", &text("hook"), &touch, b"sbs."]
             .concat();
-    for pickle in [&alone, &hidden] {
+    for pickle in [&bare, &nested] {
         archive(&file, &[("a/data.pkl", pickle)]);
-        let error = refusal(&scratch, &file);
+        let error = convert_error(&scratch, &file);
         assert!(error.contains("`posix.system`") && error.contains("nothing was executed"), "{error}");
     }
-    assert!(!witness.exists(), "it was run");
+    assert!(!marker.exists(), "the pickle was executed");
 
     let numbers = [0; 16];
     for (count, offset, shape, stride) in [(4, 2, 3, 1), (4, 0, 2, 4), (4, -1, 2, 1), (4, 0, i32::MAX, i32::MAX)] {
         archive(&file, &[("a/data.pkl", &pickle_of_tensor("x", count, offset, shape, stride)), ("a/data/0", &numbers)]);
-        let error = refusal(&scratch, &file);
+        let error = convert_error(&scratch, &file);
         assert!(error.contains("the parameter `x`"), "{error}");
     }
-    // Sound, and of no network; and its numbers cut short.
+    // A valid checkpoint, but not of a supported network.
     archive(&file, &[("a/data/0", &numbers), ("a/data.pkl", &pickle_of_tensor("x", 4, 0, 4, 1))]);
-    assert!(refusal(&scratch, &file).contains("not a SlowFast or YOLOv5 checkpoint"));
+    assert!(convert_error(&scratch, &file).contains("not a SlowFast or YOLOv5 checkpoint"));
 
     std::fs::write(&file, b"\x80\x02\x8a\x0al\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.").unwrap();
-    assert!(refusal(&scratch, &file).contains("before PyTorch 1.6"));
+    assert!(convert_error(&scratch, &file).contains("before PyTorch 1.6"));
     std::fs::write(&file, b"hello").unwrap();
-    assert!(refusal(&scratch, &file).contains("not a checkpoint"));
+    assert!(convert_error(&scratch, &file).contains("not a checkpoint"));
     archive(&file, &[("a/version", b"3")]);
-    assert!(refusal(&scratch, &file).contains("no data.pkl"));
+    assert!(convert_error(&scratch, &file).contains("no data.pkl"));
 }
 
 #[test]
-fn what_cannot_be_converted_is_named_with_what_to_do() {
+fn unsupported_checkpoints_are_identified_with_what_to_do_instead() {
     let scratch = Scratch::new();
     let file = scratch.path("file.pt");
-    let assert_says = |said: &str, words: &[&str]| {
-        assert!(words.iter().all(|word| said.contains(word)), "not all of {words:?} in:\n{said}");
+    let assert_contains = |text: &str, words: &[&str]| {
+        assert!(words.iter().all(|word| text.contains(word)), "not all of {words:?} in:\n{text}");
     };
     archive(&file, &[("a/data.pkl", b"\x80\x02cultralytics.nn.tasks\nDetectionModel\n)\x81.")]);
-    assert_says(&refusal(&scratch, &file), &["Ultralytics", "YOLOv8", "yolo export model=", "format=onnx"]);
+    assert_contains(&convert_error(&scratch, &file), &["Ultralytics", "YOLOv8", "yolo export model=", "format=onnx"]);
     std::fs::write(&file, b"\x80\x02}.").unwrap();
-    assert_says(&refusal(&scratch, &file), &["without the `blobs` of a Caffe2 checkpoint", ".pyth"]);
+    assert_contains(&convert_error(&scratch, &file), &["without the `blobs` of a Caffe2 checkpoint", ".pyth"]);
     archive(
         &file,
         &[("a/data.pkl", &pickle_of_tensor("roi_head.bbox_head.fc_cls.weight", 4, 0, 4, 1)), ("a/data/0", &[0; 16])],
     );
-    assert_says(&refusal(&scratch, &file), &["actions of each person", "PyTorchVideo's parameter names"]);
+    assert_contains(&convert_error(&scratch, &file), &["actions of each person", "PyTorchVideo's parameter names"]);
 
     let Some(reference) = reference() else { return };
-    let torchscript = refusal(&scratch, &reference.join("models/yolov5n.torchscript"));
-    assert_says(&torchscript, &["a TorchScript", "export.py", "--include onnx", "format=onnx"]);
-    // Three parameters of random numbers: too few for any network.
-    let caffe2 = refusal(&scratch, &reference.join("cases/caffe2_p2.pkl"));
-    assert_says(&caffe2, &["caffe2_p2.pkl (a Caffe2 checkpoint): res4 has 0 blocks instead of 6 or 23"]);
+    let torchscript = convert_error(&scratch, &reference.join("models/yolov5n.torchscript"));
+    assert_contains(&torchscript, &["a TorchScript", "export.py", "--include onnx", "format=onnx"]);
+    // Three arrays of random values, too few for any network.
+    let caffe2 = convert_error(&scratch, &reference.join("cases/caffe2_p2.pkl"));
+    assert_contains(&caffe2, &["caffe2_p2.pkl (a Caffe2 checkpoint): res4 has 0 blocks instead of 6 or 23"]);
     let pyth = reference.join("golden/slowfast/r50_8x8.pyth");
     let ava = ["models", "convert", pyth.to_str().unwrap(), "--arch", "slowfast-tiny-ava", "--out"];
     let output = vidindex(ava).arg(scratch.path("none")).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
-    assert_says(&stderr(&output), &["it lacks PyTorchVideo's head for the actions of each person"]);
+    assert_contains(&stderr(&output), &["it lacks PyTorchVideo's head for the actions of each person"]);
 }
 
-/// A Caffe2 checkpoint of the array `conv1_w`, as Python 2 writes it.
+/// A Caffe2 checkpoint that contains the array `conv1_w`, as Python 2 writes it.
 fn caffe2(dtype: &str, order: &str, is_column_major: bool, shape: &[u8], numbers: &[u8]) -> Vec<u8> {
     let text = |text: &[u8]| [&[b'U', text.len() as u8], text].concat();
     let shape: Vec<u8> = shape.iter().flat_map(|&length| [b'K', length]).collect();
@@ -455,7 +459,7 @@ fn caffe2(dtype: &str, order: &str, is_column_major: bool, shape: &[u8], numbers
 }
 
 #[test]
-fn arrays_of_caffe2_are_read_in_every_float_type_and_damaged_ones_are_named() {
+fn caffe2_arrays_of_every_float_type_are_read_and_damaged_ones_are_rejected() {
     let scratch = Scratch::new();
     let file = scratch.path("model.pkl");
     let read = |pickle: &[u8]| {
@@ -468,7 +472,7 @@ fn arrays_of_caffe2_are_read_in_every_float_type_and_damaged_ones_are_named() {
         let pickle = caffe2(dtype, "<", false, &[2], numbers);
         assert_eq!(read(&pickle).unwrap(), [1.0, -2.0], "{dtype}");
         for length in 0..pickle.len() {
-            assert!(read(&pickle[..length]).is_err(), "cut off at {length}");
+            assert!(read(&pickle[..length]).is_err(), "truncated at {length}");
         }
     }
     for (pickle, why) in [
@@ -486,20 +490,20 @@ fn arrays_of_caffe2_are_read_in_every_float_type_and_damaged_ones_are_named() {
 }
 
 #[test]
-fn a_zip_bomb_is_not_unpacked() {
+fn a_zip_bomb_is_rejected() {
     let Some(python) = support::python() else { return };
     let scratch = Scratch::new();
     let file = scratch.path("bomb.pt");
     let script = "import sys, zipfile; zipfile.ZipFile(sys.argv[1], 'w', zipfile.ZIP_DEFLATED).writestr('a/data.pkl', bytes(1 << 30))";
     assert!(Command::new(python).args(["-c", script]).arg(&file).status().unwrap().success());
-    let error = refusal(&scratch, &file);
+    let error = convert_error(&scratch, &file);
     assert!(error.contains("data.pkl"), "{error}");
 }
 
-/// A real checkpoint, small enough to be damaged a thousand times over.
-fn sound() -> Vec<u8> {
+/// A valid checkpoint, small enough to be damaged a thousand times.
+fn valid_checkpoint() -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("sound.pt");
+    let file = folder.path().join("valid.pt");
     archive(&file, &[("a/data.pkl", &pickle_of_tensor("x", 4, 0, 4, 1)), ("a/data/0", &[0; 16])]);
     std::fs::read(file).unwrap()
 }
@@ -512,18 +516,18 @@ fn open(bytes: &[u8]) -> Result<Checkpoint, vidindex::error::Error> {
 }
 
 #[test]
-fn a_checkpoint_cut_off_anywhere_is_an_error() {
-    let sound = sound();
-    open(&sound).unwrap();
-    for length in 0..sound.len() {
-        assert!(open(&sound[..length]).is_err(), "cut off at {length} of {}", sound.len());
+fn a_truncated_checkpoint_is_an_error() {
+    let valid = valid_checkpoint();
+    open(&valid).unwrap();
+    for length in 0..valid.len() {
+        assert!(open(&valid[..length]).is_err(), "truncated at {length} of {}", valid.len());
     }
 }
 
 proptest! {
     #[test]
-    fn no_damage_to_a_checkpoint_makes_it_panic(changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
-        let mut bytes = sound();
+    fn a_damaged_checkpoint_does_not_cause_a_panic(changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
+        let mut bytes = valid_checkpoint();
         for (at, byte) in changes {
             let at = at.index(bytes.len());
             bytes[at] = byte;

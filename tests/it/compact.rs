@@ -1,5 +1,5 @@
-//! `compact` with the real binary: what DuckDB's views show over an index of several runs, before, after, after a prune,
-//! and after one that was killed; what plan, status and report make of it.
+//! `compact` with the real binary: DuckDB's views of an index with several runs show the same rows before and after it,
+//! after a prune, and after a compaction that was killed; `plan`, `status` and `report` work on merged runs.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -14,8 +14,8 @@ fn call(command: &str, job: &Path, args: &[&str]) -> String {
     stdout(&output)
 }
 
-/// What was sealed is a day old from now on.
-fn a_day_passes(index: &Path) {
+/// Changes the seal time of all runs, so that they are old enough for `compact`.
+fn age_runs(index: &Path) {
     for run in std::fs::read_dir(index.join("_vidindex/runs")).unwrap() {
         let path = run.unwrap().path().join("summary.json");
         let Ok(text) = std::fs::read(&path) else { continue };
@@ -25,8 +25,8 @@ fn a_day_passes(index: &Path) {
     }
 }
 
-/// The rows of the current views, but for which run made them and when; and what is of one run.
-fn shown(index: &Path) -> Vec<String> {
+/// The rows of the current views, without the columns that name the run and its time; and a join within runs.
+fn view_rows(index: &Path) -> Vec<String> {
     let all = "EXCLUDE (run_id, shard, indexed_at) FROM current_videos ORDER BY ALL";
     let queries = [
         format!("SELECT * {all}"),
@@ -39,7 +39,8 @@ fn shown(index: &Path) -> Vec<String> {
     queries.iter().map(|sql| query(index, &["--format", "json", sql])).collect()
 }
 
-/// Several runs: one of everything, one of another model, one that failed, one that found a video gone, one without persons.
+/// An index of several runs: one of all videos, one with another model, one with a damaged and a deleted video, and one
+/// without persons.
 fn archive() -> (Scratch, PathBuf) {
     let scratch = Scratch::new();
     for name in ["a", "b", "c", "d"] {
@@ -54,7 +55,7 @@ fn archive() -> (Scratch, PathBuf) {
     let only = |name: &str| format!("input.include=['{name}.mp4']");
     run(&job, &["--set", &format!("actions.model={}", other.display()), "--set", &only("a")], 0);
     std::fs::remove_file(scratch.videos().join("d.mp4")).unwrap();
-    std::fs::write(scratch.videos().join("b.mp4"), "no video any more").unwrap();
+    std::fs::write(scratch.videos().join("b.mp4"), "not a video any more").unwrap();
     run(&job, &[], 3);
     let without_persons = std::fs::read_to_string(&job).unwrap();
     let (before, after) = without_persons.split_once("[persons]").unwrap();
@@ -65,26 +66,26 @@ fn archive() -> (Scratch, PathBuf) {
 }
 
 #[test]
-fn small_files_become_few_and_the_views_show_the_same() {
+fn compact_merges_small_files_and_the_views_show_the_same_rows() {
     if support::python().is_none() {
         return;
     }
     let (scratch, job) = archive();
     let index = scratch.index();
-    let before = shown(&index);
-    assert!(call("compact", &job, &[]).starts_with("nothing to compact"), "runs are young");
-    a_day_passes(&index);
+    let before = view_rows(&index);
+    assert!(call("compact", &job, &[]).starts_with("nothing to compact"), "the runs are too recent");
+    age_runs(&index);
     let first = tables::files(&index);
-    let look = call("compact", &job, &["--dry-run"]);
-    assert!(look.starts_with("videos: ") && look.contains("thumbnails: "), "{look}");
-    assert_eq!(tables::files(&index), first, "a look writes nothing");
+    let dry_run = call("compact", &job, &["--dry-run"]);
+    assert!(dry_run.starts_with("videos: ") && dry_run.contains("thumbnails: "), "{dry_run}");
+    assert_eq!(tables::files(&index), first, "a dry run writes nothing");
 
-    let said = call("compact", &job, &[]);
-    assert!(said.starts_with("videos: 5 files, ") && said.contains(", into 1 file, "), "{said}");
-    assert_eq!(shown(&index), before);
-    assert!(first.iter().all(|file| file.exists()), "nothing is removed");
+    let report = call("compact", &job, &[]);
+    assert!(report.starts_with("videos: 5 files, ") && report.contains(", into 1 file, "), "{report}");
+    assert_eq!(view_rows(&index), before);
+    assert!(first.iter().all(|file| file.exists()), "compact deletes no files");
     assert!(call("compact", &job, &[]).starts_with("nothing to compact"));
-    assert!(stderr(&run(&job, &[], 0)).contains("failed before"), "a plan knows what it knew");
+    assert!(stderr(&run(&job, &[], 0)).contains("failed before"), "plan knows that the video failed");
     let status = call("status", &job, &[]);
     assert!(status.contains(", merged"), "{status}");
     let oldest = status.split_whitespace().next().unwrap().to_owned();
@@ -93,45 +94,45 @@ fn small_files_become_few_and_the_views_show_the_same() {
     report(&oldest);
 
     call("prune", &job, &["--yes"]);
-    assert_eq!(shown(&index), before);
+    assert_eq!(view_rows(&index), before);
     assert!(tables::files(&index).len() < first.len() / 2, "{:?}", tables::files(&index));
-    // The first job's rows of `a` are those of an older model, as any prune has it.
+    // The prune deleted the rows of `a` with this job's model, because those of the other model are newer.
     let planned = call("plan", &job, &["--dry-run"]);
     assert!(planned.contains("1 video,") && planned.contains("failed before"), "{planned}");
     let newest = call("status", &job, &[]).lines().find(|line| line.ends_with("merged")).unwrap().to_owned();
     report(newest.split_whitespace().next().unwrap());
 
-    // What comes later is merged into what was merged.
+    // The files of a later run are merged with those that were merged before.
     run(&job, &["--reindex"], 3);
-    let before = shown(&index);
-    a_day_passes(&index);
+    let before = view_rows(&index);
+    age_runs(&index);
     call("compact", &job, &[]);
-    assert_eq!(shown(&index), before);
+    assert_eq!(view_rows(&index), before);
     call("prune", &job, &["--yes"]);
-    assert_eq!(shown(&index), before);
+    assert_eq!(view_rows(&index), before);
 }
 
 #[test]
-fn a_compaction_that_was_killed_is_mended_by_the_next() {
+fn a_killed_compaction_is_completed_by_the_next_one() {
     if support::python().is_none() {
         return;
     }
     let (scratch, job) = archive();
     let index = scratch.index();
-    a_day_passes(&index);
-    let before = shown(&index);
+    age_runs(&index);
+    let before = view_rows(&index);
     let mut killed = vidindex(["compact".as_ref(), job.as_os_str()]).stdout(Stdio::null()).spawn().unwrap();
-    // Its first record of an attempt is there before its first file is.
-    let at_work = || {
+    // The record of an attempt, below `parts`, is written before its first file.
+    let has_started = || {
         let runs = std::fs::read_dir(index.join("_vidindex/runs")).unwrap();
         runs.flatten().any(|run| run.path().join("parts").exists())
     };
-    while !at_work() && killed.try_wait().unwrap().is_none() {}
+    while !has_started() && killed.try_wait().unwrap().is_none() {}
     killed.kill().unwrap();
     killed.wait().unwrap();
-    assert_eq!(shown(&index), before);
+    assert_eq!(view_rows(&index), before);
     call("compact", &job, &[]);
-    assert_eq!(shown(&index), before);
+    assert_eq!(view_rows(&index), before);
     call("prune", &job, &["--yes"]);
-    assert_eq!(shown(&index), before);
+    assert_eq!(view_rows(&index), before);
 }

@@ -1,4 +1,4 @@
-//! What the commands print, where it goes and who reads it: pipes that nobody reads, full disks, terminals and colours.
+//! The output of the commands to closed pipes, full disks and terminals, and its colours.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -18,15 +18,15 @@ fn archive() -> (Scratch, PathBuf) {
     (scratch, job)
 }
 
-/// A pipe whose reader is gone, as after `| head -1`.
-fn unread() -> Stdio {
+/// A pipe whose reader has exited, as after `| head -1`.
+fn closed_pipe() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     writer.into()
 }
 
 #[test]
-fn a_reader_that_is_gone_is_no_error() {
+fn a_closed_pipe_is_not_an_error() {
     let (scratch, job) = archive();
     let [job, index] = [&job, &scratch.index()].map(|path| path.to_str().unwrap().to_owned());
     let model = scratch.small_models().split('"').nth(1).unwrap().to_owned();
@@ -36,7 +36,7 @@ fn a_reader_that_is_gone_is_no_error() {
         vec!["--help"],
         vec!["plan", &job, "--dry-run"],
         vec!["plan", &job],
-        // Planned and never begun: nothing but its reader's absence ends the watch.
+        // The run never starts, so only the closed pipe can end the watch.
         vec!["status", &job, "--run", &planned, "--watch"],
         vec!["status", &job, "--run", &planned, "--json"],
         vec!["run", &job],
@@ -58,38 +58,38 @@ fn a_reader_that_is_gone_is_no_error() {
         vec!["doctor", &job],
     ];
     for command in &commands {
-        // The seal of a run without commits.
+        // Sealing a run without commits exits with 3.
         let code = if command[0] == "seal" { 3 } else { 0 };
-        let quiet = vidindex(command).stdout(unread()).output().unwrap();
-        assert_eq!(quiet.status.code(), Some(code), "{command:?} {}", said(&quiet));
-        let told = stderr(&quiet);
-        assert!(!told.contains("panicked") && !told.contains("error"), "{command:?} {told}");
+        let output = vidindex(command).stdout(closed_pipe()).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{command:?} {}", said(&output));
+        let log = stderr(&output);
+        assert!(!log.contains("panicked") && !log.contains("error"), "{command:?} {log}");
     }
-    // Nor does it matter whether somebody reads the log.
+    // The same applies if the log goes to a closed pipe.
     for command in [&commands[1], &commands[7], &commands[14], &commands[17]] {
-        let deaf = vidindex(command).stdout(Stdio::null()).stderr(unread()).status().unwrap();
-        assert_eq!(deaf.code(), Some(0), "{command:?}");
+        let status = vidindex(command).stdout(Stdio::null()).stderr(closed_pipe()).status().unwrap();
+        assert_eq!(status.code(), Some(0), "{command:?}");
     }
     assert!(Path::new(&index).join("videos").is_dir() && page.is_file());
 }
 
 #[test]
-fn a_query_whose_reader_is_gone_ends_as_duckdb_does() {
+fn a_query_into_a_closed_pipe_ends_like_duckdb() {
     let Some(python) = support::python() else { return };
-    // The program itself: the package's own starter gives a signal as an exit code.
+    // The program itself, because the package's launcher converts a signal into an exit code.
     let find = "import duckdb_cli, os; print(os.path.join(os.path.dirname(duckdb_cli.__file__), 'duckdb'))";
     let duckdb = stdout(&Command::new(python).args(["-c", find]).output().unwrap());
     let (scratch, job) = archive();
     run(&job, &[], 0);
     let mut command = vidindex(["query".as_ref(), scratch.index().as_os_str()]);
     command.args(["--format", "csv", "FROM range(1000000)", "--duckdb", &duckdb]);
-    let output = command.stdout(unread()).output().unwrap();
+    let output = command.stdout(closed_pipe()).output().unwrap();
     let pipe = rustix::process::Signal::PIPE.as_raw();
     assert!(output.status.signal() == Some(pipe) && stderr(&output).is_empty(), "{}", said(&output));
 }
 
 #[test]
-fn a_full_disk_is_an_error_and_not_a_panic() {
+fn a_full_disk_is_reported_as_an_error() {
     for command in [["models", "list"], ["doctor", "--quiet"]] {
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
         let output = vidindex(command).stdout(full).output().unwrap();
@@ -98,17 +98,17 @@ fn a_full_disk_is_an_error_and_not_a_panic() {
     }
 }
 
-/// Runs the command on a pseudo-terminal, with these variables and none of the caller's own about colours.
+/// Runs the command on a pseudo-terminal, with these variables and without the caller's own colour variables.
 fn on_terminal(command: &[&str], variables: &[(&str, &str)]) -> String {
     let binary = env!("CARGO_BIN_EXE_vidindex");
     let line = shlex::try_join(std::iter::once(binary).chain(command.iter().copied())).unwrap();
     let mut script = Command::new("script");
     script.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
-    let output = with(&mut script, variables).stdin(Stdio::null()).output().unwrap();
+    let output = with_variables(&mut script, variables).stdin(Stdio::null()).output().unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn with<'a>(command: &'a mut Command, variables: &[(&str, &str)]) -> &'a mut Command {
+fn with_variables<'a>(command: &'a mut Command, variables: &[(&str, &str)]) -> &'a mut Command {
     for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"] {
         command.env_remove(name);
     }
@@ -120,7 +120,7 @@ fn colours(text: &str) -> usize {
 }
 
 #[test]
-fn colours_are_for_terminals_and_no_color_is_kept() {
+fn only_terminals_get_colours_and_no_color_is_respected() {
     let (_scratch, job) = archive();
     let job = job.to_str().unwrap();
     let commands: [&[&str]; 4] =
@@ -132,19 +132,20 @@ fn colours_are_for_terminals_and_no_color_is_kept() {
         }
         let dumb = on_terminal(command, &[("TERM", "dumb")]);
         assert!(!dumb.is_empty() && !dumb.contains('\x1b'), "{command:?} {dumb:?}");
-        let piped = with(&mut vidindex(command), &[]).output().unwrap();
+        let piped = with_variables(&mut vidindex(command), &[]).output().unwrap();
         assert!(!said(&piped).contains('\x1b'), "{}", said(&piped));
     }
-    assert!(colours(&on_terminal(commands[0], &[])) > 0, "a terminal has them");
-    assert!(colours(&on_terminal(commands[0], &[("NO_COLOR", "")])) > 0, "an empty variable says nothing");
-    let forced: Output = with(&mut vidindex(commands[0]), &[("CLICOLOR_FORCE", "1")]).output().unwrap();
+    assert!(colours(&on_terminal(commands[0], &[])) > 0, "a terminal gets colours");
+    assert!(colours(&on_terminal(commands[0], &[("NO_COLOR", "")])) > 0, "an empty NO_COLOR has no effect");
+    let forced: Output = with_variables(&mut vidindex(commands[0]), &[("CLICOLOR_FORCE", "1")]).output().unwrap();
     assert!(colours(&stderr(&forced)) > 0, "{}", said(&forced));
-    let forbidden = with(&mut vidindex(commands[0]), &[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]).output().unwrap();
-    assert_eq!(colours(&said(&forbidden)), 0, "{}", said(&forbidden));
+    let disabled =
+        with_variables(&mut vidindex(commands[0]), &[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]).output().unwrap();
+    assert_eq!(colours(&said(&disabled)), 0, "{}", said(&disabled));
 }
 
 #[test]
-fn a_query_on_a_terminal_keeps_no_color_for_duckdb() {
+fn a_query_on_a_terminal_passes_no_color_to_duckdb() {
     let Some(python) = support::python() else { return };
     let (scratch, job) = archive();
     run(&job, &[], 0);
@@ -162,18 +163,18 @@ fn every_command_has_an_example_in_its_help() {
         let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
         let name = command.get_name();
         assert!(help.contains("Example") && help.contains("vidindex "), "{name}: {help:?}");
-        assert!(command.get_about().is_some(), "{name} does not say what it does");
+        assert!(command.get_about().is_some(), "{name} has no description");
         command.get_subcommands().for_each(check);
     }
     check(&Cli::command());
 }
 
 #[test]
-fn completions_are_scripts_that_their_shell_can_read() {
+fn completions_work_in_bash_and_exist_for_every_shell() {
     let script = stdout(&vidindex(["completions", "bash"]).output().unwrap());
-    let ask = "COMP_WORDS=(vidindex mod); COMP_CWORD=1; _vidindex vidindex mod vidindex; echo \"${COMPREPLY[@]}\"";
-    let answer = Command::new("bash").args(["-c", &format!("{script}\n{ask}")]).output().unwrap();
-    assert_eq!(stdout(&answer), "models", "{}", said(&answer));
+    let complete = "COMP_WORDS=(vidindex mod); COMP_CWORD=1; _vidindex vidindex mod vidindex; echo \"${COMPREPLY[@]}\"";
+    let completed = Command::new("bash").args(["-c", &format!("{script}\n{complete}")]).output().unwrap();
+    assert_eq!(stdout(&completed), "models", "{}", said(&completed));
     for shell in ["zsh", "fish", "elvish", "powershell"] {
         assert!(stdout(&vidindex(["completions", shell]).output().unwrap()).contains("retry-failed"), "{shell}");
     }

@@ -1,5 +1,5 @@
-//! The rule of which rows are current is written twice, in Rust and in SQL: DuckDB's views of random histories show the rows
-//! that the Rust function names.
+//! The rule for which rows are current is implemented twice, in Rust and in SQL. For random histories, DuckDB's views
+//! must show the rows that the Rust function selects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -18,15 +18,15 @@ use crate::support::said;
 
 const VIDEOS: usize = 400;
 
-/// Runs that index videos; those that compact are named after them, and so are later.
+/// Runs that index videos. Compactions have higher numbers, so they are later.
 const INDEXING_RUNS: u32 = 8;
 const COMPACTIONS: u32 = 3;
 
-/// What one run wrote about a video.
+/// What one run wrote for a video.
 #[derive(Debug, Clone)]
 struct Row {
     run: u32,
-    /// In microseconds of the Unix epoch.
+    /// In microseconds since the Unix epoch.
     indexed_at: i64,
     status: VideoStatus,
     actions: bool,
@@ -35,7 +35,7 @@ struct Row {
     fingerprint: u8,
 }
 
-/// What a compaction does with a video: the row that it copies, by its number, and whether it copies failures too.
+/// What a compaction does with a video: which good row it copies, and whether it copies a failure too.
 type Copies = Option<(prop::sample::Index, bool)>;
 
 fn indexed() -> impl Strategy<Value = Row> {
@@ -45,7 +45,7 @@ fn indexed() -> impl Strategy<Value = Row> {
         2 => Just(VideoStatus::Failed),
         1 => Just(VideoStatus::Deleted),
     ];
-    // Few times, so that many are the same; runs are not ordered by them.
+    // Few distinct times, so that many are equal. The order of runs is independent of them.
     (status, 0_i64..5, any::<bool>(), any::<bool>(), 0_u8..2, 0_u8..2).prop_map(
         |(status, indexed_at, actions, persons, etag, fingerprint)| Row {
             run: 0,
@@ -59,7 +59,7 @@ fn indexed() -> impl Strategy<Value = Row> {
     )
 }
 
-/// The rows of one video: at most one of each run, and a compaction's copy of a failure beside that of a good row.
+/// The rows of one video: at most one per run, except that a compaction may copy both a good row and a failure.
 fn history() -> impl Strategy<Value = Vec<Row>> {
     let indexed = prop::collection::btree_map(0..INDEXING_RUNS, indexed(), 1..6);
     let copies = prop::collection::vec(prop::option::of((any::<prop::sample::Index>(), any::<bool>())), 3);
@@ -97,7 +97,8 @@ impl Row {
         }
     }
 
-    /// Rows in a table. A video that failed may have left rows, which compactions do not copy; a deletion has none.
+    /// Number of rows in a table. A failed video may have left rows, which compactions do not copy. A deletion has
+    /// none.
     fn rows_in(&self, table: Table) -> i64 {
         let has_rows = match (table, self.status) {
             (Table::Videos, _) => return 1,
@@ -192,7 +193,7 @@ impl Row {
     }
 }
 
-/// Writes what each run has: good rows in its shard 0, failures in its shard 1.
+/// Writes the rows of each run: good rows in shard 0, failures in shard 1.
 fn write(index: &Path, histories: &[Vec<Row>]) {
     for run in 0..INDEXING_RUNS + COMPACTIONS {
         for shard in 0..2 {
@@ -218,10 +219,10 @@ fn write(index: &Path, histories: &[Vec<Row>]) {
     }
 }
 
-/// (table, video, run, rows).
+/// The rows that views show: (table, video, run, number of rows).
 type Shown = BTreeSet<(String, String, String, i64)>;
 
-/// What the Rust function says that the views show.
+/// The rows that the views must show according to the Rust function.
 fn expected(video: usize, history: &[Row]) -> Shown {
     let runs: Vec<_> = history.iter().map(|row| run_id(row.run)).collect();
     let rows = history.iter().zip(&runs).map(|(row, run_id)| HistoryRow {
@@ -241,8 +242,8 @@ fn expected(video: usize, history: &[Row]) -> Shown {
     shown
 }
 
-/// What the views of `schemas/duckdb.sql` show.
-fn asked(python: &Path, index: &Path) -> Shown {
+/// The rows that the views of `schemas/duckdb.sql` show.
+fn queried(python: &Path, index: &Path) -> Shown {
     let script = "
 import duckdb, json, sys
 views, index = sys.argv[1:]
@@ -262,21 +263,21 @@ print(json.dumps(shown))
 }
 
 #[test]
-fn duckdb_shows_the_rows_of_random_histories_that_the_rust_rule_names() {
+fn duckdb_and_rust_select_the_same_current_rows_of_random_histories() {
     let Some(python) = support::python() else { return };
     let mut runner = TestRunner::default();
     let histories: Vec<_> = (0..VIDEOS).map(|_| history().new_tree(&mut runner).unwrap().current()).collect();
     let index = tempfile::tempdir().unwrap();
     write(index.path(), &histories);
     let mut by_video: BTreeMap<String, Shown> = BTreeMap::new();
-    for shown in asked(&python, index.path()) {
+    for shown in queried(&python, index.path()) {
         by_video.entry(shown.1.clone()).or_default().insert(shown);
     }
-    let mut some = 0;
+    let mut total = 0;
     for (video, history) in histories.iter().enumerate() {
         let shown = by_video.remove(&video_id(video)).unwrap_or_default();
-        some += shown.len();
+        total += shown.len();
         assert_eq!(shown, expected(video, history), "{history:#?}");
     }
-    assert!(by_video.is_empty() && some > VIDEOS, "{some} {by_video:?}");
+    assert!(by_video.is_empty() && total > VIDEOS, "{total} {by_video:?}");
 }

@@ -1,4 +1,4 @@
-//! The documentation: its commands can be typed, its job files and SQL can be read, its links lead somewhere.
+//! The documentation: its commands and job files are valid, its queries run, and its links resolve.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every page: its path and its text.
+/// Path and text of every page.
 fn pages() -> Vec<(PathBuf, String)> {
     let top = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"].map(|name| root().join(name));
     let docs = std::fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
@@ -27,7 +27,7 @@ fn pages() -> Vec<(PathBuf, String)> {
     pages.into_iter().map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
 }
 
-/// The code blocks of a page by language; those that are indented have none.
+/// The language and text of each code block of a page. Each indented line is a block without a language.
 fn blocks(text: &str) -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = Vec::new();
     let mut fence = false;
@@ -49,8 +49,8 @@ fn blocks(text: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn every_command_can_be_typed() {
-    let mut typed = 0;
+fn every_command_is_valid() {
+    let mut count = 0;
     for (path, text) in pages() {
         for (_, block) in blocks(&text).into_iter().filter(|(language, _)| language.is_empty()) {
             let line = block.trim().trim_start_matches("run=$(").replace("$run", "20261123T073712123Z-ab12cd");
@@ -61,14 +61,14 @@ fn every_command_can_be_typed() {
             let words = shlex::split(line).unwrap();
             let parsed = Cli::try_parse_from(&words);
             assert!(parsed.is_ok(), "{}: {line}\n{}", path.display(), parsed.unwrap_err());
-            // A job file that a command names ships with the project.
+            // A job file that a command names must be part of the repository.
             for job in words.iter().filter(|word| word.starts_with("jobs/")) {
                 assert!(root().join(job).is_file(), "{}: {line}: there is no {job}", path.display());
             }
-            typed += 1;
+            count += 1;
         }
     }
-    assert!(typed > 30, "{typed} commands");
+    assert!(count > 30, "{count} commands");
 }
 
 #[test]
@@ -85,8 +85,8 @@ fn every_make_target_exists() {
 }
 
 #[test]
-fn every_job_file_can_be_read() {
-    let mut read = 0;
+fn every_job_file_is_valid() {
+    let mut count = 0;
     for (path, text) in pages() {
         for (_, block) in blocks(&text).into_iter().filter(|(language, _)| language == "toml") {
             let mut job = block.clone();
@@ -96,14 +96,14 @@ fn every_job_file_can_be_read() {
                 }
             }
             Job::parse(&path.display().to_string(), &job, &[]).unwrap();
-            read += 1;
+            count += 1;
         }
     }
-    assert!(read >= 3);
+    assert!(count >= 3);
 }
 
 #[test]
-fn every_key_of_the_job_file_has_an_example_that_works() {
+fn every_key_of_the_job_file_is_documented_with_a_valid_example() {
     let page = std::fs::read_to_string(root().join("docs/job-file.md")).unwrap();
     let mut documented: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for part in page.split("\n## `[").skip(1) {
@@ -143,18 +143,18 @@ fn every_query_runs() {
     let scratch = Scratch::new();
     let both = run(1, Some(R50), Some(YOLO));
     write(&scratch.index(), &both, &[Indexed::new(&both, "cam-1", "2026-11-01", 0, 1)]);
-    let mut ran = 0;
+    let mut count = 0;
     for (_, text) in pages() {
         for (_, sql) in blocks(&text).into_iter().filter(|(language, _)| language == "sql") {
             query(&scratch.index(), &["--format", "csv", &sql]);
-            ran += 1;
+            count += 1;
         }
     }
-    assert!(ran >= 3);
+    assert!(count >= 3);
 }
 
 #[test]
-fn every_link_leads_somewhere() {
+fn every_link_resolves() {
     let anchor = |heading: &str| -> String {
         let kept = heading.to_lowercase().replace(' ', "-");
         kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_')).collect()

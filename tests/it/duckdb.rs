@@ -1,4 +1,4 @@
-//! DuckDB reads the tables: hive partitions, typed columns, joins, and the views of `schemas/duckdb.sql`.
+//! DuckDB reads the tables: hive partitions, column types, joins, and the views of `schemas/duckdb.sql`.
 
 use std::process::Command;
 
@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::support::{self, Scratch, run, said, stderr, tables, test_video, vidindex};
 
-/// Answers of a list of queries over the views, each a list of rows; every value as text.
-fn ask(python: &std::path::Path, index: &std::path::Path, queries: &[&str]) -> Vec<Value> {
+/// The results of these queries on the views: a list of rows for each query, with all values as text.
+fn query(python: &std::path::Path, index: &std::path::Path, queries: &[&str]) -> Vec<Value> {
     let script = "
 import duckdb, json, sys
 views, index, *queries = sys.argv[1:]
@@ -25,7 +25,7 @@ print(json.dumps([[list(map(str, row)) for row in con.execute(q).fetchall()] for
 }
 
 #[test]
-fn the_tables_have_their_types_and_partitions_in_duckdb() {
+fn duckdb_reads_the_column_types_and_partitions_of_the_tables() {
     let Some(python) = support::python() else { return };
     let scratch = Scratch::new();
     for camera in ["cam-1", "cam-2"] {
@@ -39,11 +39,11 @@ fn the_tables_have_their_types_and_partitions_in_duckdb() {
     run(&job, &["--set", partition], 0);
     let count = |table: &str| tables::rows(&scratch.index(), table).len().to_string();
     let counts = [count("videos"), count("actions"), count("persons")];
-    // Indexed again: every row is there twice, and current once.
+    // After indexing again, every row exists twice, and one of the two is current.
     run(&job, &["--set", partition, "--reindex"], 0);
 
     let types = "SELECT column_name, column_type FROM (DESCRIBE FROM {}) ORDER BY ALL";
-    let answers = ask(
+    let answers = query(
         &python,
         &scratch.index(),
         &[
@@ -86,7 +86,7 @@ fn the_tables_have_their_types_and_partitions_in_duckdb() {
 }
 
 #[test]
-fn the_views_of_an_index_with_one_model_or_none_are_there_and_empty() {
+fn the_views_of_tables_without_files_exist_and_are_empty() {
     let Some(python) = support::python() else { return };
     let scratch = Scratch::new();
     test_video(&scratch.videos().join("a.mp4"), "160x120", "25", 5.0, &["-pix_fmt", "yuv420p"]);
@@ -95,13 +95,13 @@ fn the_views_of_an_index_with_one_model_or_none_are_there_and_empty() {
     let counts: Vec<String> = views.concat().iter().map(|view| format!("SELECT count(*) FROM {view}")).collect();
     let counts: Vec<&str> = counts.iter().map(String::as_str).collect();
     let found = || {
-        let rows: Vec<Vec<[String; 1]>> = ask(&python, &scratch.index(), &counts)
+        let rows: Vec<Vec<[String; 1]>> = query(&python, &scratch.index(), &counts)
             .into_iter()
             .map(|rows| serde_json::from_value(rows).unwrap())
             .collect();
         rows.iter().map(|rows| rows[0][0].parse().unwrap()).collect::<Vec<u64>>()
     };
-    // Not even a folder, then a plan alone.
+    // First without a folder, then with only a plan.
     assert_eq!(found(), [0; 8]);
     let models = scratch.small_models();
     let (actions, persons) = models.split_at(models.find("[persons]").unwrap());
@@ -109,22 +109,22 @@ fn the_views_of_an_index_with_one_model_or_none_are_there_and_empty() {
     assert_eq!(vidindex(["plan".as_ref(), job.as_os_str()]).output().unwrap().status.code(), Some(0));
     assert_eq!(found(), [0; 8]);
     run(&job, &[], 0);
-    assert_eq!(found(), [1, 1, 3, 3, 0, 0, 0, 0], "actions alone");
-    let empty = ask(&python, &scratch.index(), &["SELECT count(model) + count(dt) + count(x1) FROM current_persons"]);
+    assert_eq!(found(), [1, 1, 3, 3, 0, 0, 0, 0], "only actions");
+    let empty = query(&python, &scratch.index(), &["SELECT count(model) + count(dt) + count(x1) FROM current_persons"]);
     assert_eq!(empty, [json!([["0"]])]);
     std::fs::remove_dir_all(scratch.index()).unwrap();
     run(&scratch.job(persons), &[], 0);
     let [videos, current_videos, 0, 0, boxes, current_boxes, 0, 0] = found()[..] else { panic!("{:?}", found()) };
-    assert!((videos, current_videos) == (1, 1) && boxes > 0 && boxes == current_boxes, "persons alone");
+    assert!((videos, current_videos) == (1, 1) && boxes > 0 && boxes == current_boxes, "only persons");
 }
 
 #[test]
-fn the_actions_of_persons_are_unnested_and_join_their_segments() {
+fn the_actions_of_persons_can_be_unnested_and_joined_to_segments() {
     let Some(python) = support::python() else { return };
     let scratch = Scratch::new();
     test_video(&scratch.videos().join("a.mp4"), "160x120", "25", 5.0, &["-pix_fmt", "yuv420p"]);
     run(&scratch.job(&scratch.small_person_models()), &["--set", "actions.top_k=3"], 0);
-    let answers = ask(
+    let answers = query(
         &python,
         &scratch.index(),
         &[
@@ -135,14 +135,15 @@ fn the_actions_of_persons_are_unnested_and_join_their_segments() {
              SELECT segment, best = top_score FROM current_actions JOIN best USING (video_id, segment) ORDER BY ALL",
         ],
     );
-    // Segments of 64/30 s have their middles at 1.07 and 3.2 s; the last one, of 0.73 s, holds no frame of the detector.
+    // The middles of the segments of 64/30 s are at 1.07 s and 3.2 s. The last one, of 0.73 s, has no frame of the
+    // detector.
     assert_eq!(answers[0], json!([["0", "25", "3"], ["1", "75", "3"]]));
     assert_eq!(answers[1], json!([["0"]]));
     assert_eq!(answers[2], json!([["0", "True"], ["1", "True"]]));
 }
 
 #[test]
-fn segments_are_found_by_the_likeness_of_their_embeddings() {
+fn similar_segments_are_found_by_their_embeddings() {
     let Some(python) = support::python() else { return };
     let scratch = Scratch::new();
     test_video(&scratch.videos().join("a.mp4"), "160x120", "25", 5.0, &["-pix_fmt", "yuv420p"]);
@@ -151,15 +152,16 @@ fn segments_are_found_by_the_likeness_of_their_embeddings() {
     support::ffmpeg(&["-f", "lavfi", "-i", "mandelbrot=size=160x120:rate=25", "-t", "5", other.to_str().unwrap()]);
     run(&scratch.job(&scratch.small_models()), &["--set", "actions.embedding=true"], 0);
     // The small model's last stage has 288 features.
-    let nearest = "WITH wanted AS (SELECT embedding FROM current_actions WHERE uri LIKE '%/a.mp4' AND segment = 1) \
+    let nearest = "WITH target AS (SELECT embedding FROM current_actions WHERE uri LIKE '%/a.mp4' AND segment = 1) \
         SELECT string_split(uri, '/')[-1], segment, round(array_cosine_similarity(a.embedding::FLOAT[288], \
-        wanted.embedding::FLOAT[288]), 3) AS likeness FROM current_actions AS a, wanted ORDER BY likeness DESC, uri LIMIT 2";
-    let answers = ask(&python, &scratch.index(), &[nearest, "SELECT DISTINCT len(embedding) FROM actions"]);
+        target.embedding::FLOAT[288]), 3) AS similarity FROM current_actions AS a, target \
+        ORDER BY similarity DESC, uri LIMIT 2";
+    let answers = query(&python, &scratch.index(), &[nearest, "SELECT DISTINCT len(embedding) FROM actions"]);
     assert_eq!(answers, [json!([["a.mp4", "1", "1.0"], ["twin.mp4", "1", "1.0"]]), json!([["288"]])]);
 }
 
 #[test]
-fn another_model_adds_its_rows_beside_those_of_the_first_and_is_the_current_one() {
+fn the_rows_of_another_model_are_added_and_become_current() {
     let Some(python) = support::python() else { return };
     let scratch = Scratch::new();
     test_video(&scratch.videos().join("a.mp4"), "160x120", "25", 5.0, &["-pix_fmt", "yuv420p"]);
@@ -173,8 +175,8 @@ fn another_model_adds_its_rows_beside_those_of_the_first_and_is_the_current_one(
     let built = ["models", "build", "slowfast-tiny", "--seed", "7", "--out", other.to_str().unwrap()];
     assert!(vidindex(built).output().unwrap().status.success());
     let planned = run(&job, &["--set", &format!("actions.model={}", other.display())], 0);
-    assert!(!stderr(&planned).contains("already indexed"), "a model that has changed takes every video again");
-    let answers = ask(
+    assert!(!stderr(&planned).contains("already indexed"), "a changed model indexes every video again");
+    let answers = query(
         &python,
         &scratch.index(),
         &[
@@ -186,11 +188,14 @@ fn another_model_adds_its_rows_beside_those_of_the_first_and_is_the_current_one(
     assert_eq!(answers[0], json!([["other", "3"], ["slowfast", "3"]]));
     assert_eq!(answers[1], json!([["other", "3"]]));
     assert_eq!(answers[2], json!([["True"]]));
-    assert!(first.iter().all(|(bytes, file)| std::fs::read(file).unwrap() == *bytes), "the first run's files stay");
+    assert!(
+        first.iter().all(|(bytes, file)| std::fs::read(file).unwrap() == *bytes),
+        "the first run's files are unchanged"
+    );
 }
 
 #[test]
-fn a_video_that_is_gone_from_the_folder_is_current_no_more_until_it_returns() {
+fn a_deleted_video_is_not_current_until_it_returns() {
     let Some(python) = support::python() else { return };
     let scratch = Scratch::new();
     for name in ["a.mp4", "b.mp4"] {
@@ -202,30 +207,30 @@ fn a_video_that_is_gone_from_the_folder_is_current_no_more_until_it_returns() {
             |table: &str| format!("SELECT count(DISTINCT uri), count(*) > 2 FROM {table} WHERE uri LIKE '%b.mp4'");
         let [videos, actions, persons] = ["videos", "actions", "persons"].map(|t| count(&format!("current_{t}")));
         let history = "SELECT string_agg(status, ' ' ORDER BY indexed_at) FROM videos WHERE uri LIKE '%b.mp4'";
-        ask(&python, &scratch.index(), &[&videos, &actions, &persons, history, "SELECT count(*) FROM current_videos"])
+        query(&python, &scratch.index(), &[&videos, &actions, &persons, history, "SELECT count(*) FROM current_videos"])
     };
     run(&job, &[], 0);
     let indexed = current();
     assert_eq!(indexed[3..], [json!([["ok"]]), json!([["2"]])]);
 
-    let away = scratch.path("away.mp4");
-    std::fs::rename(scratch.videos().join("b.mp4"), &away).unwrap();
-    let said = said(&run(&job, &[], 0));
-    assert!(said.contains("0 ok, 0 partial, 0 failed, 1 deleted"), "{said}");
+    let moved = scratch.path("moved.mp4");
+    std::fs::rename(scratch.videos().join("b.mp4"), &moved).unwrap();
+    let output = said(&run(&job, &[], 0));
+    assert!(output.contains("0 ok, 0 partial, 0 failed, 1 deleted"), "{output}");
     let none = json!([["0", "False"]]);
-    let gone = [none.clone(), none.clone(), none, json!([["ok deleted"]]), json!([["1"]])];
-    assert_eq!(current(), gone);
+    let deleted = [none.clone(), none.clone(), none, json!([["ok deleted"]]), json!([["1"]])];
+    assert_eq!(current(), deleted);
     run(&job, &[], 0);
-    assert_eq!(current(), gone, "it is marked once");
+    assert_eq!(current(), deleted, "it is marked as deleted only once");
 
-    std::fs::rename(&away, scratch.videos().join("b.mp4")).unwrap();
+    std::fs::rename(&moved, scratch.videos().join("b.mp4")).unwrap();
     run(&job, &[], 0);
     assert_eq!(current()[..3], indexed[..3]);
     assert_eq!(current()[3..], [json!([["ok deleted ok"]]), json!([["2"]])]);
 }
 
 #[test]
-fn partitions_that_cannot_match_are_not_opened() {
+fn files_in_partitions_that_cannot_match_are_not_read() {
     let Some(python) = support::python() else { return };
     let scratch = Scratch::new();
     let day = |n: u64| std::time::UNIX_EPOCH + std::time::Duration::from_secs(86_400 * n);
@@ -239,7 +244,7 @@ fn partitions_that_cannot_match_are_not_opened() {
     }
     let job = scratch.job(&scratch.small_models());
     run(&job, &["--set", "input.partition='(?<camera>cam-[^/]+)/'"], 0);
-    let answers = ask(
+    let answers = query(
         &python,
         &scratch.index(),
         &[

@@ -1,5 +1,5 @@
-//! DuckDB, Spark and the data frames read an index of several runs, models and partitions: the documented queries give
-//! what the rows give, and files and row groups that cannot match are not read.
+//! DuckDB, Spark and data frame libraries read an index of several runs, models and partitions: the documented queries
+//! return the expected results, and files and row groups that cannot match are not read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ fn queries() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas/queries")
 }
 
-/// The answers to the queries of `schemas/queries` by the file's first name, from the rows themselves.
+/// The expected results of the queries in `schemas/queries`, by file name without extensions, computed from the rows.
 fn expected(archive: &Archive) -> BTreeMap<&'static str, Vec<Vec<Value>>> {
     let moments = moments(archive);
     let edit_list = moments.iter().enumerate().map(|(i, (video, start, end, ..))| {
@@ -52,7 +52,7 @@ fn expected(archive: &Archive) -> BTreeMap<&'static str, Vec<Vec<Value>>> {
     ])
 }
 
-/// Ordered by uri, as the queries are.
+/// The current videos, ordered by `uri` like the results of the queries.
 fn current(archive: &Archive) -> Vec<&Indexed> {
     let mut videos: Vec<_> = archive.current.iter().collect();
     videos.sort_by_key(|video| video.video.uri.clone());
@@ -89,9 +89,9 @@ fn persons_in_segments(archive: &Archive) -> Vec<Vec<Value>> {
     let mut rows = Vec::new();
     for video in current(archive) {
         for action in video.actions.iter().filter(|row| row.top_label.as_deref() == Some(ACTION)) {
-            let there =
+            let is_there =
                 |p: &&PersonRow| p.run_id == action.run_id && p.segment == Some(action.segment) && p.confidence >= 0.5;
-            let persons: Vec<_> = video.persons.iter().filter(there).collect();
+            let persons: Vec<_> = video.persons.iter().filter(is_there).collect();
             if !persons.is_empty() {
                 let frames: BTreeSet<_> = persons.iter().map(|p| p.frame).collect();
                 let best = persons.iter().map(|p| p.confidence).fold(0.0, f32::max);
@@ -147,7 +147,7 @@ fn co_occurrence(archive: &Archive) -> Vec<Vec<Value>> {
             }
         }
     }
-    // The long video has one label in each minute, but for the one in which it changes.
+    // Each minute of the long video has one label, except the minute in which the label changes.
     let change = LONG_CHANGE as f64 * 0.2 / 60.0;
     let long = archive.current.last().unwrap();
     assert_eq!(long.actions.len() as i64, LONG_SEGMENTS);
@@ -234,7 +234,7 @@ fn failures(archive: &Archive) -> Vec<Vec<Value>> {
 }
 
 fn score_drift(archive: &Archive) -> Vec<Vec<Value>> {
-    // Only the second run has the second model; of the videos in it, the first run alone has the first.
+    // Only the second run used the second model. Its videos were indexed with the first model only by the first run.
     let of = |model: &str| {
         archive.all.iter().filter(|v| v.video.actions_model.as_deref() == Some(model)).collect::<Vec<_>>()
     };
@@ -282,7 +282,7 @@ fn among_the_best(archive: &Archive) -> Vec<Vec<Value>> {
     rows.into_iter().map(row).collect()
 }
 
-/// Equal but for the last digits of numbers, and for how a null and a time are written.
+/// The results are equal, except for the last digits of numbers and the notation of nulls and times.
 fn assert_same(query: &str, found: &[Vec<String>], expected: &[Vec<Value>]) {
     let time = |text: &str| match text.contains(':') && text.contains('.') {
         true => text.trim_end_matches("+00").trim_end_matches('0').to_owned(),
@@ -294,12 +294,12 @@ fn assert_same(query: &str, found: &[Vec<String>], expected: &[Vec<Value>]) {
         number => found.parse::<f64>().is_ok_and(|found| (found - number.as_f64().unwrap()).abs() < 1e-3),
     };
     let same_row = |a: &[String], b: &[Value]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b));
-    let other = found.iter().zip(expected).find(|(found, expected)| !same_row(found, expected));
-    assert!(other.is_none(), "{query}: found and expected {other:?}");
+    let difference = found.iter().zip(expected).find(|(found, expected)| !same_row(found, expected));
+    assert!(difference.is_none(), "{query}: found and expected {difference:?}");
     assert_eq!(found.len(), expected.len(), "{query}");
 }
 
-/// The fixture beside rows of today.
+/// Writes an index of the fixture's files and of files with the current schema.
 fn old_and_new(index: &Path) {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/schema-1");
     if std::env::var_os("VIDINDEX_UPDATE").is_some() && !fixture.exists() {
@@ -318,14 +318,14 @@ fn old_and_new(index: &Path) {
     write(index, &run, &[video]);
 }
 
-/// Rows of an old and of a new video, of how many it is known whether they are mirrored, and of how many persons there are
-/// actions.
+/// Counts the rows of an old and a new video: all videos, videos with a value in `mirrored`, actions, persons, and
+/// persons with actions.
 const OLD_AND_NEW: &str = "SELECT (SELECT count(*) FROM current_videos) AS videos, \
      (SELECT count(mirrored) FROM current_videos) AS oriented, \
      (SELECT count(*) FROM current_actions) AS actions, count(*) AS persons, count(actions) AS scored FROM current_persons";
 
 #[test]
-fn old_files_are_read_beside_new_ones() {
+fn files_with_the_first_schema_are_read_together_with_new_ones() {
     if support::python().is_none() {
         return;
     }
@@ -334,13 +334,13 @@ fn old_files_are_read_beside_new_ones() {
     let persons = tables::rows(&scratch.index(), "persons").len();
     let found = support::query(&scratch.index(), &["--format", "csv", OLD_AND_NEW]);
     assert_eq!(found, format!("videos,oriented,actions,persons,scored\n2,1,80,{persons},{}\n", persons / 2));
-    // vidindex itself reads `videos`.
+    // `vidindex prune` reads the files of `videos`, too.
     let job = scratch.job("[persons]\nmodel = \"models/yolov5s.onnx\"\n");
     let output = vidindex(["prune".as_ref(), job.as_os_str()]).output().unwrap();
     assert!(output.status.success() && support::stdout(&output).contains("nothing to prune"), "{}", said(&output));
 }
 
-/// Runs a Python script of ours; its last line is JSON.
+/// Runs a Python script and parses the last line of its output as JSON.
 fn script(text: &str, args: &[&str]) -> Option<Value> {
     let python = support::python()?;
     let output = Command::new(python).args(["-c", text]).args(args).output().unwrap();
@@ -355,7 +355,7 @@ fn file_of(name: &str, engine: &str) -> PathBuf {
 }
 
 #[test]
-fn duckdb_answers_the_documented_queries() {
+fn duckdb_returns_the_expected_results_of_the_documented_queries() {
     if support::python().is_none() {
         return;
     }
@@ -370,34 +370,35 @@ fn duckdb_answers_the_documented_queries() {
     }
 }
 
-/// What of the index each filter can leave out: a query, its answer, and the share of its table that may be read.
+/// Queries with filters that let an engine skip data: the query, its result, and the share of its table that may be
+/// read.
 fn filters(archive: &Archive) -> Vec<(String, i64, f64)> {
-    let every = |of: &dyn Fn(&Indexed) -> usize| archive.all.iter().map(of).sum::<usize>() as i64;
+    let sum_of = |of: &dyn Fn(&Indexed) -> usize| archive.all.iter().map(of).sum::<usize>() as i64;
     let in_long_file = archive.all.iter().find(|v| v.video.uri.ends_with("cam-2/2026-11-03-0.mp4")).unwrap();
     let count = |table: &str, filter: String| {
         let column = if table == "persons" { "x1" } else { "start_seconds" };
         format!("SELECT count({column}) FROM {table} WHERE {filter}")
     };
-    let sure = |v: &Indexed| v.persons.iter().filter(|p| p.confidence > 0.95).count();
+    let confident = |v: &Indexed| v.persons.iter().filter(|p| p.confidence > 0.95).count();
     let late = |v: &Indexed| v.persons.iter().filter(|p| p.time_seconds >= 29_990.0).count();
     let riding = |v: &Indexed| v.actions.iter().filter(|a| a.top_label.as_deref() == Some(ACTION)).count();
-    let there = |v: &Indexed| if v.camera == "cam-1" && v.day == "2026-11-02" { v.persons.len() } else { 0 };
+    let in_partition = |v: &Indexed| if v.camera == "cam-1" && v.day == "2026-11-02" { v.persons.len() } else { 0 };
     vec![
-        (count("persons", "confidence > 0.95".to_owned()), every(&sure), 0.2),
-        (count("persons", "time_seconds >= 29990".to_owned()), every(&late), 0.2),
+        (count("persons", "confidence > 0.95".to_owned()), sum_of(&confident), 0.2),
+        (count("persons", "time_seconds >= 29990".to_owned()), sum_of(&late), 0.2),
         (
             count("persons", format!("video_id = '{}'", in_long_file.video.video_id)),
             in_long_file.persons.len() as i64,
             0.5,
         ),
-        (count("persons", "camera = 'cam-1' AND dt = DATE '2026-11-02'".to_owned()), every(&there), 0.01),
-        (count("actions", format!("top_label = '{ACTION}'")), every(&riding), 0.2),
+        (count("persons", "camera = 'cam-1' AND dt = DATE '2026-11-02'".to_owned()), sum_of(&in_partition), 0.01),
+        (count("actions", format!("top_label = '{ACTION}'")), sum_of(&riding), 0.2),
         (count("actions", format!("model = '{R101}'")), 80, 0.01),
     ]
 }
 
 #[test]
-fn duckdb_reads_only_what_can_match() {
+fn duckdb_reads_only_data_that_can_match() {
     let archive = archive();
     let text = "
 import duckdb, json, sys
@@ -416,8 +417,8 @@ print(json.dumps([ask(query) for query in queries]))
 ";
     let filters = filters(archive);
     let filtered = filters.iter().map(|(query, ..)| query.clone());
-    let whole = filters.iter().map(|(query, ..)| query.split(" WHERE").next().unwrap().to_owned());
-    let queries: Vec<String> = filtered.chain(whole).collect();
+    let unfiltered = filters.iter().map(|(query, ..)| query.split(" WHERE").next().unwrap().to_owned());
+    let queries: Vec<String> = filtered.chain(unfiltered).collect();
     let views = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/duckdb.sql");
     let mut args = vec![views, archive.index.to_str().unwrap()];
     args.extend(queries.iter().map(String::as_str));
@@ -427,14 +428,14 @@ print(json.dumps([ask(query) for query in queries]))
         assert_eq!(filtered[0], *count, "{query}");
         let read = filtered[1].as_f64().unwrap() / all[1].as_f64().unwrap();
         eprintln!("{query}: {} of {} bytes", filtered[1], all[1]);
-        // Footers of other files are read to know that they cannot match.
+        // DuckDB also reads the footers of the other files, to find that they cannot match.
         assert!(read <= share + 0.2, "{query}: {read} of the bytes, {}", filtered[2]);
     }
 }
 
-/// One session for all that is asked of Spark: its start is the better part of the time.
+/// One session runs all queries, because starting Spark takes most of the time.
 #[test]
-fn spark_answers_the_documented_queries_and_reads_only_what_can_match() {
+fn spark_returns_the_expected_results_and_reads_only_data_that_can_match() {
     let archive = archive();
     let text = "
 import json, os, sys, tempfile
@@ -513,7 +514,7 @@ fn has_java() -> bool {
 }
 
 #[test]
-fn data_frames_read_the_index_as_the_page_says() {
+fn the_documented_data_frame_examples_work() {
     let archive = archive();
     let page = std::fs::read_to_string(queries().with_file_name("README.md")).unwrap();
     let lines = page.split("```python\n").nth(1).unwrap().split("```").next().unwrap();

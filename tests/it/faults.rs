@@ -1,4 +1,4 @@
-//! The fault-injecting proxy of the tests does what its rules say, in front of a real S3 server.
+//! The tests' fault-injecting proxy follows its rules, in front of a real S3 server.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,7 +11,7 @@ use vidindex::store::open;
 use crate::support::faults::{Fault, FaultProxy, Often, What};
 use crate::support::s3::S3Server;
 
-/// An answer as far as it came, and how it ended.
+/// A response, as far as it was received, and how it ended.
 #[derive(Debug)]
 struct Reply {
     head: String,
@@ -34,12 +34,12 @@ impl Reply {
     }
 }
 
-/// The server answers signed requests alone, but does not check signatures.
+/// The server accepts only signed requests, but does not check the signatures.
 const SIGNED: &str = "Authorization: AWS4-HMAC-SHA256 Credential=test/20261101/us-east-1/s3/aws4_request, \
                       SignedHeaders=host, Signature=0";
 
-/// One request by plain HTTP, on a connection of its own.
-fn ask(server: SocketAddr, method: &str, target: &str, body: &[u8]) -> Reply {
+/// Sends one HTTP request on its own connection.
+fn send(server: SocketAddr, method: &str, target: &str, body: &[u8]) -> Reply {
     let mut stream = TcpStream::connect(server).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let length = body.len();
@@ -60,26 +60,26 @@ fn ask(server: SocketAddr, method: &str, target: &str, body: &[u8]) -> Reply {
     Reply { head: String::from_utf8(bytes).unwrap(), body, reset }
 }
 
-/// A server with this object in a bucket.
+/// A server with a bucket that contains this object as `k`.
 fn server(bucket: &str, object: &[u8]) -> Option<Arc<S3Server>> {
     let server = S3Server::shared()?;
     server.create_bucket(bucket);
-    assert_eq!(ask(server.address(), "PUT", &format!("/{bucket}/k"), object).status(), 200);
+    assert_eq!(send(server.address(), "PUT", &format!("/{bucket}/k"), object).status(), 200);
     Some(server)
 }
 
 #[test]
-fn without_a_fault_every_request_passes_as_it_was_sent() {
+fn without_faults_all_requests_are_forwarded_unchanged() {
     let Some(server) = server("plain", b"0123456789") else { return };
     let proxy = FaultProxy::start(server.address(), Vec::new());
-    assert_eq!(ask(proxy.address(), "PUT", "/plain/other", b"abc").status(), 200);
-    let got = ask(proxy.address(), "GET", "/plain/other", b"");
+    assert_eq!(send(proxy.address(), "PUT", "/plain/other", b"abc").status(), 200);
+    let got = send(proxy.address(), "GET", "/plain/other", b"");
     assert_eq!((got.status(), got.length(), got.text()), (200, Some(3), "abc".to_owned()));
-    let head = ask(proxy.address(), "HEAD", "/plain/k", b"");
+    let head = send(proxy.address(), "HEAD", "/plain/k", b"");
     assert_eq!((head.status(), head.length(), head.body.len()), (200, Some(10), 0));
-    assert_eq!(ask(proxy.address(), "GET", "/plain/absent", b"").status(), 404);
-    assert_eq!(ask(proxy.address(), "DELETE", "/plain/other", b"").status(), 204);
-    assert!(ask(proxy.address(), "GET", "/plain?list-type=2", b"").text().contains("<Key>k</Key>"));
+    assert_eq!(send(proxy.address(), "GET", "/plain/absent", b"").status(), 404);
+    assert_eq!(send(proxy.address(), "DELETE", "/plain/other", b"").status(), 204);
+    assert!(send(proxy.address(), "GET", "/plain?list-type=2", b"").text().contains("<Key>k</Key>"));
     let seen: Vec<_> = proxy.seen().into_iter().map(|seen| (seen.method, seen.target, seen.rule)).collect();
     assert_eq!(seen[0], ("PUT".to_owned(), "/plain/other".to_owned(), None));
     assert_eq!(seen[5], ("GET".to_owned(), "/plain?list-type=2".to_owned(), None));
@@ -87,7 +87,7 @@ fn without_a_fault_every_request_passes_as_it_was_sent() {
 }
 
 #[test]
-fn several_requests_share_a_connection_and_chunks_pass() {
+fn several_requests_on_a_connection_and_chunked_bodies_are_forwarded() {
     let Some(server) = server("kept", b"0123456789") else { return };
     let proxy = FaultProxy::start(server.address(), Vec::new());
     let mut stream = TcpStream::connect(proxy.address()).unwrap();
@@ -106,43 +106,43 @@ fn several_requests_share_a_connection_and_chunks_pass() {
     stream.read_to_string(&mut text).unwrap();
     assert_eq!(text.matches("HTTP/1.1 200").count(), 3, "{text}");
     assert!(text.contains("0123456789") && text.contains("HTTP/1.1 100 Continue"), "{text}");
-    assert_eq!(ask(server.address(), "GET", "/kept/d", b"").text(), "x");
+    assert_eq!(send(server.address(), "GET", "/kept/d", b"").text(), "x");
 }
 
 #[test]
-fn each_kind_of_fault_does_what_it_says() {
+fn each_kind_of_fault_has_its_effect() {
     let Some(server) = server("kinds", b"0123456789") else { return };
     let proxy = FaultProxy::start(server.address(), Vec::new());
     let address = proxy.address();
     let with = |what| {
         proxy.set(vec![Fault::on_all(what, Often::Always)]);
-        move |method: &str, target: &str, body: &[u8]| ask(address, method, target, body)
+        move |method: &str, target: &str, body: &[u8]| send(address, method, target, body)
     };
-    let is_there = |key: &str| ask(server.address(), "GET", &format!("/kinds/{key}"), b"").status() == 200;
+    let exists = |key: &str| send(server.address(), "GET", &format!("/kinds/{key}"), b"").status() == 200;
 
-    let begun = Instant::now();
+    let started = Instant::now();
     let reply = with(What::Delay(Duration::from_millis(300)))("GET", "/kinds/k", b"");
     assert_eq!(reply.text(), "0123456789");
-    assert!(begun.elapsed() >= Duration::from_millis(300));
+    assert!(started.elapsed() >= Duration::from_millis(300));
 
     let reply = with(What::Status(503, "<Error/>".to_owned()))("PUT", "/kinds/unavailable", b"x");
     assert_eq!((reply.status(), reply.text()), (503, "<Error/>".to_owned()));
-    assert!(!is_there("unavailable"));
+    assert!(!exists("unavailable"));
 
     let reply = with(What::Refuse(400, "ExpiredToken"))("PUT", "/kinds/refused", b"x");
     assert_eq!(reply.status(), 400);
     assert!(reply.text().contains("<Code>ExpiredToken</Code>"));
-    assert!(!is_there("refused"));
+    assert!(!exists("refused"));
     let reply = with(What::Refuse(403, "InvalidAccessKeyId"))("HEAD", "/kinds/k", b"");
     assert_eq!((reply.status(), reply.body.len()), (403, 0));
 
     let reply = with(What::ResetBefore)("PUT", "/kinds/before", b"x");
     assert!(reply.reset && reply.head.is_empty(), "{reply:?}");
-    assert!(!is_there("before"));
+    assert!(!exists("before"));
 
     let reply = with(What::ResetAfter)("PUT", "/kinds/after", b"x");
     assert!(reply.reset && reply.head.is_empty(), "{reply:?}");
-    assert!(is_there("after"));
+    assert!(exists("after"));
 
     let reply = with(What::CutBody(4))("GET", "/kinds/k", b"");
     assert_eq!((reply.status(), reply.length(), reply.text()), (200, Some(10), "0123".to_owned()));
@@ -157,7 +157,7 @@ fn each_kind_of_fault_does_what_it_says() {
     let reply = with(What::ErrorInside200("InternalError"))("PUT", "/kinds/inside", b"x");
     assert_eq!(reply.status(), 200);
     assert!(reply.text().contains("<Error><Code>InternalError</Code>"));
-    assert!(!is_there("inside"));
+    assert!(!exists("inside"));
 
     let reply = with(What::NoLength)("HEAD", "/kinds/k", b"");
     assert_eq!((reply.status(), reply.length()), (200, None));
@@ -166,7 +166,7 @@ fn each_kind_of_fault_does_what_it_says() {
 }
 
 #[test]
-fn rules_say_which_requests_are_hit_and_how_often() {
+fn rules_select_which_requests_fail_and_how_often() {
     let Some(server) = server("rules", b"0123456789") else { return };
     let unavailable = || What::Status(503, String::new());
     let proxy = FaultProxy::start(
@@ -177,7 +177,7 @@ fn rules_say_which_requests_are_hit_and_how_often() {
             Fault::new(|method, _| method == "GET", What::Refuse(400, "ExpiredToken"), Often::After(1)),
         ],
     );
-    let status = |method, target| ask(proxy.address(), method, target, b"").status();
+    let status = |method, target| send(proxy.address(), method, target, b"").status();
     assert_eq!([0; 3].map(|_| status("HEAD", "/rules/k")), [503, 503, 200]);
     assert_eq!([0; 2].map(|_| status("GET", "/rules?list-type=2")), [503, 503]);
     assert_eq!([0; 3].map(|_| status("GET", "/rules/k")), [200, 400, 400]);
@@ -190,39 +190,40 @@ fn rules_say_which_requests_are_hit_and_how_often() {
     assert_eq!(status("GET", "/rules/k"), 200);
 }
 
-/// Which of these requests are hit, asked in this order.
-fn drawn(server: SocketAddr, seed: u64, paths: &[String]) -> Vec<String> {
+/// Sends requests for these paths in this order, and returns the sorted paths of those that got a fault.
+fn faulted(server: SocketAddr, seed: u64, paths: &[String]) -> Vec<String> {
     let faults = vec![Fault::on_all(What::Status(503, String::new()), Often::Share(0.3, seed))];
     let proxy = FaultProxy::start(server, faults);
     for path in paths {
-        ask(proxy.address(), "GET", path, b"");
+        send(proxy.address(), "GET", path, b"");
     }
-    let mut hit: Vec<_> = proxy.seen().into_iter().filter(|seen| seen.rule.is_some()).map(|seen| seen.target).collect();
-    assert_eq!(proxy.injected(), [hit.len() as u32]);
-    hit.sort();
-    hit
+    let mut faulted: Vec<_> =
+        proxy.seen().into_iter().filter(|seen| seen.rule.is_some()).map(|seen| seen.target).collect();
+    assert_eq!(proxy.injected(), [faulted.len() as u32]);
+    faulted.sort();
+    faulted
 }
 
 #[test]
-fn a_share_hits_the_same_requests_again_whatever_their_order() {
+fn a_share_selects_the_same_requests_in_any_order() {
     let Some(server) = server("share", b"0123456789") else { return };
-    // Each path three times: all faults of one path are draws of their own.
+    // Each path is requested three times, and each of these requests is drawn independently.
     let paths: Vec<String> = (0..300).map(|i| format!("/share/{}", i % 100)).collect();
-    let first = drawn(server.address(), 7, &paths);
+    let first = faulted(server.address(), 7, &paths);
     assert!((50..=130).contains(&first.len()), "{} of 300", first.len());
     let reversed: Vec<_> = paths.iter().rev().cloned().collect();
-    assert_eq!(drawn(server.address(), 7, &reversed), first);
-    assert_ne!(drawn(server.address(), 8, &paths), first);
-    // The names of runs and attempts differ each time; the draws do not.
-    let named = |run: &str| (0..40).map(|i| format!("/share/runs/{run}/{i}")).collect::<Vec<_>>();
-    let hits = |run: &str| {
-        drawn(server.address(), 7, &named(run)).iter().map(|path| path.replace(run, "")).collect::<Vec<_>>()
+    assert_eq!(faulted(server.address(), 7, &reversed), first);
+    assert_ne!(faulted(server.address(), 8, &paths), first);
+    // Run and attempt ids differ each time, but do not affect the draws.
+    let paths_of = |run: &str| (0..40).map(|i| format!("/share/runs/{run}/{i}")).collect::<Vec<_>>();
+    let faults_of = |run: &str| {
+        faulted(server.address(), 7, &paths_of(run)).iter().map(|path| path.replace(run, "")).collect::<Vec<_>>()
     };
-    assert_eq!(hits("20261123T073712123Z-ab12cd"), hits("20261124T000000000Z-000000"));
+    assert_eq!(faults_of("20261123T073712123Z-ab12cd"), faults_of("20261124T000000000Z-000000"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_reads_and_writes_through_it() {
+async fn a_store_works_through_the_proxy() {
     let Some(server) = server("store", b"0123456789") else { return };
     let proxy = FaultProxy::start(server.address(), Vec::new());
     let store = open("s3://store/", &proxy.config()).await.unwrap();

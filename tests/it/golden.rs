@@ -1,5 +1,5 @@
-//! Against the reference implementations: persons of YOLOv5's own code, segments, sampled frames, logits and clip tensors
-//! of PyTorchVideo. Needs the reference data; says so where it is absent.
+//! Comparison with the reference implementations: persons of YOLOv5's own code; segments, sampled frames, logits and
+//! clip tensors of PyTorchVideo. The tests are skipped, with a message, if the reference data is missing.
 
 use std::path::Path;
 use std::process::Command;
@@ -27,7 +27,7 @@ fn corners(value: [&Value; 4]) -> [f32; 4] {
     value.map(|v| number(v) as f32)
 }
 
-/// Compares the boxes found with those expected; `what` is for the message.
+/// Compares the boxes found with the expected ones. `what` is used in messages.
 fn compare_persons(what: &str, expected: &[Value], found: &[&Map<String, Value>]) {
     let mut unmatched: Vec<_> = found.to_vec();
     for person in expected {
@@ -47,12 +47,12 @@ fn compare_persons(what: &str, expected: &[Value], found: &[&Map<String, Value>]
         unmatched.remove(i);
     }
     for row in unmatched {
-        assert!(number(&row["confidence"]) <= 0.30, "{what}: a person too many: {row:?}");
+        assert!(number(&row["confidence"]) <= 0.30, "{what}: unexpected person: {row:?}");
     }
 }
 
 #[test]
-fn persons_are_those_of_the_reference_on_images_and_on_videos() {
+fn persons_in_images_and_videos_match_the_reference() {
     let Some(reference) = reference() else { return };
     let converted = tempfile::tempdir().unwrap();
     let checkpoint = reference.join("models/yolov5n.pt");
@@ -73,7 +73,7 @@ fn compare_all_persons(reference: &Path, model: &Path) {
             std::os::unix::fs::symlink(&file, scratch.videos().join(file.file_name().unwrap())).unwrap();
         }
     }
-    // Just below the threshold, so that a box on its edge is seen by both.
+    // Slightly below the reference's threshold, so that boxes close to it are found by both.
     let persons = format!("[persons]\nmodel = \"{}\"\nconfidence = 0.22\n", model.display());
     let job = scratch.job(&persons);
     run(&job, &["--set", "input.include=[\"**/*\"]"], 0);
@@ -104,7 +104,7 @@ fn compare_all_persons(reference: &Path, model: &Path) {
 }
 
 #[test]
-fn segments_and_logits_are_those_of_the_reference_in_every_lowering() {
+fn segments_and_logits_match_the_reference_in_every_lowering() {
     let Some(reference) = reference() else { return };
     for lowering in Lowering::ALL {
         compare_segments(&reference, lowering);
@@ -118,17 +118,17 @@ fn compare_segments(reference: &Path, lowering: Lowering) {
     for name in videos.keys() {
         std::os::unix::fs::symlink(reference.join("videos").join(name), scratch.videos().join(name)).unwrap();
     }
-    // The model as exported, with a description that leaves the logits as they are.
+    // The exported model, with a descriptor that applies no activation to the logits.
     let model = scratch.path("tiny.onnx");
     let exported = std::fs::read(reference.join("models/slowfast_tiny_r50_8x8.onnx")).unwrap();
     let lowered = lower(ModelProto::decode(exported.as_slice()).unwrap(), lowering);
     std::fs::write(&model, lowered.encode_to_vec()).unwrap();
     let labels: Vec<String> = (0..10).map(|i| format!("\"class {i}\"")).collect();
-    let description = format!(
+    let descriptor = format!(
         "kind = \"slowfast\"\nlabels = [{}]\nframes = 32\nalpha = 4\nside = 64\ncrop = 64\nactivation = \"none\"\n",
         labels.join(", ")
     );
-    std::fs::write(model.with_extension("toml"), description).unwrap();
+    std::fs::write(model.with_extension("toml"), descriptor).unwrap();
     let job = scratch.job(&format!("[actions]\nmodel = \"{}\"\nscores = \"full\"\n", model.display()));
     run(&job, &[], 0);
     let rows = tables::rows(&scratch.index(), "actions");
@@ -154,7 +154,7 @@ fn compare_segments(reference: &Path, lowering: Lowering) {
     assert_eq!(compared, 10);
 }
 
-/// A file as a decoder's source.
+/// A file as the byte source of a decoder.
 struct FileBytes(std::fs::File);
 
 #[async_trait::async_trait]
@@ -167,7 +167,7 @@ impl ByteSource for FileBytes {
     }
 }
 
-/// Frames sampled and clip tensor of each segment of a video, straight from the decoder process.
+/// The sampled frames and the clip tensor of each segment of a video, directly from the decoder process.
 async fn clips(video: &Path, spec: ClipSpec) -> Vec<(Vec<i64>, Vec<f32>)> {
     let file = std::fs::File::open(video).unwrap();
     let request = Request {
@@ -188,9 +188,9 @@ async fn clips(video: &Path, spec: ClipSpec) -> Vec<(Vec<i64>, Vec<f32>)> {
     clips
 }
 
-/// By PyAV and NumPy, after PyTorchVideo's transforms for AVA: the first clip of `videos/kinetics_demo.mp4`, 340x256, whole
-/// at short side 200. Of its frames 0 and 31, of red, green and blue, of the upper and the lower half, the means of the four
-/// quarters from left to right.
+/// Expected means in the first clip of `videos/kinetics_demo.mp4` (340x256), with whole frames at a short side of 200.
+/// They were computed with PyAV and NumPy, like PyTorchVideo's transforms for AVA. The indices are: frame 0 or 31; red,
+/// green or blue; upper or lower half; quarter from left to right.
 const WHOLE_FRAMES: [[[[f64; 4]; 2]; 3]; 2] = [
     [
         [[0.3854, 0.0264, -1.0588, -1.6851], [1.1983, 0.6687, -0.2266, -1.3457]],
@@ -205,7 +205,7 @@ const WHOLE_FRAMES: [[[[f64; 4]; 2]; 3]; 2] = [
 ];
 
 #[tokio::test]
-async fn the_clip_tensor_of_whole_frames_is_that_of_the_reference() {
+async fn the_clip_tensor_of_whole_frames_matches_the_reference() {
     let Some(reference) = reference() else { return };
     let whole = ClipSpec { view: View::Whole, ..spec(200) };
     let found = clips(&reference.join("videos/kinetics_demo.mp4"), whole).await;
@@ -238,7 +238,7 @@ fn spec(side: usize) -> ClipSpec {
 }
 
 #[tokio::test]
-async fn sampled_frames_are_those_of_the_reference() {
+async fn sampled_frames_match_the_reference() {
     let Some(reference) = reference() else { return };
     let golden = read_json(&reference.join("golden/segments_r50_8x8.json"));
     for (name, segments) in golden["videos"].as_object().unwrap() {
@@ -255,7 +255,7 @@ async fn sampled_frames_are_those_of_the_reference() {
 }
 
 #[tokio::test]
-async fn the_clip_tensor_is_that_of_the_reference() {
+async fn the_clip_tensor_matches_the_reference() {
     let Some(reference) = reference() else { return };
     let Some(python) = support::python() else { return };
     let golden = reference.join("golden/clip_kinetics_test_first64.npz");

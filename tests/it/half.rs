@@ -1,4 +1,4 @@
-//! Networks of 16-bit weights compute what those of 32-bit ones do, run by ONNX Runtime.
+//! Networks with 16-bit weights give the same results in ONNX Runtime as those with 32-bit weights.
 
 use vidindex::infer::session::Runtime;
 use vidindex::zoo::inspect::{Dim, ModelInfo};
@@ -7,7 +7,7 @@ use vidindex::zoo::{self, BuildOptions};
 
 use crate::support::runtime;
 
-/// Runs a model on noise; gives its first output.
+/// Runs a model on noise and returns its first output.
 fn output(runtime: &Runtime, info: &ModelInfo) -> Vec<f32> {
     let mut session = runtime.open(&info.path, &[]).unwrap();
     let length = |dimension: &Dim| match dimension {
@@ -25,7 +25,7 @@ fn output(runtime: &Runtime, info: &ModelInfo) -> Vec<f32> {
 }
 
 #[test]
-fn half_the_file_gives_the_same_results_but_for_rounding() {
+fn half_precision_weights_halve_the_file_and_only_round_the_results() {
     let runtime = runtime();
     let folder = tempfile::tempdir().unwrap();
     for (name, lowering, side) in [
@@ -35,21 +35,17 @@ fn half_the_file_gives_the_same_results_but_for_rounding() {
         ("yolov5n", Lowering::Plain, 128),
         ("yolov5n-raw", Lowering::Plain, 128),
     ] {
-        let [whole, half] = [false, true].map(|half| {
+        let [full, half] = [false, true].map(|half| {
             let out = folder.path().join(format!("{name}-{lowering}-{half}.onnx"));
             let options = BuildOptions { out, lowering, half, side: Some(side), ..BuildOptions::default() };
             zoo::build(name, &options).unwrap().info
         });
-        let share = half.size_bytes as f64 / whole.size_bytes as f64;
+        let share = half.size_bytes as f64 / full.size_bytes as f64;
         assert!(share < 0.57, "{name}, {lowering}: {share} of the file");
-        assert_eq!(
-            (half.parameters, half.multiply_adds),
-            (whole.parameters, whole.multiply_adds),
-            "{name}, {lowering}"
-        );
-        let [whole, half] = [whole, half].map(|info| output(runtime, &info));
-        let largest = whole.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
-        let worst = whole.iter().zip(&half).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert_eq!((half.parameters, half.multiply_adds), (full.parameters, full.multiply_adds), "{name}, {lowering}");
+        let [full, half] = [full, half].map(|info| output(runtime, &info));
+        let largest = full.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
+        let worst = full.iter().zip(&half).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         eprintln!("{name}, {lowering}: {share:.3} of the file, off by {:.1e}", worst / largest);
         assert!(worst > 0.0 && worst < 1e-2 * largest, "{name}, {lowering}: off by {worst} of {largest}");
     }

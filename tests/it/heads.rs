@@ -1,5 +1,5 @@
-//! Detectors with every supported head and export option: the rows match what the official predictors compute for the same
-//! picture (`support/heads.py`), and class names come from the model.
+//! Detectors with every supported head and export option: the rows match what the official predictors compute for the
+//! same picture (`support/heads.py`), and class names come from the model.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -72,25 +72,26 @@ fn found(index: &Path, names: &[Value]) -> Vec<Vec<[f64; 6]>> {
 }
 
 /// Each box has a counterpart in the other list, except those close to the threshold.
-fn assert_alike(what: &str, wanted: &[[f64; 6]], found: &[[f64; 6]], threshold: f64, (pixels, score): (f64, f64)) {
-    let mut left = found.to_vec();
-    for wanted in wanted {
-        let off = |found: &[f64; 6]| (0..4).map(|i| (wanted[i] - found[i]).abs()).fold(0.0, f64::max);
-        let is_like =
-            |found: &[f64; 6]| found[5] == wanted[5] && off(found) <= pixels && (found[4] - wanted[4]).abs() <= score;
-        let nearest = left.iter().enumerate().filter(|(_, found)| is_like(found));
+fn assert_alike(what: &str, expected: &[[f64; 6]], found: &[[f64; 6]], threshold: f64, (pixels, score): (f64, f64)) {
+    let mut remaining = found.to_vec();
+    for expected in expected {
+        let off = |found: &[f64; 6]| (0..4).map(|i| (expected[i] - found[i]).abs()).fold(0.0, f64::max);
+        let is_like = |found: &[f64; 6]| {
+            found[5] == expected[5] && off(found) <= pixels && (found[4] - expected[4]).abs() <= score
+        };
+        let nearest = remaining.iter().enumerate().filter(|(_, found)| is_like(found));
         match nearest.min_by(|a, b| off(a.1).total_cmp(&off(b.1))).map(|(at, _)| at) {
-            Some(at) => drop(left.remove(at)),
-            None => assert!(wanted[4] <= threshold + score, "{what}: {wanted:?} is not among {found:?}"),
+            Some(at) => drop(remaining.remove(at)),
+            None => assert!(expected[4] <= threshold + score, "{what}: {expected:?} is not among {found:?}"),
         }
     }
-    for found in left {
-        assert!(found[4] <= threshold + score, "{what}: {found:?} is one too many");
+    for found in remaining {
+        assert!(found[4] <= threshold + score, "{what}: {found:?} is unexpected");
     }
 }
 
 #[test]
-fn every_head_finds_what_its_own_predictor_finds() {
+fn every_head_matches_its_official_predictor() {
     let Some(python) = support::python() else { return };
     let scratch = Scratch::new();
     let (picture, cases) = (scratch.path("picture.ppm"), cases());
@@ -98,7 +99,7 @@ fn every_head_finds_what_its_own_predictor_finds() {
     let video = scratch.videos().join("a.mkv");
     let looped = ["-loop", "1", "-framerate", "1", "-i", picture.to_str().unwrap(), "-frames:v", "3"];
     ffmpeg(&[&looped[..], &["-c:v", "ffv1", "-pix_fmt", "bgr0", video.to_str().unwrap()]].concat());
-    let expected = export(&python, &cases, &picture, scratch.dir.path());
+    let expected_boxes = export(&python, &cases, &picture, scratch.dir.path());
     // YOLOv5's exporter does not write the size, so a descriptor gives it.
     std::fs::write(scratch.path("v5-dynamic.toml"), "kind = \"yolov5\"\nside = 128\n").unwrap();
     for case in &cases {
@@ -116,13 +117,13 @@ fn every_head_finds_what_its_own_predictor_finds() {
         assert!(!stderr(&output).contains("in the TOML file beside it"), "{}", said(&output));
         let frames = found(&index, names);
         assert_eq!(frames.len(), 3, "{name}");
-        let wanted = &expected[name];
-        println!("{name}: {} boxes", wanted.len());
+        let expected = &expected_boxes[name];
+        println!("{name}: {} boxes", expected.len());
         // At the limit of 300, boxes with nearly equal scores may be cut differently.
-        assert!((8..300).contains(&wanted.len()), "{name}: {} boxes", wanted.len());
-        let slack = if is_half { (1.0, 0.02) } else { (0.1, 2e-3) };
+        assert!((8..300).contains(&expected.len()), "{name}: {} boxes", expected.len());
+        let tolerance = if is_half { (1.0, 0.02) } else { (0.1, 2e-3) };
         for frame in frames {
-            assert_alike(name, wanted, &frame, confidence, slack);
+            assert_alike(name, expected, &frame, confidence, tolerance);
         }
     }
 }
@@ -149,28 +150,28 @@ fn job(scratch: &Scratch, model: &Path, more: &str) -> PathBuf {
 }
 
 #[test]
-fn a_class_that_the_model_does_not_name_is_refused_with_those_that_it_names() {
+fn an_unknown_class_is_rejected_with_a_list_of_the_models_classes() {
     let scratch = Scratch::new();
-    // As many classes as COCO has, and the first is no person.
+    // As many classes as COCO, but the first is not `person`.
     let names: Vec<String> = (0..80).map(|class| format!("{class}: 'thing {class}'")).collect();
     let model = with_metadata(&scratch, 80, &[("stride", "32"), ("names", &format!("{{{}}}", names.join(", ")))]);
     let output = run(&job(&scratch, &model, ""), &[], 2);
-    let said = stderr(&output);
-    assert!(said.contains("mine.onnx has no class `person`: its classes are `thing 0`, `thing 1`, "), "{said}");
-    assert!(said.contains("`thing 79`") && said.contains("hint:"), "{said}");
+    let message = stderr(&output);
+    assert!(message.contains("mine.onnx has no class `person`: its classes are `thing 0`, `thing 1`, "), "{message}");
+    assert!(message.contains("`thing 79`") && message.contains("hint:"), "{message}");
     assert!(!scratch.index().exists());
 }
 
 #[test]
-fn the_models_own_names_are_written_and_a_descriptor_that_differs_is_warned_of() {
+fn the_models_class_names_are_used_and_a_conflicting_descriptor_causes_a_warning() {
     let scratch = Scratch::new();
     let model = with_metadata(&scratch, 2, &[("names", r#"{0: "it's", 1: 'person'}"#)]);
     let toml = "kind = \"yolov5\"\nlabels = [\"person\", \"person\"]\n";
     std::fs::write(model.with_extension("toml"), toml).unwrap();
     let job = job(&scratch, &model, "classes = [\"person\", \"it's\"]\n");
     for reindex in [&[][..], &["--reindex"]] {
-        let said = stderr(&run(&job, reindex, 0));
-        assert!(said.contains("class 0 is `it's` in its own metadata, which is used, but `person` in"), "{said}");
+        let message = stderr(&run(&job, reindex, 0));
+        assert!(message.contains("class 0 is `it's` in its own metadata, which is used, but `person` in"), "{message}");
     }
     let rows = tables::rows(&scratch.index(), "persons");
     let count = |label: &str| rows.iter().filter(|row| row["label"] == label).count();
@@ -178,20 +179,20 @@ fn the_models_own_names_are_written_and_a_descriptor_that_differs_is_warned_of()
 }
 
 #[test]
-fn classes_without_names_are_warned_of_at_every_run() {
+fn classes_without_names_cause_a_warning_in_every_run() {
     let scratch = Scratch::new();
     let model = with_metadata(&scratch, 2, &[]);
     let job = job(&scratch, &model, "classes = [\"class_1\"]\n");
     for reindex in [&[][..], &["--reindex"]] {
-        let said = stderr(&run(&job, reindex, 0));
-        assert!(said.contains("its 2 classes have no names, so their labels are their numbers"), "{said}");
+        let message = stderr(&run(&job, reindex, 0));
+        assert!(message.contains("its 2 classes have no names, so their labels are their numbers"), "{message}");
     }
     let output = run(&job, &["--set", "persons.classes=[\"person\"]"], 2);
     assert!(stderr(&output).contains("its classes are `class_0`, `class_1`"), "{}", said(&output));
 }
 
 #[test]
-fn another_task_is_refused_by_name_before_anything_is_listed() {
+fn a_model_for_another_task_is_rejected_before_anything_is_written() {
     let scratch = Scratch::new();
     for (task, what) in [
         ("segment", "a segmentation model"),
@@ -201,10 +202,13 @@ fn another_task_is_refused_by_name_before_anything_is_listed() {
     ] {
         let model = with_metadata(&scratch, 2, &[("names", "['person', 'dog']"), ("task", task)]);
         let output = run(&job(&scratch, &model, ""), &[], 2);
-        let said = stderr(&output);
-        assert!(said.contains(&format!("mine.onnx: it is {what}")) && said.contains("task `detect`"), "{said}");
+        let message = stderr(&output);
+        assert!(
+            message.contains(&format!("mine.onnx: it is {what}")) && message.contains("task `detect`"),
+            "{message}"
+        );
         let shown = vidindex(["models", "inspect", model.to_str().unwrap()]).output().unwrap();
-        assert!(stdout(&shown).contains(what), "{}", support::said(&shown));
+        assert!(stdout(&shown).contains(what), "{}", said(&shown));
     }
     assert!(!scratch.index().exists());
 }

@@ -1,4 +1,4 @@
-//! Files that cannot be decoded say why: encrypted, of an unknown codec, or no video at all.
+//! The rows of files that cannot be decoded contain the reason: encrypted, an unknown codec, or not a video.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::support::{Scratch, ffmpeg, run, tables, test_video};
 const KEY: &str = "76a6c65c5ea762046bd749a2e632ccbb";
 const KEY_ID: &str = "a7e61c373e219033c21091fa607bf3b8";
 
-/// Indexes the folder's videos, none of which is whole, and gives their rows by name.
+/// Indexes the videos of the folder, some of which must fail or be partial, and returns their rows by name.
 fn rows(scratch: &Scratch) -> BTreeMap<String, Map<String, Value>> {
     let job = scratch.job(&scratch.small_models());
     run(&job, &["--set", "input.include=[\"**/*\"]"], 3);
@@ -24,10 +24,10 @@ fn assert_row(row: &Map<String, Value>, status: &str, kind: &str, message: &str)
     assert_eq!((row["status"].as_str(), row["error_kind"].as_str()), (Some(status), Some(kind)), "{row:?}");
     let found = row["error_message"].as_str().unwrap();
     assert!(found.starts_with(message), "{row:?}");
-    assert!(!found.contains("0x5") && !found.contains("0x7f"), "an address: {found}");
+    assert!(!found.contains("0x5") && !found.contains("0x7f"), "the message contains an address: {found}");
 }
 
-/// Three seconds of H.264 with a key frame each second.
+/// Encodes three seconds of H.264 with a key frame every second.
 fn encode(path: &Path, options: &[&str]) {
     let h264 = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-g", "10", "-sc_threshold", "0", "-flags", "+bitexact"];
     test_video(path, "96x64", "10", 3.0, &[&h264[..], options].concat());
@@ -37,14 +37,14 @@ fn position(bytes: &[u8], part: &[u8]) -> usize {
     bytes.windows(part.len()).position(|window| window == part).unwrap()
 }
 
-/// Gives a file's bytes to `edit`, and writes what becomes of them.
+/// Changes the bytes of a file.
 fn edit(path: &Path, edit: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = std::fs::read(path).unwrap();
     edit(&mut bytes);
     std::fs::write(path, bytes).unwrap();
 }
 
-/// Renames boxes of an MP4 file, each time that the name occurs.
+/// Renames all boxes of this name in an MP4 file.
 fn rename(bytes: &mut [u8], from: &[u8; 4], to: &[u8; 4]) {
     let at: Vec<usize> = (0..bytes.len() - 4).filter(|&i| bytes[i..].starts_with(from)).collect();
     assert!(!at.is_empty());
@@ -52,14 +52,14 @@ fn rename(bytes: &mut [u8], from: &[u8; 4], to: &[u8; 4]) {
 }
 
 #[test]
-fn encrypted_videos_are_named_encrypted_in_every_container() {
+fn encrypted_videos_are_recognized_in_every_container() {
     let scratch = Scratch::new();
     let file = |name: &str| scratch.videos().join(name);
     let cenc = ["-encryption_scheme", "cenc-aes-ctr", "-encryption_key", KEY, "-encryption_kid", KEY_ID];
     let fragments = ["-movflags", "+frag_keyframe+empty_moov+default_base_moof"];
     encode(&file("cenc.mp4"), &cenc);
     encode(&file("cenc_fragments.mp4"), &[&fragments[..], &cenc].concat());
-    // Without the boxes that say how each sample is encrypted, as if they were of a form that FFmpeg does not know.
+    // Without the boxes that describe how each sample is encrypted, as with a scheme that FFmpeg does not know.
     encode(&file("cenc_unknown_form.mp4"), &[&fragments[..], &cenc].concat());
     edit(&file("cenc_unknown_form.mp4"), |bytes| {
         [b"senc", b"saiz", b"saio"].iter().for_each(|name| rename(bytes, name, b"free"));
@@ -67,7 +67,7 @@ fn encrypted_videos_are_named_encrypted_in_every_container() {
     encode(&file("fairplay.mp4"), &[]);
     edit(&file("fairplay.mp4"), |bytes| rename(bytes, b"avc1", b"drmi"));
 
-    // A title that leaves room for the header of an encrypted track.
+    // The title reserves space for the header of an encrypted track.
     encode(&file("webm.mkv"), &["-metadata:s:v", &format!("title={}", "x".repeat(60))]);
     edit(&file("webm.mkv"), |bytes| {
         let name = position(bytes, &[b'x'; 60]) - 3;
@@ -95,7 +95,7 @@ fn encrypted_videos_are_named_encrypted_in_every_container() {
     edit(&file("sample_aes.ts"), |bytes| {
         let mut found = 0;
         for packet in bytes.chunks_exact_mut(188) {
-            // The program map: one stream, of type H.264.
+            // The program map table, with one stream of type H.264.
             if u16::from_be_bytes([packet[1], packet[2]]) & 0x1fff == 4096 {
                 let section = &mut packet[5..];
                 let length = 3 + (usize::from(section[1] & 0x0f) << 8 | usize::from(section[2]));
@@ -140,7 +140,7 @@ fn encrypted_videos_are_named_encrypted_in_every_container() {
     }
 }
 
-/// CRC-32 of MPEG-2 systems.
+/// The CRC-32 of MPEG-2 Systems.
 fn crc32_mpeg(bytes: &[u8]) -> u32 {
     bytes.iter().fold(u32::MAX, |crc, byte| {
         (0..8).fold(
@@ -153,7 +153,7 @@ fn crc32_mpeg(bytes: &[u8]) -> u32 {
 }
 
 #[test]
-fn codecs_without_a_decoder_are_named_as_the_container_names_them() {
+fn codecs_without_a_decoder_are_reported_by_their_name_in_the_container() {
     let scratch = Scratch::new();
     let file = |name: &str| scratch.videos().join(name);
     encode(&file("unknown.mp4"), &[]);
@@ -169,26 +169,30 @@ fn codecs_without_a_decoder_are_named_as_the_container_names_them() {
     assert_row(&rows["unknown.mp4"], "failed", "unsupported", "no decoder for an unknown codec (zzz9)");
     assert_row(&rows["avs2.avi"], "failed", "unsupported", "no decoder for avs2 (AVS2)");
     assert_row(&rows["unknown.mkv"], "failed", "unsupported", "no decoder for an unknown codec");
-    // What is known of them is there.
+    // The known properties are in the row.
     let known = |name: &str| ["container", "codec", "width"].map(|column| rows[name][column].clone());
     assert_eq!(known("avs2.avi"), [Value::from("avi"), "avs2".into(), 96.into()]);
     assert_eq!(known("unknown.mp4")[1], "unknown");
 }
 
 #[test]
-fn playlists_and_other_text_are_no_videos_and_are_not_followed() {
+fn playlists_and_text_files_are_not_videos_and_are_not_followed() {
     let scratch = Scratch::new();
-    test_video(&scratch.path("there.ts"), "96x64", "10", 1.0, &["-pix_fmt", "yuv420p"]);
-    let there = scratch.path("there.ts").display().to_string();
+    test_video(&scratch.path("target.ts"), "96x64", "10", 1.0, &["-pix_fmt", "yuv420p"]);
+    let target = scratch.path("target.ts").display().to_string();
     let cases = [
-        ("hls.m3u8", format!("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1.0,\n{there}\n#EXT-X-ENDLIST\n"), "a playlist (M3U)"),
-        ("list.ffconcat", format!("ffconcat version 1.0\nfile '{there}'\n"), "a list of files to join (ffconcat)"),
+        (
+            "hls.m3u8",
+            format!("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1.0,\n{target}\n#EXT-X-ENDLIST\n"),
+            "a playlist (M3U)",
+        ),
+        ("list.ffconcat", format!("ffconcat version 1.0\nfile '{target}'\n"), "a list of files to join (ffconcat)"),
         (
             "manifest.mpd",
             format!(
                 "<?xml version=\"1.0\"?>\n<MPD xmlns=\"urn:mpeg:dash:schema:mpd:2011\" type=\"static\" \
                  profiles=\"urn:mpeg:dash:profile:isoff-on-demand:2011\"><Period><AdaptationSet mimeType=\"video/mp4\">\
-                 <Representation id=\"1\" bandwidth=\"1\"><BaseURL>{there}</BaseURL></Representation>\
+                 <Representation id=\"1\" bandwidth=\"1\"><BaseURL>{target}</BaseURL></Representation>\
                  </AdaptationSet></Period></MPD>\n"
             ),
             "a playlist (DASH manifest)",
@@ -197,11 +201,11 @@ fn playlists_and_other_text_are_no_videos_and_are_not_followed() {
             "list.xspf",
             format!(
                 "<?xml version=\"1.0\"?>\n<playlist version=\"1\" xmlns=\"http://xspf.org/ns/0/\"><trackList><track>\
-                 <location>file://{there}</location></track></trackList></playlist>\n"
+                 <location>file://{target}</location></track></trackList></playlist>\n"
             ),
             "a playlist (XSPF)",
         ),
-        ("list.pls", format!("[playlist]\nFile1={there}\nNumberOfEntries=1\n"), "a playlist (PLS)"),
+        ("list.pls", format!("[playlist]\nFile1={target}\nNumberOfEntries=1\n"), "a playlist (PLS)"),
         ("metadata.json.mp4", format!("[{}]", vec!["{\"id\": 1, \"tags\": [\"a\", \"b\"]}"; 3000].join(",")), "JSON text"),
         ("error.html.mp4", "<!DOCTYPE html>\n<html><body>403 Forbidden</body></html>\n".to_owned(), "HTML text"),
         (
@@ -220,9 +224,9 @@ fn playlists_and_other_text_are_no_videos_and_are_not_followed() {
     for (name, text, _) in &cases {
         std::fs::write(scratch.videos().join(name), text).unwrap();
     }
-    // Not UTF-8, but a playlist all the same.
+    // Not UTF-8, but still a playlist.
     let latin =
-        [&b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1.0,gr\xfc\xdfe\n"[..], there.as_bytes(), b"\n#EXT-X-ENDLIST\n"];
+        [&b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1.0,gr\xfc\xdfe\n"[..], target.as_bytes(), b"\n#EXT-X-ENDLIST\n"];
     let latin = latin.concat();
     std::fs::write(scratch.videos().join("latin.m3u8"), latin).unwrap();
     let rows = rows(&scratch);
@@ -232,9 +236,9 @@ fn playlists_and_other_text_are_no_videos_and_are_not_followed() {
     assert_row(&rows["latin.m3u8"], "failed", "not_a_video", "the file is a playlist (hls)");
 }
 
-/// A header in text alone makes no text: these are pictures, all of them grey as the letter `r`.
+/// A text header does not make a file a text. All bytes of this video's frames are the letter `r`, a grey.
 #[test]
-fn pictures_that_look_like_text_are_pictures() {
+fn a_video_that_consists_of_text_characters_is_indexed() {
     let scratch = Scratch::new();
     let grey = scratch.videos().join("grey.y4m");
     let source = "color=c=0x727272:size=64x64:rate=10:duration=1,format=gray";
@@ -246,7 +250,7 @@ fn pictures_that_look_like_text_are_pictures() {
 }
 
 #[test]
-fn messages_say_what_ffmpeg_says_without_its_addresses() {
+fn error_messages_contain_those_of_ffmpeg_without_addresses() {
     let scratch = Scratch::new();
     let file = |name: &str| scratch.videos().join(name);
     encode(&file("no_index.mp4"), &[]);

@@ -1,5 +1,5 @@
-//! The same job on Kubernetes: its objects against the published schemas and the rules that schemas miss, and the pods'
-//! commands, run as their containers would.
+//! A run on Kubernetes: the manifests are validated against the published schemas and the rules that are not in them,
+//! and the pods' commands are run locally, as their containers would run them.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -16,8 +16,8 @@ const ENGINE: &str = "[engine.kubernetes]\nimage = \"registry.example/vidindex:1
                       tasks = 2\nat_once = 8\ndeadline_seconds = 120\nnode_selector = [\"pool=spot\"]\n\
                       tolerations = [\"spot=true:NoSchedule\", \"example.com/batch\"]\n";
 
-/// Checks YAML documents against the schemas of the oldest and the newest version, unknown fields refused; prints them
-/// as JSON.
+/// Validates YAML documents against the schemas of the oldest and the newest version, without unknown fields, and
+/// prints them as JSON.
 const VALIDATE: &str = r#"
 import json, sys, yaml
 import kubernetes_validate
@@ -28,7 +28,7 @@ for document in documents:
 print(json.dumps(documents))
 "#;
 
-/// The documents, or `None` after saying that the test is skipped.
+/// The documents, or `None` after a message that the test is skipped.
 fn validated(yaml: &[u8]) -> Option<Vec<Value>> {
     let mut python = Command::new(support::python()?);
     python.args(["-c", VALIDATE]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -39,10 +39,10 @@ fn validated(yaml: &[u8]) -> Option<Vec<Value>> {
     Some(serde_json::from_slice(&output.stdout).unwrap())
 }
 
-/// The rules that schemas do not say, for the spec of a Job.
-fn assert_sound(job: &Value) {
+/// Checks the spec of a Job against the rules that are not in the schemas.
+fn assert_valid(job: &Value) {
     let pod = &job["template"]["spec"];
-    assert_eq!(pod["restartPolicy"], "Never", "a failure policy needs it: {job:#}");
+    assert_eq!(pod["restartPolicy"], "Never", "a failure policy requires it: {job:#}");
     let names: Vec<&Value> = pod["containers"].as_array().unwrap().iter().map(|c| &c["name"]).collect();
     let rules = job["podFailurePolicy"]["rules"].as_array().unwrap();
     assert!(rules.len() <= 20);
@@ -50,7 +50,10 @@ fn assert_sound(job: &Value) {
         let action = rule["action"].as_str().unwrap();
         assert!(["FailJob", "FailIndex", "Ignore", "Count"].contains(&action), "{rule}");
         assert!(action != "FailIndex" || job.get("backoffLimitPerIndex").is_some(), "{rule}");
-        assert!(rule.get("onExitCodes").is_some() != rule.get("onPodConditions").is_some(), "one of both: {rule}");
+        assert!(
+            rule.get("onExitCodes").is_some() != rule.get("onPodConditions").is_some(),
+            "exactly one of the two: {rule}"
+        );
         if let Some(codes) = rule.get("onExitCodes") {
             assert!(["In", "NotIn"].contains(&codes["operator"].as_str().unwrap()), "{rule}");
             assert!(names.contains(&&codes["containerName"]), "{rule}");
@@ -64,9 +67,9 @@ fn assert_sound(job: &Value) {
     if let Some(mode) = job.get("completionMode") {
         assert_eq!(mode, "Indexed");
         assert!(job["completions"].as_u64().is_some_and(|count| (1..=100_000).contains(&count)));
-        assert!(job.get("backoffLimit").is_none(), "the index has its own limit");
+        assert!(job.get("backoffLimit").is_none(), "each index has its own limit");
     } else {
-        assert!(job.get("backoffLimitPerIndex").is_none(), "of an Indexed Job alone");
+        assert!(job.get("backoffLimitPerIndex").is_none(), "only an Indexed Job can have it");
     }
     for toleration in pod["tolerations"].as_array().into_iter().flatten() {
         let operator = toleration["operator"].as_str().unwrap();
@@ -83,13 +86,13 @@ fn assert_sound(job: &Value) {
         assert_eq!(container["securityContext"]["allowPrivilegeEscalation"], false);
         let mounts = container["volumeMounts"].as_array().unwrap();
         assert!(mounts.iter().all(|mount| volumes.contains(&&mount["name"])), "{container:#}");
-        assert!(mounts.iter().any(|mount| mount["mountPath"] == "/tmp"), "scratch files need a place");
+        assert!(mounts.iter().any(|mount| mount["mountPath"] == "/tmp"), "scratch files need a writable folder");
         let resources = &container["resources"];
-        assert!(resources["requests"].get("nvidia.com/gpu").is_none(), "a GPU's limit is its request");
+        assert!(resources["requests"].get("nvidia.com/gpu").is_none(), "the limit of GPUs is also their request");
     }
 }
 
-/// Three videos, a shard for each.
+/// An archive of three videos, and its job, with one shard per video.
 fn archive() -> (Scratch, PathBuf) {
     let scratch = Scratch::new();
     for i in 0..3 {
@@ -106,22 +109,22 @@ fn submit(job: &Path, args: &[&str]) -> Command {
 }
 
 #[test]
-fn the_objects_are_valid_and_their_commands_do_the_job() {
+fn the_manifests_are_valid_and_their_commands_index_the_archive() {
     let (scratch, job) = archive();
     let planned = vidindex(["plan".as_ref(), job.as_os_str()]).output().unwrap();
     let id = stdout(&planned);
-    let shown = submit(&job, &["--dry-run", "--run", &id]).output().unwrap();
-    assert!(shown.status.success(), "{}", said(&shown));
-    let Some(objects) = validated(&shown.stdout) else { return };
-    let [file, work, seal] = &objects[..] else { panic!("{objects:#?}") };
-    for object in &objects {
-        assert_eq!(object["metadata"]["namespace"], "video");
-        assert_eq!(object["metadata"]["labels"]["vidindex/run"], id);
-        let name = object["metadata"]["name"].as_str().unwrap();
+    let dry_run = submit(&job, &["--dry-run", "--run", &id]).output().unwrap();
+    assert!(dry_run.status.success(), "{}", said(&dry_run));
+    let Some(manifests) = validated(&dry_run.stdout) else { return };
+    let [file, work, seal] = &manifests[..] else { panic!("{manifests:#?}") };
+    for manifest in &manifests {
+        assert_eq!(manifest["metadata"]["namespace"], "video");
+        assert_eq!(manifest["metadata"]["labels"]["vidindex/run"], id);
+        let name = manifest["metadata"]["name"].as_str().unwrap();
         let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         assert!(name.len() <= 52 && name.chars().all(allowed), "{name}");
     }
-    [work, seal].iter().for_each(|job| assert_sound(&job["spec"]));
+    [work, seal].iter().for_each(|job| assert_valid(&job["spec"]));
     assert_eq!(work["spec"]["completions"], 2);
     assert_eq!(work["spec"]["parallelism"], 2);
     assert_eq!(work["spec"]["backoffLimitPerIndex"], 2);
@@ -138,14 +141,14 @@ fn the_objects_are_valid_and_their_commands_do_the_job() {
     assert_eq!(pod["containers"][0]["resources"]["limits"], json!({"memory": "16Gi", "nvidia.com/gpu": "1"}));
     assert_eq!(pod["volumes"][0]["configMap"]["name"], file["metadata"]["name"]);
 
-    // The seal begins with the tasks, as its pod does.
+    // The seal starts together with the tasks, like its pod.
     let mounted = scratch.path("mounted.toml");
     std::fs::write(&mounted, file["data"]["job.toml"].as_str().unwrap()).unwrap();
     let container = |job: &Value| {
         let container = &job["spec"]["template"]["spec"]["containers"][0];
         let args: Vec<String> = serde_json::from_value(container["args"].clone()).unwrap();
-        let place = mounted.to_str().unwrap();
-        let mut command = vidindex(args.iter().map(|arg| if arg == "/etc/vidindex/job.toml" { place } else { arg }));
+        let path = mounted.to_str().unwrap();
+        let mut command = vidindex(args.iter().map(|arg| if arg == "/etc/vidindex/job.toml" { path } else { arg }));
         for variable in container["env"].as_array().into_iter().flatten() {
             command.env(variable["name"].as_str().unwrap(), variable["value"].as_str().unwrap());
         }
@@ -158,15 +161,15 @@ fn the_objects_are_valid_and_their_commands_do_the_job() {
         let output = process.wait_with_output().unwrap();
         assert!(output.status.success(), "{}", said(&output));
     }
-    let elsewhere = scratch.path("undisturbed");
-    run(&job, &["--set", &format!("output.uri={}", elsewhere.display())], 0);
+    let expected = scratch.path("expected");
+    run(&job, &["--set", &format!("output.uri={}", expected.display())], 0);
     for table in TABLES {
-        assert_eq!(tables::stable_rows(&scratch.index(), table), tables::stable_rows(&elsewhere, table), "{table}");
+        assert_eq!(tables::stable_rows(&scratch.index(), table), tables::stable_rows(&expected, table), "{table}");
     }
 }
 
 #[test]
-fn a_seal_waits_no_longer_than_it_was_told() {
+fn seal_stops_waiting_after_the_given_time() {
     let (_scratch, job) = archive();
     let id = stdout(&vidindex(["plan".as_ref(), job.as_os_str()]).output().unwrap());
     let sealed = vidindex(["seal".as_ref(), job.as_os_str()]).args(["--run", &id, "--wait", "2"]).output().unwrap();
@@ -175,22 +178,22 @@ fn a_seal_waits_no_longer_than_it_was_told() {
 }
 
 #[test]
-fn the_scheduled_example_is_valid() {
+fn the_cron_job_example_is_valid() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs/kubernetes-cron.yaml");
     let Some(documents) = validated(&std::fs::read(file).unwrap()) else { return };
     let spec = &documents[0]["spec"];
     assert!(["Allow", "Forbid", "Replace"].contains(&spec["concurrencyPolicy"].as_str().unwrap()));
     assert_eq!(spec["schedule"].as_str().unwrap().split(' ').count(), 5);
-    assert_sound(&spec["jobTemplate"]["spec"]);
+    assert_valid(&spec["jobTemplate"]["spec"]);
 }
 
 #[test]
-fn kubectl_is_given_what_was_shown() {
+fn kubectl_gets_the_manifests_that_a_dry_run_prints() {
     use std::os::unix::fs::PermissionsExt;
     let (scratch, job) = archive();
-    let absent = submit(&job, &[]).env("PATH", "/nowhere").output().unwrap();
-    assert_eq!(absent.status.code(), Some(1));
-    assert!(stderr(&absent).contains("kubectl: failed to run"), "{}", said(&absent));
+    let missing = submit(&job, &[]).env("PATH", "/nowhere").output().unwrap();
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(stderr(&missing).contains("kubectl: failed to run"), "{}", said(&missing));
     // Keeps what it is given.
     let bin = scratch.path("bin");
     std::fs::create_dir(&bin).unwrap();
@@ -200,10 +203,10 @@ fn kubectl_is_given_what_was_shown() {
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     let submitted = submit(&job, &[]).env("PATH", path).output().unwrap();
     assert!(submitted.status.success(), "{}", said(&submitted));
-    let shown = submit(&job, &["--dry-run", "--run", &stdout(&submitted)]).output().unwrap();
+    let dry_run = submit(&job, &["--dry-run", "--run", &stdout(&submitted)]).output().unwrap();
     for call in ["delete", "create"] {
-        let given = std::fs::read_to_string(bin.join(format!("{call}.yaml"))).unwrap();
-        assert_eq!(given.trim(), stdout(&shown));
+        let input = std::fs::read_to_string(bin.join(format!("{call}.yaml"))).unwrap();
+        assert_eq!(input.trim(), stdout(&dry_run));
     }
     let calls = std::fs::read_to_string(bin.join("calls")).unwrap();
     assert_eq!(calls, "delete --ignore-not-found -f -\ncreate -f -\n");

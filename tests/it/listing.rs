@@ -1,5 +1,5 @@
-//! What is listed of an archive: the whole job over unreadable folders, odd names, hidden files, and keys that do not fit
-//! the partition columns.
+//! The listing of an archive: runs on unreadable folders, unusual names, hidden files, and keys that do not fit the
+//! partition columns.
 
 use std::ffi::OsStr;
 use std::fs::Permissions;
@@ -12,15 +12,15 @@ use std::process::Output;
 use crate::support::s3::S3Server;
 use crate::support::{self, Scratch, query, said, stderr, stdout, tables, test_video, vidindex};
 
-/// A user bound by permissions, as root is not.
+/// A user to whom permissions apply, unlike root.
 const NOBODY: u32 = 65_534;
 
 fn is_root(scratch: &Scratch) -> bool {
     std::fs::metadata(scratch.dir.path()).unwrap().uid() == 0
 }
 
-/// Gives everything below the scratch directory to [`NOBODY`] when these tests run as root.
-fn hand_over(scratch: &Scratch) {
+/// Makes [`NOBODY`] the owner of everything below the scratch directory, if the tests run as root.
+fn change_owner(scratch: &Scratch) {
     if is_root(scratch) {
         for entry in walkdir::WalkDir::new(scratch.dir.path()) {
             chown(entry.unwrap().path(), Some(NOBODY), Some(NOBODY)).unwrap();
@@ -28,8 +28,8 @@ fn hand_over(scratch: &Scratch) {
     }
 }
 
-/// Runs `vidindex COMMAND JOB ARGS...` as [`NOBODY`] when `root`, else as the user of the tests.
-fn bound_by_permissions(scratch: &Scratch, root: bool, command: &str, args: &[&str], code: i32) -> Output {
+/// Runs `vidindex COMMAND JOB ARGS...` as [`NOBODY`] if `root`, otherwise as the user of the tests.
+fn run_unprivileged(scratch: &Scratch, root: bool, command: &str, args: &[&str], code: i32) -> Output {
     let mut command = vidindex([command.as_ref(), scratch.path("job.toml").as_os_str()]);
     command.args(["--device", "cpu"]).args(args);
     if root {
@@ -67,7 +67,7 @@ fn assert_has(text: &str, lines: &[&str]) {
 }
 
 #[test]
-fn what_cannot_be_listed_is_passed_over_and_what_was_indexed_there_stays() {
+fn unreadable_folders_are_skipped_and_their_indexed_videos_keep_their_rows() {
     let scratch = Scratch::new();
     let videos = scratch.videos();
     for name in ["here.mp4", "gone.mp4", "locked/b.mp4"] {
@@ -78,8 +78,8 @@ fn what_cannot_be_listed_is_passed_over_and_what_was_indexed_there_stays() {
     }
     scratch.job(&scratch.small_models());
     let root = is_root(&scratch);
-    hand_over(&scratch);
-    let run = |args: &[&str], code| bound_by_permissions(&scratch, root, "run", args, code);
+    change_owner(&scratch);
+    let run = |args: &[&str], code| run_unprivileged(&scratch, root, "run", args, code);
     let first = run(&[], 0);
     assert_has(&stderr(&first), &["4 files match no include: 3 .txt, 1 .jpg"]);
 
@@ -90,11 +90,11 @@ fn what_cannot_be_listed_is_passed_over_and_what_was_indexed_there_stays() {
         std::fs::write(path, "x").unwrap();
     }
     std::fs::create_dir(videos.join("lost+found")).unwrap();
-    hand_over(&scratch);
+    change_owner(&scratch);
     for locked in ["locked", "lost+found"] {
         std::fs::set_permissions(videos.join(locked), Permissions::from_mode(0o000)).unwrap();
     }
-    let plan = bound_by_permissions(&scratch, root, "plan", &["--dry-run"], 0);
+    let plan = run_unprivileged(&scratch, root, "plan", &["--dry-run"], 0);
     assert_has(
         &stdout(&plan),
         &[
@@ -115,14 +115,14 @@ fn what_cannot_be_listed_is_passed_over_and_what_was_indexed_there_stays() {
         ],
     );
     let expected = ["gone.mp4 deleted", "gone.mp4 ok", "here.mp4 ok", "locked/b.mp4 ok"];
-    assert_eq!(rows(&scratch.index()), expected, "what lies in a locked folder is not gone");
+    assert_eq!(rows(&scratch.index()), expected, "videos in an unreadable folder are not marked as deleted");
 
-    // Excluded, none of them matters.
-    let quiet = run(&["--set", "input.exclude=['locked/', 'caf*.mp4', 'd*/']"], 0);
-    assert!(!stderr(&quiet).contains("could not be listed"), "{}", stderr(&quiet));
+    // If they are excluded, there are no warnings.
+    let excluded = run(&["--set", "input.exclude=['locked/', 'caf*.mp4', 'd*/']"], 0);
+    assert!(!stderr(&excluded).contains("could not be listed"), "{}", stderr(&excluded));
     assert_eq!(rows(&scratch.index()), expected);
 
-    // A folder whose files can be named but not read.
+    // A folder that can be listed, but whose files cannot be accessed.
     std::fs::set_permissions(videos.join("locked"), Permissions::from_mode(0o444)).unwrap();
     assert_has(&stderr(&run(&[], 3)), &["1 folder and 2 objects could not be listed", "locked/b.mp4"]);
     assert_eq!(rows(&scratch.index()), expected);
@@ -134,20 +134,20 @@ fn what_cannot_be_listed_is_passed_over_and_what_was_indexed_there_stays() {
 }
 
 #[test]
-fn an_input_folder_that_cannot_be_read_itself_ends_the_job() {
+fn an_unreadable_input_folder_fails_the_run() {
     let scratch = Scratch::new();
     clip(&scratch.videos().join("a.mp4"));
     scratch.job(&scratch.small_models());
     let root = is_root(&scratch);
-    hand_over(&scratch);
+    change_owner(&scratch);
     std::fs::set_permissions(scratch.videos(), Permissions::from_mode(0o000)).unwrap();
-    let output = bound_by_permissions(&scratch, root, "run", &[], 1);
+    let output = run_unprivileged(&scratch, root, "run", &[], 1);
     assert_has(&stderr(&output), &["videos: Permission denied", "hint:"]);
     std::fs::set_permissions(scratch.videos(), Permissions::from_mode(0o755)).unwrap();
 }
 
 #[test]
-fn hidden_and_system_files_are_left_out_and_told_of_until_they_are_asked_for() {
+fn hidden_and_system_files_are_skipped_and_reported_unless_the_job_includes_them() {
     let scratch = Scratch::new();
     let videos = scratch.videos();
     for name in ["a.mp4", ".Trashes/501/b.mp4", "cam-1/@eaDir/c.mp4", "cam-1/._d.mp4"] {
@@ -162,7 +162,7 @@ fn hidden_and_system_files_are_left_out_and_told_of_until_they_are_asked_for() {
     support::run(&job, &all, 0);
     let indexed = [".Trashes/501/b.mp4 ok", "a.mp4 ok", "cam-1/._d.mp4 ok", "cam-1/@eaDir/c.mp4 ok"];
     assert_eq!(rows(&scratch.index()), indexed);
-    // Left out again, they are not known to be gone.
+    // If they are skipped again, they are not marked as deleted.
     support::run(&job, &[], 0);
     assert_eq!(rows(&scratch.index()), indexed);
     std::fs::remove_dir_all(videos.join(".Trashes")).unwrap();
@@ -171,7 +171,7 @@ fn hidden_and_system_files_are_left_out_and_told_of_until_they_are_asked_for() {
 }
 
 #[test]
-fn a_folder_with_hidden_videos_alone_says_so() {
+fn a_folder_with_only_hidden_videos_is_reported() {
     let scratch = Scratch::new();
     clip(&scratch.videos().join(".clips/a.mp4"));
     let job = scratch.job(&scratch.small_models());
@@ -179,7 +179,7 @@ fn a_folder_with_hidden_videos_alone_says_so() {
 }
 
 #[test]
-fn a_bucket_is_sifted_as_a_directory_is() {
+fn a_bucket_is_filtered_like_a_directory() {
     let Some(server) = S3Server::shared() else { return };
     server.create_bucket("listing");
     let scratch = Scratch::new();
@@ -216,7 +216,7 @@ fn a_bucket_is_sifted_as_a_directory_is() {
 }
 
 #[test]
-fn partition_columns_that_an_index_does_not_have_are_refused_before_they_break_its_queries() {
+fn partition_columns_that_differ_from_those_of_the_index_are_rejected() {
     if support::python().is_none() {
         return;
     }
@@ -228,9 +228,9 @@ fn partition_columns_that_an_index_does_not_have_are_refused_before_they_break_i
     let partition = ["--set", "input.partition='(?<camera>cam-[^/]+)/'"];
     clip(&scratch.videos().join("cam-1/b.mp4"));
     for more in [&[][..], &["--reindex"], &["--retry-failed"]] {
-        let refused = support::run(&job, &[&partition[..], more].concat(), 2);
+        let rejected = support::run(&job, &[&partition[..], more].concat(), 2);
         assert_has(
-            &stderr(&refused),
+            &stderr(&rejected),
             &[
                 "are partitioned by dt, but this job would partition by camera, dt",
                 "hint: set output.uri to a new location",
@@ -241,15 +241,15 @@ fn partition_columns_that_an_index_does_not_have_are_refused_before_they_break_i
 
     // The fix in the hint works.
     let other = scratch.path("other");
-    let elsewhere = format!("output.uri={}", other.display());
-    support::run(&job, &[&partition[..], &["--set", &elsewhere]].concat(), 0);
+    let other_output = format!("output.uri={}", other.display());
+    support::run(&job, &[&partition[..], &["--set", &other_output]].concat(), 0);
     assert_eq!(count(&other), "2\n");
     support::run(&job, &[], 0);
     assert_eq!(count(&scratch.index()), "2\n");
-    let refused = support::run(&job, &["--set", &elsewhere], 2);
-    assert_has(&stderr(&refused), &["are partitioned by camera, dt, but this job would partition by dt"]);
+    let rejected = support::run(&job, &["--set", &other_output], 2);
+    assert_has(&stderr(&rejected), &["are partitioned by camera, dt, but this job would partition by dt"]);
 
-    // Why it is refused: DuckDB does not read both as one table.
+    // The reason for the rejection: DuckDB cannot read both as one table.
     let file = tables::files(&other.join("videos")).remove(0);
     let to = scratch.index().join(file.strip_prefix(&other).unwrap());
     std::fs::create_dir_all(to.parent().unwrap()).unwrap();
@@ -261,7 +261,7 @@ fn partition_columns_that_an_index_does_not_have_are_refused_before_they_break_i
 }
 
 #[test]
-fn a_run_of_other_partition_columns_is_not_published_into_an_index_that_came_first() {
+fn a_run_with_other_partition_columns_than_the_index_is_not_published() {
     let scratch = Scratch::new();
     clip(&scratch.videos().join("cam-1/a.mp4"));
     let job = scratch.job(&scratch.small_models());
@@ -271,19 +271,19 @@ fn a_run_of_other_partition_columns_is_not_published_into_an_index_that_came_fir
     support::run(&job, &partition, 0);
     let published = || ["videos", "actions", "persons"].map(|table| tables::files(&scratch.index().join(table)));
     let files = published();
-    let later = |command: &str| vidindex([command, job.to_str().unwrap(), "--run", &run]).output().unwrap();
-    let worked = later("work");
+    let resume = |command: &str| vidindex([command, job.to_str().unwrap(), "--run", &run]).output().unwrap();
+    let worked = resume("work");
     assert_eq!(worked.status.code(), Some(0), "{}", said(&worked));
-    let sealed = later("seal");
+    let sealed = resume("seal");
     assert_eq!(sealed.status.code(), Some(2), "{}", said(&sealed));
     assert_has(&stderr(&sealed), &["are partitioned by camera, dt, but this job would partition by dt"]);
-    // Nor by the next plan, which publishes what earlier runs left behind.
+    // The next plan publishes unsealed runs, but not this one.
     assert_has(&stderr(&support::run(&job, &partition, 0)), &["not published", "already indexed"]);
     assert_eq!(published(), files);
 }
 
 #[test]
-fn a_key_that_makes_no_partition_costs_its_video_alone() {
+fn a_partition_value_that_is_too_long_fails_only_its_video() {
     let scratch = Scratch::new();
     let long = format!("cam-{}", "x".repeat(250));
     let name = |camera: &str| PathBuf::from(camera).join("a.mp4");

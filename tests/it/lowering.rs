@@ -1,4 +1,4 @@
-//! Lowered networks compute what the plain ones do: run by ONNX Runtime, side by side.
+//! Lowered networks give the same results in ONNX Runtime as the plain ones.
 
 use proptest::prelude::*;
 use prost::Message;
@@ -9,12 +9,12 @@ use vidindex::zoo::{graph, slowfast};
 
 use crate::support;
 
-/// A value in the same range as the pixels that a network sees, always the same.
+/// Deterministic values in the range of the pixels that a network gets.
 fn noise(length: usize) -> Vec<f32> {
     (0..length).map(|i| ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
 }
 
-/// Runs a model on inputs of these shapes; gives each output's shape and values.
+/// Runs a model on inputs of these shapes and returns the shape and values of each output.
 fn outputs(model: &ModelProto, inputs: &[(&str, Vec<i64>)]) -> Vec<(Vec<i64>, Vec<f32>)> {
     let file = tempfile::Builder::new().suffix(".onnx").tempfile().unwrap();
     std::fs::write(file.path(), model.encode_to_vec()).unwrap();
@@ -27,16 +27,16 @@ fn outputs(model: &ModelProto, inputs: &[(&str, Vec<i64>)]) -> Vec<(Vec<i64>, Ve
     session.run_for(&inputs, &names, |outputs| Ok(outputs.iter().map(owned).collect())).unwrap().output
 }
 
-/// Both lowerings against the plain model.
+/// Compares both lowerings with the plain model.
 fn compare(what: &str, plain: &ModelProto, inputs: &[(&str, Vec<i64>)]) {
-    let wanted = outputs(plain, inputs);
+    let expected = outputs(plain, inputs);
     for lowering in [Lowering::Packed, Lowering::Folded] {
         let found = outputs(&lower(plain.clone(), lowering), inputs);
-        assert_eq!(found.len(), wanted.len());
-        for ((shape, wanted), (found_shape, found)) in wanted.iter().zip(found) {
-            let largest = wanted.iter().fold(1e-3f32, |largest, value| largest.max(value.abs()));
+        assert_eq!(found.len(), expected.len());
+        for ((shape, expected), (found_shape, found)) in expected.iter().zip(found) {
+            let largest = expected.iter().fold(1e-3f32, |largest, value| largest.max(value.abs()));
             assert_eq!(found_shape, *shape, "{what}, {lowering}");
-            let worst = wanted.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            let worst = expected.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(worst <= 1e-5 * largest, "{what}, {lowering}: off by {worst} of {largest}");
         }
     }
@@ -60,7 +60,7 @@ fn a_lowered_slowfast_gives_the_same_logits_for_one_clip_and_for_three() {
 }
 
 #[test]
-fn the_official_export_gives_the_same_logits_lowered() {
+fn the_lowered_official_export_gives_the_same_logits() {
     let Some(reference) = support::reference() else { return };
     let exported = std::fs::read(reference.join("models/slowfast_tiny_r50_8x8.onnx")).unwrap();
     let exported = ModelProto::decode(exported.as_slice()).unwrap();
@@ -69,31 +69,31 @@ fn the_official_export_gives_the_same_logits_lowered() {
     assert!(is_folded(exported));
 }
 
-/// Whether no 3-D convolution is left when it is folded.
+/// Whether the folded model has no 3-D convolution.
 fn is_folded(model: ModelProto) -> bool {
     lower(model, Lowering::Folded).graph.unwrap().initializer.iter().all(|tensor| tensor.dims.len() < 5)
 }
 
 #[test]
-fn a_slowfast_of_free_height_and_width_gives_the_same_logits_lowered() {
+fn a_lowered_slowfast_of_dynamic_height_and_width_gives_the_same_logits() {
     let config = slowfast::Config { width: 8, crop: 64, head_pool: 2, classes: 10, ..slowfast::Config::default() };
     let mut plain = slowfast::build(&config, &mut RandomWeights::new(1)).unwrap();
     let graph = plain.graph.as_mut().unwrap();
     graph.value_info.clear();
-    graph.input.iter_mut().for_each(free_area);
+    graph.input.iter_mut().for_each(make_size_dynamic);
     let clips = [(slowfast::SLOW_INPUT, vec![2, 3, 8, 64, 96]), (slowfast::FAST_INPUT, vec![2, 3, 32, 64, 96])];
-    compare("free", &plain, &clips);
+    compare("dynamic size", &plain, &clips);
 }
 
-/// Makes a value's height and width free.
-fn free_area(info: &mut ValueInfoProto) {
+/// Makes the height and width of a value dynamic.
+fn make_size_dynamic(info: &mut ValueInfoProto) {
     let shape = info.r#type.as_mut().unwrap().tensor_type.as_mut().unwrap().shape.as_mut().unwrap();
     for (dimension, name) in shape.dim[3..].iter_mut().zip(["height", "width"]) {
         dimension.value = Some(DimensionValue::DimParam(name.into()));
     }
 }
 
-/// A convolution and what follows it in a stem.
+/// A convolution, with the layers that follow it in a stem.
 #[derive(Debug, Clone)]
 struct Case {
     channels: [usize; 2],
@@ -103,7 +103,7 @@ struct Case {
     padding: [usize; 3],
     dilation: [usize; 3],
     groups: usize,
-    is_free: bool,
+    is_dynamic: bool,
 }
 
 fn cases() -> impl Strategy<Value = Case> {
@@ -111,8 +111,8 @@ fn cases() -> impl Strategy<Value = Case> {
     let space = (prop_oneof![Just(1usize), Just(3)], 1..=2usize, 0..=1usize, 1..=2usize);
     let channels = (1..=5usize, 1..=6usize, 1..=2usize);
     (time, space, channels, 3..=9usize, any::<bool>()).prop_filter_map(
-        "it fits",
-        |(time, space, channels, frames, is_free)| {
+        "the kernel fits",
+        |(time, space, channels, frames, is_dynamic)| {
             let pair = |a: usize, b: usize| [a, b, b];
             let fits = frames + 2 * time.2 > time.3 * (time.0 - 1);
             fits.then_some(Case {
@@ -123,7 +123,7 @@ fn cases() -> impl Strategy<Value = Case> {
                 padding: pair(time.2, space.2),
                 dilation: pair(time.3, space.3),
                 groups: channels.2,
-                is_free,
+                is_dynamic,
             })
         },
     )
@@ -140,7 +140,7 @@ impl Case {
             padding: self.padding.into(),
             dilation: self.dilation.into(),
         };
-        // The weights of a grouped convolution see a part of the channels.
+        // Each group of a grouped convolution sees only a part of the channels.
         let part = graph::Value { shape: vec![self.channels[0] / self.groups, self.frames, 12, 10], ..input };
         let value = builder.conv("conv", &part, self.channels[1], &window, None).unwrap();
         let value = builder.relu(&value);
@@ -155,11 +155,11 @@ impl Case {
             ..AttributeProto::default()
         };
         graph.node[0].attribute.push(group);
-        // Shapes are the pass's own to find.
+        // The pass must infer the shapes itself.
         graph.value_info.clear();
         graph.output[0].r#type.as_mut().unwrap().tensor_type.as_mut().unwrap().shape = None;
-        if self.is_free {
-            free_area(&mut graph.input[0]);
+        if self.is_dynamic {
+            make_size_dynamic(&mut graph.input[0]);
         }
         model
     }
@@ -169,7 +169,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_convolution_lowered_gives_the_same(case in cases()) {
+    fn any_lowered_convolution_gives_the_same_values(case in cases()) {
         let shape = vec![2, case.channels[0] as i64, case.frames as i64, 12, 10];
         compare(&format!("{case:?}"), &case.model(), &[("x", shape)]);
         prop_assert!(case.groups > 1 || is_folded(case.model()));

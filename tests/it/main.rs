@@ -1,5 +1,5 @@
-//! Tests of the real binary and of the library as its users call it: a module per scenario, in one program, so that it is
-//! linked once and modules run beside each other.
+//! Tests of the real binary and of the library's public API, with one module per scenario. They are one program, so
+//! that it is linked once and the modules run in parallel.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod aws_batch;

@@ -1,4 +1,4 @@
-//! The pages in `man/` describe the command line of the code. `make man` (VIDINDEX_UPDATE=1) writes them.
+//! The pages in `man/` match the command line. `make man` (VIDINDEX_UPDATE=1) writes them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,10 +12,10 @@ fn pages(folder: &Path) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn every_command_has_a_man_page_that_describes_it() {
+fn every_command_has_an_up_to_date_man_page() {
     let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("man");
     let scratch = tempfile::tempdir().unwrap();
-    // No page for `help`, whose pages would repeat all others.
+    // The pages of the subcommands of `help` would repeat all others.
     clap_mangen::generate_to(Cli::command().disable_help_subcommand(true), scratch.path()).unwrap();
     if std::env::var_os("VIDINDEX_UPDATE").is_some() {
         let _ = std::fs::remove_dir_all(&committed);
@@ -28,6 +28,6 @@ fn every_command_has_a_man_page_that_describes_it() {
     assert!(written.keys().eq(expected.keys()), "man/ has {:?}, not {:?}", written.keys(), expected.keys());
     assert!(expected.contains_key("vidindex.1") && expected.contains_key("vidindex-models-pull.1"));
     for (name, page) in expected {
-        assert!(written[&name] == page, "man/{name} does not describe the command line: run `make man`");
+        assert!(written[&name] == page, "man/{name} is out of date: run `make man`");
     }
 }

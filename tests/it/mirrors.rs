@@ -1,4 +1,4 @@
-//! Pictures as displayed: whatever turns and mirrors them, models see what the ffmpeg tool shows.
+//! Rotated and mirrored videos: the models get the frames as the ffmpeg tool displays them.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -13,8 +13,8 @@ use vidindex::error::WorkError;
 
 use crate::support::{self, Scratch, ffmpeg, reference, run, tables, test_video};
 
-/// A display matrix's four numbers (a, b, c, d) in the order of a track header, and how they show a frame: degrees
-/// clockwise, then mirrored or not.
+/// Four numbers (a, b, c, d) of a display matrix, in the order of a track header, and the orientation of a frame:
+/// degrees clockwise, and whether it is mirrored after the rotation.
 type Case = ([f64; 4], (u16, bool));
 
 const EIGHT: [Case; 8] = [
@@ -28,7 +28,7 @@ const EIGHT: [Case; 8] = [
     ([0.0, -1.0, -1.0, 0.0], (270, true)),
 ];
 
-/// Scaled, of no size, and nearly a quarter turn.
+/// Scaled matrices, a matrix of zeros, and almost a quarter turn.
 const ODD: [Case; 4] = [
     ([2.0, 0.0, 0.0, -1.0], (180, true)),
     ([0.0, 3.0, 3.0, 0.0], (90, true)),
@@ -39,7 +39,7 @@ const ODD: [Case; 4] = [
 const STORED: (usize, usize) = (96, 64);
 const SIDE: usize = 96;
 
-/// Five frames without loss, whose colours need no conversion; `matrix` is written into the track header.
+/// A lossless clip of five frames whose colours need no conversion, with `matrix` in the track header.
 fn clip(folder: &Path, matrix: [f64; 4]) -> PathBuf {
     let path = folder.join("matrix.mov");
     test_video(&path, "96x64", "5", 1.0, &["-c:v", "png", "-pix_fmt", "rgb24"]);
@@ -47,11 +47,11 @@ fn clip(folder: &Path, matrix: [f64; 4]) -> PathBuf {
     path
 }
 
-/// Writes these numbers as the matrix of the first track.
+/// Writes these numbers to the matrix of the first track.
 fn set_matrix(path: &Path, [a, b, c, d]: [f64; 4]) {
     let mut bytes = std::fs::read(path).unwrap();
     let header = bytes.windows(4).position(|name| name == b"tkhd").unwrap();
-    // After version and flags, times, id, duration, layer, group and volume, of version 0.
+    // In version 0, the matrix follows version and flags, times, id, duration, layer, group and volume.
     assert_eq!(bytes[header + 4], 0);
     for (at, number) in [(0, a), (1, b), (3, c), (4, d)] {
         let fixed = ((number * 65536.0).round() as i32).to_be_bytes();
@@ -60,7 +60,7 @@ fn set_matrix(path: &Path, [a, b, c, d]: [f64; 4]) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// The frames as the ffmpeg tool displays them, as RGB.
+/// The frames in RGB, as the ffmpeg tool displays them.
 fn shown_by_ffmpeg(path: &Path, options: &[&str]) -> Vec<u8> {
     let mut command = Command::new("ffmpeg");
     command.args(["-v", "error", "-i"]).arg(path).args(options).args(["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]);
@@ -69,14 +69,14 @@ fn shown_by_ffmpeg(path: &Path, options: &[&str]) -> Vec<u8> {
     output.stdout
 }
 
-/// What the models see of a video: its stream, its frames, and the first clip, both as RGB of the size displayed.
-struct Seen {
+/// What the models get from a video: its stream, and its frames and first clip, in RGB and in the displayed size.
+struct ModelInput {
     info: StreamInfo,
     images: Vec<u8>,
     clip: Vec<u8>,
 }
 
-async fn seen(path: &Path) -> Seen {
+async fn model_input(path: &Path) -> ModelInput {
     struct FileBytes(File);
     #[async_trait::async_trait]
     impl ByteSource for FileBytes {
@@ -88,7 +88,7 @@ async fn seen(path: &Path) -> Seen {
         }
     }
     let file = File::open(path).unwrap();
-    // Sizes at which nothing is scaled.
+    // At these sizes, nothing is scaled.
     let clips = ClipSpec {
         frames: 5,
         side: STORED.1,
@@ -128,7 +128,7 @@ async fn seen(path: &Path) -> Seen {
             }
         }
     }
-    Seen { info: info.unwrap(), images, clip }
+    ModelInput { info: info.unwrap(), images, clip }
 }
 
 fn orientation(info: &StreamInfo) -> (u16, bool) {
@@ -142,21 +142,21 @@ fn mean_difference(a: &[u8], b: &[u8]) -> f64 {
 }
 
 #[tokio::test]
-async fn every_display_matrix_is_shown_pixel_for_pixel_as_ffmpeg_shows_it() {
+async fn every_display_matrix_gives_the_same_pixels_as_ffmpeg() {
     let folder = tempfile::tempdir().unwrap();
     let mut pictures = Vec::new();
     for (matrix, expected) in EIGHT.into_iter().chain(ODD) {
         let path = clip(folder.path(), matrix);
-        let (seen, shown) = (seen(&path).await, shown_by_ffmpeg(&path, &[]));
-        assert_eq!(orientation(&seen.info), expected, "{matrix:?}");
+        let (input, shown) = (model_input(&path).await, shown_by_ffmpeg(&path, &[]));
+        assert_eq!(orientation(&input.info), expected, "{matrix:?}");
         let size = if expected.0 % 180 == 90 { (STORED.1, STORED.0) } else { STORED };
-        assert_eq!((seen.info.width as usize, seen.info.height as usize), size, "{matrix:?}");
+        assert_eq!((input.info.width as usize, input.info.height as usize), size, "{matrix:?}");
         assert_eq!(shown.len(), 5 * 3 * STORED.0 * STORED.1);
-        assert!(seen.images == shown, "{matrix:?}: images differ by {}", mean_difference(&seen.images, &shown));
-        assert!(seen.clip == shown, "{matrix:?}: clips differ by {}", mean_difference(&seen.clip, &shown));
+        assert!(input.images == shown, "{matrix:?}: images differ by {}", mean_difference(&input.images, &shown));
+        assert!(input.clip == shown, "{matrix:?}: clips differ by {}", mean_difference(&input.clip, &shown));
         pictures.push(shown);
     }
-    // Nothing here is the same turned or mirrored: the eight are eight.
+    // The test picture has no symmetry, so all eight orientations differ.
     pictures.truncate(EIGHT.len());
     pictures.sort();
     pictures.dedup();
@@ -164,42 +164,43 @@ async fn every_display_matrix_is_shown_pixel_for_pixel_as_ffmpeg_shows_it() {
 }
 
 #[tokio::test]
-async fn a_tilted_picture_is_shown_as_ffmpeg_shows_it() {
+async fn a_tilted_video_gives_almost_the_same_pixels_as_ffmpeg() {
     let folder = tempfile::tempdir().unwrap();
     for degrees in [45.0_f64, 200.0] {
         let (sine, cosine) = degrees.to_radians().sin_cos();
         let path = clip(folder.path(), [cosine, sine, -sine, cosine]);
-        let (seen, shown) = (seen(&path).await, shown_by_ffmpeg(&path, &[]));
-        assert_eq!(orientation(&seen.info), (degrees as u16, false));
-        // ffmpeg rounds down.
-        let difference = mean_difference(&seen.images, &shown);
+        let (input, shown) = (model_input(&path).await, shown_by_ffmpeg(&path, &[]));
+        assert_eq!(orientation(&input.info), (degrees as u16, false));
+        // ffmpeg rounds down, so the pixels may differ slightly.
+        let difference = mean_difference(&input.images, &shown);
         assert!(difference < 0.5, "{degrees}: images differ by {difference}");
-        assert!(mean_difference(&seen.images, &shown_by_ffmpeg(&path, &["-vf", "hflip"])) > 20.0);
+        assert!(mean_difference(&input.images, &shown_by_ffmpeg(&path, &["-vf", "hflip"])) > 20.0);
     }
 }
 
-/// H.264 can say in the stream how its pictures are displayed, once for all frames up to the next key frame.
+/// An H.264 stream can contain the display orientation, which applies to all frames up to the next key frame.
 #[tokio::test]
-async fn the_orientation_that_the_codec_says_holds_until_the_next_key_frame() {
+async fn an_orientation_in_the_h264_stream_applies_until_the_next_key_frame() {
     let scratch = Scratch::new();
     let upright = scratch.path("upright.mp4");
     let lossless = ["-c:v", "libx264rgb", "-qp", "0", "-g", "99", "-bf", "2"];
     test_video(&upright, "96x64", "5", 1.0, &lossless);
-    let said = scratch.videos().join("said.mp4");
-    let (from, to) = (upright.to_str().unwrap(), said.to_str().unwrap());
+    let tagged = scratch.videos().join("tagged.mp4");
+    let (from, to) = (upright.to_str().unwrap(), tagged.to_str().unwrap());
     let filter = "h264_metadata=display_orientation=insert:rotate=90:flip=horizontal";
     ffmpeg(&["-i", from, "-c", "copy", "-bsf:v", filter, to]);
-    let seen = seen(&said).await;
-    // Mirrored, then turned by 90 degrees against the clock, is turned by 90 degrees with it, then mirrored.
-    assert_eq!(orientation(&seen.info), (90, true));
-    assert_eq!((seen.info.width, seen.info.height), (64, 96));
+    let input = model_input(&tagged).await;
+    // Mirroring and then rotating by 90 degrees counterclockwise equals rotating by 90 degrees clockwise and then
+    // mirroring.
+    assert_eq!(orientation(&input.info), (90, true));
+    assert_eq!((input.info.width, input.info.height), (64, 96));
     let shown = shown_by_ffmpeg(&upright, &["-vf", "hflip,transpose=cclock"]);
-    assert!(seen.images == shown, "images differ by {}", mean_difference(&seen.images, &shown));
-    assert!(seen.clip == shown, "clips differ by {}", mean_difference(&seen.clip, &shown));
-    // ffmpeg says so of the first frame.
-    let first = shown_by_ffmpeg(&said, &["-frames:v", "1"]);
-    assert!(seen.images.starts_with(&first));
-    // A stream of key frames of which only the first says so.
+    assert!(input.images == shown, "images differ by {}", mean_difference(&input.images, &shown));
+    assert!(input.clip == shown, "clips differ by {}", mean_difference(&input.clip, &shown));
+    // ffmpeg applies the orientation to the first frame.
+    let first = shown_by_ffmpeg(&tagged, &["-frames:v", "1"]);
+    assert!(input.images.starts_with(&first));
+    // A stream of key frames of which only the first has an orientation.
     test_video(&upright, "96x64", "5", 1.0, &["-c:v", "libx264rgb", "-qp", "0", "-g", "1"]);
     ffmpeg(&["-i", from, "-c", "copy", "-bsf:v", filter, to]);
     let job = scratch.job(&scratch.small_models());
@@ -215,9 +216,9 @@ async fn the_orientation_that_the_codec_says_holds_until_the_next_key_frame() {
     assert!(widest(0) <= 64.0 && widest(1) > 64.0 && widest(1) <= 96.0, "{} {}", widest(0), widest(1));
 }
 
-/// A street with three persons, stored mirrored or upside down: who sees it upright finds them.
+/// A street with three persons, stored mirrored or upside down. They are found if the frames are displayed upright.
 #[test]
-fn persons_of_mirrored_videos_are_found_where_a_player_shows_them() {
+fn persons_in_mirrored_videos_are_found_where_a_player_shows_them() {
     let Some(reference) = reference() else { return };
     let scratch = Scratch::new();
     let cases = [("hflip.mp4", 0, true), ("stored_vflip.mp4", 180, true)];
@@ -237,14 +238,14 @@ fn persons_of_mirrored_videos_are_found_where_a_player_shows_them() {
         assert!(video["status"] == "ok" && (seconds - 3.0).abs() < 1e-6, "{video:?}");
         assert_eq!((&video["rotation"], &video["mirrored"]), (&rotation.into(), &mirrored.into()), "{video:?}");
         assert_eq!((&video["width"], &video["height"]), (&406.into(), &540.into()), "{video:?}");
-        // A frame a second, of three seconds.
+        // One frame per second, for three seconds.
         let persons = rows("persons", name);
         for frame in [0, 1, 2].map(f64::from) {
             assert_eq!(persons.iter().filter(|row| row["time_seconds"] == frame).count(), 3, "{persons:?}");
         }
         assert_eq!(rows("thumbnails", name).len(), 3);
     }
-    // The same street: what one shows on the left the other shows on the right.
+    // Both videos show the same street, but mirrored.
     let centres = |name: &str| {
         let persons = rows("persons", name).into_iter().filter(|row| row["time_seconds"] == 0.0);
         let mut centres: Vec<f64> =

@@ -1,5 +1,6 @@
-//! What goes wrong between vidindex and a store, and whose fault it is: the video's, nobody's (an outage, retried), or the
-//! job's (credentials, clocks). Each with the real binary, over an S3 server behind a proxy that injects faults.
+//! Failures between vidindex and a store: those of one video fail only its row, outages are retried, and those of the
+//! job (credentials, clocks) end the run. The tests use the real binary and an S3 server behind a proxy that injects
+//! faults.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,10 +11,10 @@ use crate::support::faults::{Fault, FaultProxy, Often, What};
 use crate::support::s3::S3Server;
 use crate::support::{self, Scratch, run, said, stderr, tables, test_video};
 
-/// An S3 server that is reached through a proxy.
+/// An S3 server behind a proxy that injects faults.
 struct Unreliable {
     proxy: FaultProxy,
-    /// Runs as long as the proxy.
+    /// Kept running as long as the proxy.
     _server: S3Server,
 }
 
@@ -37,7 +38,7 @@ fn videos(scratch: &Scratch, count: usize) {
     }
 }
 
-/// The input is behind the proxy, the output is the directory `index`.
+/// The input is behind the proxy, and the output is the local directory `index`.
 fn with_local_output(count: usize) -> Option<Bucket<Unreliable>> {
     let scratch = Scratch::new();
     videos(&scratch, count);
@@ -66,7 +67,7 @@ fn reads_of(bucket: &'static str) -> impl Fn(&str, &str) -> bool + Send + Sync +
 }
 
 #[test]
-fn credentials_that_expire_in_mid_run_end_it_without_a_row_and_the_next_run_does_the_rest() {
+fn invalid_credentials_end_the_run_without_failed_rows_and_the_next_run_completes_it() {
     let Some(bucket) = with_local_output(6) else { return };
     let refusals = [
         (400, "ExpiredToken", "renew the session"),
@@ -75,7 +76,7 @@ fn credentials_that_expire_in_mid_run_end_it_without_a_row_and_the_next_run_does
         (403, "RequestTimeTooSkewed", "clock"),
     ];
     for (status, code, hint) in refusals {
-        // A shard for each video, read by one request. The first is answered.
+        // Each video has its own shard and is read with one request. Only the first request succeeds.
         let rule = Fault::new(reads_of("archive"), What::Refuse(status, code), Often::After(1));
         bucket.server.proxy.set(vec![rule]);
         let output = bucket.vidindex(&["run", "--set", "run.shard_bytes=1"], 1);
@@ -93,7 +94,7 @@ fn credentials_that_expire_in_mid_run_end_it_without_a_row_and_the_next_run_does
 }
 
 #[test]
-fn an_object_that_cannot_be_read_costs_that_object_alone() {
+fn an_unreadable_object_fails_only_its_own_row() {
     let Some(bucket) = with_local_output(8) else { return };
     let refusals = [
         (400, "InvalidRequest", "unreadable"),
@@ -102,12 +103,12 @@ fn an_object_that_cannot_be_read_costs_that_object_alone() {
         (405, "MethodNotAllowed", "unreadable"),
         (403, "InvalidObjectState", "archived"),
         (404, "NoSuchKey", "not_found"),
-        // It fails as in an outage, but the others do not.
+        // It fails like in an outage, but the other objects can be read.
         (500, "InternalError", "unreadable"),
     ];
     let rule = |(n, (status, code, _)): (usize, &(u16, &'static str, &str))| {
         let target = format!("/archive/clips/v{n}.mp4");
-        let on = move |_: &str, asked: &str| asked.starts_with(&target);
+        let on = move |_: &str, requested: &str| requested.starts_with(&target);
         Fault::new(on, What::Refuse(*status, code), Often::Always)
     };
     bucket.server.proxy.set(refusals.iter().enumerate().map(rule).collect());
@@ -119,24 +120,24 @@ fn an_object_that_cannot_be_read_costs_that_object_alone() {
     assert_eq!(kinds["v7.mp4"], "ok");
     let archived =
         tables::rows(&bucket.scratch.index(), "videos").into_iter().find(|row| row["error_kind"] == "archived");
-    assert!(archived.unwrap()["error_message"].as_str().unwrap().contains("restore it"), "the hint stands in the row");
+    assert!(archived.unwrap()["error_message"].as_str().unwrap().contains("restore it"), "the row contains the hint");
 }
 
 #[test]
-fn a_local_file_that_the_disk_does_not_give_costs_that_file_alone() {
+fn an_unreadable_local_file_fails_only_its_own_row() {
     let scratch = Scratch::new();
     videos(&scratch, 2);
-    // The kernel says that this is a file of 4096 bytes, and refuses to read it.
-    let odd = Path::new("/sys/class/net/lo/speed");
-    assert!(odd.metadata().unwrap().len() > 0 && std::fs::read(odd).is_err());
-    std::os::unix::fs::symlink(odd, scratch.videos().join("a.mp4")).unwrap();
+    // The kernel reports a size of 4096 bytes, but reads of the file fail.
+    let unreadable = Path::new("/sys/class/net/lo/speed");
+    assert!(unreadable.metadata().unwrap().len() > 0 && std::fs::read(unreadable).is_err());
+    std::os::unix::fs::symlink(unreadable, scratch.videos().join("a.mp4")).unwrap();
     run(&scratch.job(&scratch.small_models()), &[], 3);
     let kinds = kinds(&scratch.index());
     assert_eq!(kinds.values().map(String::as_str).collect::<Vec<_>>(), ["failed unreadable", "ok", "ok"]);
 }
 
 #[test]
-fn missing_credentials_end_the_run_with_a_hint_and_write_nothing() {
+fn missing_credentials_end_the_run_with_a_hint_and_without_rows() {
     let Some(bucket) = with_local_output(1) else { return };
     let mut command = support::vidindex(["run".as_ref(), bucket.job.as_os_str()]);
     command.env_clear().env("HOME", "/nonexistent").env("AWS_EC2_METADATA_DISABLED", "true");
@@ -146,7 +147,7 @@ fn missing_credentials_end_the_run_with_a_hint_and_write_nothing() {
     assert!(tables::files(&bucket.scratch.index()).is_empty());
 }
 
-/// Everything lies in the bucket, input and output.
+/// Both the input and the output are in buckets.
 fn in_bucket(server: Unreliable, count: usize) -> Bucket<Unreliable> {
     let scratch = Scratch::new();
     videos(&scratch, count);
@@ -154,7 +155,7 @@ fn in_bucket(server: Unreliable, count: usize) -> Bucket<Unreliable> {
 }
 
 #[test]
-fn an_outage_of_every_kind_of_request_is_waited_out() {
+fn transient_failures_of_every_kind_of_request_are_retried() {
     let Some(server) = Unreliable::start() else { return };
     let bucket = in_bucket(server, 2);
     let expected = {
@@ -171,7 +172,7 @@ fn an_outage_of_every_kind_of_request_is_waited_out() {
         |method: &str, target: &str| method == "GET" && target.contains("/_vidindex/") && target.contains(".json");
     let is_head = |method: &str, target: &str| method == "HEAD" && target.contains("/_vidindex/");
     bucket.server.proxy.set(vec![
-        // Longer than the SDK's own three tries.
+        // More often than the SDK would try by default.
         Fault::new(is_list, What::Refuse(503, "SlowDown"), Often::Times(4)),
         Fault::new(is_list, What::CutBody(300), Often::Times(2)),
         Fault::new(is_list, What::ResetBefore, Often::Times(1)),
@@ -196,7 +197,7 @@ fn an_outage_of_every_kind_of_request_is_waited_out() {
 }
 
 #[test]
-fn a_store_that_stays_away_ends_the_task_in_time_and_the_run_can_be_resumed() {
+fn a_long_outage_fails_the_task_and_the_run_can_be_resumed() {
     let Some(server) = Unreliable::start() else { return };
     let bucket = in_bucket(server, 2);
     let run = support::stdout(&bucket.vidindex(&["plan"], 0));
@@ -214,8 +215,8 @@ fn a_store_that_stays_away_ends_the_task_in_time_and_the_run_can_be_resumed() {
     tables::assert_counts(&bucket.index());
 }
 
-/// A fifth of all requests fail, in as many ways as an S3 server has.
-fn a_fifth(seed: u64) -> Vec<Fault> {
+/// Faults in about a fifth of all requests, of all the kinds of a failing S3 server.
+fn random_faults(seed: u64) -> Vec<Fault> {
     let is_copy = |method: &str, target: &str| method == "PUT" && !target.contains("/_vidindex/");
     let faults = [
         (What::Status(500, String::new()), 0.035),
@@ -232,19 +233,19 @@ fn a_fifth(seed: u64) -> Vec<Fault> {
     rules
 }
 
-/// What became of a whole job.
+/// The result of a complete run.
 struct Outcome {
     code: Option<i32>,
-    /// Requests that failed, of how many.
+    /// Number of requests that failed, out of `requests`.
     failed: u32,
     requests: usize,
-    /// Of each table.
+    /// The rows of each table.
     rows: Vec<Vec<String>>,
 }
 
-fn through_a_fifth_of_faults(seed: u64) -> Outcome {
-    let bucket = in_bucket(Unreliable::start().unwrap(), FIFTH_VIDEOS);
-    bucket.server.proxy.set(a_fifth(seed));
+fn run_with_random_faults(seed: u64) -> Outcome {
+    let bucket = in_bucket(Unreliable::start().unwrap(), RANDOM_FAULTS_VIDEOS);
+    bucket.server.proxy.set(random_faults(seed));
     let mut command = support::vidindex(["run".as_ref(), bucket.job.as_os_str()]);
     command.args(["--set", "run.shard_bytes=20000"]).envs(support::s3::environment());
     let output = command.output().unwrap();
@@ -255,7 +256,7 @@ fn through_a_fifth_of_faults(seed: u64) -> Outcome {
     eprintln!("seed {seed}: exit code {code:?}, {failed} of {requests} requests failed");
     if code != Some(0) {
         eprintln!("{}", said(&output));
-        // The next run does what is missing.
+        // The next run completes the index.
         bucket.vidindex(&["run"], 0);
     }
     let index = bucket.index();
@@ -267,27 +268,27 @@ fn through_a_fifth_of_faults(seed: u64) -> Outcome {
     }
 }
 
-const FIFTH_VIDEOS: usize = 8;
+const RANDOM_FAULTS_VIDEOS: usize = 8;
 
 #[test]
-fn through_a_fifth_of_random_faults_the_rows_are_the_same_and_nine_of_ten_runs_succeed_at_once() {
+fn random_faults_do_not_change_the_rows_and_at_least_nine_of_ten_runs_succeed() {
     if S3Server::start().is_none() {
         return;
     }
     let scratch = Scratch::new();
-    videos(&scratch, FIFTH_VIDEOS);
+    videos(&scratch, RANDOM_FAULTS_VIDEOS);
     run(&scratch.job(&scratch.small_models()), &[], 0);
     let expected: Vec<_> = ["videos", "actions", "persons"].map(|table| comparable(&scratch.index(), table)).into();
     let outcomes: Vec<Outcome> = std::thread::scope(|scope| {
-        // Mostly they wait.
-        let tasks: Vec<_> = (0..5).map(|n| scope.spawn(move || [n, n + 5].map(through_a_fifth_of_faults))).collect();
+        // The runs mostly wait, so several run concurrently.
+        let tasks: Vec<_> = (0..5).map(|n| scope.spawn(move || [n, n + 5].map(run_with_random_faults))).collect();
         tasks.into_iter().flat_map(|task| task.join().unwrap()).collect()
     });
     for outcome in &outcomes {
-        assert!(outcome.rows == expected, "other rows");
+        assert!(outcome.rows == expected, "the rows differ");
         let share = f64::from(outcome.failed) / outcome.requests as f64;
         assert!((0.1..0.35).contains(&share), "{} of {} failed", outcome.failed, outcome.requests);
     }
-    let at_once = outcomes.iter().filter(|outcome| outcome.code == Some(0)).count();
-    assert!(at_once >= 9, "{at_once} of 10 succeeded at the first try");
+    let succeeded = outcomes.iter().filter(|outcome| outcome.code == Some(0)).count();
+    assert!(succeeded >= 9, "{succeeded} of 10 runs succeeded");
 }

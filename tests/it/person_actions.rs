@@ -1,5 +1,5 @@
-//! An action model that scores persons: the detector's boxes at the middle of each segment carry actions, whatever shape
-//! the video has.
+//! Action models that score persons: the detector's boxes at the middle of each segment have actions, for videos of any
+//! shape.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,7 +17,7 @@ fn number(value: &Value) -> f64 {
     value.as_f64().unwrap()
 }
 
-/// The rows of a table by video (file name) and by `column`.
+/// The rows of a table, grouped by video (file name) and by `column`.
 fn grouped(scratch: &Scratch, table: &str, column: &str) -> BTreeMap<(String, i64), Vec<Map<String, Value>>> {
     let mut groups = BTreeMap::<_, Vec<_>>::new();
     for row in tables::rows(&scratch.index(), table) {
@@ -27,7 +27,7 @@ fn grouped(scratch: &Scratch, table: &str, column: &str) -> BTreeMap<(String, i6
     groups
 }
 
-/// Checks a list of labels: `k` of them, probabilities, descending.
+/// Checks that a list has `k` labels, with scores that are probabilities in descending order.
 fn check_scores(list: &Value, k: usize) {
     let scores: Vec<f64> = list.as_array().unwrap().iter().map(|entry| number(&entry["score"])).collect();
     assert_eq!(scores.len(), k);
@@ -35,7 +35,7 @@ fn check_scores(list: &Value, k: usize) {
 }
 
 #[test]
-fn persons_at_the_middle_of_each_segment_carry_actions() {
+fn persons_at_the_middle_of_each_segment_have_actions() {
     let scratch = Scratch::new();
     let file = |name: &str| scratch.videos().join(name);
     let yuv420 = ["-pix_fmt", "yuv420p"];
@@ -49,7 +49,7 @@ fn persons_at_the_middle_of_each_segment_carry_actions() {
 
     let segments = grouped(&scratch, "actions", "segment");
     let frames = grouped(&scratch, "persons", "frame");
-    // Of 64/30 s; the detector sees a frame each half second.
+    // Segments take 64/30 s, and the detector gets two frames per second.
     let middles = |name: &str| if name == "upright.mkv" { vec![30, 90] } else { vec![25, 75, 113] };
     for name in ["wide.mp4", "upright.mkv", "turned.mp4"] {
         let scored: Vec<i64> = frames
@@ -60,12 +60,14 @@ fn persons_at_the_middle_of_each_segment_carry_actions() {
         let expected: Vec<i64> =
             middles(name).into_iter().filter(|frame| frames.contains_key(&(name.to_owned(), *frame))).collect();
         assert_eq!(scored, expected, "{name}");
-        assert!(scored.len() >= 2, "{name} has persons at {scored:?}");
+        assert!(scored.len() >= 2, "{name} has persons only at {scored:?}");
         for (segment, frame) in scored.iter().enumerate() {
             let persons = &frames[&(name.to_owned(), *frame)];
-            let [segment] = segments[&(name.to_owned(), segment as i64)].as_slice() else { panic!("one row each") };
+            let [segment] = segments[&(name.to_owned(), segment as i64)].as_slice() else {
+                panic!("{name}: not one row for segment {segment}")
+            };
             persons.iter().for_each(|person| check_scores(&person["actions"], 10));
-            // The segment's scores are the highest of its persons.
+            // The scores of a segment are the highest scores of its persons.
             check_scores(&segment["top"], 10);
             assert_eq!(segment["scores"].as_array().unwrap().len(), 80);
             assert_eq!(segment["top"][0]["label"], segment["top_label"]);
@@ -75,11 +77,11 @@ fn persons_at_the_middle_of_each_segment_carry_actions() {
     }
 }
 
-/// What [`probe`] gives for each box: its corners as the model gets them, then the means of red, green and blue over the
-/// Slow and over the Fast clip.
+/// The outputs of [`probe`] for each box: its corners as the model gets them, and then the means of red, green and blue
+/// over the Slow clip and over the Fast clip.
 const PROBED: [&str; 10] = ["x1", "y1", "x2", "y2", "slow_r", "slow_g", "slow_b", "fast_r", "fast_g", "fast_b"];
 
-/// Writes a network with the inputs of an AVA SlowFast that puts out what it gets. Its descriptor says `side`.
+/// Writes a network with the inputs of an AVA SlowFast, which returns what it gets, and a descriptor with this `side`.
 fn probe(file: &Path, side: usize) {
     const FLOAT: i32 = 1;
     const INT64: i32 = 7;
@@ -122,7 +124,7 @@ fn probe(file: &Path, side: usize) {
             node("ReduceMean", &["fast"], "fast_mean", mean()),
             node("Concat", &["slow_mean", "fast_mean"], "means", vec![int("axis", 0)]),
             node("Gather", &["boxes", "corner_columns"], "corners", columns()),
-            // The clip's number, which is 0, brings the means to every box.
+            // The index of the clip is 0, so adding it copies the means to each box.
             node("Gather", &["boxes", "number_columns"], "zeros", columns()),
             node("Add", &["zeros", "means"], "every", vec![]),
             node("Concat", &["corners", "every"], "logits", columns()),
@@ -140,15 +142,15 @@ fn probe(file: &Path, side: usize) {
     std::fs::write(file.with_extension("toml"), description).unwrap();
 }
 
-/// What the model got for a person, in the order of [`PROBED`]; none where it was not scored.
+/// The model's input for a person, in the order of [`PROBED`], or `None` if the person was not scored.
 fn probed(person: &Map<String, Value>) -> Option<[f64; 10]> {
     let actions = person["actions"].as_array()?;
     let score = |name: &str| number(&actions.iter().find(|entry| entry["label"] == name).unwrap()["score"]);
     Some(PROBED.map(score))
 }
 
-/// Checks that the model got each scored person's box as PyTorchVideo scales it: by the long side's ratio, clipped.
-/// `scaled` gives the clip's size for a frame's.
+/// Checks that the model got the box of each scored person as PyTorchVideo scales it: by the ratio of the long sides,
+/// and clipped. `scaled` returns the size of the clip for the size of a frame.
 fn check_boxes(scratch: &Scratch, scaled: impl Fn((f64, f64)) -> (f64, f64)) -> usize {
     let videos = tables::rows(&scratch.index(), "videos");
     let mut checked = 0;
@@ -170,7 +172,7 @@ fn check_boxes(scratch: &Scratch, scaled: impl Fn((f64, f64)) -> (f64, f64)) -> 
 }
 
 #[test]
-fn the_model_gets_boxes_in_the_pixels_of_the_whole_scaled_frame() {
+fn the_model_gets_boxes_in_pixels_of_the_scaled_frame() {
     let scratch = Scratch::new();
     let file = |name: &str| scratch.videos().join(name);
     test_video(&file("wide.mp4"), "426x240", "25", 2.0, &["-pix_fmt", "yuv420p"]);
@@ -191,7 +193,7 @@ fn the_model_gets_boxes_in_the_pixels_of_the_whole_scaled_frame() {
 }
 
 #[test]
-fn a_real_clip_and_its_persons_reach_the_model_as_the_reference_prepares_them() {
+fn the_models_inputs_for_a_real_clip_match_the_reference() {
     let Some(reference) = reference() else { return };
     let scratch = Scratch::new();
     std::os::unix::fs::symlink(reference.join("videos/hd_short.mp4"), scratch.videos().join("hd_short.mp4")).unwrap();
@@ -205,7 +207,7 @@ fn a_real_clip_and_its_persons_reach_the_model_as_the_reference_prepares_them() 
     ));
     run(&job, &[], 0);
     assert_eq!(check_boxes(&scratch, |_| (455.0, 256.0)), 2);
-    // Means over the first segment's pathways, by PyAV and NumPy after the reference's transforms.
+    // Means over the pathways of the first segment, computed with PyAV and NumPy after the reference's transforms.
     let expected = [0.2648, 0.3623, 0.2450, 0.2657, 0.3633, 0.2464];
     for person in tables::rows(&scratch.index(), "persons") {
         let Some(got) = probed(&person) else { continue };
@@ -216,7 +218,7 @@ fn a_real_clip_and_its_persons_reach_the_model_as_the_reference_prepares_them() 
 }
 
 #[test]
-fn among_boxes_of_other_classes_persons_alone_are_scored() {
+fn boxes_of_other_classes_are_not_scored() {
     let scratch = Scratch::new();
     test_video(&scratch.videos().join("a.mp4"), "320x240", "25", 2.0, &["-pix_fmt", "yuv420p"]);
     let classes = ["--set", "persons.classes=['person', 'bicycle', 'car', 'motorcycle']"];
@@ -232,15 +234,15 @@ fn among_boxes_of_other_classes_persons_alone_are_scored() {
 }
 
 #[test]
-fn each_overlapping_segment_scores_the_frame_nearest_to_its_middle() {
+fn overlapping_segments_score_the_frame_nearest_to_their_middle() {
     let scratch = Scratch::new();
     test_video(&scratch.videos().join("a.mp4"), "320x240", "25", 4.0, &["-pix_fmt", "yuv420p"]);
     let steps = ["--set", "actions.clip_seconds=2", "--set", "actions.stride_seconds=0.5"];
     run(&scratch.job(&scratch.small_person_models()), &steps, 0);
     let segments = grouped(&scratch, "actions", "segment");
     let frames = grouped(&scratch, "persons", "frame");
-    // Middles at 1, 1.5, 2, 2.5, 3 s and of the shorter ones at 3.25, 3.5 and 3.75 s: frames at 1, 2 and 3 s, of which the
-    // last three hold the one at 3 s or none.
+    // The segments' middles are at 1, 1.5, 2, 2.5 and 3 s, and at 3.25, 3.5 and 3.75 s for the shorter ones at the end.
+    // The detector's frames are at 1, 2 and 3 s. The last three segments contain the one at 3 s or none.
     let best = |frame| {
         let persons = &frames[&("a.mp4".to_owned(), frame)];
         persons.iter().map(|person| number(&person["actions"][0]["score"])).fold(0.0, f64::max)
@@ -248,13 +250,13 @@ fn each_overlapping_segment_scores_the_frame_nearest_to_its_middle() {
     for (segment, frame) in [(0, 25), (2, 50), (4, 75)] {
         assert_eq!(number(&segments[&("a.mp4".to_owned(), segment)][0]["top_score"]), best(frame), "{segment}");
     }
-    let labels = |segment| segments[&("a.mp4".to_owned(), segment)][0]["top_label"].is_null();
-    assert_eq!((0..8).map(labels).collect::<Vec<_>>(), [false, false, false, false, false, false, false, true]);
+    let is_unlabelled = |segment| segments[&("a.mp4".to_owned(), segment)][0]["top_label"].is_null();
+    assert_eq!((0..8).map(is_unlabelled).collect::<Vec<_>>(), [false, false, false, false, false, false, false, true]);
     assert!(frames[&("a.mp4".to_owned(), 0)].iter().all(|person| person["actions"].is_null()));
 }
 
 #[test]
-fn a_segment_without_persons_has_its_row_and_no_label() {
+fn a_segment_without_persons_has_a_row_without_a_label() {
     let scratch = Scratch::new();
     test_video(&scratch.videos().join("a.mp4"), "160x120", "25", 5.0, &["-pix_fmt", "yuv420p"]);
     let job = scratch.job(&scratch.small_person_models());
@@ -269,19 +271,19 @@ fn a_segment_without_persons_has_its_row_and_no_label() {
 }
 
 #[test]
-fn a_job_without_a_detector_is_refused() {
+fn a_job_without_a_detector_is_rejected() {
     let scratch = Scratch::new();
     test_video(&scratch.videos().join("a.mp4"), "160x120", "25", 1.0, &["-pix_fmt", "yuv420p"]);
     let models = scratch.small_person_models();
     let job = scratch.job(models.split("[persons]").next().unwrap());
-    let said = stderr(&run(&job, &[], 2));
-    assert!(said.contains("scores the actions of persons, but the job has no [persons]"), "{said}");
-    assert!(said.contains("hint: add the detector"), "{said}");
-    assert!(!scratch.index().exists(), "something was written");
+    let message = stderr(&run(&job, &[], 2));
+    assert!(message.contains("scores the actions of persons, but the job has no [persons]"), "{message}");
+    assert!(message.contains("hint: add the detector"), "{message}");
+    assert!(!scratch.index().exists(), "files were written");
 }
 
 #[test]
-fn a_video_too_long_for_whole_frames_costs_no_other() {
+fn a_video_that_is_too_wide_does_not_affect_others() {
     let scratch = Scratch::new();
     let file = |name: &str| scratch.videos().join(name);
     test_video(&file("banner.mp4"), "640x120", "25", 2.5, &["-pix_fmt", "yuv420p"]);

@@ -1,4 +1,5 @@
-//! `vidindex query`: an index in a directory or a bucket, named or by its job, asked from the line, a file or a pipe.
+//! `vidindex query`: an index in a directory or a bucket, given by its address or its job, and SQL from the command
+//! line, a file or a pipe.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,8 @@ fn duckdb() -> Option<PathBuf> {
     support::python().map(|python| python.with_file_name("duckdb"))
 }
 
-fn ask(index: &Path, duckdb: &Path, args: &[&str], input: &str) -> Output {
+/// Runs `vidindex query INDEX ARGS...` with `input` as its standard input.
+fn query_with_input(index: &Path, duckdb: &Path, args: &[&str], input: &str) -> Output {
     let mut command = vidindex(["query".as_ref(), index.as_os_str()]);
     command.args(args).env("VIDINDEX_DUCKDB", duckdb);
     let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -21,7 +23,7 @@ fn ask(index: &Path, duckdb: &Path, args: &[&str], input: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
-/// An index of one video with both models, in a directory whose name is a pattern to those who look for one.
+/// An index of one video with both models, in a directory with glob characters and a quote in its name.
 fn small_index(scratch: &Scratch) -> PathBuf {
     let index = scratch.path("it's an [index]*");
     let both = run(1, Some(R50), Some(YOLO));
@@ -30,7 +32,7 @@ fn small_index(scratch: &Scratch) -> PathBuf {
 }
 
 #[test]
-fn results_come_in_the_form_asked_for() {
+fn results_have_the_requested_format() {
     let Some(duckdb) = duckdb() else { return };
     let scratch = Scratch::new();
     let index = small_index(&scratch);
@@ -44,18 +46,18 @@ fn results_come_in_the_form_asked_for() {
     let json: serde_json::Value = serde_json::from_str(&query(&index, &["--format", "json", sql])).unwrap();
     assert_eq!((&json[0]["segment"], json[0]["nothing"].is_null()), (&serde_json::json!(3), true));
     assert!(query(&index, &[sql]).contains("│ riding a bike │"));
-    // Every row, where nobody sees the terminal's width.
+    // Without a terminal, all rows are printed.
     assert_eq!(query(&index, &["SELECT range AS n FROM range(500)"]).lines().count(), 504);
 
-    let file = scratch.path("ask.sql");
+    let file = scratch.path("query.sql");
     std::fs::write(&file, "SELECT 1 AS a;\nSELECT 2 AS b;\n").unwrap();
     assert_eq!(query(&index, &["--format", "csv", "-f", file.to_str().unwrap()]), "a\n1\nb\n2\n");
-    let piped = ask(&index, &duckdb, &["--format", "csv"], "SELECT count(*) AS n FROM current_videos;");
+    let piped = query_with_input(&index, &duckdb, &["--format", "csv"], "SELECT count(*) AS n FROM current_videos;");
     assert_eq!(stdout(&piped), "n\n1");
 }
 
 #[test]
-fn a_table_that_no_job_filled_is_empty_and_not_absent() {
+fn a_table_without_files_is_empty() {
     let Some(_) = duckdb() else { return };
     let scratch = Scratch::new();
     let persons = run(1, None, Some(YOLO));
@@ -65,24 +67,24 @@ fn a_table_that_no_job_filled_is_empty_and_not_absent() {
 }
 
 #[test]
-fn mistakes_are_told_and_mended() {
+fn mistakes_are_reported() {
     let Some(duckdb) = duckdb() else { return };
     let scratch = Scratch::new();
     let index = small_index(&scratch);
-    let wrong = ask(&index, &duckdb, &["SELECT nope FROM videos"], "");
+    let wrong = query_with_input(&index, &duckdb, &["SELECT nope FROM videos"], "");
     assert!(wrong.status.code() == Some(1) && stderr(&wrong).contains("\"nope\" not found"), "{}", said(&wrong));
-    let after = ask(&index, &duckdb, &["--format", "csv"], "SELECT nope; SELECT 1;");
+    let after = query_with_input(&index, &duckdb, &["--format", "csv"], "SELECT nope; SELECT 1;");
     assert!(after.status.code() == Some(1) && stdout(&after).is_empty(), "{}", said(&after));
-    let empty = ask(&scratch.videos(), &duckdb, &["SELECT 1"], "");
+    let empty = query_with_input(&scratch.videos(), &duckdb, &["SELECT 1"], "");
     assert!(empty.status.code() == Some(1) && stderr(&empty).contains("is not an index"), "{}", said(&empty));
-    let absent = ask(&index, Path::new("/nowhere/duckdb"), &["SELECT 1"], "");
+    let absent = query_with_input(&index, Path::new("/nowhere/duckdb"), &["SELECT 1"], "");
     assert!(stderr(&absent).contains("hint: install DuckDB with `pip install duckdb-cli`"), "{}", said(&absent));
-    let set = ask(&index, &duckdb, &["--set", "run.device=cpu", "SELECT 1"], "");
+    let set = query_with_input(&index, &duckdb, &["--set", "run.device=cpu", "SELECT 1"], "");
     assert_eq!(set.status.code(), Some(2), "{}", said(&set));
 }
 
 #[test]
-fn a_bucket_is_asked_with_the_jobs_settings() {
+fn a_bucket_is_queried_with_the_settings_of_the_job() {
     let Some(duckdb) = duckdb() else { return };
     let scratch = Scratch::new();
     let Some(bucket) = Bucket::with_videos(scratch) else { return };
@@ -98,42 +100,43 @@ fn a_bucket_is_asked_with_the_jobs_settings() {
     let program = duckdb.to_str().unwrap();
     let found = bucket.vidindex(&["query", "--duckdb", program, "--format", "csv", sql], 0);
     assert_eq!(stdout(&found), expected);
-    // By its address, with what the environment says.
+    // By its address, with the settings of the environment.
     let mut command = vidindex(["query", "s3://index/run", "--duckdb", program, "--format", "csv", sql]);
     let endpoint = bucket.server.endpoint();
     let found = command.envs(support::s3::environment()).env("AWS_ENDPOINT_URL_S3", endpoint).output().unwrap();
     assert_eq!(stdout(&found), expected, "{}", said(&found));
 
-    // A copy of the program has no extension beside it, and this machine no way to download one.
-    let alone = bucket.scratch.path("duckdb");
+    // Without the extension `httpfs`: the copied program has none next to it, the home directory has none, and the
+    // proxy prevents a download.
+    let copied = bucket.scratch.path("duckdb");
     let python = support::python().unwrap();
     let script = "import duckdb_cli, os; print(os.path.join(os.path.dirname(duckdb_cli.__file__), 'duckdb'))";
     let real = stdout(&Command::new(python).args(["-c", script]).output().unwrap());
-    std::fs::copy(real, &alone).unwrap();
+    std::fs::copy(real, &copied).unwrap();
     let mut command = vidindex(["query".as_ref(), bucket.job.as_os_str()]);
-    command.args(["--duckdb", alone.to_str().unwrap(), "SELECT 1"]).envs(support::s3::environment());
-    // Where a home has no extensions and the way out leads nowhere.
+    command.args(["--duckdb", copied.to_str().unwrap(), "SELECT 1"]).envs(support::s3::environment());
     command
         .env("HOME", bucket.scratch.path("home"))
         .env("HTTP_PROXY", "http://127.0.0.1:9")
         .env("NO_PROXY", "127.0.0.1");
     let output = command.output().unwrap();
-    let told = stderr(&output);
-    assert!(told.contains("cannot read S3") && told.contains("pip install duckdb-extension-httpfs=="), "{told}");
+    let message = stderr(&output);
+    assert!(message.contains("cannot read S3"), "{message}");
+    assert!(message.contains("pip install duckdb-extension-httpfs=="), "{message}");
 }
 
 #[test]
-fn the_doctor_tells_of_duckdb() {
+fn the_doctor_reports_duckdb() {
     let Some(duckdb) = duckdb() else { return };
-    let told = |duckdb: &Path| stdout(&vidindex(["doctor"]).env("VIDINDEX_DUCKDB", duckdb).output().unwrap());
-    assert!(told(&duckdb).contains(&format!("ok    DuckDB: {} (v", duckdb.display())));
-    let absent = told(Path::new("/nowhere/duckdb"));
+    let report = |duckdb: &Path| stdout(&vidindex(["doctor"]).env("VIDINDEX_DUCKDB", duckdb).output().unwrap());
+    assert!(report(&duckdb).contains(&format!("ok    DuckDB: {} (v", duckdb.display())));
+    let absent = report(Path::new("/nowhere/duckdb"));
     assert!(
         absent.contains("none  DuckDB: /nowhere/duckdb: failed to run") && absent.contains("pip install duckdb-cli")
     );
 }
 
-/// A folder with all that is below it.
+/// Uploads the Parquet files below a folder.
 fn upload(bucket: &Bucket, folder: &Path, uri: &str) {
     for file in support::tables::files(folder) {
         let below = file.parent().unwrap().strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
@@ -142,13 +145,13 @@ fn upload(bucket: &Bucket, folder: &Path, uri: &str) {
 }
 
 #[test]
-fn moments_are_cut_as_the_page_says() {
+fn clips_are_cut_as_documented() {
     let Some(duckdb) = duckdb() else { return };
     let scratch = Scratch::new();
     let index = scratch.index();
     let both = run(1, Some(R50), Some(YOLO));
     let mut video = Indexed::new(&both, "cam-1", "2026-11-01", 0, 1);
-    // A key frame at each half second, a clock that does not begin at 0, and a name that has to be quoted.
+    // A key frame every half second, timestamps that do not start at 0, and a name that must be quoted.
     let file = scratch.path("it's a, video.mkv");
     test_video(&file, "64x48", "30", 90.0, &["-g", "15", "-pix_fmt", "yuv420p", "-output_ts_offset", "1.5"]);
     let uri: std::sync::Arc<str> = file.to_str().unwrap().into();
@@ -179,23 +182,23 @@ fn moments_are_cut_as_the_page_says() {
         assert!(output.status.success(), "{}", said(&output));
     }
     let seconds = |name: &str| {
-        // Decoded to the end, as a container of copied packets need not know.
+        // The clip is decoded, because the duration in a container of copied packets may be wrong.
         let raw = scratch.path("raw.y4m");
         ffmpeg(&["-i", scratch.path(name).to_str().unwrap(), "-f", "yuv4mpegpipe", raw.to_str().unwrap()]);
         std::fs::metadata(raw).unwrap().len() as f64 / (64.0 * 48.0 * 1.5 + 6.0) / 30.0
     };
-    let mut all = 0.0;
+    let mut total = 0.0;
     for clip in &clips {
-        let (found, asked) = (seconds(clip[0]), clip[2].parse::<f64>().unwrap());
-        assert!((found - asked).abs() < 0.7, "{clip:?} has {found} s");
-        all += asked;
+        let (found, expected) = (seconds(clip[0]), clip[2].parse::<f64>().unwrap());
+        assert!((found - expected).abs() < 0.7, "{clip:?} has {found} s");
+        total += expected;
     }
     let found = seconds("clips.mp4");
-    assert!((found - all).abs() < 0.7 * clips.len() as f64, "{found} s of {all} s");
+    assert!((found - total).abs() < 0.7 * clips.len() as f64, "{found} s instead of {total} s");
 }
 
 #[test]
-fn segments_like_a_moment_are_found_by_their_embeddings() {
+fn similar_segments_are_found_by_their_embeddings() {
     let Some(duckdb) = duckdb() else { return };
     let scratch = Scratch::new();
     test_video(&scratch.videos().join("a.mp4"), "160x120", "25", 5.0, &["-pix_fmt", "yuv420p"]);
@@ -206,14 +209,14 @@ fn segments_like_a_moment_are_found_by_their_embeddings() {
     support::run(&job, &["--set", "actions.embedding=true"], 0);
     let found = query(&job, &["--like", "a.mp4@3", "--format", "lines"]);
     let rows: Vec<Vec<&str>> = found.lines().map(|line| line.split('\t').collect()).collect();
-    assert_eq!(rows.len(), 9, "three segments of three videos: {found}");
+    assert_eq!(rows.len(), 9, "not three segments of each of three videos: {found}");
     for (row, name) in rows.iter().zip(["/a.mp4", "/twin.mp4"]) {
         assert!(row[0].ends_with(name) && row[1].starts_with("2.13") && row[4] == "1.0", "{found}");
     }
     assert!(rows[2..].iter().all(|row| row[4].parse::<f64>().unwrap() < 1.0), "{found}");
-    let absent = ask(&job, &duckdb, &["--like", "a.mp4@30"], "");
+    let absent = query_with_input(&job, &duckdb, &["--like", "a.mp4@30"], "");
     assert_eq!(absent.status.code(), Some(1), "{}", said(&absent));
     assert!(stderr(&absent).contains("no segment with an embedding at 30 s of a video a.mp4"), "{}", stderr(&absent));
-    let wrong = ask(&job, &duckdb, &["--like", "a.mp4"], "");
+    let wrong = query_with_input(&job, &duckdb, &["--like", "a.mp4"], "");
     assert!(wrong.status.code() == Some(2) && stderr(&wrong).contains("VIDEO@SECONDS"), "{}", stderr(&wrong));
 }

@@ -1,4 +1,4 @@
-//! A model that `models build` wrote without weights says so wherever it is met: what it finds means nothing.
+//! A model that `models build` created with random weights is reported everywhere, because its results are meaningless.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use crate::support::{Scratch, run, said, stderr, stdout, test_video, vidindex};
 const RANDOM: &str = "the weights are random";
 
 #[test]
-fn random_weights_are_told_from_the_model_to_the_report() {
+fn random_weights_are_reported_by_all_commands() {
     let scratch = Scratch::new();
     test_video(&scratch.videos().join("a.mp4"), "160x120", "30", 2.0, &["-pix_fmt", "yuv420p"]);
     let models = scratch.path("models");
@@ -38,7 +38,7 @@ fn random_weights_are_told_from_the_model_to_the_report() {
 
     let job = scratch.job(&format!("[actions]\nmodel = \"{}\"\n", onnx.display()));
     let doctor = vidindex(["doctor".as_ref(), job.as_os_str()]).output().unwrap();
-    assert!(doctor.status.success(), "a warning is no failure: {}", said(&doctor));
+    assert!(doctor.status.success(), "a warning must not fail: {}", said(&doctor));
     let line = stdout(&doctor).lines().find(|line| line.starts_with("WARN  models: ")).unwrap().to_owned();
     assert!(line.contains("slowfast-tiny.onnx") && line.contains(RANDOM), "{line}");
 
@@ -52,7 +52,7 @@ fn random_weights_are_told_from_the_model_to_the_report() {
         stderr(&output)
     };
     let run_id = stdout(&ran);
-    // The run itself knows it, whatever the file has become since.
+    // The run has recorded it, so that the model's descriptor is not needed.
     std::fs::remove_file(&sidecar).unwrap();
     assert!(report(&["--run", &run_id]).contains(RANDOM));
     if let Some(browser) = Browser::start() {
@@ -61,7 +61,7 @@ fn random_weights_are_told_from_the_model_to_the_report() {
         assert!(notes.contains("slowfast-tiny-") && notes.contains("are random, not trained"), "{notes}");
     }
 
-    // Without the line it is a model like any other.
+    // Without that line in the descriptor, the model counts as trained.
     std::fs::write(&sidecar, described.replace("weights = \"random\"", "# ")).unwrap();
     let trained = run(&job, &["--reindex"], 0);
     assert!(!stderr(&trained).contains(RANDOM), "{}", said(&trained));

@@ -1,4 +1,5 @@
-//! Killed, raced, repeated, in part: the rows are those of an undisturbed run, once.
+//! Workers that are killed, compete, repeat work or do only a part of it: the rows are those of an undisturbed run,
+//! without duplicates.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,7 +15,7 @@ struct Archive {
     job: PathBuf,
 }
 
-/// What a run leaves that nothing disturbs.
+/// The result of an undisturbed run.
 struct Undisturbed {
     /// The rows of each table.
     rows: Vec<Vec<String>>,
@@ -22,12 +23,12 @@ struct Undisturbed {
 }
 
 impl Archive {
-    /// Eight of three to five seconds.
+    /// Eight videos of three to five seconds.
     fn new() -> Self {
         Self::of(8, 3.0)
     }
 
-    /// Each a quarter of a second longer than the one before.
+    /// The first video takes `seconds`, and each further one a quarter of a second more.
     fn of(videos: u32, seconds: f64) -> Self {
         let scratch = Scratch::new();
         for i in 0..videos {
@@ -44,13 +45,13 @@ impl Archive {
         Self { scratch, job }
     }
 
-    /// Runs the job once more, to another output.
+    /// Runs the job with another output.
     fn undisturbed(&self) -> Undisturbed {
-        let elsewhere = self.scratch.path("undisturbed");
+        let output = self.scratch.path("undisturbed");
         let started = Instant::now();
-        run(&self.job, &["--set", &format!("output.uri={}", elsewhere.display())], 0);
+        run(&self.job, &["--set", &format!("output.uri={}", output.display())], 0);
         let seconds = started.elapsed().as_secs_f64();
-        let rows = TABLES.map(|table| tables::stable_rows(&elsewhere, table)).to_vec();
+        let rows = TABLES.map(|table| tables::stable_rows(&output, table)).to_vec();
         assert!(rows.iter().all(|rows| !rows.is_empty()));
         Undisturbed { rows, seconds }
     }
@@ -73,7 +74,7 @@ impl Archive {
         stderr(&output)
     }
 
-    /// Every file that attempts left, whatever its name.
+    /// All files of attempts that are left.
     fn attempts(&self, run: &str) -> Vec<PathBuf> {
         let parts = self.scratch.index().join("_vidindex/runs").join(run).join("parts");
         let entries = walkdir::WalkDir::new(parts).into_iter().filter_map(Result::ok);
@@ -87,7 +88,7 @@ impl Archive {
     }
 }
 
-/// The decoder processes that work for this process.
+/// The decoder processes of a worker.
 fn decoders_of(parent: u32) -> Vec<u32> {
     let Ok(processes) = std::fs::read_dir("/proc") else { return vec![] };
     let numbers = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
@@ -109,30 +110,30 @@ fn send(signal: &str, process: u32) {
     assert!(Command::new("kill").args([signal, &process.to_string()]).status().unwrap().success());
 }
 
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what} did not come about");
+    while !condition() {
+        assert!(Instant::now() < deadline, "timeout: {what}");
         std::thread::park_timeout(Duration::from_millis(5));
     }
 }
 
 #[test]
-fn killed_at_ten_random_moments_the_rows_are_those_of_an_undisturbed_run() {
+fn a_run_whose_workers_are_killed_ten_times_has_the_rows_of_an_undisturbed_run() {
     let archive = Archive::new();
     let undisturbed = archive.undisturbed();
-    // A shard for each video: kills fall before, between and after commits.
+    // One shard per video, so that workers are killed before, between and after commits.
     let run = archive.plan(&["--set", "run.shard_bytes=1"]);
-    // The time of day is random enough; the delays are printed so that a failure can be done again.
+    // The time is random enough as a seed. The delays are printed, so that a failure can be reproduced.
     let mut random = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
     let commits = archive.scratch.index().join("_vidindex/runs").join(&run).join("shards");
     for _ in 0..10 {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        // At the earliest before anything has begun, at the latest when a few more shards are committed.
+        // The worker is killed between its start and the commit of a few shards.
         let delay = Duration::from_secs_f64(undisturbed.seconds * 0.4 * ((random >> 33) % 1000) as f64 / 1000.0);
         let mut worker = archive.command("work", &run, &[]).stderr(Stdio::null()).spawn().unwrap();
         std::thread::park_timeout(delay);
-        // Stopped first: it starts no decoder between the look and the kill.
+        // A stopped worker cannot start another decoder before it is killed.
         send("-STOP", worker.id());
         let decoders = decoders_of(worker.id());
         let committed = std::fs::read_dir(&commits).map_or(0, Iterator::count);
@@ -154,12 +155,12 @@ fn killed_at_ten_random_moments_the_rows_are_those_of_an_undisturbed_run() {
 }
 
 #[test]
-fn what_killed_workers_left_half_written_is_cleared() {
+fn incomplete_files_of_killed_workers_are_deleted() {
     let archive = Archive::new();
     let run = archive.plan(&[]);
     let parts = archive.scratch.index().join("_vidindex/runs").join(&run).join("parts");
-    // A whole file, one that was being written, and a folder without any.
-    let left = ["000000/attempt-a/videos/whole.parquet", "000001/attempt-b/videos/.vidindex-tmp-0a1b2c"];
+    // A complete file, an incomplete one, and an empty folder.
+    let left = ["000000/attempt-a/videos/complete.parquet", "000001/attempt-b/videos/.vidindex-tmp-0a1b2c"];
     for name in left {
         std::fs::create_dir_all(parts.join(name).parent().unwrap()).unwrap();
         std::fs::write(parts.join(name), "cut off").unwrap();
@@ -167,7 +168,7 @@ fn what_killed_workers_left_half_written_is_cleared() {
     std::fs::create_dir_all(parts.join("000002/attempt-c/videos")).unwrap();
     archive.expect("work", &run, &["--task", "0/2"], 0);
     archive.expect("seal", &run, &[], 3);
-    assert_eq!(archive.attempts(&run), [parts.join(left[1])], "shard 1 may still be at work");
+    assert_eq!(archive.attempts(&run), [parts.join(left[1])], "files of shard 1, which is not committed, must be kept");
     archive.expect("work", &run, &["--task", "1/2"], 0);
     archive.expect("seal", &run, &[], 0);
     assert_eq!(archive.attempts(&run), Vec::<PathBuf>::new());
@@ -175,7 +176,7 @@ fn what_killed_workers_left_half_written_is_cleared() {
 }
 
 #[test]
-fn three_workers_at_once_on_the_same_shards_leave_the_rows_once() {
+fn three_concurrent_workers_on_the_same_shards_write_no_duplicates() {
     let archive = Archive::new();
     let run = archive.plan(&[]);
     let workers: Vec<_> = (0..3).map(|_| archive.command("work", &run, &[]).spawn().unwrap()).collect();
@@ -187,19 +188,19 @@ fn three_workers_at_once_on_the_same_shards_leave_the_rows_once() {
     archive.assert_rows(&archive.undisturbed());
 }
 
-/// Two workers on the same shards, killed at random moments and begun anew until both have ended. Ten rounds;
-/// `VIDINDEX_TEST_ROUNDS` says how many else.
+/// Two workers process the same shards. They are killed at random and restarted, until both have finished. There are
+/// ten rounds, or `VIDINDEX_TEST_ROUNDS`.
 #[test]
-fn two_workers_that_race_and_are_killed_at_random_leave_every_row_once() {
+fn two_workers_that_compete_and_are_killed_at_random_write_no_duplicates() {
     let archive = Archive::of(4, 1.0);
     let undisturbed = archive.undisturbed();
     let rounds = std::env::var("VIDINDEX_TEST_ROUNDS").map_or(10, |rounds| rounds.parse().unwrap());
     let mut random = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
-    let mut seconds = |most: f64| {
+    let mut seconds = |max: f64| {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        most * ((random >> 33) % 1000) as f64 / 1000.0
+        max * ((random >> 33) % 1000) as f64 / 1000.0
     };
-    let (mut kills, mut doubled) = (0, 0);
+    let (mut kills, mut lost) = (0, 0);
     for round in 0..rounds {
         let _ = std::fs::remove_dir_all(archive.scratch.index());
         let run = archive.plan(&["--set", "run.shard_bytes=1"]);
@@ -229,20 +230,20 @@ fn two_workers_that_race_and_are_killed_at_random_leave_every_row_once() {
         archive.assert_rows(&undisturbed);
         tables::assert_counts(&archive.scratch.index());
         assert_eq!(archive.attempts(&run), Vec::<PathBuf>::new(), "round {round}");
-        // Each video has a file of its own in each table: more are those of attempts that lost.
-        doubled += usize::from(parts > 3 * 4);
+        // Each of the four videos has one file in each of three tables. Further files belong to attempts that lost.
+        lost += usize::from(parts > 3 * 4);
     }
-    eprintln!("{rounds} rounds, {kills} kills, {doubled} rounds with files of attempts that lost");
+    eprintln!("{rounds} rounds, {kills} kills, {lost} rounds with files of attempts that lost");
 }
 
 #[test]
-fn a_run_done_in_part_is_sealed_in_part_and_then_whole() {
+fn a_partly_finished_run_can_be_sealed_and_completed_later() {
     let archive = Archive::new();
     let undisturbed = archive.undisturbed();
     let run = archive.plan(&[]);
     archive.expect("work", &run, &["--task", "0/2"], 0);
-    let said = archive.expect("seal", &run, &[], 3);
-    assert!(said.contains("missing") && said.contains("[1, 3]"), "{said}");
+    let message = archive.expect("seal", &run, &[], 3);
+    assert!(message.contains("missing") && message.contains("[1, 3]"), "{message}");
     let part = tables::stable_rows(&archive.scratch.index(), "videos");
     assert!(!part.is_empty() && part.len() < undisturbed.rows[0].len());
     assert!(part.iter().all(|row| undisturbed.rows[0].contains(row)));
@@ -258,7 +259,7 @@ fn a_run_done_in_part_is_sealed_in_part_and_then_whole() {
 }
 
 #[test]
-fn what_else_lies_in_the_output_stays_as_it_is() {
+fn other_files_in_the_output_are_not_changed() {
     let archive = Archive::new();
     archive.undisturbed();
     let index = archive.scratch.index();
@@ -269,7 +270,7 @@ fn what_else_lies_in_the_output_stays_as_it_is() {
     ];
     for name in foreign {
         std::fs::create_dir_all(index.join(name).parent().unwrap()).unwrap();
-        // A table of another run must be readable: planning looks into it.
+        // The file must be valid Parquet, because the plan reads it.
         let any = tables::files(&archive.scratch.path("undisturbed").join("videos")).remove(0);
         std::fs::copy(any, index.join(name)).unwrap();
     }
@@ -279,7 +280,7 @@ fn what_else_lies_in_the_output_stays_as_it_is() {
 }
 
 #[test]
-fn a_signal_ends_the_work_soon_and_with_its_own_code() {
+fn a_signal_stops_a_worker_within_seconds_with_its_exit_code() {
     let archive = Archive::new();
     let run = archive.plan(&[]);
     let temporary = archive.scratch.path("tmp");
@@ -289,11 +290,11 @@ fn a_signal_ends_the_work_soon_and_with_its_own_code() {
         let mut worker = command.env("TMPDIR", &temporary).stderr(Stdio::null()).spawn().unwrap();
         wait_until("a decoder", || !decoders_of(worker.id()).is_empty());
         let decoders = decoders_of(worker.id());
-        let asked = Instant::now();
+        let begun = Instant::now();
         send(signal, worker.id());
         assert_eq!(worker.wait().unwrap().code(), Some(code));
-        assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0, "its scratch files are gone");
-        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+        assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0, "scratch files are left");
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
         wait_until("the end of every decoder", || !decoders.iter().any(|decoder| is_alive(*decoder)));
     }
     archive.expect("work", &run, &[], 0);
@@ -302,22 +303,23 @@ fn a_signal_ends_the_work_soon_and_with_its_own_code() {
 }
 
 #[test]
-fn other_settings_than_the_plans_are_refused() {
+fn settings_that_differ_from_the_plan_are_rejected() {
     let archive = Archive::new();
     let run = archive.plan(&[]);
-    let said = archive.expect("work", &run, &["--set", "persons.iou=0.7"], 2);
-    assert!(said.contains(&run) && said.contains("hint:"), "{said}");
+    let message = archive.expect("work", &run, &["--set", "persons.iou=0.7"], 2);
+    assert!(message.contains(&run) && message.contains("hint:"), "{message}");
 }
 
-/// Adds a video that takes a while, starts to work, and sends its decoder a signal; then the run is sealed. Gives what
-/// became of the long video: the others must be whole.
+/// Adds a long video, starts a worker, sends a signal to the decoder of the long video, and seals the run. Checks that
+/// the other videos are not affected, and returns the error kind of the long one.
 fn signal_the_long_videos_decoder(signal: &str, args: &[&str]) -> String {
     let archive = Archive::new();
     let long = archive.scratch.videos().join("long.mp4");
     test_video(&long, "640x360", "30", 40.0, &["-pix_fmt", "yuv420p", "-preset", "ultrafast"]);
     let run = archive.plan(&[]);
     let mut worker = archive.command("work", &run, args).stderr(Stdio::null()).spawn().unwrap();
-    // It is the last by name, and larger than a shard should be: when the others are committed, its decoder is alone.
+    // The long video is the last by name and fills its own shard. After the other shards are committed, its decoder is
+    // the only one.
     let state = archive.scratch.index().join("_vidindex/runs").join(&run);
     let record: serde_json::Value = serde_json::from_slice(&std::fs::read(state.join("job.json")).unwrap()).unwrap();
     let others = record["shards"].as_u64().unwrap() as usize - 1;
@@ -344,20 +346,20 @@ fn signal_the_long_videos_decoder(signal: &str, args: &[&str]) -> String {
 }
 
 #[test]
-fn a_decoder_that_is_killed_costs_its_video_alone() {
+fn a_killed_decoder_fails_only_its_video() {
     assert_eq!(signal_the_long_videos_decoder("-KILL", &[]), "decoder_crashed");
 }
 
 #[test]
-fn a_decoder_that_hangs_is_given_up_and_the_rest_goes_on() {
+fn a_decoder_that_hangs_times_out_and_fails_only_its_video() {
     assert_eq!(signal_the_long_videos_decoder("-STOP", &["--set", "run.video_timeout_seconds=4"]), "timeout");
 }
 
 #[test]
-fn damaged_files_never_stop_a_run() {
+fn damaged_files_do_not_stop_a_run() {
     let archive = Archive::new();
-    let (videos, wrecks) = (archive.scratch.videos(), archive.scratch.path("wrecks"));
-    std::fs::create_dir(&wrecks).unwrap();
+    let (videos, damaged) = (archive.scratch.videos(), archive.scratch.path("damaged"));
+    std::fs::create_dir(&damaged).unwrap();
     let mut random = 12_345u64;
     let mut next = || {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -365,26 +367,26 @@ fn damaged_files_never_stop_a_run() {
     };
     let mut count = 0;
     for extension in ["mp4", "mkv", "avi", "ts"] {
-        let whole = archive.scratch.path(&format!("whole.{extension}"));
-        support::ffmpeg(&["-i", videos.join("7.mp4").to_str().unwrap(), whole.to_str().unwrap()]);
-        let whole = std::fs::read(whole).unwrap();
+        let intact = archive.scratch.path(&format!("intact.{extension}"));
+        support::ffmpeg(&["-i", videos.join("7.mp4").to_str().unwrap(), intact.to_str().unwrap()]);
+        let intact = std::fs::read(intact).unwrap();
         for variant in 0..5 {
-            let mut bytes = whole.clone();
+            let mut bytes = intact.clone();
             for _ in 0..(1 << (2 * variant)) {
                 let at = next() % bytes.len();
                 bytes[at] = next() as u8;
             }
-            std::fs::write(wrecks.join(format!("{variant}.{extension}")), bytes).unwrap();
+            std::fs::write(damaged.join(format!("{variant}.{extension}")), bytes).unwrap();
             count += 1;
         }
     }
     let mut command = vidindex(["run".as_ref(), archive.job.as_os_str()]);
-    let output = command.args(["--set", &format!("input.uri={}", wrecks.display())]).output().unwrap();
+    let output = command.args(["--set", &format!("input.uri={}", damaged.display())]).output().unwrap();
     assert!(matches!(output.status.code(), Some(0 | 3)), "{}", said(&output));
     tables::assert_counts(&archive.scratch.index());
     let rows = tables::rows(&archive.scratch.index(), "videos");
-    let addresses: std::collections::BTreeSet<_> = rows.iter().map(|row| row["uri"].to_string()).collect();
-    assert_eq!((rows.len(), addresses.len()), (count, count));
+    let uris: std::collections::BTreeSet<_> = rows.iter().map(|row| row["uri"].to_string()).collect();
+    assert_eq!((rows.len(), uris.len()), (count, count));
     for row in rows {
         assert_ne!(row["error_kind"].as_str().unwrap_or("none"), "decoder_crashed", "{row:?}");
     }

@@ -1,4 +1,4 @@
-//! What the next plan makes of failures that may pass, archived objects, and videos that are gone or back.
+//! How the next plan handles temporary failures, archived objects, and videos that are deleted or restored.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -28,7 +28,7 @@ fn set_modified(file: &Path, time: SystemTime) {
     std::fs::File::options().write(true).open(file).unwrap().set_modified(time).unwrap();
 }
 
-/// The rows of `videos` as (status, error_kind, failures), by time.
+/// The rows of `videos` as (status, error_kind, failures), sorted by time.
 fn history(index: &Path) -> Vec<(String, Option<String>, Option<i64>)> {
     let mut rows = tables::rows(index, "videos");
     rows.sort_by_key(|row| row["indexed_at"].as_i64());
@@ -37,7 +37,7 @@ fn history(index: &Path) -> Vec<(String, Option<String>, Option<i64>)> {
 }
 
 #[test]
-fn a_failure_that_may_pass_is_retried_by_five_plans_and_then_on_request() {
+fn a_temporary_failure_is_retried_until_five_failures_and_then_on_request() {
     let scratch = Scratch::new();
     let file = scratch.videos().join("a.mp4");
     test_video(&file, "128x96", "25", 1.0, &["-pix_fmt", "yuv420p"]);
@@ -45,7 +45,7 @@ fn a_failure_that_may_pass_is_retried_by_five_plans_and_then_on_request() {
     set_modified(&file, listed);
     let job = scratch.job(&scratch.small_models());
     let job_file = job.to_str().unwrap();
-    // The file changes after each plan, and is the one that was listed again before the next.
+    // The file is changed after each plan, and restored before the next one.
     for n in 1..=5 {
         let planned = call(&["plan", job_file, "--device", "cpu"], 0);
         assert_eq!(stderr(&planned).contains("retried=1"), n > 1, "{}", stderr(&planned));
@@ -58,14 +58,14 @@ fn a_failure_that_may_pass_is_retried_by_five_plans_and_then_on_request() {
     let failed = |n| ("failed".to_owned(), Some("changed_during_read".to_owned()), Some(n));
     assert_eq!(history(&scratch.index()), (1..=5).map(failed).collect::<Vec<_>>());
 
-    let said = stderr(&run(&job, &[], 0));
-    assert!(said.contains("skipped 1 object") && said.contains("failed 5 times in a row (--retry-failed"), "{said}");
+    let log = stderr(&run(&job, &[], 0));
+    assert!(log.contains("skipped 1 object") && log.contains("failed 5 times in a row (--retry-failed"), "{log}");
     run(&job, &["--retry-failed"], 0);
     assert_eq!(history(&scratch.index())[5..], [("ok".to_owned(), None, None)]);
     assert!(dry_run(&job).contains("already indexed"));
 }
 
-/// Moves an object to another storage class (with `restore`: after a restore), by boto3.
+/// Changes the storage class of an object with boto3. With `restore`, the object is restored first.
 fn change_class(bucket: &Bucket, key: &str, storage_class: &str, restore: bool) {
     let script = "
 import boto3, sys
@@ -84,7 +84,7 @@ if storage_class:
 }
 
 #[test]
-fn archived_objects_are_told_of_once_and_read_only_when_they_can_be() {
+fn archived_objects_are_reported_once_and_read_after_they_are_restored() {
     let scratch = Scratch::new();
     for name in ["cold.mp4", "deep.mp4", "instant.mp4", "warm.mp4"] {
         test_video(&scratch.videos().join(name), "128x96", "25", 1.0, &["-pix_fmt", "yuv420p"]);
@@ -111,11 +111,12 @@ fn archived_objects_are_told_of_once_and_read_only_when_they_can_be() {
         assert!(message.contains(class), "{message}");
     }
     for _ in 0..2 {
-        let said = stderr(&bucket.vidindex(&["run"], 0));
-        assert!(said.contains("skipped 2 objects") && said.contains("still in an archive storage class"), "{said}");
+        let log = stderr(&bucket.vidindex(&["run"], 0));
+        assert!(log.contains("skipped 2 objects") && log.contains("still in an archive storage class"), "{log}");
     }
 
-    // One is moved to a class that can be read. One is restored in place, which this server's listing does not say.
+    // One object is moved to a class that can be read. The other is restored in place, which the listing of this server
+    // does not report.
     change_class(&bucket, "clips/cold.mp4", "STANDARD", true);
     change_class(&bucket, "clips/deep.mp4", "", true);
     bucket.vidindex(&["run"], 0);
@@ -128,7 +129,7 @@ fn archived_objects_are_told_of_once_and_read_only_when_they_can_be() {
     assert_eq!(ok(&bucket.index()), 4);
 }
 
-/// A listing as AWS answers it. The server of the other tests leaves out `RestoreStatus`.
+/// A listing as AWS returns it. The server of the other tests omits `RestoreStatus`.
 const LISTING: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
 <ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>archive</Name><Prefix></Prefix>
 <KeyCount>4</KeyCount><MaxKeys>1000</MaxKeys><IsTruncated>false</IsTruncated>
@@ -143,10 +144,10 @@ const LISTING: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
 <StorageClass>STANDARD</StorageClass></Contents></ListBucketResult>"#;
 
 #[test]
-fn a_listing_is_asked_which_archived_objects_are_restored() {
+fn a_listing_requests_the_restore_status_of_archived_objects() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", server.local_addr().unwrap());
-    let answers = std::thread::spawn(move || {
+    let server = std::thread::spawn(move || {
         loop {
             let (mut stream, _) = server.accept().unwrap();
             let mut request = Vec::new();
@@ -179,10 +180,10 @@ fn a_listing_is_asked_which_archived_objects_are_restored() {
         ("warm.mp4", None),
     ];
     assert_eq!(found, expected);
-    assert!(answers.join().unwrap().contains("x-amz-optional-object-attributes: restorestatus"));
+    assert!(server.join().unwrap().contains("x-amz-optional-object-attributes: restorestatus"));
 }
 
-/// The rows of the current views, but for what says which run made them.
+/// The rows of the current views, without the columns that depend on the run.
 fn shown(index: &Path) -> [String; 3] {
     let all = |table: &str, excluded: &str| {
         let sql = format!("SELECT * EXCLUDE ({excluded}) FROM current_{table} ORDER BY ALL");
@@ -200,8 +201,8 @@ fn count(index: &Path) -> usize {
     count.trim().parse().unwrap()
 }
 
-/// What was sealed is a day old from now on.
-fn a_day_passes(index: &Path) {
+/// Makes the sealed runs more than a day old.
+fn age_runs(index: &Path) {
     for run in std::fs::read_dir(index.join("_vidindex/runs")).unwrap() {
         let path = run.unwrap().path().join("summary.json");
         let mut summary: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
@@ -210,7 +211,7 @@ fn a_day_passes(index: &Path) {
     }
 }
 
-/// Two folders of three videos.
+/// Creates two folders of three videos, and returns the job.
 fn cameras(scratch: &Scratch) -> PathBuf {
     let first = scratch.path("first.mp4");
     test_video(&first, "128x96", "25", 2.5, &["-pix_fmt", "yuv420p"]);
@@ -223,7 +224,7 @@ fn cameras(scratch: &Scratch) -> PathBuf {
     scratch.job(&format!("{}[report]\nthumbnails = true\n", scratch.small_models()))
 }
 
-/// Inputs that the models of a run saw.
+/// Number of inputs that a run's models processed.
 fn inputs(output: &Output) -> u64 {
     let lines = stderr(output).lines().map(str::to_owned).collect::<Vec<_>>();
     let events = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -231,34 +232,33 @@ fn inputs(output: &Output) -> u64 {
 }
 
 #[test]
-fn a_folder_that_is_not_mounted_is_named_and_only_marked_as_deleted_on_request() {
+fn a_missing_folder_is_reported_and_marked_as_deleted_only_on_request() {
     if support::python().is_none() {
         return;
     }
     let scratch = Scratch::new();
     let (job, index) = (cameras(&scratch), scratch.index());
     run(&job, &[], 0);
-    let away = scratch.path("away");
-    std::fs::rename(scratch.videos().join("cam-2"), &away).unwrap();
+    std::fs::rename(scratch.videos().join("cam-2"), scratch.path("moved")).unwrap();
     std::fs::copy(scratch.path("first.mp4"), scratch.videos().join("cam-1/new.mp4")).unwrap();
     assert!(dry_run(&job).starts_with("1 video, "));
     let missing = "missing 3 objects, ";
-    let said = stderr(&run(&job, &[], 0));
-    assert!(said.contains(missing) && said.contains("of 6 indexed") && said.contains("\n    cam-2/: all 3"), "{said}");
-    assert_eq!(count(&index), 7, "the rest goes on");
-    let said = stderr(&run(&job, &[], 0));
-    assert!(said.contains("nothing new") && said.contains(missing), "{said}");
-    let said = stderr(&run(&job, &["--set", "input.deleted_max=0.5", "--confirm-deleted"], 0));
-    assert!(!said.contains(missing) && said.contains("3 deleted"), "{said}");
+    let log = stderr(&run(&job, &[], 0));
+    assert!(log.contains(missing) && log.contains("of 6 indexed") && log.contains("\n    cam-2/: all 3"), "{log}");
+    assert_eq!(count(&index), 7, "the other videos are not indexed");
+    let log = stderr(&run(&job, &[], 0));
+    assert!(log.contains("nothing new") && log.contains(missing), "{log}");
+    let log = stderr(&run(&job, &["--set", "input.deleted_max=0.5", "--confirm-deleted"], 0));
+    assert!(!log.contains(missing) && log.contains("3 deleted"), "{log}");
     assert_eq!(count(&index), 4);
-    // One video of few is nobody's concern.
+    // A single missing video is always marked.
     std::fs::remove_file(scratch.videos().join("cam-1/new.mp4")).unwrap();
     run(&job, &[], 0);
     assert_eq!(count(&index), 3);
 }
 
 #[test]
-fn a_folder_that_was_away_counts_again_without_inference() {
+fn the_rows_of_a_restored_folder_are_restored_without_inference() {
     if support::python().is_none() {
         return;
     }
@@ -266,45 +266,46 @@ fn a_folder_that_was_away_counts_again_without_inference() {
     let (job, index) = (cameras(&scratch), scratch.index());
     assert!(inputs(&run(&job, &["--log-format", "json"], 0)) > 0);
     let before = shown(&index);
-    let pictures = tables::rows(&index, "thumbnails").len();
-    let (here, away) = (scratch.videos().join("cam-2"), scratch.path("away"));
-    let absence = || {
-        std::fs::rename(&here, &away).unwrap();
+    let thumbnails = tables::rows(&index, "thumbnails").len();
+    let (folder, moved) = (scratch.videos().join("cam-2"), scratch.path("moved"));
+    let delete_and_restore_folder = || {
+        std::fs::rename(&folder, &moved).unwrap();
         run(&job, &["--confirm-deleted"], 0);
         assert_eq!(count(&index), 3);
-        std::fs::rename(&away, &here).unwrap();
+        std::fs::rename(&moved, &folder).unwrap();
     };
-    let again = || {
+    let run_again = || {
         let planned = dry_run(&job);
         let output = run(&job, &["--log-format", "json"], 0);
         assert_eq!(shown(&index), before);
         (planned, inputs(&output))
     };
 
-    absence();
-    let (planned, seen) = again();
+    delete_and_restore_folder();
+    let (planned, seen) = run_again();
     assert!(planned.starts_with("0 videos, 0 B to index") && planned.contains("restored 3 objects, "), "{planned}");
-    assert_eq!((seen, tables::rows(&index, "thumbnails").len()), (0, pictures / 2 * 3));
+    assert_eq!((seen, tables::rows(&index, "thumbnails").len()), (0, thumbnails / 2 * 3));
     assert!(dry_run(&job).contains("skipped 6 objects, "), "{}", dry_run(&job));
 
-    // The rows of what is away lie in one file with those of what is not, and stay: as they were, or merged.
-    absence();
-    a_day_passes(&index);
+    // The rows of the deleted folder are in the same files as those of the other folder. `prune` and `compact` keep
+    // them.
+    delete_and_restore_folder();
+    age_runs(&index);
     call(&["prune", job.to_str().unwrap(), "--yes"], 0);
     let merged = call(&["compact", job.to_str().unwrap()], 0);
     assert!(!stdout(&merged).contains("nothing to compact"), "{}", stdout(&merged));
-    assert_eq!(again().1, 0);
+    assert_eq!(run_again().1, 0);
 
-    // Everything is away, is pruned, and is indexed anew.
-    let all_away = scratch.path("all");
-    std::fs::rename(scratch.videos(), &all_away).unwrap();
+    // All videos are deleted, and their rows are pruned. The restored videos are indexed again.
+    let all_moved = scratch.path("all");
+    std::fs::rename(scratch.videos(), &all_moved).unwrap();
     std::fs::create_dir(scratch.path("videos")).unwrap();
     run(&job, &["--confirm-deleted"], 0);
     assert_eq!(count(&index), 0);
-    a_day_passes(&index);
+    age_runs(&index);
     call(&["prune", job.to_str().unwrap(), "--yes"], 0);
     std::fs::remove_dir(scratch.path("videos")).unwrap();
-    std::fs::rename(&all_away, scratch.path("videos")).unwrap();
-    let (planned, seen) = again();
+    std::fs::rename(&all_moved, scratch.path("videos")).unwrap();
+    let (planned, seen) = run_again();
     assert!(planned.starts_with("6 videos, ") && seen > 0, "{seen} {planned}");
 }

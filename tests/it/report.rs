@@ -1,5 +1,5 @@
-//! The report's page in a real Chromium: opened, searched, filtered, clicked and driven by keys; and with ten thousand
-//! videos. Screenshots go below the target directory, as `tmp/report-*.png`.
+//! The page of the report in a real Chromium: search, filters, mouse and keyboard, and a page of ten thousand videos.
+//! Screenshots are saved below the target directory, as `tmp/report-*.png`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,10 +28,10 @@ fn report(job: &Path, page: &Path, args: &[&str], code: i32) -> std::process::Ou
 }
 
 #[test]
-fn a_run_is_looked_at_with_mouse_and_keys() {
+fn the_page_works_with_mouse_and_keyboard() {
     let scratch = Scratch::new();
     let videos = scratch.videos();
-    // The address of the first would be markup and script where it is taken for that.
+    // The path of the first video contains markup and a script, which the page must escape.
     let hostile =
         videos.join("<img src=x onerror=\"document.title='hijacked'\"> & <").join("script>document.title='hijacked'<");
     std::fs::create_dir_all(&hostile).unwrap();
@@ -43,14 +43,14 @@ fn a_run_is_looked_at_with_mouse_and_keys() {
     let page = scratch.path("report.html");
     assert_eq!(stdout(&report(&job, &page, &[], 0)), page.to_str().unwrap());
     let html = std::fs::read_to_string(&page).unwrap();
-    assert!(!html.contains("<img src=x") && !html.contains("hijacked"), "hostile text stands in the page as it is");
+    assert!(!html.contains("<img src=x") && !html.contains("hijacked"), "the page contains unescaped text");
 
-    let pictures: Vec<_> = tables::rows(&scratch.index(), "thumbnails")
+    let thumbnails: Vec<_> = tables::rows(&scratch.index(), "thumbnails")
         .into_iter()
         .filter(|row| row["uri"].as_str().unwrap().ends_with("good.mp4"))
         .collect();
-    assert!((2..=32).contains(&pictures.len()), "{} pictures", pictures.len());
-    assert_eq!((&pictures[0]["width"], &pictures[0]["height"]), (&json!(320), &json!(180)));
+    assert!((2..=32).contains(&thumbnails.len()), "{} thumbnails", thumbnails.len());
+    assert_eq!((&thumbnails[0]["width"], &thumbnails[0]["height"]), (&json!(320), &json!(180)));
 
     let Some(browser) = Browser::start() else { return };
     browser.open(&page);
@@ -60,12 +60,12 @@ fn a_run_is_looked_at_with_mouse_and_keys() {
     assert!(browser.text(".examples").contains("text.mp4"));
     browser.script("scrollTo(0, document.querySelector('.browser').offsetTop - 12)");
 
-    // Search, and what is found becomes the one that is shown.
+    // A search selects the first match.
     browser.keys("/good".chars());
     assert_eq!((browser.count(".row"), browser.text("#count")), (1, "1 of 3".to_owned()));
     assert!(browser.text("#video h2").starts_with("good.mp4"));
 
-    // Click a segment; then with the keys to the next, and closer.
+    // A click selects a segment; keys select the next one and zoom.
     let bars = browser.count(".bar[data-segment]");
     assert!(bars >= 4, "{bars} bars");
     browser.click(".plot .bar[data-segment='2']");
@@ -84,7 +84,7 @@ fn a_run_is_looked_at_with_mouse_and_keys() {
     browser.keys([key::END]);
     assert_eq!(slider("aria-valuenow"), slider("aria-valuemax"));
 
-    // Scores of what the mouse is over.
+    // The tooltip shows the scores of the segment below the mouse.
     browser.hover(".plot .bar[data-segment='1']");
     let expected = tables::rows(&scratch.index(), "actions")
         .into_iter()
@@ -94,17 +94,17 @@ fn a_run_is_looked_at_with_mouse_and_keys() {
     assert!(tip.contains(expected["top_label"].as_str().unwrap()), "{tip}");
     assert!(tip.contains(&format!("{:.2}", expected["top_score"].as_f64().unwrap())), "{tip}");
 
-    // The pictures are whole, and have the boxes of their frames.
+    // The thumbnails are complete, and show the boxes of their frames.
     browser.wait("return [...document.images].every((image) => image.complete && image.naturalWidth > 0)");
     browser.click(".strip button");
-    let frame = &pictures[0]["frame"];
+    let frame = &thumbnails[0]["frame"];
     let boxes = tables::rows(&scratch.index(), "persons")
         .into_iter()
         .filter(|row| row["uri"].as_str().unwrap().ends_with("good.mp4") && row["frame"] == *frame)
         .count();
     assert_eq!(browser.count(".moment rect") as usize, boxes.min(40));
 
-    // By label and score: the video stays as long as one of its segments is like that.
+    // Filters by label and score keep a video if one of its segments matches.
     let label = expected["top_label"].as_str().unwrap();
     let choose = format!(
         "const [select, name] = [document.querySelector('#label'), {}];
@@ -120,34 +120,34 @@ fn a_run_is_looked_at_with_mouse_and_keys() {
     browser.click("#clear");
     assert_eq!(browser.count(".row"), 3);
 
-    // The hostile address is text, in the list and in the head.
+    // The path with markup is shown as text, in the list and in the heading.
     browser.script("document.querySelector('#search').value = ''");
     browser.keys("/onerror".chars());
     assert!(browser.text("#video .folder").contains("<img src=x onerror="), "{}", browser.text("#video .folder"));
     assert_eq!(browser.text("#video h2 "), "script>.mp4 ✓ ok");
     browser.keys([key::ESCAPE]);
 
-    // What a screen reader is told.
-    let told = browser.told().join("\n");
+    // What a screen reader gets.
+    let nodes = browser.accessibility_nodes().join("\n");
     for line in ["listbox Videos", "slider Segments", "searchbox Search", "heading Timeline", "button Zoom in"] {
-        assert!(told.contains(line), "{line} is not among\n{told}");
+        assert!(nodes.contains(line), "{line} is missing in\n{nodes}");
     }
     assert!(browser.script("return document.title").as_str().unwrap().ends_with("vidindex"));
-    assert_eq!(browser.script("return performance.getEntriesByType('resource').length"), 0, "nothing was fetched");
-    assert_eq!(browser.complaints(), [""; 0]);
-    let ground = "return getComputedStyle(document.body).backgroundColor";
-    let light = browser.script(ground);
-    browser.colours("dark");
-    assert_ne!(browser.script(ground), light);
+    assert_eq!(browser.script("return performance.getEntriesByType('resource').length"), 0, "resources were fetched");
+    assert_eq!(browser.console_messages(), [""; 0]);
+    let background = "return getComputedStyle(document.body).backgroundColor";
+    let light = browser.script(background);
+    browser.set_colour_scheme("dark");
+    assert_ne!(browser.script(background), light);
 }
 
 #[test]
-fn a_run_without_a_detector_and_one_that_scores_persons_have_pages_of_their_own() {
+fn pages_without_a_detector_and_with_scored_persons() {
     let scratch = Scratch::new();
     test_video(&scratch.videos().join("a.mp4"), "320x180", "30", 5.0, &["-pix_fmt", "yuv420p"]);
     let both = scratch.small_person_models();
-    let actions_alone = scratch.small_models().split("[persons]").next().unwrap().to_owned();
-    let made = |name: &str, models: &str| {
+    let actions_only = scratch.small_models().split("[persons]").next().unwrap().to_owned();
+    let create = |name: &str, models: &str| {
         let job = scratch.job(&format!("{models}[report]\nthumbnails = true\n"));
         let index = scratch.path(name).display().to_string();
         let output = format!("output.uri={index}");
@@ -156,34 +156,34 @@ fn a_run_without_a_detector_and_one_that_scores_persons_have_pages_of_their_own(
         report(&job, &page, &["--set", &output], 0);
         (PathBuf::from(index), page)
     };
-    let (_, alone) = made("alone", &actions_alone);
-    let (index, persons) = made("persons", &both);
+    let (_, without_persons) = create("actions", &actions_only);
+    let (index, with_persons) = create("persons", &both);
 
     let Some(browser) = Browser::start() else { return };
-    browser.open(&alone);
+    browser.open(&without_persons);
     assert!(browser.text("#totals").contains("no persons model"), "{}", browser.text("#totals"));
     assert!(browser.count(".bar[data-segment]") >= 2);
     browser.wait("return [...document.images].every((image) => image.complete && image.naturalWidth > 0)");
     browser.click(".strip button");
     assert_eq!(browser.count(".moment rect"), 0);
-    assert_eq!(browser.complaints(), [""; 0]);
+    assert_eq!(browser.console_messages(), [""; 0]);
 
-    // What each person does stands at its box.
-    browser.open(&persons);
-    let pictures = tables::rows(&index, "thumbnails");
+    // The actions of each person are shown next to its box.
+    browser.open(&with_persons);
+    let thumbnails = tables::rows(&index, "thumbnails");
     let row = tables::rows(&index, "persons")
         .into_iter()
-        .find(|row| row["frame"] == pictures[0]["frame"] && !row["actions"].is_null())
+        .find(|row| row["frame"] == thumbnails[0]["frame"] && !row["actions"].is_null())
         .unwrap();
     browser.wait("return document.querySelector('.strip button') !== null");
     browser.click(".strip button");
     let label = row["actions"][0]["label"].as_str().unwrap();
     assert!(browser.text(".moment").contains(label), "{label} is not in {}", browser.text(".moment"));
-    assert_eq!(browser.complaints(), [""; 0]);
+    assert_eq!(browser.console_messages(), [""; 0]);
 }
 
 #[test]
-fn ten_thousand_videos_have_as_many_rows_in_the_page_as_can_be_seen() {
+fn a_page_of_ten_thousand_videos_contains_only_the_visible_rows() {
     let scratch = Scratch::new();
     let job = archive(&scratch, 10_000);
     let page = scratch.path("report.html");
@@ -194,39 +194,39 @@ fn ten_thousand_videos_have_as_many_rows_in_the_page_as_can_be_seen() {
 
     let Some(browser) = Browser::start() else { return };
     browser.open(&page);
-    let few = |what: &str| {
+    let assert_few_elements = |what: &str| {
         let (rows, all) = (browser.count(".row"), browser.count("*"));
         assert!((1..=40).contains(&rows), "{what}: {rows} rows");
         assert!(all < 2500, "{what}: {all} elements");
     };
-    few("at first");
+    assert_few_elements("at first");
     assert_eq!(browser.text("#count"), "10,000");
     browser.screenshot("many-light");
     browser.script("scrollTo(0, document.querySelector('.browser').offsetTop - 12)");
     browser.screenshot("browser-light");
-    browser.colours("dark");
+    browser.set_colour_scheme("dark");
     browser.screenshot("browser-dark");
     browser.script("scrollTo(0, 0)");
     browser.screenshot("many-dark");
-    browser.colours("light");
+    browser.set_colour_scheme("light");
 
     browser.script("document.querySelector('#list').focus()");
     browser.keys([key::END]);
-    few("at the end");
+    assert_few_elements("at the end");
     let active =
         "return document.getElementById(document.querySelector('#list').getAttribute('aria-activedescendant'))";
     assert_eq!(browser.script(&format!("{active}.getAttribute('aria-posinset')")), "10000");
     browser.keys([key::DOWN, key::TAB]);
     browser.script("document.querySelector('#list').scrollTop = 250000");
     browser.wait("return [...document.querySelectorAll('.row')].some((row) => Number(row.dataset.position) > 4000)");
-    few("in the middle");
+    assert_few_elements("in the middle");
 
     browser.keys("/cam-07 0300".chars());
     assert!(browser.text("#count").ends_with(" of 10,000"), "{}", browser.text("#count"));
-    few("searched");
+    assert_few_elements("searched");
     browser.keys([key::ESCAPE]);
     browser.click("#labels button");
-    few("filtered");
+    assert_few_elements("filtered");
     assert!(browser.text(".row .facts").contains("match"));
     browser
         .script("const s = document.querySelector('#sort'); s.value = 'matches'; s.dispatchEvent(new Event('input'))");
@@ -238,22 +238,22 @@ fn ten_thousand_videos_have_as_many_rows_in_the_page_as_can_be_seen() {
         "document.querySelector('#clear').click(); const s = document.querySelector('#state');
         s.value = 'status:failed'; s.dispatchEvent(new Event('input'))",
     );
-    few("failed ones");
+    assert_few_elements("failed ones");
     browser.screenshot("failed-light");
-    browser.size(420, 900);
+    browser.set_size(420, 900);
     browser.script("scrollTo(0, 0)");
     browser.screenshot("narrow-light");
-    assert_eq!(browser.complaints(), [""; 0]);
+    assert_eq!(browser.console_messages(), [""; 0]);
 }
 
 #[test]
-fn a_run_that_is_not_sealed_has_a_page_and_one_that_is_not_has_none() {
+fn an_unsealed_run_has_a_page_and_a_missing_run_has_none() {
     let scratch = Scratch::new();
     test_video(&scratch.videos().join("a.mp4"), "160x120", "25", 2.0, &["-pix_fmt", "yuv420p"]);
     let job = scratch.job(&scratch.small_models());
     let page = scratch.path("report.html");
-    let none = report(&job, &page, &[], 2);
-    assert!(stderr(&none).contains("there are no runs in"), "{}", stderr(&none));
+    let no_runs = report(&job, &page, &[], 2);
+    assert!(stderr(&no_runs).contains("there are no runs in"), "{}", stderr(&no_runs));
     let planned = stdout(&vidindex(["plan".as_ref(), job.as_os_str()]).output().unwrap());
     report(&job, &page, &[], 0);
     let worked =
@@ -261,16 +261,16 @@ fn a_run_that_is_not_sealed_has_a_page_and_one_that_is_not_has_none() {
     assert!(worked.status.success(), "{}", said(&worked));
     report(&job, &page, &["--run", &planned], 0);
     let other = report(&job, &page, &["--run", "20000101T000000000Z-000000"], 2);
-    assert!(stderr(&other).contains(&planned), "the hint names the newest: {}", stderr(&other));
+    assert!(stderr(&other).contains(&planned), "the hint does not name the latest run: {}", stderr(&other));
 
     let Some(browser) = Browser::start() else { return };
     browser.open(&page);
     assert_eq!(browser.count(".row"), 1);
     assert!(browser.text("#video h2").starts_with("a.mp4"));
-    // Without thumbnails there is no place for any.
+    // Without thumbnails, no space is reserved for them.
     assert_eq!((browser.count(".thumb"), browser.count(".strip button")), (0, 0));
     assert!(browser.count(".plot .bar") > 0);
-    assert_eq!(browser.complaints(), [""; 0]);
+    assert_eq!(browser.console_messages(), [""; 0]);
 }
 
 const CLIP_SECONDS: f64 = 64.0 / 30.0;
@@ -292,7 +292,7 @@ const LABELS: [&str; 14] = [
     "walking the dog",
 ];
 
-/// Numbers that look random and are always the same.
+/// Reproducible pseudorandom numbers.
 struct Dice(u64);
 
 impl Dice {
@@ -306,7 +306,7 @@ impl Dice {
     }
 }
 
-/// A run of so many made-up videos, written and published by the project's own means; gives its job file.
+/// Writes and seals a run of synthetic videos with the library, and returns its job file.
 fn archive(scratch: &Scratch, videos: usize) -> PathBuf {
     let models = "[actions]\nmodel = \"models/slowfast-r50-8x8.onnx\"\n[persons]\nmodel = \"models/yolov5s.onnx\"\n";
     let job_file = scratch.job(&format!("{models}[report]\nthumbnails = true\n"));
@@ -337,13 +337,13 @@ fn archive(scratch: &Scratch, videos: usize) -> PathBuf {
     let mut encoder = ShardEncoder::new(&folder, provenance);
     let mut totals = ShardTotals::default();
     let mut dice = Dice(7);
-    let pictures: Vec<_> = (0..48).map(|_| Scene::new(&mut dice)).collect();
+    let scenes: Vec<_> = (0..48).map(|_| Scene::new(&mut dice)).collect();
     for n in 0..videos {
         let uri = format!("s3://archive/2026/cam-{:02}/october/recording-{n:05}.mp4", n * 24 / videos);
-        let made = video(&uri, n, &pictures, &mut dice);
-        totals.add(&made.row);
-        encoder.push_thumbnails("dt=2026-11-01", &made.row.uri, &made.thumbnails).unwrap();
-        encoder.push("dt=2026-11-01", made.row, made.actions, made.persons).unwrap();
+        let rows = video(&uri, n, &scenes, &mut dice);
+        totals.add(&rows.video);
+        encoder.push_thumbnails("dt=2026-11-01", &rows.video.uri, &rows.thumbnails).unwrap();
+        encoder.push("dt=2026-11-01", rows.video, rows.actions, rows.persons).unwrap();
     }
     totals.wall_seconds = totals.decode_seconds + totals.inference_seconds;
     let parts = encoder.finish().unwrap();
@@ -360,7 +360,7 @@ fn archive(scratch: &Scratch, videos: usize) -> PathBuf {
 /// A picture with people in it.
 struct Scene {
     jpeg: Vec<u8>,
-    /// In shares of the picture.
+    /// Boxes of the people, in shares of the picture's size.
     boxes: Vec<[f64; 4]>,
 }
 
@@ -405,14 +405,15 @@ impl Scene {
     }
 }
 
-struct Made {
-    row: VideoRow,
+/// The rows of one video.
+struct Rows {
+    video: VideoRow,
     actions: Vec<ActionRow>,
     persons: Vec<PersonRow>,
     thumbnails: Vec<ThumbnailRow>,
 }
 
-fn video(uri: &str, n: usize, scenes: &[Scene], dice: &mut Dice) -> Made {
+fn video(uri: &str, n: usize, scenes: &[Scene], dice: &mut Dice) -> Rows {
     let at: DateTime<Utc> = "2026-11-01T05:00:00Z".parse().unwrap();
     let object = VideoObject {
         key: uri.to_owned(),
@@ -436,7 +437,7 @@ fn video(uri: &str, n: usize, scenes: &[Scene], dice: &mut Dice) -> Made {
         Some((VideoErrorKind::Corrupt, _)) => VideoStatus::Partial,
         Some(_) => VideoStatus::Failed,
     };
-    // Some are a minute or two, most are short; a failed one has nothing.
+    // Some videos take one to three minutes, most are short, and failed ones have no duration.
     let seconds = match status {
         VideoStatus::Failed => 0.0,
         _ if n.is_multiple_of(40) => 60.0 + 120.0 * dice.next(),
@@ -479,8 +480,8 @@ fn video(uri: &str, n: usize, scenes: &[Scene], dice: &mut Dice) -> Made {
         });
     }
     let (mut persons, mut thumbnails) = (Vec::new(), Vec::new());
-    // Pictures of every fiftieth video: the page has a budget.
-    let pictured = n.is_multiple_of(if n < 100 { 1 } else { 50 });
+    // Only every fiftieth video has thumbnails, because the page has a size limit.
+    let has_thumbnails = n.is_multiple_of(if n < 100 { 1 } else { 50 });
     for second in 0..seconds as i64 {
         let scene = &scenes[dice.below(scenes.len())];
         for (number, [x1, y1, x2, y2]) in scene.boxes.iter().enumerate() {
@@ -501,7 +502,7 @@ fn video(uri: &str, n: usize, scenes: &[Scene], dice: &mut Dice) -> Made {
                 run_id: run_id.clone(),
             });
         }
-        if pictured && second % 4 == 1 {
+        if has_thumbnails && second % 4 == 1 {
             thumbnails.push(ThumbnailRow {
                 video_id: video_id.clone(),
                 uri: uri.clone(),
@@ -516,7 +517,7 @@ fn video(uri: &str, n: usize, scenes: &[Scene], dice: &mut Dice) -> Made {
         }
     }
     let known = status != VideoStatus::Failed;
-    let row = VideoRow {
+    let video = VideoRow {
         video_id,
         uri,
         etag: "e".to_owned(),
@@ -547,5 +548,5 @@ fn video(uri: &str, n: usize, scenes: &[Scene], dice: &mut Dice) -> Made {
         decode_seconds: seconds / 40.0,
         inference_seconds: seconds / 5.0,
     };
-    Made { row, actions, persons, thumbnails }
+    Rows { video, actions, persons, thumbnails }
 }

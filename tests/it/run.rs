@@ -1,4 +1,4 @@
-//! The whole job on a directory: every file gets its row, whatever is in it.
+//! Runs over a directory: each file gets a row, regardless of its content.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,7 +16,7 @@ fn videos_by_name(index: &Path) -> BTreeMap<String, Map<String, Value>> {
 }
 
 #[test]
-fn every_file_of_a_mixed_folder_has_its_row() {
+fn each_file_of_a_mixed_folder_has_a_row() {
     let scratch = Scratch::new();
     let videos = scratch.videos();
     let file = |name: &str| videos.join(name);
@@ -26,8 +26,8 @@ fn every_file_of_a_mixed_folder_has_its_row() {
     test_video(&file("cut_faststart.mp4"), "320x240", "30", 8.0, &["-pix_fmt", "yuv420p", "-movflags", "+faststart"]);
     test_video(&file("cut_no_index.mp4"), "320x240", "30", 8.0, &["-pix_fmt", "yuv420p"]);
     for name in ["cut.mkv", "cut_faststart.mp4", "cut_no_index.mp4"] {
-        let whole = std::fs::read(file(name)).unwrap();
-        std::fs::write(file(name), &whole[..whole.len() / 2]).unwrap();
+        let complete = std::fs::read(file(name)).unwrap();
+        std::fs::write(file(name), &complete[..complete.len() / 2]).unwrap();
     }
     std::fs::write(file("empty.mp4"), b"").unwrap();
     std::fs::write(file("text.mp4"), "this is not a video\n".repeat(100)).unwrap();
@@ -71,13 +71,13 @@ fn every_file_of_a_mixed_folder_has_its_row() {
         assert_eq!(rows[name]["segments"].as_i64(), Some(0));
         assert!(!rows[name]["error_message"].as_str().unwrap().is_empty());
     }
-    // Standard output is the run's id alone; the failures are told on standard error.
+    // Standard output contains only the id of the run. Failures are reported on standard error.
     assert!(stdout(&output).starts_with("20") && stdout(&output).lines().count() == 1);
     assert!(stderr(&output).contains("not_a_video"));
 }
 
 #[test]
-fn unusual_streams_are_decoded_whole() {
+fn unusual_streams_are_decoded_completely() {
     let scratch = Scratch::new();
     let videos = scratch.videos();
     let file = |name: &str| videos.join(name);
@@ -99,7 +99,7 @@ fn unusual_streams_are_decoded_whole() {
     );
     test_video(&file("transport.ts"), "320x240", "25", 3.0, &yuv420);
     test_video(&file("rgb.avi"), "160x120", "25", 3.0, &["-c:v", "ffv1", "-pix_fmt", "gbrp"]);
-    // Frames at uneven times: every third is dropped, the others keep their time.
+    // A variable frame rate: every third frame is dropped, and the others keep their timestamps.
     test_video(
         &file("vfr.mp4"),
         "320x240",
@@ -146,7 +146,7 @@ fn unusual_streams_are_decoded_whole() {
 }
 
 #[test]
-fn a_second_run_finds_nothing_to_do_and_a_changed_video_is_taken_again() {
+fn a_second_run_skips_indexed_videos_and_indexes_changed_ones_again() {
     let scratch = Scratch::new();
     let videos = scratch.videos();
     for name in ["a.mp4", "b.mp4"] {
@@ -162,17 +162,17 @@ fn a_second_run_finds_nothing_to_do_and_a_changed_video_is_taken_again() {
     test_video(&videos.join("b.mp4"), "128x96", "25", 3.5, &["-pix_fmt", "yuv420p"]);
     let plan = vidindex(["plan", job.to_str().unwrap(), "--dry-run"]).output().unwrap();
     assert!(stdout(&plan).contains("1 video,"), "{}", stdout(&plan));
-    assert_eq!(tables::files(&scratch.index()), before, "a dry run writes nothing");
+    assert_eq!(tables::files(&scratch.index()), before, "a dry run wrote files");
     run(&job, &[], 0);
     assert_eq!(tables::rows(&scratch.index(), "videos").len(), 3);
     run(&job, &["--reindex"], 0);
     assert_eq!(tables::rows(&scratch.index(), "videos").len(), 5);
-    // Files of earlier runs are as they were.
+    // The files of earlier runs are kept.
     assert!(before.iter().all(|file| file.exists()));
 }
 
 #[test]
-fn what_was_indexed_again_is_pruned_when_asked_for_and_not_before_it_is_a_day_old() {
+fn prune_removes_replaced_files_on_request_after_a_day() {
     let scratch = Scratch::new();
     test_video(&scratch.videos().join("a.mp4"), "128x96", "25", 2.5, &["-pix_fmt", "yuv420p"]);
     let job = scratch.job(&scratch.small_models());
@@ -194,7 +194,7 @@ fn what_was_indexed_again_is_pruned_when_asked_for_and_not_before_it_is_a_day_ol
     }
     let shown = prune(&[]);
     assert!(shown.contains("videos: 1 file,") && shown.contains("1 run with nothing left"), "{shown}");
-    assert!(first.iter().all(|file| file.exists()), "a look removes nothing");
+    assert!(first.iter().all(|file| file.exists()), "prune without --yes removed files");
     assert_eq!(prune(&["--yes"]), shown);
     assert!(!first.iter().any(|file| file.exists()));
     assert_eq!(tables::rows(&scratch.index(), "videos").len(), 1);
@@ -221,7 +221,7 @@ fn partition_columns_come_from_the_key() {
     );
 }
 
-/// The one JSON document on standard output, checked for what it always has.
+/// Parses the JSON report on standard output, and checks its exit code and its keys.
 fn report(output: &std::process::Output) -> Value {
     let report: Value =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", said(output)));
@@ -234,7 +234,7 @@ fn report(output: &std::process::Output) -> Value {
 }
 
 #[test]
-fn a_json_summary_is_printed_however_the_run_ends() {
+fn a_json_report_is_printed_for_each_outcome_of_a_run() {
     let scratch = Scratch::new();
     for i in 0..2 {
         test_video(&scratch.videos().join(format!("{i}.mp4")), "160x120", "25", 2.0, &["-pix_fmt", "yuv420p"]);
@@ -249,14 +249,14 @@ fn a_json_summary_is_printed_however_the_run_ends() {
     assert_eq!((&nothing["outcome"], &nothing["shards_total"]), (&"nothing_to_do".into(), &0.into()));
     assert_eq!((&nothing["run_id"], &nothing["totals"]["videos_ok"]), (&Value::Null, &0.into()));
 
-    // After the plan: nothing is committed yet.
+    // A failure after the plan and before the first commit.
     let failed = report(&run(&job, &["--json", "--reindex", "--metrics", "/nowhere/x.prom"], 1));
     assert_eq!((&failed["outcome"], &failed["shards_total"]), (&"failed".into(), &2.into()));
     assert_eq!((&failed["shards_committed"], &failed["missing"]), (&0.into(), &serde_json::json!([0, 1])));
     assert!(failed["error"].as_str().unwrap().contains("/nowhere/x.prom"), "{failed:#}");
     assert!(failed["run_id"].is_string() && failed["run_id"] != first["run_id"]);
 
-    // Before it.
+    // Failures before the plan.
     let no_model = report(&run(&job, &["--json", "--set", "actions.model=nowhere.onnx"], 2));
     assert_eq!((&no_model["outcome"], &no_model["run_id"]), (&"failed".into(), &Value::Null));
     assert!(no_model["hint"].is_string(), "{no_model:#}");
@@ -272,7 +272,7 @@ fn a_json_summary_is_printed_however_the_run_ends() {
 }
 
 #[test]
-fn a_run_that_a_signal_stops_says_so_in_its_summary_and_to_status() {
+fn a_run_that_is_stopped_by_a_signal_is_reported_as_stopped() {
     let scratch = Scratch::new();
     for i in 0..2 {
         test_video(&scratch.videos().join(format!("{i}.mp4")), "320x240", "25", 60.0, &["-pix_fmt", "yuv420p"]);
@@ -285,7 +285,7 @@ fn a_run_that_a_signal_stops_says_so_in_its_summary_and_to_status() {
         let runs: Value = serde_json::from_slice(&output.stdout).unwrap();
         runs[0].clone()
     };
-    support::slurm::wait_until("a run at work", || status()["state"] == "at_work");
+    support::slurm::wait_until("a running run", || status()["state"] == "at_work");
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     let output = child.wait_with_output().unwrap();

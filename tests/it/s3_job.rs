@@ -1,4 +1,4 @@
-//! The same job over a directory and over S3, and what can happen to objects between plan and work.
+//! The same job on a directory and on S3, and objects that change between plan and work.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -13,10 +13,10 @@ use crate::support::s3::set_credentials;
 use crate::support::{Scratch, run, said, stderr, stdout, tables, test_video};
 
 #[test]
-fn a_bucket_gives_the_rows_of_a_directory() {
+fn a_bucket_gives_the_same_rows_as_a_directory() {
     let scratch = Scratch::new();
     let videos = scratch.videos();
-    // The index of an MP4 lies at its end unless it is asked for elsewhere.
+    // The index of an MP4 is at its end, except with `+faststart`.
     test_video(&videos.join("moov at the end.mp4"), "320x240", "30", 6.0, &["-pix_fmt", "yuv420p", "-b:v", "4M"]);
     test_video(
         &videos.join("fast+start.mp4"),
@@ -29,7 +29,7 @@ fn a_bucket_gives_the_rows_of_a_directory() {
     test_video(&videos.join("c.avi"), "320x240", "25", 5.0, &["-c:v", "mpeg4", "-bf", "2"]);
     std::fs::write(videos.join("empty.mp4"), b"").unwrap();
     let Some(bucket) = Bucket::with_videos(scratch) else { return };
-    // Neighbours whose keys begin alike, in the archive and in the output.
+    // Other objects with a common prefix, in the archive and in the output.
     let neighbour = bucket.scratch.path("neighbour");
     std::fs::create_dir(&neighbour).unwrap();
     std::fs::copy(bucket.scratch.videos().join("b.mkv"), neighbour.join("n.mkv")).unwrap();
@@ -44,23 +44,24 @@ fn a_bucket_gives_the_rows_of_a_directory() {
     bucket.copy("tree", &everything, "s3://index/");
     let top: BTreeSet<_> = std::fs::read_dir(&everything).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(top, ["n.mkv", "run", "run-2"].map(OsString::from).into());
-    let kept = |name: &str| std::fs::read(everything.join(name)).unwrap();
+    let content = |name: &str| std::fs::read(everything.join(name)).unwrap();
     assert!(
-        kept("n.mkv") == std::fs::read(neighbour.join("n.mkv")).unwrap() && kept("n.mkv") == kept("run-2/videos/n.mkv")
+        content("n.mkv") == std::fs::read(neighbour.join("n.mkv")).unwrap()
+            && content("n.mkv") == content("run-2/videos/n.mkv")
     );
     for table in ["videos", "actions", "persons"] {
         let expected = comparable(&bucket.scratch.index(), table);
         assert!(!expected.is_empty());
         assert_eq!(comparable(&downloaded, table), expected, "{table}");
     }
-    // The attempts are cleared in the bucket too, and a second run finds nothing to do.
-    assert_eq!(tables::files(&downloaded.join("_vidindex")).len(), 1, "plan.parquet alone");
+    // The files of attempts are deleted in the bucket too, and a second run has nothing to do.
+    assert_eq!(tables::files(&downloaded.join("_vidindex")).len(), 1, "there are files other than plan.parquet");
     let again = bucket.vidindex(&["run"], 0);
     assert!(stderr(&again).contains("already indexed"), "{}", said(&again));
 }
 
 #[test]
-fn objects_that_go_or_change_after_the_plan_get_a_row_that_says_so() {
+fn objects_that_are_deleted_or_changed_after_the_plan_get_failed_rows() {
     let scratch = Scratch::new();
     for name in ["stays.mp4", "goes.mp4", "changes.mp4"] {
         test_video(&scratch.videos().join(name), "160x120", "25", 3.0, &["-pix_fmt", "yuv420p"]);
@@ -91,7 +92,7 @@ fn objects_that_go_or_change_after_the_plan_get_a_row_that_says_so() {
 }
 
 #[test]
-fn a_report_of_the_bucket_is_taken_in_place_of_its_listing() {
+fn an_inventory_report_replaces_the_listing_of_a_bucket() {
     let scratch = Scratch::new();
     for name in ["in the+report.mp4", "since.mp4"] {
         test_video(&scratch.videos().join(name), "160x120", "25", 1.0, &["-pix_fmt", "yuv420p"]);
@@ -129,13 +130,13 @@ fn a_report_of_the_bucket_is_taken_in_place_of_its_listing() {
 }
 
 #[test]
-fn a_missing_bucket_is_named() {
+fn the_error_for_a_missing_bucket_names_it() {
     let scratch = Scratch::new();
     test_video(&scratch.videos().join("a.mp4"), "160x120", "25", 1.0, &["-pix_fmt", "yuv420p"]);
     let Some(bucket) = Bucket::with_videos(scratch) else { return };
     for section in ["input", "output"] {
         let output = bucket.vidindex(&["run", "--set", &format!("{section}.uri=s3://nowhere/x/")], 1);
-        let said = stderr(&output);
-        assert!(said.contains("nowhere") && said.contains("hint:"), "{said}");
+        let message = stderr(&output);
+        assert!(message.contains("nowhere") && message.contains("hint:"), "{message}");
     }
 }

@@ -1,6 +1,6 @@
-//! The files in `schemas/` say what the code does: pages and SQL are made from it, and records fit their JSON schema.
+//! The files in `schemas/` match the code: pages and SQL are generated from it, and records match their JSON schema.
 //!
-//! `make schemas` (VIDINDEX_UPDATE=1) writes them anew.
+//! `make schemas` (VIDINDEX_UPDATE=1) generates them again.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -21,7 +21,7 @@ fn schemas() -> PathBuf {
 }
 
 #[test]
-fn pages_and_sql_are_those_of_the_code() {
+fn pages_and_sql_match_the_code() {
     let mut files = vec![("duckdb.sql".to_owned(), duckdb()), ("spark.sql".to_owned(), spark())];
     files.push(("athena.sql".to_owned(), athena()));
     files.extend(Table::ALL.map(|table| (format!("{table}.md"), page(table))));
@@ -31,7 +31,7 @@ fn pages_and_sql_are_those_of_the_code() {
             std::fs::write(&path, text).unwrap();
         } else {
             let written = std::fs::read_to_string(&path).unwrap_or_default();
-            assert!(written == text, "schemas/{name} is not what the code makes: run `make schemas`");
+            assert!(written == text, "schemas/{name} does not match the code: run `make schemas`");
         }
     }
 }
@@ -63,8 +63,7 @@ const ABOUT_CURRENT: &str = "\
 -- Videos that were deleted from the input are not shown.
 ";
 
-/// The tables that Spark gets views of. Thumbnails are in indexes alone whose jobs ask for them, and a view of Spark's
-/// needs files.
+/// The tables with views for Spark. A view needs files, and only some jobs write thumbnails.
 const ALWAYS: [Table; 3] = [Table::Videos, Table::Actions, Table::Persons];
 
 fn current(create: &str, tables: &[Table]) -> String {
@@ -172,13 +171,13 @@ fn records() -> [(&'static str, Value); 3] {
     ]
 }
 
-/// What the schema says that the value has not, and the other way round.
+/// Checks that a value matches its schema, and that the schema has no other properties.
 fn compare(schema: &Value, root: &Value, value: &Value, at: &str) {
     if let Some(name) = schema["$ref"].as_str() {
         return compare(root.pointer(name.strip_prefix('#').unwrap()).unwrap(), root, value, at);
     }
     if let Some(kinds) = schema["anyOf"].as_array() {
-        // A thing, or null.
+        // The alternatives are a type and null.
         return compare(&kinds[usize::from(value.is_null())], root, value, at);
     }
     assert!(schema["description"].is_string() || at.is_empty() || schema["type"].is_null(), "{at} has no description");
@@ -217,7 +216,7 @@ fn compare(schema: &Value, root: &Value, value: &Value, at: &str) {
 }
 
 #[test]
-fn records_have_what_their_schema_says() {
+fn records_match_their_schema() {
     let text = std::fs::read_to_string(schemas().join("records.json")).unwrap();
     let schema: Value = serde_json::from_str(&text).unwrap();
     for (name, record) in records() {
@@ -228,17 +227,18 @@ fn records_have_what_their_schema_says() {
 }
 
 #[test]
-fn pages_name_every_status_and_error() {
-    let of = |name: &str| Table::Videos.columns().iter().find(|column| column.name == name).unwrap().description;
+fn pages_describe_each_status_and_error_kind() {
+    let description =
+        |name: &str| Table::Videos.columns().iter().find(|column| column.name == name).unwrap().description;
     for kind in VideoErrorKind::ALL {
-        assert!(of("error_kind").contains(&format!("`{kind}`")), "{kind}");
+        assert!(description("error_kind").contains(&format!("`{kind}`")), "{kind}");
     }
     for kind in VideoErrorKind::ALL {
-        assert_eq!(of("failures").contains(&format!("`{kind}`")), kind.may_pass(), "{kind}");
+        assert_eq!(description("failures").contains(&format!("`{kind}`")), kind.may_pass(), "{kind}");
     }
-    assert!(of("failures").ends_with(&format!("until there are {FAILURES_MAX}.")));
+    assert!(description("failures").ends_with(&format!("until there are {FAILURES_MAX}.")));
     for status in [VideoStatus::Ok, VideoStatus::Partial, VideoStatus::Failed, VideoStatus::Deleted] {
-        assert!(of("status").contains(&format!("`{}`", status.as_str())));
+        assert!(description("status").contains(&format!("`{}`", status.as_str())));
     }
     for column in Table::ALL.iter().flat_map(|table| table.columns()) {
         serde_json::from_str::<Value>(column.example).unwrap();

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM, at any moment of a run: the exit code says so, and nobody else complains.
+//! SIGINT and SIGTERM at any time of a run: the exit code shows the signal, and there are no other error messages.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::{Scratch, test_video, vidindex};
 
-/// Stops a run this long after its models are open, and gives its exit code and what it said after that.
+/// Stops a run at this time after its models are open. Returns its exit code and its later messages.
 fn stopped(device: &str, signal: rustix::process::Signal, after: Duration) -> (Option<i32>, String) {
     let scratch = Scratch::new();
     for name in ["a.mp4", "b.mp4"] {
@@ -22,7 +22,8 @@ fn stopped(device: &str, signal: rustix::process::Signal, after: Duration) -> (O
         "[actions]\nmodel = \"models/demo-slowfast.onnx\"\nstride_seconds = 0.2\n\
          [persons]\nmodel = \"models/demo-yolov5.onnx\"\nframes_per_second = 30.0\n",
     );
-    // A scratch disk of its own: the run would also clear, and tell of, what other killed processes left.
+    // The run has its own scratch disk: on a shared one, it would delete and report files that other killed processes
+    // left.
     let disk = scratch.path("disk");
     std::fs::create_dir(&disk).unwrap();
     let mut command = vidindex(["run".as_ref(), job.as_os_str()]);
@@ -36,29 +37,28 @@ fn stopped(device: &str, signal: rustix::process::Signal, after: Duration) -> (O
     }
     std::thread::sleep(after);
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
-    let mut said = String::new();
-    stderr.read_to_string(&mut said).unwrap();
-    (child.wait().unwrap().code(), said)
+    let mut messages = String::new();
+    stderr.read_to_string(&mut messages).unwrap();
+    (child.wait().unwrap().code(), messages)
 }
 
-fn assert_ends_quietly(device: &str) {
+fn assert_one_message(device: &str) {
     use rustix::process::Signal;
     for (n, millis) in [0, 100, 400, 900, 1700, 2500].into_iter().enumerate() {
         let (signal, code) = if n % 2 == 0 { (Signal::TERM, 143) } else { (Signal::INT, 130) };
-        let (exit, said) = stopped(device, signal, Duration::from_millis(millis));
-        assert_eq!(exit, Some(code), "{device} after {millis} ms: {said}");
-        // One line, our own.
-        assert_eq!(said.lines().count(), 1, "{device} after {millis} ms: {said}");
-        assert!(said.contains("stopped by a signal"), "{said}");
+        let (exit, messages) = stopped(device, signal, Duration::from_millis(millis));
+        assert_eq!(exit, Some(code), "{device} after {millis} ms: {messages}");
+        assert_eq!(messages.lines().count(), 1, "{device} after {millis} ms: {messages}");
+        assert!(messages.contains("stopped by a signal"), "{messages}");
     }
 }
 
 #[test]
-fn a_signal_during_inference_on_the_cpu_ends_quietly() {
-    assert_ends_quietly("cpu");
+fn a_signal_during_inference_on_the_cpu_prints_one_message() {
+    assert_one_message("cpu");
 }
 
 #[test]
-fn a_signal_during_inference_on_openvino_ends_quietly() {
-    assert_ends_quietly("openvino");
+fn a_signal_during_inference_on_openvino_prints_one_message() {
+    assert_one_message("openvino");
 }

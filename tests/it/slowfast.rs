@@ -1,4 +1,4 @@
-//! Every kind of SlowFast that `models build` writes, run by ONNX Runtime against the same network computed in NumPy.
+//! Each kind of SlowFast that `models build` writes, run with ONNX Runtime and compared with the same network in NumPy.
 
 use std::path::Path;
 use std::process::Command;
@@ -14,8 +14,8 @@ fn floats(path: &Path) -> Vec<f32> {
     std::fs::read(path).unwrap().as_chunks::<4>().0.iter().map(|&word| f32::from_le_bytes(word)).collect()
 }
 
-/// The largest difference of a network's logits from the reference's, by the largest of these. `make` writes the network from
-/// a file of weights.
+/// The maximum difference between a network's logits and those of the reference, relative to the largest reference
+/// logit. `make` writes the network from a file of weights.
 fn error(
     runtime: &Runtime,
     python: &Path,
@@ -45,14 +45,14 @@ fn error(
     let mut model = runtime.open(&built.onnx, &[]).unwrap();
     let inputs: Vec<_> = inputs.iter().map(|(input, shape, data)| (*input, shape.clone(), data.as_slice())).collect();
     let found = model.run(&inputs, "logits", |_, logits| Ok(logits.to_vec())).unwrap().output;
-    let wanted = floats(&folder.join("logits.bin"));
-    assert_eq!(found.len(), wanted.len(), "{name}");
-    let largest = wanted.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
-    found.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / largest
+    let expected = floats(&folder.join("logits.bin"));
+    assert_eq!(found.len(), expected.len(), "{name}");
+    let largest = expected.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
+    found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / largest
 }
 
 #[test]
-fn every_kind_of_slowfast_computes_what_the_reference_does() {
+fn each_kind_of_slowfast_matches_the_reference() {
     let Some(python) = support::python() else { return };
     for name in [
         "slowfast-tiny-4x8",
@@ -76,7 +76,7 @@ fn every_kind_of_slowfast_computes_what_the_reference_does() {
 }
 
 #[test]
-fn a_slowfast_of_mmaction2_computes_what_the_reference_does() {
+fn a_slowfast_of_mmaction2_matches_the_reference() {
     let Some(python) = support::python() else { return };
     for (name, arch) in
         [("slowfast-tiny-4x8-mmaction2", "slowfast-tiny-4x8"), ("slowfast-tiny-2x16-mmaction2", "slowfast-tiny-2x16")]
@@ -94,7 +94,7 @@ fn a_slowfast_of_mmaction2_computes_what_the_reference_does() {
 }
 
 #[test]
-fn a_job_takes_a_network_of_one_pathway_and_own_classes() {
+fn a_job_supports_networks_with_one_pathway_and_other_classes() {
     let scratch = Scratch::new();
     test_video(&scratch.videos().join("a.mp4"), "160x120", "30", 5.0, &["-pix_fmt", "yuv420p"]);
     std::fs::write(scratch.path("classes.txt"), "walk\nrun\nstand\n").unwrap();
@@ -108,17 +108,17 @@ fn a_job_takes_a_network_of_one_pathway_and_own_classes() {
         run(&job, &["--reindex"], 0);
     }
     let rows = tables::rows(&scratch.index(), "actions");
-    assert_eq!(rows.len(), 6, "three segments by each network");
+    assert_eq!(rows.len(), 6, "not three segments of each network");
     for row in rows {
         let scores: Vec<f64> = row["scores"].as_array().unwrap().iter().map(|score| score.as_f64().unwrap()).collect();
         assert!(scores.len() == 3 && scores.iter().all(|score| (0.0..=1.0).contains(score)), "{row:?}");
         assert!(["walk", "run", "stand"].contains(&row["top_label"].as_str().unwrap()), "{row:?}");
-        assert!((scores.iter().sum::<f64>() - 1.0).abs() > 1e-3, "each score for itself: {row:?}");
+        assert!((scores.iter().sum::<f64>() - 1.0).abs() > 1e-3, "with sigmoid, scores must not sum to 1: {row:?}");
     }
 }
 
 #[test]
-fn a_slow_pathway_alone_scores_persons() {
+fn a_network_with_only_a_slow_pathway_scores_persons() {
     let scratch = Scratch::new();
     test_video(&scratch.videos().join("a.mp4"), "160x120", "30", 3.0, &["-pix_fmt", "yuv420p"]);
     let out = scratch.path("slow.onnx");

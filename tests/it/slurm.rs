@@ -1,4 +1,4 @@
-//! The same job through a real Slurm: an array over S3 whose tasks are lost, doubled, cut off and cancelled.
+//! The same job on a real Slurm: an array on S3 whose tasks are lost, duplicated, timed out and cancelled.
 
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -12,21 +12,21 @@ use crate::support::{Scratch, run, said, stderr, stdout, tables, test_video, vid
 
 const TABLES: [&str; 3] = ["videos", "actions", "persons"];
 
-/// Clusters would take each other's processors.
+/// Tests with clusters run one at a time, because the clusters share the processors.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Looking at many frames makes a task long enough for something to happen to it.
+/// Many frames per second make tasks long enough to be interrupted.
 const BUSY: &str = "frames_per_second = 12\n[run]\ndevice = \"cpu\"\nshard_bytes = 1\n";
 
 const ENGINE: &str =
     "[engine.slurm]\ngres = \"gpu:1\"\ncpus = 1\nmemory = \"300M\"\ntime = \"10\"\nlogs = \"slurm logs\"\n";
 
-/// An archive of eight videos in a bucket, a shard for each.
+/// Eight videos in a bucket, with one shard for each.
 struct Archive {
     bucket: Bucket,
 }
 
-/// Eight videos in a directory, and what a single process makes of them.
+/// Eight videos in a directory, and the rows that a single process writes for them.
 fn undisturbed() -> &'static (Scratch, Vec<Vec<String>>) {
     static UNDISTURBED: OnceLock<(Scratch, Vec<Vec<String>>)> = OnceLock::new();
     UNDISTURBED.get_or_init(|| {
@@ -59,7 +59,8 @@ impl Archive {
         cluster.submit(&self.bucket.job, self.bucket.scratch.dir.path(), args, &environment())
     }
 
-    /// Commit records alone: a worker takes its attempt's record away while we look.
+    /// Number of committed shards. Other files of the run are not downloaded, because workers delete some of them
+    /// meanwhile.
     fn commits(&self, run: &str) -> usize {
         let folder = self.bucket.scratch.path("commits");
         let _ = std::fs::remove_dir_all(&folder);
@@ -84,20 +85,20 @@ impl Archive {
         files.map(|file| format!("{}\n{}", file.display(), std::fs::read_to_string(&file).unwrap())).collect()
     }
 
-    /// Whether a task has begun with its videos: one that Slurm has just started says nothing when it is stopped.
+    /// Whether a task is processing its videos. A task that has just started would print nothing when it is stopped.
     fn is_at_work(&self, run: &str) -> bool {
         self.log_of_each(run).iter().any(|log| log.contains("models opened") && !log.contains("shard committed"))
     }
 }
 
 #[test]
-fn a_task_whose_node_is_lost_runs_elsewhere_and_the_rows_are_those_of_one_process() {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+fn a_task_of_a_lost_node_is_requeued_and_the_rows_are_complete() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(mut cluster) = Cluster::start(4) else { return };
     let Some(archive) = Archive::new() else { return };
     let run = archive.submit(&cluster, &[]);
     let lost = cluster.busy_node();
-    cluster.lose_node(lost);
+    cluster.kill_node(lost);
     eprintln!("node{lost} is lost");
     cluster.drain(180);
     eprintln!("{}", cluster.timeline());
@@ -106,33 +107,33 @@ fn a_task_whose_node_is_lost_runs_elsewhere_and_the_rows_are_those_of_one_proces
 }
 
 #[test]
-fn a_task_that_lives_on_beside_its_second_self_leaves_its_rows_once() {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+fn a_task_that_continues_beside_its_requeued_copy_writes_no_duplicates() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(mut cluster) = Cluster::start(3) else { return };
     let Some(archive) = Archive::new() else { return };
     let run = archive.submit(&cluster, &[]);
     let lost = cluster.busy_node();
-    cluster.lose_daemon(lost);
-    cluster.declare_lost(lost);
-    assert!(!cluster.processes_on(lost).is_empty(), "the task lives on");
+    cluster.kill_daemon(lost);
+    cluster.mark_down(lost);
+    assert!(!cluster.processes_on(lost).is_empty(), "the task has ended");
     cluster.drain(180);
     eprintln!("{}", cluster.timeline());
     assert!(cluster.timeline().contains("NODE_FAIL"), "{}", archive.logs(&run));
-    wait_until("the end of the task that lived on", || cluster.processes_on(lost).is_empty());
+    wait_until("the end of the first task", || cluster.processes_on(lost).is_empty());
     let index = archive.bucket.index();
     archive.assert_rows(&index);
     tables::assert_counts(&index);
 }
 
 #[test]
-fn what_a_cancelled_run_committed_is_not_done_again() {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+fn shards_that_a_cancelled_run_committed_are_not_repeated() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(cluster) = Cluster::start(2) else { return };
     let Some(archive) = Archive::new() else { return };
     let run = archive.submit(&cluster, &[]);
     wait_until("two committed shards", || archive.commits(&run) >= 2);
-    wait_until("a task at work", || archive.is_at_work(&run));
-    cluster.ask("scancel", &["--user=root"]);
+    wait_until("a running task", || archive.is_at_work(&run));
+    cluster.output("scancel", &["--user=root"]);
     cluster.drain(60);
     let logs = archive.logs(&run);
     assert!(logs.contains("stopped by a signal"), "{logs}");
@@ -141,79 +142,79 @@ fn what_a_cancelled_run_committed_is_not_done_again() {
     let rest = archive.submit(&cluster, &[]);
     cluster.drain(180);
     eprintln!("{}", cluster.timeline());
-    assert_eq!(archive.commits(&rest), 8 - committed, "only what was left");
+    assert_eq!(archive.commits(&rest), 8 - committed, "the second run did not process exactly the rest");
     archive.assert_rows(&archive.bucket.index());
 }
 
-/// What `status` says of the run on the cluster's machines.
+/// The status of the run, as reported on the cluster.
 fn status(cluster: &Cluster, archive: &Archive, run: &str) -> serde_json::Value {
     let mut command = vidindex(["status".as_ref(), archive.bucket.job.as_os_str()]);
-    cluster.reach(&mut command);
+    cluster.configure(&mut command);
     let output = command.args(["--run", run, "--json"]).envs(environment()).output().unwrap();
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", said(&output)))
 }
 
-/// A watcher of the run; gives what it said when it has ended.
+/// Starts `status --watch` for the run.
 fn watch(cluster: &Cluster, archive: &Archive, run: &str) -> Child {
     let mut command = vidindex(["status".as_ref(), archive.bucket.job.as_os_str()]);
-    cluster.reach(&mut command);
+    cluster.configure(&mut command);
     command.args(["--run", run, "--watch"]).envs(environment()).stdout(Stdio::piped()).spawn().unwrap()
 }
 
 #[test]
-fn a_watcher_waits_for_tasks_that_wait_and_until_the_seal() {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+fn watch_waits_for_pending_tasks_and_ends_after_the_seal() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(cluster) = Cluster::start(2) else { return };
     let Some(archive) = Archive::new() else { return };
-    cluster.ask("scontrol", &["update", "nodename=node[1-2]", "state=drain", "reason=test"]);
+    cluster.output("scontrol", &["update", "nodename=node[1-2]", "state=drain", "reason=test"]);
     let run = archive.submit(&cluster, &[]);
-    let waits = status(&cluster, &archive, &run);
-    assert_eq!(waits["state"], "submitted", "{waits:#}");
-    // Eight tasks, and the seal.
-    assert_eq!((&waits["engine"]["pending"], &waits["engine"]["running"]), (&9.into(), &0.into()), "{waits:#}");
-    // Elsewhere nobody can tell.
+    let pending = status(&cluster, &archive, &run);
+    assert_eq!(pending["state"], "submitted", "{pending:#}");
+    // Eight tasks and the seal.
+    assert_eq!((&pending["engine"]["pending"], &pending["engine"]["running"]), (&9.into(), &0.into()), "{pending:#}");
+    // On a machine without Slurm, the tasks are unknown.
     let mut elsewhere = vidindex(["status".as_ref(), archive.bucket.job.as_os_str(), "--run".as_ref(), run.as_ref()]);
-    let told = stdout(&elsewhere.envs(environment()).env("PATH", "/nowhere").output().unwrap());
+    let text = stdout(&elsewhere.envs(environment()).env("PATH", "/nowhere").output().unwrap());
     assert!(
-        told.contains("submitted") && told.contains("failed to query its tasks") && told.contains("squeue"),
-        "{told}"
+        text.contains("submitted") && text.contains("failed to query its tasks") && text.contains("squeue"),
+        "{text}"
     );
 
     let mut watcher = watch(&cluster, &archive, &run);
-    // More than one look.
+    // Long enough for several polls.
     std::thread::sleep(Duration::from_secs(8));
-    assert!(watcher.try_wait().unwrap().is_none(), "tasks wait, and the watcher has gone");
-    cluster.ask("scontrol", &["update", "nodename=node[1-2]", "state=resume"]);
+    assert!(watcher.try_wait().unwrap().is_none(), "the watcher ended although tasks are pending");
+    cluster.output("scontrol", &["update", "nodename=node[1-2]", "state=resume"]);
     cluster.drain(180);
     let watched = watcher.wait_with_output().unwrap();
-    let told = stdout(&watched);
-    let last = told.rsplit("run      ").next().unwrap();
-    assert!(watched.status.success() && last.contains(": sealed") && told.contains("pending"), "{told}");
+    let text = stdout(&watched);
+    let last = text.rsplit("run      ").next().unwrap();
+    assert!(watched.status.success() && last.contains(": sealed") && text.contains("pending"), "{text}");
     archive.assert_rows(&archive.bucket.index());
 }
 
 #[test]
-fn a_run_that_was_cancelled_is_not_at_work_and_not_watched() {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+fn a_cancelled_run_is_stopped_and_ends_watch() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(cluster) = Cluster::start(2) else { return };
     let Some(archive) = Archive::new() else { return };
     let run = archive.submit(&cluster, &[]);
-    wait_until("a task at work", || archive.is_at_work(&run));
-    wait_until("the status of it", || status(&cluster, &archive, &run)["state"] == "at_work");
+    wait_until("a running task", || archive.is_at_work(&run));
+    wait_until("the status `at_work`", || status(&cluster, &archive, &run)["state"] == "at_work");
     let watcher = watch(&cluster, &archive, &run);
-    cluster.ask("scancel", &["--user=root"]);
+    cluster.output("scancel", &["--user=root"]);
     cluster.drain(60);
     let stopped = status(&cluster, &archive, &run);
     assert_eq!(stopped["state"], "stopped", "{stopped:#}");
     assert_eq!((&stopped["engine"]["pending"], &stopped["engine"]["running"]), (&0.into(), &0.into()));
     let watched = watcher.wait_with_output().unwrap();
-    let told = stdout(&watched);
-    assert!(told.rsplit("run      ").next().unwrap().contains(": stopped"), "{told}");
+    let text = stdout(&watched);
+    assert!(text.rsplit("run      ").next().unwrap().contains(": stopped"), "{text}");
 
-    // Cancelled before anybody began.
-    cluster.ask("scontrol", &["update", "nodename=node[1-2]", "state=drain", "reason=test"]);
+    // A run that is cancelled before its first task starts.
+    cluster.output("scontrol", &["update", "nodename=node[1-2]", "state=drain", "reason=test"]);
     let rest = archive.submit(&cluster, &[]);
-    cluster.ask("scancel", &["--user=root"]);
+    cluster.output("scancel", &["--user=root"]);
     cluster.drain(60);
     assert_eq!(status(&cluster, &archive, &rest)["state"], "stopped");
     let watched = watch(&cluster, &archive, &rest).wait_with_output().unwrap();
@@ -221,14 +222,14 @@ fn a_run_that_was_cancelled_is_not_at_work_and_not_watched() {
 }
 
 #[test]
-fn a_run_whose_tasks_ran_out_of_time_is_gone_on_with() {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+fn a_run_whose_tasks_timed_out_can_be_resumed() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(cluster) = Cluster::start(2) else { return };
     let Some(archive) = Archive::new() else { return };
-    // One task for all shards, and a minute for it, the least that Slurm counts: it spends the rest of it asleep.
+    // One task for all shards, with Slurm's minimum time limit of a minute. The task is stopped until it times out.
     let run = archive.submit(&cluster, &["--set", "engine.slurm.tasks=1", "--set", "engine.slurm.time=0:01"]);
     wait_until("a committed shard", || archive.commits(&run) >= 1);
-    cluster.freeze(cluster.busy_node());
+    cluster.stop_tasks(cluster.busy_node());
     cluster.drain(180);
     eprintln!("{}", cluster.timeline());
     assert!(cluster.timeline().contains("TIMEOUT"), "{}", archive.logs(&run));
@@ -240,8 +241,8 @@ fn a_run_whose_tasks_ran_out_of_time_is_gone_on_with() {
 }
 
 #[test]
-fn a_controller_that_dies_right_after_the_submission_costs_no_row() {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+fn a_controller_crash_right_after_the_submission_loses_no_rows() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(mut cluster) = Cluster::start(2) else { return };
     let Some(archive) = Archive::new() else { return };
     let run = archive.submit(&cluster, &[]);
@@ -249,14 +250,14 @@ fn a_controller_that_dies_right_after_the_submission_costs_no_row() {
     cluster.restart_controller();
     cluster.drain(180);
     eprintln!("{}", cluster.timeline());
-    // The controller may have forgotten the seal, the tasks, or all.
+    // The controller may have lost the seal, the tasks or all jobs.
     archive.submit(&cluster, &["--run", &run]);
     cluster.drain(180);
     archive.assert_rows(&archive.bucket.index());
 }
 
 #[test]
-fn a_submission_is_shown_before_it_is_made() {
+fn a_dry_run_prints_the_submission() {
     let scratch = Scratch::new();
     test_video(&scratch.videos().join("a b.mp4"), "160x120", "25", 1.0, &["-pix_fmt", "yuv420p"]);
     let engine = "[engine.slurm]\npartition = \"gpu\"\ngres = \"gpu:1\"\noptions = [\"--qos=low\"]\n";
@@ -280,7 +281,7 @@ fn a_submission_is_shown_before_it_is_made() {
     ] {
         assert!(text.contains(expected), "{expected}: {text}");
     }
-    assert!(!scratch.index().exists(), "nothing was written");
+    assert!(!scratch.index().exists(), "files were written");
     let failed = vidindex(["submit".as_ref(), job.as_os_str()])
         .args(["--engine", "slurm"])
         .env("PATH", "/nowhere")

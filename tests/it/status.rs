@@ -1,4 +1,4 @@
-//! `status` at every stage of a run, from the store alone.
+//! `status` at each stage of a run, which it reads only from the store.
 
 use std::process::{Output, Stdio};
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::{self, Scratch, run, said, stderr, stdout, tables, test_video, vidindex};
 
-/// Four videos, a shard for each.
+/// Four videos, with one shard for each.
 fn archive() -> (Scratch, std::path::PathBuf) {
     let scratch = Scratch::new();
     for i in 0..4 {
@@ -27,10 +27,10 @@ fn of(job: &str, run: &str) -> Value {
 }
 
 #[test]
-fn a_run_is_told_from_its_plan_to_its_seal() {
+fn a_run_has_a_status_from_plan_to_seal() {
     let (_scratch, job) = archive();
     let job = job.to_str().unwrap();
-    assert_eq!(stdout(&call(&["status", job])), "", "no runs yet");
+    assert_eq!(stdout(&call(&["status", job])), "", "there are runs before the first plan");
     let run = stdout(&call(&["plan", job]));
     let status = of(job, &run);
     assert_eq!((&status["state"], &status["shards"], &status["videos"]), (&"planned".into(), &4.into(), &4.into()));
@@ -41,7 +41,7 @@ fn a_run_is_told_from_its_plan_to_its_seal() {
     assert_eq!((&status["totals"]["videos_ok"], &status["attempts"]), (&2.into(), &Value::Array(vec![])));
 
     call(&["seal", job, "--run", &run]);
-    assert_eq!(of(job, &run)["state"], "stopped", "sealed in part");
+    assert_eq!(of(job, &run)["state"], "stopped", "the run is sealed, but not complete");
     call(&["work", job, "--run", &run]);
     assert_eq!(of(job, &run)["state"], "committed");
     call(&["seal", job, "--run", &run]);
@@ -52,7 +52,7 @@ fn a_run_is_told_from_its_plan_to_its_seal() {
 }
 
 #[test]
-fn a_worker_is_seen_at_work_and_its_absence_too() {
+fn a_running_attempt_is_shown_and_a_killed_one_leaves_no_files() {
     let (scratch, job) = archive();
     let path = job.to_str().unwrap();
     let id = stdout(&call(&["plan", path]));
@@ -62,14 +62,14 @@ fn a_worker_is_seen_at_work_and_its_absence_too() {
         if status["state"] != "planned" {
             break status;
         }
-        assert!(worker.try_wait().unwrap().is_none(), "the worker ended unseen");
+        assert!(worker.try_wait().unwrap().is_none(), "the worker ended before its attempt was shown");
     };
     worker.kill().unwrap();
     worker.wait().unwrap();
     assert_eq!(status["state"], "at_work", "{status:#}");
     assert_eq!(status["attempts"][0]["kind"], "at_work");
     assert_eq!(status["attempts"][0]["videos"], 1);
-    // The next plan goes by what is committed alone, and the whole run leaves nothing of the killed attempt.
+    // The next plan uses only committed results, and the complete run leaves no files of the killed attempt.
     run(&job, &[], 0);
     call(&["work", path, "--run", &id]);
     call(&["seal", path, "--run", &id]);
@@ -78,7 +78,8 @@ fn a_worker_is_seen_at_work_and_its_absence_too() {
     assert!(!parts.exists(), "{parts:?}");
 }
 
-/// The samples of a metrics file by Prometheus' own reader, and the types of its families; the queries of the dashboard.
+/// Prints the samples of a metrics file, read with Prometheus' parser, the metrics that the dashboard queries, and the
+/// ids of runs in the samples.
 const READ_METRICS: &str = "
 import json, re, sys
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
@@ -91,7 +92,7 @@ print(json.dumps([samples, sorted(set(re.findall(r'vidindex_[a-z_]+', dashboard)
 ";
 
 #[test]
-fn the_counters_of_a_run_are_those_of_its_tables_and_the_dashboard_knows_them() {
+fn the_metrics_match_the_tables_and_include_those_of_the_dashboard() {
     let Some(python) = support::python() else { return };
     let scratch = Scratch::new();
     for name in ["a.mp4", "b.mp4"] {
@@ -105,7 +106,7 @@ fn the_counters_of_a_run_are_those_of_its_tables_and_the_dashboard_knows_them() 
     let mut command = std::process::Command::new(python);
     let output = command.args(["-c", READ_METRICS, metrics.to_str().unwrap(), dashboard]).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
-    let [samples, asked, runs]: [Value; 3] = serde_json::from_slice(&output.stdout).unwrap();
+    let [samples, queried, runs]: [Value; 3] = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(runs, serde_json::json!([run_id]));
     let rows = |table: &str| tables::rows(&scratch.index(), table).len() as f64;
     for (sample, expected) in [
@@ -124,8 +125,8 @@ fn the_counters_of_a_run_are_those_of_its_tables_and_the_dashboard_knows_them() 
         assert!(samples[format!("vidindex_stage_busy_seconds_total|{stage}")].as_f64().unwrap() > 0.0, "{stage}");
     }
     let known = |name: &str| samples.as_object().unwrap().keys().any(|key| key.split('|').next() == Some(name));
-    let strange: Vec<_> = asked.as_array().unwrap().iter().filter(|name| !known(name.as_str().unwrap())).collect();
-    assert!(strange.is_empty(), "the dashboard asks for {strange:?}");
+    let unknown: Vec<_> = queried.as_array().unwrap().iter().filter(|name| !known(name.as_str().unwrap())).collect();
+    assert!(unknown.is_empty(), "the dashboard queries unknown metrics: {unknown:?}");
 
     let nowhere = run(&job, &["--reindex", "--metrics", "/nowhere/x.prom"], 1);
     assert!(stderr(&nowhere).contains("failed to write the metrics to /nowhere/x.prom"), "{}", stderr(&nowhere));

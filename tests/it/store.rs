@@ -1,5 +1,5 @@
-//! What every store must do: the same functions run on a directory, on an S3 server, on the store in memory and on the
-//! wrapper that fails by a script. Below them are tests of what only one kind can get wrong.
+//! The conformance suite of stores: the same tests run on a directory, an S3 server, the in-memory store and the store
+//! that injects failures. Tests that apply to only one kind follow below.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -13,10 +13,10 @@ use vidindex::store::memory::MemoryStore;
 use vidindex::store::{ObjectMeta, PutNew, Scanned, Store, StoreConfig, StoreError, StoreErrorKind, open};
 
 use crate::support;
-use crate::support::line::BreakingLine;
+use crate::support::breaking_proxy::BreakingProxy;
 use crate::support::s3::S3Server;
 
-/// A store of the test's own, and what keeps it alive.
+/// A store that is used by only one test, and the resources that it needs.
 struct Scene {
     store: Arc<dyn Store>,
     kind: Kind,
@@ -26,7 +26,7 @@ struct Scene {
 
 enum Kind {
     Opened {
-        /// The address of a root that does not exist.
+        /// The URI of a root that does not exist.
         missing: String,
         config: StoreConfig,
     },
@@ -34,7 +34,7 @@ enum Kind {
 }
 
 impl Scene {
-    /// A store with only what lies below `prefix`.
+    /// A store whose root is `prefix`.
     async fn below(&self, prefix: &str) -> Arc<dyn Store> {
         let uri = self.store.uri(prefix);
         match &self.kind {
@@ -49,7 +49,7 @@ impl Scene {
         }
     }
 
-    /// The address of a root that does not exist, and what a user is told who lists it.
+    /// The URI of a root that does not exist, and the error that a user gets.
     async fn missing_root(&self) -> (String, StoreError) {
         match &self.kind {
             Kind::Opened { missing, config } => (missing.clone(), first_error(missing, config).await),
@@ -105,7 +105,7 @@ async fn faulty() -> Option<Scene> {
     Some(in_memory(&objects, FaultyStore::new(objects.clone())))
 }
 
-/// Runs each function on every kind of store.
+/// Runs each function on each kind of store.
 macro_rules! conformance {
     ($($name:ident)*) => {
         conformance! { local: $($name)* }
@@ -135,20 +135,20 @@ macro_rules! conformance {
 conformance! {
     lists_more_keys_than_a_page_holds
     lists_below_a_prefix_only
-    lists_in_any_order_each_object_once
-    scans_without_the_folders_that_are_refused
-    names_the_folders_directly_below_a_prefix
-    keeps_awkward_keys_as_they_are
+    scans_each_object_once
+    scans_without_excluded_folders
+    lists_the_folders_directly_below_a_prefix
+    supports_keys_with_special_characters
     reads_ranges_at_the_edges
     reads_an_empty_object
     put_replaces_and_changes_the_etag
-    put_new_has_one_winner_among_racing_writers
+    put_new_has_one_winner_among_concurrent_writers
     put_file_uploads_small_and_large_files
-    publish_twice_is_publish_once
-    publish_replaces_what_is_there
-    delete_takes_absent_keys_and_many
+    publish_is_idempotent
+    publish_replaces_an_existing_object
+    delete_accepts_many_keys_and_missing_keys
     missing_objects_are_not_found
-    a_missing_root_is_told_quickly
+    a_missing_root_is_reported_quickly
     head_agrees_with_the_listing
 }
 
@@ -168,8 +168,9 @@ async fn lists_below_a_prefix_only(scene: Scene) {
     assert_eq!(listed(&scene, "").await.len(), 4);
 }
 
-async fn lists_in_any_order_each_object_once(scene: Scene) {
-    // One folder that holds one: the first that branches is deeper. Then more of them than a page holds.
+async fn scans_each_object_once(scene: Scene) {
+    // A folder with a single subfolder, so that the first branch is deeper, and a folder with more subfolders than a
+    // page.
     let deep = ["a/b/1", "a/b/c/2", "a/b/c/d/3", "a/b/e/4", "a/5"].map(String::from);
     let wide: Vec<String> = (0..1100).map(|n| format!("wide/{n:04}/x")).collect();
     let keys: Vec<String> = deep.into_iter().chain(wide).collect();
@@ -184,22 +185,22 @@ async fn lists_in_any_order_each_object_once(scene: Scene) {
     }
 }
 
-async fn scans_without_the_folders_that_are_refused(scene: Scene) {
-    put_all(&scene, &["a/1", "a/b/2", "b/3", "c", "refused/4", "refused/b/5"].map(String::from)).await;
-    let (found, refused) = scanned(&*scene.store, |folder| folder != "refused/").await;
+async fn scans_without_excluded_folders(scene: Scene) {
+    put_all(&scene, &["a/1", "a/b/2", "b/3", "c", "excluded/4", "excluded/b/5"].map(String::from)).await;
+    let (found, excluded) = scanned(&*scene.store, |folder| folder != "excluded/").await;
     assert_eq!(found, ["a/1", "a/b/2", "b/3", "c"]);
-    assert_eq!(refused, ["refused/"]);
+    assert_eq!(excluded, ["excluded/"]);
     assert_eq!(scanned(&*scene.store, |_| false).await.0, ["c"]);
 }
 
-async fn names_the_folders_directly_below_a_prefix(scene: Scene) {
+async fn lists_the_folders_directly_below_a_prefix(scene: Scene) {
     put_all(&scene, &["a/1", "a/b c/2", "a/b c/d/3", "a/e/4", "f"].map(String::from)).await;
     assert_eq!(scene.store.folders("a/").await.unwrap(), ["b c", "e"]);
     assert_eq!(scene.store.folders("").await.unwrap(), ["a"]);
     assert!(scene.store.folders("absent/").await.unwrap().is_empty());
 }
 
-async fn keeps_awkward_keys_as_they_are(scene: Scene) {
+async fn supports_keys_with_special_characters(scene: Scene) {
     let keys = [
         "with space/a b.mp4",
         "plus+and%20percent.mp4",
@@ -281,7 +282,7 @@ async fn put_replaces_and_changes_the_etag(scene: Scene) {
     assert_eq!(scene.store.head("d/k").await.unwrap().etag, second.etag);
 }
 
-async fn put_new_has_one_winner_among_racing_writers(scene: Scene) {
+async fn put_new_has_one_winner_among_concurrent_writers(scene: Scene) {
     for round in 0..5 {
         let key = format!("commits/{round}/0001.json");
         let bodies: Vec<Bytes> = (0..8).map(|writer| Bytes::from(vec![b'a' + writer; 20_000])).collect();
@@ -319,7 +320,7 @@ async fn put_file_uploads_small_and_large_files(scene: Scene) {
     assert_eq!(listed(&scene, "").await, ["empty", "large.parquet", "small.parquet"]);
 }
 
-async fn publish_twice_is_publish_once(scene: Scene) {
+async fn publish_is_idempotent(scene: Scene) {
     scene.store.put("attempt/part", Bytes::from_static(b"rows")).await.unwrap();
     for _ in 0..2 {
         scene.store.publish("attempt/part", "tables/dt=1/part").await.unwrap();
@@ -333,21 +334,21 @@ async fn publish_twice_is_publish_once(scene: Scene) {
     assert!(error.message.contains("attempt/part"), "{error}");
 }
 
-async fn publish_replaces_what_is_there(scene: Scene) {
+async fn publish_replaces_an_existing_object(scene: Scene) {
     scene.store.put("to", Bytes::from_static(b"old")).await.unwrap();
     scene.store.put("from", Bytes::from_static(b"new")).await.unwrap();
     scene.store.publish("from", "to").await.unwrap();
     assert_eq!(scene.store.get("to").await.unwrap(), "new");
 }
 
-async fn delete_takes_absent_keys_and_many(scene: Scene) {
+async fn delete_accepts_many_keys_and_missing_keys(scene: Scene) {
     let keys: Vec<String> = (0..1200).map(|n| format!("parts/{}/{n}", n % 7)).collect();
     put_all(&scene, &keys).await;
     scene.store.put("kept", Bytes::from_static(b"x")).await.unwrap();
-    let mut doomed = keys.clone();
-    doomed.push("parts/never/was".to_owned());
-    scene.store.delete(&doomed).await.unwrap();
-    scene.store.delete(&doomed).await.unwrap();
+    let mut deleted = keys.clone();
+    deleted.push("parts/absent/key".to_owned());
+    scene.store.delete(&deleted).await.unwrap();
+    scene.store.delete(&deleted).await.unwrap();
     scene.store.delete(&[]).await.unwrap();
     assert_eq!(listed(&scene, "").await, ["kept"]);
 }
@@ -368,7 +369,7 @@ async fn missing_objects_are_not_found(scene: Scene) {
     }
 }
 
-async fn a_missing_root_is_told_quickly(scene: Scene) {
+async fn a_missing_root_is_reported_quickly(scene: Scene) {
     let begun = Instant::now();
     let (missing, error) = scene.missing_root().await;
     assert_eq!(error.kind, StoreErrorKind::NoRoot, "{error}");
@@ -383,13 +384,13 @@ async fn head_agrees_with_the_listing(scene: Scene) {
     let head = scene.store.head("k").await.unwrap();
     assert_eq!(listed[0].etag, head.etag);
     assert_eq!(listed[0].size_bytes, head.size_bytes);
-    // HTTP's header has whole seconds.
+    // The HTTP header has a resolution of a second.
     assert!((listed[0].last_modified - head.last_modified).abs() < chrono::TimeDelta::seconds(1));
     assert!((chrono::Utc::now() - head.last_modified).abs() < chrono::TimeDelta::minutes(5));
 }
 
 #[tokio::test]
-async fn local_listing_leaves_out_unfinished_files_and_odd_names() {
+async fn local_listing_omits_incomplete_files_invalid_names_and_broken_links() {
     use std::os::unix::ffi::OsStrExt;
     let scene = local().await.unwrap();
     let root = std::path::PathBuf::from(scene.store.uri("x")).parent().unwrap().to_owned();
@@ -405,20 +406,20 @@ async fn local_listing_leaves_out_unfinished_files_and_odd_names() {
 }
 
 #[tokio::test]
-async fn local_scan_does_not_open_a_refused_folder() {
+async fn local_scan_does_not_open_an_excluded_folder() {
     use std::fs::{File, FileTimes};
     let scene = local().await.unwrap();
-    put_all(&scene, &["entered/a", "refused/b"].map(String::from)).await;
+    put_all(&scene, &["entered/a", "excluded/b"].map(String::from)).await;
     let folder = |name: &str| std::path::PathBuf::from(scene.store.uri(name));
     let read_at = |name: &str| std::fs::metadata(folder(name)).unwrap().accessed().unwrap();
     let long_ago = std::time::UNIX_EPOCH;
-    for name in ["entered", "refused"] {
+    for name in ["entered", "excluded"] {
         File::open(folder(name)).unwrap().set_times(FileTimes::new().set_accessed(long_ago)).unwrap();
     }
-    assert_eq!(scanned(&*scene.store, |folder| folder != "refused/").await.0, ["entered/a"]);
-    assert_eq!(read_at("refused"), long_ago);
+    assert_eq!(scanned(&*scene.store, |folder| folder != "excluded/").await.0, ["entered/a"]);
+    assert_eq!(read_at("excluded"), long_ago);
     if read_at("entered") == long_ago {
-        eprintln!("nothing is shown: the file system does not keep access times");
+        eprintln!("nothing was tested: the file system does not record access times");
     }
 }
 
@@ -432,7 +433,7 @@ async fn local_keys_cannot_leave_the_root() {
 }
 
 #[tokio::test]
-async fn local_delete_removes_the_directories_it_leaves_empty() {
+async fn local_delete_removes_empty_directories() {
     let scene = local().await.unwrap();
     put_all(&scene, &["a/b/c/k".to_owned(), "a/other".to_owned()]).await;
     scene.store.publish("a/b/c/k", "published").await.unwrap();
@@ -444,7 +445,7 @@ async fn local_delete_removes_the_directories_it_leaves_empty() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn local_writers_survive_a_concurrent_clearing() {
+async fn local_writes_succeed_while_empty_directories_are_removed() {
     let scene = local().await.unwrap();
     let tasks = (0..4).map(|task| {
         let store = Arc::clone(&scene.store);
@@ -463,7 +464,7 @@ async fn local_writers_survive_a_concurrent_clearing() {
 }
 
 #[tokio::test]
-async fn local_root_that_is_a_file_says_what_to_give_instead() {
+async fn local_root_that_is_a_file_is_rejected() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let error = first_error(file.path().to_str().unwrap(), &StoreConfig::default()).await;
     assert_eq!(error.kind, StoreErrorKind::NoRoot);
@@ -471,18 +472,18 @@ async fn local_root_that_is_a_file_says_what_to_give_instead() {
 }
 
 #[tokio::test]
-async fn memory_directory_that_is_absent_exists_from_its_first_write() {
+async fn memory_directory_is_created_by_its_first_write() {
     let store = MemoryStore::absent_directory("/absent");
     assert!(store.list("videos/").try_collect::<Vec<_>>().await.unwrap().is_empty());
     assert_eq!(store.get("k").await.unwrap_err().kind, StoreErrorKind::NoRoot);
     store.put("k", Bytes::from_static(b"x")).await.unwrap();
     store.publish("k", "published").await.unwrap();
     store.delete(&["published".to_owned()]).await.unwrap();
-    assert_eq!(store.get("k").await.unwrap_err().kind, StoreErrorKind::NotFound, "publishing renames");
+    assert_eq!(store.get("k").await.unwrap_err().kind, StoreErrorKind::NotFound, "publish did not rename the object");
     assert!(store.list("").try_collect::<Vec<_>>().await.unwrap().is_empty());
 }
 
-/// Three objects whose bytes are their keys.
+/// Three objects, whose content is their key.
 fn three() -> MemoryStore {
     let objects = MemoryStore::bucket("s3://bucket/");
     ["a", "b", "c"].into_iter().for_each(|key| objects.insert(key, key));
@@ -490,7 +491,7 @@ fn three() -> MemoryStore {
 }
 
 #[tokio::test]
-async fn faulty_writes_fail_as_the_script_says_and_then_succeed() {
+async fn faulty_writes_fail_as_configured_and_then_succeed() {
     let file = tempfile::NamedTempFile::new().unwrap();
     for fault in [WriteFault::Refused(StoreErrorKind::AccessDenied), WriteFault::AnswerLost] {
         let objects = three();
@@ -514,7 +515,7 @@ async fn faulty_writes_fail_as_the_script_says_and_then_succeed() {
 }
 
 #[tokio::test]
-async fn faulty_put_new_whose_answer_is_lost_meets_its_own_object() {
+async fn faulty_put_new_with_a_lost_response_finds_its_own_object() {
     let objects = three();
     let store =
         FaultyStore::new(objects.clone()).failing_writes([Some(WriteFault::OUTAGE), Some(WriteFault::AnswerLost)]);
@@ -526,7 +527,7 @@ async fn faulty_put_new_whose_answer_is_lost_meets_its_own_object() {
 }
 
 #[tokio::test]
-async fn faulty_delete_is_left_half_done() {
+async fn faulty_delete_can_stop_in_the_middle() {
     let objects = three();
     let store = FaultyStore::new(objects.clone()).failing_writes([None, Some(WriteFault::OUTAGE)]);
     store.delete(&["a", "b", "c"].map(str::to_owned)).await.unwrap_err();
@@ -534,7 +535,7 @@ async fn faulty_delete_is_left_half_done() {
 }
 
 #[tokio::test]
-async fn faulty_reads_are_refused_or_cut_off_as_the_script_says() {
+async fn faulty_reads_fail_or_are_truncated_as_configured() {
     let objects = MemoryStore::bucket("s3://bucket/");
     objects.insert("k", "whole");
     objects.insert("l", "other");
@@ -560,7 +561,7 @@ async fn faulty_reads_are_refused_or_cut_off_as_the_script_says() {
     assert_eq!(listed.len(), 2);
 }
 
-/// Polled by hand, a request can be dropped before or after its effect.
+/// A request that is polled manually can be dropped before or after its effect.
 #[tokio::test]
 async fn faulty_requests_pause_before_and_after_their_effect() {
     let objects = three();
@@ -572,7 +573,7 @@ async fn faulty_requests_pause_before_and_after_their_effect() {
 }
 
 #[tokio::test]
-async fn unknown_schemes_are_refused() {
+async fn unknown_schemes_are_rejected() {
     for uri in ["gs://bucket/", "https://example.com/x", "", "s3:///prefix"] {
         let error = open(uri, &StoreConfig::default()).await.err().unwrap();
         assert_eq!(error.kind, StoreErrorKind::NoRoot, "{uri}");
@@ -588,11 +589,11 @@ async fn s3_directory_markers_are_not_listed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_unknown_credentials_are_told_as_such() {
+async fn s3_unknown_credentials_are_reported() {
     let Some(server) = S3Server::start() else { return };
     server.create_bucket("denied");
     let store = open("s3://denied/", &server.config()).await.unwrap();
-    server.deny_everybody();
+    server.reject_all_credentials();
     let begun = Instant::now();
     for error in [
         store.list("").try_collect::<Vec<_>>().await.unwrap_err(),
@@ -604,7 +605,7 @@ async fn s3_unknown_credentials_are_told_as_such() {
         store.publish("k", "l").await.unwrap_err(),
         first_error("s3://denied/", &server.config()).await,
     ] {
-        // Of an access key that the server does not know; no action of its own was denied.
+        // The server does not know the access key, which is different from a denied action.
         assert_eq!(error.kind, StoreErrorKind::Credentials, "{error}");
         assert!(error.message.contains("s3://denied/"), "{error}");
         assert!(error.hint.is_some(), "{error}");
@@ -613,7 +614,7 @@ async fn s3_unknown_credentials_are_told_as_such() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_bucket_removed_meanwhile_is_no_root_and_not_not_found() {
+async fn s3_bucket_that_was_deleted_is_a_missing_root_and_not_a_missing_object() {
     let Some(server) = S3Server::shared() else { return };
     server.create_bucket("short-lived");
     let store = open("s3://short-lived/p/", &server.config()).await.unwrap();
@@ -630,19 +631,19 @@ async fn s3_bucket_removed_meanwhile_is_no_root_and_not_not_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_endpoint_without_an_answer_is_unreachable_within_ten_seconds() {
+async fn s3_endpoint_that_does_not_respond_is_reported_within_ten_seconds() {
     support::s3::set_credentials();
-    // Accepts connections (the kernel does) and never says a word.
+    // The kernel accepts connections, but nothing is ever sent.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoints = [
         format!("http://127.0.0.1:{}", support::s3::free_port()),
         format!("http://{}", silent.local_addr().unwrap()),
-        // An address for documentation: dropped or refused, as the network pleases.
+        // An address that is reserved for documentation. The network may drop or reject packets to it.
         "http://192.0.2.1:9000".to_owned(),
         "https://192.0.2.1".to_owned(),
         "http://no-such-host.invalid".to_owned(),
     ];
-    let asked = endpoints.map(|endpoint| async move {
+    let checks = endpoints.map(|endpoint| async move {
         let begun = Instant::now();
         let config = StoreConfig { endpoint: Some(endpoint.clone()), ..StoreConfig::default() };
         let error = first_error("s3://bucket/prefix/", &config).await;
@@ -651,11 +652,11 @@ async fn s3_endpoint_without_an_answer_is_unreachable_within_ten_seconds() {
         assert!(error.hint.as_ref().unwrap().contains(&endpoint), "{error:?}");
         assert!(begun.elapsed() < Duration::from_secs(10), "{endpoint}: {:?}", begun.elapsed());
     });
-    futures::future::join_all(asked).await;
+    futures::future::join_all(checks).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_absent_credentials_are_told_within_ten_seconds() {
+async fn s3_missing_credentials_are_reported_within_ten_seconds() {
     if std::env::var("VIDINDEX_TEST_CHILD").is_ok() {
         for config in [
             StoreConfig { endpoint: Some("http://127.0.0.1:9".to_owned()), ..StoreConfig::default() },
@@ -670,11 +671,11 @@ async fn s3_absent_credentials_are_told_within_ten_seconds() {
         }
         return;
     }
-    // In a process without any, and with a metadata service that never answers: as off AWS, behind a firewall.
+    // In a process without credentials, and with a metadata service that never responds, as outside of AWS.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     for metadata_service in [Some(format!("http://{}", silent.local_addr().unwrap())), None] {
         let child = tokio::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "store::s3_absent_credentials_are_told_within_ten_seconds", "--nocapture"])
+            .args(["--exact", "store::s3_missing_credentials_are_reported_within_ten_seconds", "--nocapture"])
             .env_clear()
             .env("VIDINDEX_TEST_CHILD", "1")
             .env("HOME", "/nonexistent")
@@ -682,54 +683,55 @@ async fn s3_absent_credentials_are_told_within_ten_seconds() {
             .output()
             .await
             .unwrap();
-        let said = String::from_utf8_lossy(&child.stderr);
-        eprintln!("{said}");
-        assert!(child.status.success(), "{said}");
+        let output = String::from_utf8_lossy(&child.stderr);
+        eprintln!("{output}");
+        assert!(child.status.success(), "{output}");
         // A name that matches no test succeeds as well.
-        assert!(String::from_utf8_lossy(&child.stdout).contains("1 passed"), "{said}");
+        assert!(String::from_utf8_lossy(&child.stdout).contains("1 passed"), "{output}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_read_whose_body_breaks_off_is_continued() {
+async fn s3_read_with_a_truncated_body_is_resumed() {
     let Some(server) = S3Server::shared() else { return };
     server.create_bucket("broken-bodies");
     let body = Bytes::from((0..3_000_000_u32).map(|n| (n / 7) as u8).collect::<Vec<_>>());
     open("s3://broken-bodies/", &server.config()).await.unwrap().put("k", body.clone()).await.unwrap();
     for (times, succeeds) in [(2, true), (20, false)] {
-        let line = BreakingLine::to(server.address(), "GET /broken-bodies/k", 700_000, times).await;
+        let proxy = BreakingProxy::to(server.address(), "GET /broken-bodies/k", 700_000, times).await;
         let retry_seconds = Some(if succeeds { 60 } else { 1 });
-        let config = StoreConfig { endpoint: Some(line.endpoint()), retry_seconds, ..StoreConfig::default() };
+        let config = StoreConfig { endpoint: Some(proxy.endpoint()), retry_seconds, ..StoreConfig::default() };
         let store = open("s3://broken-bodies/", &config).await.unwrap();
         let read = store.get_range("k", 1000, 2_900_000).await;
         if succeeds {
             assert!(read.unwrap().bytes == body.slice(1000..2_901_000));
-            assert_eq!(line.broken(), times);
+            assert_eq!(proxy.broken(), times);
             assert!(store.get("k").await.unwrap() == body);
         } else {
-            // In a second there are not the five attempts that 2.9 MB take in pieces of 700 kB; the bucket answers.
+            // 2.9 MB in pieces of 700 kB take five attempts, which do not fit in a second. The bucket responds, so that
+            // the object is unreadable.
             assert_eq!(read.unwrap_err().kind, StoreErrorKind::Unreadable);
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_conditional_put_whose_answer_was_lost_knows_its_own_bytes() {
+async fn s3_conditional_put_with_a_lost_response_recognizes_its_own_object() {
     let Some(server) = S3Server::shared() else { return };
-    server.create_bucket("lost-answers");
-    let line = BreakingLine::to(server.address(), "PUT /lost-answers/", 0, 1).await;
-    let config = StoreConfig { endpoint: Some(line.endpoint()), ..StoreConfig::default() };
-    let store = open("s3://lost-answers/", &config).await.unwrap();
+    server.create_bucket("lost-responses");
+    let proxy = BreakingProxy::to(server.address(), "PUT /lost-responses/", 0, 1).await;
+    let config = StoreConfig { endpoint: Some(proxy.endpoint()), ..StoreConfig::default() };
+    let store = open("s3://lost-responses/", &config).await.unwrap();
     assert_eq!(store.put_new("commit", Bytes::from_static(b"mine")).await.unwrap(), PutNew::Created);
-    assert_eq!(line.broken(), 1);
+    assert_eq!(proxy.broken(), 1);
     assert_eq!(store.put_new("commit", Bytes::from_static(b"theirs")).await.unwrap(), PutNew::Exists);
     assert_eq!(store.get("commit").await.unwrap(), "mine");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_compatible_without_delete_objects_deletes_one_by_one() {
+async fn s3_compatible_server_without_delete_objects_gets_single_deletes() {
     support::s3::set_credentials();
-    let (endpoint, heads) = answering(|head| match head.split(' ').next() {
+    let (endpoint, heads) = serving(|head| match head.split(' ').next() {
         Some("POST") => "501 Not Implemented",
         Some("DELETE") => "204 No Content",
         _ => "200 OK",
@@ -743,10 +745,10 @@ async fn s3_compatible_without_delete_objects_deletes_one_by_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_bucket_in_another_region_is_followed_unless_one_was_set() {
+async fn s3_bucket_in_another_region_is_found_unless_a_region_is_set() {
     support::s3::set_credentials();
-    // As S3 answers for a bucket in eu-west-3: to the right region, it only says that we may not.
-    let (endpoint, heads) = answering(|head| match head.contains("/eu-west-3/s3/") {
+    // The responses of S3 for a bucket in eu-west-3. In the right region, access is denied.
+    let (endpoint, heads) = serving(|head| match head.contains("/eu-west-3/s3/") {
         true => "403 Forbidden\r\nx-amz-bucket-region: eu-west-3",
         false => "301 Moved Permanently\r\nx-amz-bucket-region: eu-west-3",
     })
@@ -761,8 +763,9 @@ async fn s3_bucket_in_another_region_is_followed_unless_one_was_set() {
     assert!(error.hint.unwrap().contains("region = \"eu-west-3\""));
 }
 
-/// A server that gives to each request's head the status and headers that `answer` says, and no body.
-async fn answering(answer: fn(&str) -> &'static str) -> (String, Arc<Mutex<Vec<String>>>) {
+/// A server that responds to each request with the status and headers that `response` returns for the request's
+/// headers, and without a body.
+async fn serving(response: fn(&str) -> &'static str) -> (String, Arc<Mutex<Vec<String>>>) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -778,7 +781,7 @@ async fn answering(answer: fn(&str) -> &'static str) -> (String, Arc<Mutex<Vec<S
             let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
             let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
             client.read_exact(&mut body).await.unwrap();
-            let reply = format!("HTTP/1.1 {}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", answer(&head));
+            let reply = format!("HTTP/1.1 {}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", response(&head));
             seen.lock().unwrap().push(head);
             client.write_all(reply.as_bytes()).await.unwrap();
         }
@@ -787,7 +790,7 @@ async fn answering(answer: fn(&str) -> &'static str) -> (String, Arc<Mutex<Vec<S
 }
 
 async fn put_all(scene: &Scene, keys: &[String]) {
-    // Each object's bytes are its key. A folder's marker can only be put where folders are names.
+    // The content of each object is its key.
     stream::iter(keys.to_vec())
         .map(|key| async move { scene.store.put(&key, key.clone().into()).await })
         .buffer_unordered(32)
@@ -796,34 +799,34 @@ async fn put_all(scene: &Scene, keys: &[String]) {
         .unwrap();
 }
 
-/// The listed keys, sorted, each once and with the size it was put with.
+/// The listed keys, sorted. Checks that none is listed twice.
 async fn listed(scene: &Scene, prefix: &str) -> Vec<String> {
     let objects: Vec<ObjectMeta> = scene.store.list(prefix).try_collect().await.unwrap();
-    let mut times = HashMap::new();
+    let mut counts = HashMap::new();
     for object in &objects {
-        *times.entry(object.key.as_str()).or_insert(0) += 1;
+        *counts.entry(object.key.as_str()).or_insert(0) += 1;
     }
-    assert!(times.values().all(|&times| times == 1), "{times:?}");
+    assert!(counts.values().all(|&count| count == 1), "{counts:?}");
     let mut keys: Vec<String> = objects.into_iter().map(|object| object.key).collect();
     keys.sort();
     keys
 }
 
-/// The keys of a scan's objects, sorted, and the folders that it did not enter.
+/// The keys of the objects that a scan finds, sorted, and the folders that it does not enter.
 async fn scanned(store: &dyn Store, enter: fn(&str) -> bool) -> (Vec<String>, Vec<String>) {
-    let (mut found, mut refused) = (Vec::new(), Vec::new());
+    let (mut found, mut excluded) = (Vec::new(), Vec::new());
     for scanned in store.scan(Arc::new(enter)).try_collect::<Vec<_>>().await.unwrap() {
         match scanned {
             Scanned::Object(object) => found.push(object.key),
-            Scanned::NotEntered(key) => refused.push(key),
+            Scanned::NotEntered(key) => excluded.push(key),
             Scanned::Unlisted { reason, .. } => panic!("{reason}"),
         }
     }
     found.sort();
-    (found, refused)
+    (found, excluded)
 }
 
-/// What a user is told who opens this and lists it.
+/// The error that a user gets who opens and lists this root.
 async fn first_error(uri: &str, config: &StoreConfig) -> StoreError {
     match open(uri, config).await {
         Err(error) => error,

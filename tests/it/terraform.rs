@@ -1,4 +1,4 @@
-//! The AWS stack: its tables have the columns that the files have, and `terraform/check.sh` finds nothing wrong.
+//! The AWS stack: its tables have the columns of the files, and `terraform/check.sh` succeeds.
 
 use std::path::Path;
 use std::process::Command;
@@ -23,7 +23,7 @@ fn the_catalogue_has_the_columns_of_the_files() {
     }
 }
 
-/// Terraform and its provider are large, so that nobody has to have them: the script says what it skips.
+/// Terraform and its provider are large and therefore optional. The script reports what it skips.
 #[test]
 fn the_stack_can_be_applied_and_destroyed() {
     let mut check = Command::new(terraform().join("check.sh"));

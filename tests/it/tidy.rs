@@ -1,4 +1,5 @@
-//! The shape of the code: what each file must have, and which files alone may name AWS, FFmpeg and ONNX Runtime.
+//! The structure of the code: each file has a description, only certain files use AWS, FFmpeg and ONNX Runtime, and
+//! imports follow `ARCHITECTURE.md`.
 
 use std::path::{Path, PathBuf};
 
@@ -21,15 +22,15 @@ fn src() -> PathBuf {
 }
 
 #[test]
-fn every_file_says_what_it_is_in_its_first_sentence() {
+fn each_file_starts_with_a_description() {
     for path in sources(&src()) {
         let text = std::fs::read_to_string(&path).unwrap();
-        assert!(text.starts_with("//! "), "{} has no //! line at its top", path.display());
+        assert!(text.starts_with("//! "), "{} does not start with a //! line", path.display());
     }
 }
 
 #[test]
-fn outside_libraries_are_named_in_their_own_folders_alone() {
+fn external_libraries_are_used_only_in_their_folders() {
     for path in sources(&src()) {
         let name = path.strip_prefix(src()).unwrap().to_str().unwrap().to_owned();
         let text = std::fs::read_to_string(&path).unwrap();
@@ -49,23 +50,23 @@ fn outside_libraries_are_named_in_their_own_folders_alone() {
                     || code.contains(&format!(" {library}"))
                     || code.contains(&format!("({library}"))
             });
-            assert!(!named || name.starts_with(home), "{name} names {library}, which belongs into {home}");
+            assert!(!named || name.starts_with(home), "{name} uses {library}, which belongs in {home}");
         }
     }
 }
 
-/// `println!` and `eprintln!` panic where nobody reads any more.
+/// `println!` and `eprintln!` panic if the output is closed.
 #[test]
-fn lines_are_printed_by_the_console_alone() {
+fn lines_are_printed_only_by_the_console() {
     for path in sources(&src()) {
         let text = std::fs::read_to_string(&path).unwrap();
         let before_tests = text.split("#[cfg(test)]").next().unwrap();
         let prints = ["print!(", "println!("].iter().any(|call| before_tests.contains(call));
-        assert!(!prints, "{} prints by itself: use crate::console", path.display());
+        assert!(!prints, "{} prints directly: use crate::console", path.display());
     }
 }
 
-/// Rooms of `src/` as `ARCHITECTURE.md` lists them, from the ground up.
+/// The rooms of `src/` in the order in which `ARCHITECTURE.md` lists them.
 fn rooms() -> Vec<String> {
     let map = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).unwrap();
     let section = map.split("## Rooms").nth(1).unwrap().split("\n## ").next().unwrap();
@@ -102,7 +103,7 @@ fn imported(code: &str) -> Vec<String> {
 }
 
 #[test]
-fn imports_point_to_rooms_nearer_the_ground() {
+fn rooms_import_only_rooms_above_them() {
     let rooms = rooms();
     let place = |room: &str| rooms.iter().position(|other| other == room);
     let mut wrong = Vec::new();
@@ -119,15 +120,15 @@ fn imports_point_to_rooms_nearer_the_ground() {
         let text = std::fs::read_to_string(&path).unwrap();
         let is_module = |part: &&str| part.lines().take(3).any(|line| line.contains("mod ") && line.ends_with('{'));
         let (first, rest) = text.split_once("#[cfg(test)]\n").unwrap_or((&text, ""));
-        // What follows the attribute is one item, or a module of tests to the file's end.
+        // The attribute is followed by one item, or by a module of tests that ends the file.
         let items = rest.split("#[cfg(test)]\n").take_while(|part| !is_module(part));
         let lines = std::iter::once(first).chain(items).flat_map(str::lines);
         let code: String = lines.map(|line| format!("{}\n", line.split("//").next().unwrap())).collect();
         for other in imported(&code) {
             match place(&other) {
                 Some(theirs) if theirs <= own => {}
-                Some(_) => wrong.push(format!("{name} ({room}) imports {other}, which stands below it in the map")),
-                None => wrong.push(format!("{name} imports crate::{other}, which is no room")),
+                Some(_) => wrong.push(format!("{name} ({room}) imports {other}, which is below it in ARCHITECTURE.md")),
+                None => wrong.push(format!("{name} imports crate::{other}, which is not a room")),
             }
         }
     }
@@ -137,11 +138,11 @@ fn imports_point_to_rooms_nearer_the_ground() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap().trim_end_matches(".rs").to_owned())
         .collect();
     let absent: Vec<_> = rooms.iter().filter(|room| !files.contains(room)).collect();
-    assert!(absent.is_empty() && rooms.len() > 20, "in ARCHITECTURE.md, but not in src/: {absent:?}");
+    assert!(absent.is_empty() && rooms.len() > 20, "rooms in ARCHITECTURE.md that are not in src/: {absent:?}");
 }
 
 #[test]
-fn every_job_file_that_ships_can_be_read() {
+fn the_job_files_in_jobs_are_valid() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs");
     let mut read = 0;
     for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {

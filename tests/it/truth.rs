@@ -1,4 +1,4 @@
-//! Whether what the tables say is true: drawn clips whose truth is known, through the whole job, with the demo's models.
+//! Whether the tables are correct: drawn clips with ground truth are indexed with the demo's models.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,13 +9,14 @@ use crate::support::bucket::{Bucket, comparable};
 use crate::support::s3::S3Server;
 use crate::support::{Scratch, python, run, said, scenes};
 
-/// None of the demo's models was trained on scenes of this seed.
+/// The demo's models were not trained on scenes of this seed.
 const SEED: u64 = 20_260;
 const STRIDE_SECONDS: f64 = 0.5;
 const FRAMES_PER_SECOND: f64 = 2.0;
-/// How much later than it begins the model sees an action: people take a quarter of a second to change their pose.
+/// Expected delay of transitions: people take a quarter of a second to change their pose.
 const LATE_SECONDS: f64 = 0.05;
-/// How far the model's boxes lie beside what is seen of a person, left, top, right, bottom: those of the present weights.
+/// Expected offsets of the model's boxes from the visible part of a person (left, top, right, bottom), with the current
+/// weights.
 const OFFSET_PIXELS: [f64; 4] = [-0.3, 0.4, 0.6, -0.1];
 
 /// The job's sections for the demo's models.
@@ -29,7 +30,7 @@ fn demo_models() -> String {
     )
 }
 
-/// What `truth.py` finds.
+/// Runs `truth.py` and returns its results.
 fn compare(python: PathBuf, truth: &Path, index: &Path) -> Value {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/truth.py");
     let mut command = Command::new(python);
@@ -40,7 +41,7 @@ fn compare(python: PathBuf, truth: &Path, index: &Path) -> Value {
 }
 
 #[test]
-fn what_was_drawn_is_found_where_and_when_it_was_drawn() {
+fn drawn_actions_and_persons_are_found_at_the_right_time_and_place() {
     let Some(python) = python() else { return };
     let scratch = Scratch::new();
     scenes::write(&scratch.videos(), SEED, 36).unwrap();
@@ -52,17 +53,18 @@ fn what_was_drawn_is_found_where_and_when_it_was_drawn() {
     assert!(number(all, "ap50") >= 0.95, "average precision {}", all["ap50"]);
     assert!(number(all, "top1") >= 0.90, "top-1 {}", all["top1"]);
     assert!(number(all, "boundaries") >= 0.90, "boundaries within a stride {}", all["boundaries"]);
-    // An error of one frame in time, or of half a pixel of the detector's picture, shows here: the models' own are known.
-    assert!((number(all, "late_seconds") - LATE_SECONDS).abs() < 0.025, "late by {}", all["late_seconds"]);
+    // The known errors of the models are subtracted, so that an error of one frame, or of half a pixel of the
+    // detector's picture, is detected.
+    assert!((number(all, "late_seconds") - LATE_SECONDS).abs() < 0.025, "delay {}", all["late_seconds"]);
     for (edge, own) in all["offset_pixels"].as_array().unwrap().iter().zip(OFFSET_PIXELS) {
-        assert!((edge.as_f64().unwrap() - own).abs() < 0.3, "boxes lie {} beside the persons", all["offset_pixels"]);
+        assert!((edge.as_f64().unwrap() - own).abs() < 0.3, "offsets of boxes {}", all["offset_pixels"]);
     }
-    // A codec or a rotation that is read wrongly leaves little of this.
+    // If a codec or a rotation is handled incorrectly, the results for its kind are much worse.
     for (kind, of_kind) in found.as_object().unwrap() {
         assert!(number(of_kind, "ap50") >= 0.90, "{kind}: average precision {}", of_kind["ap50"]);
         assert!(number(of_kind, "top1") >= 0.75, "{kind}: top-1 {}", of_kind["top1"]);
     }
-    assert_eq!(found.as_object().unwrap().len(), 13, "twelve kinds, and all");
+    assert_eq!(found.as_object().unwrap().len(), 13, "not twelve kinds and the total");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The workflows in `.github/` run make targets and scripts that exist.
+//! The workflows in `.github/` use only make targets and scripts that exist.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All `run` commands of a workflow.
+/// The `run` commands of a workflow.
 fn commands(workflow: &Value) -> Vec<String> {
     let jobs = workflow["jobs"].as_mapping().unwrap().values();
     let steps = jobs.flat_map(|job| job["steps"].as_sequence().unwrap());
@@ -16,7 +16,7 @@ fn commands(workflow: &Value) -> Vec<String> {
 }
 
 #[test]
-fn every_step_runs_what_exists() {
+fn steps_use_existing_targets_and_scripts() {
     let makefile = std::fs::read_to_string(root().join("Makefile")).unwrap();
     let (mut targets, mut files) = (Vec::new(), Vec::new());
     for workflow in ["test.yml", "release.yml"] {

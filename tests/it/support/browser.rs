@@ -1,4 +1,4 @@
-//! A real Chromium without a window, told what to do over the WebDriver protocol.
+//! A headless Chromium, controlled with the WebDriver protocol.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use base64::Engine;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Keys that are no letters, as WebDriver names them.
+/// WebDriver's codes of keys that are not characters.
 pub(crate) mod key {
     pub(crate) const TAB: char = '\u{e004}';
     pub(crate) const ESCAPE: char = '\u{e00c}';
@@ -19,7 +19,7 @@ pub(crate) mod key {
     pub(crate) const DOWN: char = '\u{e015}';
 }
 
-/// One page in a browser of its own; both end when it is dropped.
+/// A browser with one page. It is closed when this value is dropped.
 pub(crate) struct Browser {
     driver: Child,
     port: u16,
@@ -28,7 +28,7 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// None after saying that there is no Chromium here.
+    /// Starts a browser. If Chromium is not installed, reports that the test is skipped and returns `None`.
     pub(crate) fn start() -> Option<Self> {
         let (Some(chromium), Some(chromedriver)) = (program("chromium"), program("chromedriver")) else {
             assert!(
@@ -43,7 +43,7 @@ impl Browser {
         let mut output = BufReader::new(driver.stdout.take().unwrap());
         while port.is_none() {
             let mut line = String::new();
-            assert!(output.read_line(&mut line).unwrap() > 0, "chromedriver ended before it told its port");
+            assert!(output.read_line(&mut line).unwrap() > 0, "chromedriver ended before it printed its port");
             port = line
                 .split_once("successfully on port ")
                 .and_then(|(_, port)| port.trim().trim_end_matches('.').parse().ok());
@@ -51,7 +51,7 @@ impl Browser {
         let profile = TempDir::new().unwrap();
         let arguments = [
             "--headless=new".to_owned(),
-            // Tests run as root in containers, where Chromium's own sandbox cannot be made.
+            // Chromium's sandbox does not work for tests that run as root in a container.
             "--no-sandbox".to_owned(),
             "--disable-dev-shm-usage".to_owned(),
             "--disable-gpu".to_owned(),
@@ -66,22 +66,22 @@ impl Browser {
         } } });
         let session = browser.call("POST", "/session", &capabilities);
         browser.session = format!("/session/{}", session["sessionId"].as_str().unwrap());
-        browser.size(1440, 900);
+        browser.set_size(1440, 900);
         Some(browser)
     }
 
-    /// Opens a file and waits until its page has drawn itself.
+    /// Opens a file and waits until its page is ready.
     pub(crate) fn open(&self, file: &Path) {
         self.post("/url", json!({ "url": format!("file://{}", file.display()) }));
         self.wait("return document.documentElement.dataset.ready === 'true'");
     }
 
-    /// What a script's function body gives back.
+    /// Runs the body of a function and returns its result.
     pub(crate) fn script(&self, body: &str) -> Value {
         self.post("/execute/sync", json!({ "script": body, "args": [] }))
     }
 
-    /// The text that is seen of the element that a selector finds first.
+    /// The visible text of the first element that a selector matches.
     pub(crate) fn text(&self, selector: &str) -> String {
         self.script(&format!("return document.querySelector({}).innerText", json!(selector)))
             .as_str()
@@ -89,35 +89,40 @@ impl Browser {
             .to_owned()
     }
 
-    /// How many elements a selector finds.
+    /// Number of elements that a selector matches.
     pub(crate) fn count(&self, selector: &str) -> u64 {
         self.script(&format!("return document.querySelectorAll({}).length", json!(selector))).as_u64().unwrap()
     }
 
-    /// Waits until a script's function body gives `true`.
+    /// Waits until the body of a function returns `true`.
     pub(crate) fn wait(&self, body: &str) {
         let started = Instant::now();
         while self.script(body) != true {
-            assert!(started.elapsed() < Duration::from_secs(30), "not within 30 s: {body}; {:?}", self.complaints());
+            assert!(
+                started.elapsed() < Duration::from_secs(30),
+                "not within 30 s: {body}; {:?}",
+                self.console_messages()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// Clicks in the middle of the element that a selector finds first, as a mouse does: what covers it gets the click.
+    /// Clicks in the middle of the first element that a selector matches. As with a mouse, an element that covers it
+    /// gets the click.
     pub(crate) fn click(&self, selector: &str) {
         let element = self.post("/element", json!({ "using": "css selector", "value": selector }));
         let id = element.as_object().unwrap().values().next().unwrap().as_str().unwrap().to_owned();
         self.post(&format!("/element/{id}/click"), json!({}));
     }
 
-    /// Moves the mouse over the middle of an element.
+    /// Moves the mouse to the middle of an element.
     pub(crate) fn hover(&self, selector: &str) {
         let element = self.post("/element", json!({ "using": "css selector", "value": selector }));
         let steps = json!([{ "type": "pointerMove", "duration": 0, "origin": element, "x": 0, "y": 0 }]);
         self.post("/actions", json!({ "actions": [{ "type": "pointer", "id": "mouse", "actions": steps }] }));
     }
 
-    /// Types, wherever the focus is.
+    /// Types keys into the element that has the focus.
     pub(crate) fn keys(&self, keys: impl IntoIterator<Item = char>) {
         let steps: Vec<Value> = keys
             .into_iter()
@@ -126,35 +131,35 @@ impl Browser {
         self.post("/actions", json!({ "actions": [{ "type": "key", "id": "keyboard", "actions": steps }] }));
     }
 
-    /// The window's size.
-    pub(crate) fn size(&self, width: u32, height: u32) {
+    /// Sets the size of the window.
+    pub(crate) fn set_size(&self, width: u32, height: u32) {
         let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
         self.devtools("Emulation.setDeviceMetricsOverride", size);
     }
 
-    /// `light` or `dark`, as the person's system has it.
-    pub(crate) fn colours(&self, scheme: &str) {
+    /// Sets the preferred colour scheme: `light` or `dark`.
+    pub(crate) fn set_colour_scheme(&self, scheme: &str) {
         let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
         self.devtools("Emulation.setEmulatedMedia", json!({ "features": features }));
     }
 
-    /// What a screen reader is told: the role, name and value of everything that has a role of its own.
-    pub(crate) fn told(&self) -> Vec<String> {
+    /// What a screen reader gets: the role, name and value of each node of the accessibility tree.
+    pub(crate) fn accessibility_nodes(&self) -> Vec<String> {
         let tree = self.devtools("Accessibility.getFullAXTree", json!({}));
         let text = |node: &Value, part: &str| node[part]["value"].as_str().unwrap_or_default().to_owned();
         let nodes = tree["nodes"].as_array().unwrap().iter().filter(|node| node["ignored"] == false);
         nodes.map(|node| format!("{} {}: {}", text(node, "role"), text(node, "name"), node["value"]["value"])).collect()
     }
 
-    /// Puts what is seen now below the target directory.
+    /// Saves a screenshot below the target directory.
     pub(crate) fn screenshot(&self, name: &str) {
         let picture = self.call("GET", &format!("{}/screenshot", self.session), &Value::Null);
         let bytes = base64::engine::general_purpose::STANDARD.decode(picture.as_str().unwrap()).unwrap();
         std::fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("report-{name}.png")), bytes).unwrap();
     }
 
-    /// Errors of the page's script, and what its security policy stopped.
-    pub(crate) fn complaints(&self) -> Vec<String> {
+    /// The messages in the console: errors of scripts, and violations of the content security policy.
+    pub(crate) fn console_messages(&self) -> Vec<String> {
         let log = self.post("/se/log", json!({ "type": "browser" }));
         log.as_array().unwrap().iter().map(|entry| entry["message"].to_string()).collect()
     }
@@ -169,14 +174,14 @@ impl Browser {
 
     fn call(&self, method: &str, path: &str, body: &Value) -> Value {
         let body = if body.is_null() { String::new() } else { body.to_string() };
-        let mut line = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         let head = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {}\r\n\r\n", body.len());
-        line.write_all(format!("{head}{body}").as_bytes()).unwrap();
-        let mut answer = BufReader::new(line);
+        stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+        let mut response = BufReader::new(stream);
         let mut length = 0;
         loop {
             let mut header = String::new();
-            answer.read_line(&mut header).unwrap();
+            response.read_line(&mut header).unwrap();
             if header.trim().is_empty() {
                 break;
             }
@@ -185,20 +190,20 @@ impl Browser {
             }
         }
         let mut text = vec![0; length];
-        answer.read_exact(&mut text).unwrap();
-        let answer: Value = serde_json::from_slice(&text).unwrap();
-        assert!(answer["value"]["error"].is_null(), "{method} {path} {body}: {}", answer["value"]);
-        answer["value"].clone()
+        response.read_exact(&mut text).unwrap();
+        let response: Value = serde_json::from_slice(&text).unwrap();
+        assert!(response["value"]["error"].is_null(), "{method} {path} {body}: {}", response["value"]);
+        response["value"].clone()
     }
 }
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The driver ends its browser when it is told so, and not when it is killed. A failed test is on its way already: no
-        // panic here.
-        if let Ok(mut line) = TcpStream::connect(("127.0.0.1", self.port)) {
-            let _ = write!(line, "DELETE {} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n", self.session);
-            let _ = line.read(&mut [0; 512]);
+        // The driver closes its browser on request, but not if it is killed. Errors are ignored, because the test may
+        // be panicking already.
+        if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) {
+            let _ = write!(stream, "DELETE {} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n", self.session);
+            let _ = stream.read(&mut [0; 512]);
         }
         let _ = self.driver.kill();
         let _ = self.driver.wait();

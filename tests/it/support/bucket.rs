@@ -1,4 +1,4 @@
-//! A bucket of videos on an S3 server, and a job over it.
+//! A bucket of videos on an S3 server, and a job that indexes it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use super::s3::{S3Server, environment};
 use super::{Scratch, said, tables, vidindex};
 
-/// A server that speaks S3.
+/// An S3 server.
 pub(crate) trait Endpoint {
     /// `http://127.0.0.1:PORT`
     fn endpoint(&self) -> String;
@@ -18,7 +18,7 @@ impl Endpoint for S3Server {
     }
 }
 
-/// A server with a bucket of videos, and a job over it.
+/// A server with a bucket of videos, and a job that indexes it.
 pub(crate) struct Bucket<S = S3Server> {
     pub(crate) server: S,
     pub(crate) scratch: Scratch,
@@ -26,20 +26,20 @@ pub(crate) struct Bucket<S = S3Server> {
 }
 
 impl Bucket {
-    /// [`Bucket::on`] a server of its own, where one can be started.
+    /// [`Bucket::on`] a new server, or `None` if no server can be started.
     pub(crate) fn with_videos(scratch: Scratch) -> Option<Self> {
         Some(Self::on(S3Server::start()?, scratch))
     }
 }
 
 impl<S: Endpoint> Bucket<S> {
-    /// [`Bucket::with_models`] with the small ones.
+    /// [`Bucket::with_models`] with the small models.
     pub(crate) fn on(server: S, scratch: Scratch) -> Self {
         let models = scratch.small_models();
         Self::with_models(server, scratch, &models)
     }
 
-    /// Uploads `videos/` of the scratch directory below `archive/clips/`; `models` are the job's sections of theirs.
+    /// Uploads `videos/` of the scratch directory to `archive/clips/`. `models` are the job's sections for models.
     pub(crate) fn with_models(server: S, scratch: Scratch, models: &str) -> Self {
         let job = scratch.path("s3.toml");
         let text = format!(
@@ -53,8 +53,8 @@ impl<S: Endpoint> Bucket<S> {
         bucket
     }
 
-    /// Runs a small Python script of boto3, an S3 client that is not ours: `make` makes a bucket, `file` uploads
-    /// a folder, `tree` downloads.
+    /// Uses boto3, an independent S3 client: `make` creates a bucket, `file` uploads a folder, `tree` downloads a
+    /// prefix.
     pub(crate) fn copy(&self, what: &str, folder: &Path, uri: &str) {
         let script = "
 import boto3, os, pathlib, sys
@@ -87,7 +87,7 @@ else:
         output
     }
 
-    /// The index, downloaded.
+    /// Downloads the index and returns its folder.
     pub(crate) fn index(&self) -> PathBuf {
         let folder = self.scratch.path("downloaded");
         self.copy("tree", &folder, "s3://index/run/");
@@ -95,7 +95,7 @@ else:
     }
 }
 
-/// Rows without what differs between a directory and a bucket.
+/// Sorted rows without the columns that differ between a directory and a bucket.
 pub(crate) fn comparable(index: &Path, table: &str) -> Vec<String> {
     let mut lines: Vec<String> = tables::rows(index, table)
         .into_iter()

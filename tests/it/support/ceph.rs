@@ -1,4 +1,4 @@
-//! A Ceph cluster on the loopback: a monitor, object storage daemons that keep three copies, and a gateway that speaks S3.
+//! A Ceph cluster on loopback: a monitor, storage daemons that keep three copies, and an S3 gateway.
 
 use std::fs;
 use std::path::Path;
@@ -11,22 +11,23 @@ use super::bucket::Endpoint;
 use super::s3::{environment, free_port};
 use super::said;
 
-/// Of Debian's packages ceph-mon, ceph-osd and radosgw.
+/// Programs from Debian's packages ceph-mon, ceph-osd and radosgw.
 const PROGRAMS: [&str; 6] = ["ceph", "ceph-authtool", "ceph-mon", "ceph-osd", "monmaptool", "radosgw"];
 
 pub(crate) struct Ceph {
     directory: TempDir,
     port: u16,
-    /// The gateway, then the storage daemons, then the monitor: in this order they are ended.
+    /// The gateway, the storage daemons and the monitor, in the order in which they are stopped.
     daemons: Vec<Child>,
 }
 
 impl Ceph {
-    /// Three storage daemons and what belongs to them; none, with a word, where Ceph is not installed.
+    /// Starts a cluster with three storage daemons. If Ceph is not installed, reports that the test is skipped and
+    /// returns `None`.
     pub(crate) fn start() -> Option<Self> {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let is_there = |name: &&&str| std::env::split_paths(&path).any(|folder| folder.join(name).is_file());
-        if let Some(missing) = PROGRAMS.iter().find(|name| !is_there(name)) {
+        let is_installed = |name: &&&str| std::env::split_paths(&path).any(|folder| folder.join(name).is_file());
+        if let Some(missing) = PROGRAMS.iter().find(|name| !is_installed(name)) {
             let problem = format!("{missing} is missing: run make setup-heavy");
             assert!(std::env::var_os("VIDINDEX_TEST_REQUIRE").is_none(), "{problem}");
             eprintln!("skipped: {problem}");
@@ -46,11 +47,11 @@ impl Ceph {
         ceph.tool("monmaptool", ["--create", "--addv", "a", &address, "--fsid", &fsid, "monmap"]);
         ceph.tool("ceph-mon", ["--mkfs", "-i", "a", "--monmap", "monmap", "--keyring", "keyring"]);
         ceph.daemon("ceph-mon", &["-i", "a"]);
-        // A client that comes before the monitor listens may wait for its whole five minutes.
-        let answers = || ceph.command("ceph").args(["--connect-timeout", "3", "mon", "stat"]).output().unwrap().status;
+        // A client that connects before the monitor listens may wait for its default timeout of five minutes.
+        let status = || ceph.command("ceph").args(["--connect-timeout", "3", "mon", "stat"]).output().unwrap().status;
         let begun = Instant::now();
-        while !answers().success() {
-            assert!(begun.elapsed() < Duration::from_secs(60), "the monitor does not start: {}", root.display());
+        while !status().success() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "the monitor did not start: {}", root.display());
         }
         for number in ["0", "1", "2"] {
             let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap();
@@ -65,7 +66,7 @@ impl Ceph {
         ceph.daemon("radosgw", &["-n", "client.rgw"]);
         let begun = Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", ceph.port)).is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(120), "the gateway does not start: {}", root.display());
+            assert!(begun.elapsed() < Duration::from_secs(120), "the gateway did not start: {}", root.display());
             std::thread::sleep(Duration::from_millis(200));
         }
         let [(_, key), (_, secret), ..] = environment();
@@ -75,14 +76,14 @@ impl Ceph {
         Some(ceph)
     }
 
-    /// Kills a storage daemon, and all copies that it holds.
+    /// Kills a storage daemon. The copies that it keeps are lost.
     pub(crate) fn lose_storage(&mut self) {
         let storage = &mut self.daemons[1];
         storage.kill().unwrap();
         storage.wait().unwrap();
     }
 
-    /// What Ceph says of itself.
+    /// The state of the storage daemons, as Ceph reports it.
     pub(crate) fn health(&self) -> String {
         self.tool("ceph", ["osd", "stat"])
     }
@@ -150,7 +151,7 @@ rgw_enable_lc_threads = false
         command
     }
 
-    /// What it prints; its failure is the test's.
+    /// Runs a command and returns its output. Panics if it fails.
     fn tool<'a>(&self, program: &str, args: impl IntoIterator<Item = &'a str>) -> String {
         let output = self.command(program).args(args).output().unwrap();
         assert!(output.status.success(), "{program}: {}", said(&output));

@@ -1,10 +1,10 @@
-"""Writes a checkpoint's parameters anew as other trainers save them. Needs NumPy alone: PyTorch's classes are stand-ins whose
-pickles are the same.
+"""Converts a checkpoint to the formats of other trainers. It needs only NumPy: PyTorch's classes are replaced by
+stand-ins with the same pickles.
 
     python checkpoint_forms.py FORM CHECKPOINT OUT
 
-FORM is wrapped, settings (with PySlowFast's cfg), mmaction2, caffe2 (as Python 2 pickles it), caffe2-python3 or fused (of a
-YOLOv5).
+FORM is wrapped, settings (with PySlowFast's cfg), mmaction2, caffe2 (as pickled by Python 2), caffe2-python3 or fused
+(for a YOLOv5).
 """
 
 import io
@@ -32,7 +32,7 @@ STORAGES = {"FloatStorage": "<f4", "HalfStorage": "<f2", "LongStorage": "<i8"}
 
 
 def define(module, name, value=None):
-    """A stand-in for `module.name`, which pickles by that name."""
+    """A stand-in for `module.name`, which is pickled under that name."""
     parents = module.split(".")
     for depth in range(1, len(parents) + 1):
         below = sys.modules.setdefault(".".join(parents[:depth]), types.ModuleType(module))
@@ -135,8 +135,8 @@ def renamed(parameters, rules):
 
 
 def mmaction2(parameters):
-    """Named by `ResNet3dSlowFast` (with `lateral_norm=True`, where these have one) and `SlowFastHead`, whose classifier
-    takes the Fast pathway's features first."""
+    """Renames parameters to those of `ResNet3dSlowFast` (with `lateral_norm=True`, if these have one) and
+    `SlowFastHead`. The inputs of its classifier start with the Fast pathway's features."""
     path = {"0": "slow", "1": "fast"}
     layer = {"conv": "conv", "norm": "bn", "conv_fast_to_slow": "conv"}
     number = {"a": 1, "b": 2, "c": 3}
@@ -163,12 +163,12 @@ def mmaction2(parameters):
     slow, fast = (parameters[f"blocks.0.multipathway_blocks.{p}.conv.weight"].shape[0] * 32 for p in (0, 1))
     head = parameters["blocks.6.proj.weight"]
     assert head.shape[1] == slow + fast
-    turned = np.concatenate([head[:, slow:], head[:, :slow]], 1)
-    return renamed({**parameters, "blocks.6.proj.weight": turned}, rules)
+    swapped = np.concatenate([head[:, slow:], head[:, :slow]], 1)
+    return renamed({**parameters, "blocks.6.proj.weight": swapped}, rules)
 
 
 def caffe2(parameters):
-    """Named as `slowfast/utils/c2_model_loading.py` of PySlowFast takes them."""
+    """Renames parameters to those that `slowfast/utils/c2_model_loading.py` of PySlowFast reads."""
     leaf = {"bias": "b", "running_mean": "rm", "running_var": "riv"}
     blocks = [3, 4, len({n.split(".")[5] for n in parameters if re.match(r"blocks\.3\.\w+\.0\.res_blocks", n)}), 3]
 
@@ -200,13 +200,13 @@ def caffe2(parameters):
         (r"blocks\.6\.proj\.(\w+)", lambda of: f"pred_{short('conv', of)}"),
     ]
     blobs = renamed(parameters, rules)
-    # What a solver leaves beside them.
+    # Values of the solver, which such files also contain.
     extra = {f"{name}_momentum": np.zeros_like(numbers) for name, numbers in list(blobs.items())[:3]}
     return {**blobs, **extra, "lr": np.zeros(1, np.float32), "model_iter": np.zeros(1, np.int64)}
 
 
 def python2_pickle(blobs):
-    """Protocol 2 as Python 2 writes it: its texts and the arrays' numbers are both strings of bytes."""
+    """Pickles as Python 2 does with protocol 2: both texts and the data of arrays are byte strings."""
 
     def text(value):
         raw = value if isinstance(value, bytes) else value.encode()
@@ -224,7 +224,8 @@ def python2_pickle(blobs):
 
 
 def fuse(module):
-    """As YOLOv5's `fuse()`: each Conv's batch norm goes into its convolution, which gets a bias and the other forward."""
+    """Like YOLOv5's `fuse()`: merges the batch norm of each Conv into its convolution, which gets a bias, and replaces
+    `forward`."""
     for inner in module.__dict__.get("_modules", {}).values():
         if inner is not None:
             fuse(inner)

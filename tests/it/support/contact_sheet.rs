@@ -1,13 +1,13 @@
-//! The example `contact_sheet`: one picture of an index, a row for each video: some of its thumbnails with the boxes of
-//! the persons and the segment's label, and a bar that shows which action is found when.
+//! The example `contact_sheet`: a picture of an index, with a row for each video. A row shows thumbnails, with the
+//! boxes of persons and the label of the segment, and a bar with the actions over time.
 //!
 //!     contact_sheet INDEX OUT.png
 //!
-//! The index must be small, with thumbnails, and of one run.
-#![expect(clippy::unwrap_used, reason = "tables are those of the index's schema")]
+//! The index must be small, have thumbnails, and consist of one run.
+#![expect(clippy::unwrap_used, reason = "the tables have the schema of the index")]
 
 #[path = "tables.rs"]
-#[expect(dead_code, reason = "tests use the rest")]
+#[expect(dead_code, reason = "only tests use the other functions")]
 mod tables;
 
 use std::collections::BTreeSet;
@@ -28,9 +28,9 @@ use ffmpeg_next::software::scaling;
 use ffmpeg_next::{Packet, Rational, codec, encoder, frame};
 use serde_json::{Map, Value};
 
-/// Of one video.
+/// Thumbnails of one video.
 const THUMBNAILS: usize = 6;
-/// A thumbnail's height; its width is at most a third more.
+/// Maximum width and height of a thumbnail.
 const CELL: (usize, usize) = (208, 156);
 const MARGIN: usize = 12;
 const TITLE: usize = 20;
@@ -57,14 +57,14 @@ const COLOURS: [Rgb888; 12] = [
 
 type Row = Map<String, Value>;
 
-/// Draws one picture of a small index: thumbnails with boxes and labels, and a timeline of actions for each video.
+/// Draws a picture of a small index: thumbnails with boxes and labels, and a timeline of actions for each video.
 #[derive(Parser)]
 struct Arguments {
     /// The folder with the tables.
     index: PathBuf,
-    /// The picture to write.
+    /// The picture file to write.
     out: PathBuf,
-    /// The most videos to show.
+    /// Maximum number of videos.
     #[arg(long, default_value_t = 12)]
     videos: usize,
 }
@@ -72,14 +72,14 @@ struct Arguments {
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
     ffmpeg_next::init()?;
-    // Its scaler warns of JPEG's range of brightness, which is as it should be.
+    // FFmpeg's scaler warns about the brightness range of JPEG, which is correct.
     log::set_level(log::Level::Error);
     let [videos, actions, persons, thumbnails] =
         ["videos", "actions", "persons", "thumbnails"].map(|table| tables::rows(&arguments.index, table));
     let labels: BTreeSet<&str> = actions.iter().map(|row| text(row, "top_label")).collect();
     let colour = |label: &str| COLOURS[labels.iter().position(|own| *own == label).unwrap_or(0) % COLOURS.len()];
     let mut videos: Vec<&Row> = videos.iter().filter(|row| row["status"] == "ok").collect();
-    // Their names, not their folders, say how the clips are numbered.
+    // The number of a clip is in its file name, not in its folder.
     videos.sort_by_key(|row| name(row));
     videos.truncate(arguments.videos);
     let mut sheet = Sheet::new(
@@ -101,7 +101,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     sheet.save(&arguments.out)
 }
 
-/// The picture, and what is drawn on it.
+/// The picture.
 struct Sheet {
     width: usize,
     height: usize,
@@ -114,7 +114,7 @@ impl Sheet {
         Self { width, height, rgb: paper.repeat(width * height) }
     }
 
-    /// A row: the title, the thumbnails, the bar.
+    /// Draws a row: the title, the thumbnails and the bar.
     fn video(
         &mut self,
         top: usize,
@@ -149,10 +149,11 @@ impl Sheet {
                 let area = Rectangle::new(corner, Size::new((x2 - x1) as u32 + 1, (y2 - y1) as u32 + 1));
                 area.into_styled(PrimitiveStyle::with_stroke(BOX, 2)).draw(self)?;
             }
-            // Of the segments around it the one whose middle is nearest.
+            // The label is that of the segment whose middle is nearest.
             let time = number(thumbnail, "time_seconds");
-            let away = |row: &&Row| ((number(row, "start_seconds") + number(row, "end_seconds")) / 2.0 - time).abs();
-            if let Some(segment) = actions.iter().min_by(|a, b| away(a).total_cmp(&away(b))) {
+            let distance =
+                |row: &&Row| ((number(row, "start_seconds") + number(row, "end_seconds")) / 2.0 - time).abs();
+            if let Some(segment) = actions.iter().min_by(|a, b| distance(a).total_cmp(&distance(b))) {
                 let label = text(segment, "top_label");
                 let line = format!("{time:4.1} s {label} {:.2}", number(segment, "top_score"));
                 self.fill(left, top + TITLE, line.len() * 7 + 6, 16, colour(label));
@@ -163,7 +164,7 @@ impl Sheet {
         Ok(())
     }
 
-    /// Each segment's colour around its middle; a label's name where it begins.
+    /// Draws the bar: the colour of each segment around its middle, and each label where it begins.
     fn bar(&mut self, top: usize, seconds: f64, actions: &[Row], colour: &dyn Fn(&str) -> Rgb888) {
         let width = (self.width - 2 * MARGIN) as f64;
         let middles: Vec<f64> =
@@ -180,7 +181,7 @@ impl Sheet {
             }
             before = label;
         }
-        // Names last, over the colours.
+        // The labels are drawn over the colours.
         before = "";
         for (index, row) in actions.iter().enumerate() {
             let label = text(row, "top_label");
@@ -296,7 +297,7 @@ fn number(row: &Row, column: &str) -> f64 {
     row[column].as_f64().unwrap_or(0.0)
 }
 
-/// Of the video's file.
+/// The name of the video's file.
 fn name(row: &Row) -> &str {
     text(row, "uri").rsplit('/').next().unwrap_or("")
 }

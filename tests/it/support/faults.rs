@@ -1,8 +1,8 @@
 //! An HTTP/1.1 proxy on loopback that injects faults between a client and a server, such as an S3 server.
 //!
-//! The `Host` header passes as the client sent it. Which requests of a share are hit depends on the seed, the method,
-//! the path and how often that path was asked for before, and not on the timing of threads; the names of runs and
-//! attempts in a path, which differ each time, do not count.
+//! The `Host` header is forwarded unchanged. For [`Often::Share`], which requests get a fault depends on the seed, the
+//! method, the path and the number of earlier requests for that path, but not on the timing of threads. Ids of runs and
+//! attempts in a path are ignored, because they differ in each run.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Result, Write};
@@ -18,43 +18,44 @@ use vidindex::store::StoreConfig;
 /// What happens to a request.
 #[derive(Debug, Clone)]
 pub(crate) enum What {
-    /// Forwarded after a wait.
+    /// Forwarded after a delay.
     Delay(Duration),
-    /// Not forwarded: answered with this status and body.
+    /// Not forwarded: the response has this status and body.
     Status(u16, String),
-    /// Not forwarded: answered with this status (400, 403, …) and an S3 error of this code (`ExpiredToken`, …).
+    /// Not forwarded: the response has this status (400, 403, …) and an S3 error with this code (`ExpiredToken`, …).
     Refuse(u16, &'static str),
     /// Not forwarded: the connection is reset.
     ResetBefore,
-    /// Forwarded; then the connection is reset in place of the answer.
+    /// Forwarded, but the connection is reset instead of sending the response.
     ResetAfter,
-    /// Forwarded; the connection is closed after at most so many bytes of the answer's body, and always before its end
-    /// (`Content-Length` says the whole). An answer without a body is cut within its head.
+    /// Forwarded, but the connection is closed after at most this many bytes of the response's body, and always before
+    /// its end (`Content-Length` states the full length). A response without a body is cut within its headers.
     CutBody(usize),
-    /// Forwarded; the answer is whole as HTTP, but has at most so many bytes of its body.
+    /// Forwarded, but the body is truncated to at most this many bytes. The response is still valid HTTP.
     ShortBody(usize),
-    /// Not forwarded: a 200 whose body is an S3 error of this code, as `CopyObject` and `CompleteMultipartUpload` give.
+    /// Not forwarded: the response has the status 200 and an S3 error with this code, as `CopyObject` and
+    /// `CompleteMultipartUpload` may return it.
     ErrorInside200(&'static str),
-    /// Forwarded; the answer has no `Content-Length`, and its body ends with the connection.
+    /// Forwarded, but the response has no `Content-Length`, and its body ends with the connection.
     NoLength,
 }
 
-/// How often a fault happens, among the requests that it applies to.
+/// How many of the requests that a fault applies to get it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Often {
     Always,
-    /// The first so many.
+    /// Only the first requests, this many.
     Times(u32),
-    /// All but the first so many.
+    /// All except the first requests, this many.
     After(u32),
-    /// Each with this probability, by this seed.
+    /// Each with this probability. The second field is the seed.
     Share(f64, u64),
 }
 
-/// Whether a fault applies, by the method and the target (path and query).
+/// Whether a fault applies to a method and a target (path and query).
 type On = Box<dyn Fn(&str, &str) -> bool + Send + Sync>;
 
-/// One rule. The first of a proxy's rules that hits a request decides what happens to it.
+/// A rule of the proxy. If several rules hit a request, the first one is used.
 pub(crate) struct Fault {
     on: On,
     what: What,
@@ -68,12 +69,12 @@ impl Fault {
         Self { on: Box::new(on), what, often, applied: 0, injected: 0 }
     }
 
-    /// Applies to every request.
+    /// A fault that applies to all requests.
     pub(crate) fn on_all(what: What, often: Often) -> Self {
         Self::new(|_, _| true, what, often)
     }
 
-    /// Whether this fault, the `rule`th, happens to the `nth` request (from 0) of its method and path.
+    /// Whether this fault, at index `rule`, hits request `nth` (from 0) of its method and path.
     fn hits(&mut self, rule: usize, request: &Request, nth: u32) -> bool {
         if !(self.on)(&request.method, &request.target) {
             return false;
@@ -85,7 +86,7 @@ impl Fault {
             Often::Times(times) => before < times,
             Often::After(times) => before >= times,
             Often::Share(probability, seed) => {
-                let drawn = sha2::Sha256::digest(format!("{seed} {rule} {} {nth}", request.place()));
+                let drawn = sha2::Sha256::digest(format!("{seed} {rule} {} {nth}", request.identity()));
                 f64::from(u32::from_be_bytes([drawn[0], drawn[1], drawn[2], drawn[3]])) / 2_f64.powi(32) < probability
             }
         };
@@ -94,26 +95,26 @@ impl Fault {
     }
 }
 
-/// A request that came, and whether it got a fault.
+/// A received request, and whether it got a fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) method: String,
     /// Path and query.
     pub(crate) target: String,
-    /// The rule that hit it, by its place in the list.
+    /// Index of the rule that hit it.
     pub(crate) rule: Option<usize>,
 }
 
 #[derive(Default)]
 struct State {
     faults: Vec<Fault>,
-    /// How many requests of each method and path came.
-    asked: HashMap<String, u32>,
+    /// Number of received requests by method and path.
+    counts: HashMap<String, u32>,
     seen: Vec<Seen>,
     clients: HashMap<SocketAddr, Arc<TcpStream>>,
 }
 
-/// A proxy in front of one server, for as long as it lives. Works without an async runtime.
+/// A running proxy in front of one server. It needs no async runtime.
 pub(crate) struct FaultProxy {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
@@ -148,20 +149,20 @@ impl FaultProxy {
         StoreConfig { endpoint: Some(self.endpoint()), ..StoreConfig::default() }
     }
 
-    /// Replaces the rules, and forgets what was counted and seen.
+    /// Replaces the rules, and resets the counters and the list of requests.
     pub(crate) fn set(&self, faults: Vec<Fault>) {
         let mut state = lock(&self.state);
         state.faults = faults;
-        state.asked.clear();
+        state.counts.clear();
         state.seen.clear();
     }
 
-    /// How often each rule hit.
+    /// Number of hits of each rule.
     pub(crate) fn injected(&self) -> Vec<u32> {
         lock(&self.state).faults.iter().map(|fault| fault.injected).collect()
     }
 
-    /// Every request, in the order of arrival.
+    /// All requests, in the order of arrival.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         lock(&self.state).seen.clone()
     }
@@ -170,7 +171,7 @@ impl FaultProxy {
 impl Drop for FaultProxy {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::SeqCst);
-        // Wakes the listener.
+        // The listener notices `ended` after the next connection.
         drop(TcpStream::connect(self.address));
         if let Some(accepting) = self.accepting.take() {
             let _ = accepting.join();
@@ -182,7 +183,7 @@ impl Drop for FaultProxy {
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    // A rule that panics fails its own test alone.
+    // If a rule panics, only its own test should fail.
     state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
@@ -191,24 +192,24 @@ fn accept(listener: &TcpListener, server: SocketAddr, state: &Arc<Mutex<State>>,
         if ended.load(Ordering::SeqCst) {
             return;
         }
-        // A client that is gone already.
+        // The client may have disconnected.
         let Ok(address) = client.peer_addr() else { continue };
         let client = Arc::new(client);
         lock(state).clients.insert(address, client.clone());
         let state = state.clone();
         std::thread::spawn(move || {
-            // Either side may hang up: that ends this connection.
+            // An error means that one side closed the connection.
             let reset = serve(&client, server, &state).unwrap_or(false);
             if reset {
                 let _ = rustix::net::sockopt::set_socket_linger(&*client, Some(Duration::ZERO));
             }
-            // The last of the two references closes the socket.
+            // Dropping the last of the two references closes the socket.
             lock(&state).clients.remove(&address);
         });
     }
 }
 
-/// Answers the requests of one connection until it ends; whether it is to end with a reset.
+/// Serves the requests of one connection until it ends. Returns whether it must end with a reset.
 fn serve(client: &TcpStream, server: SocketAddr, state: &Mutex<State>) -> Result<bool> {
     client.set_nodelay(true)?;
     let mut reader = BufReader::new(client);
@@ -216,19 +217,19 @@ fn serve(client: &TcpStream, server: SocketAddr, state: &Mutex<State>) -> Result
         let request = Request::read(&mut reader, client)?;
         let what = decide(&request, state);
         let head_only = request.method == "HEAD";
-        let answer = match &what {
+        let response = match &what {
             Some(What::ResetBefore) => return Ok(true),
-            Some(What::Status(status, body)) => Answer::new(*status, body),
-            Some(What::Refuse(status, code)) => Answer::new(*status, &s3_error(code)),
-            Some(What::ErrorInside200(code)) => Answer::new(200, &s3_error(code)),
+            Some(What::Status(status, body)) => Response::new(*status, body),
+            Some(What::Refuse(status, code)) => Response::new(*status, &s3_error(code)),
+            Some(What::ErrorInside200(code)) => Response::new(200, &s3_error(code)),
             Some(What::Delay(wait)) => {
                 std::thread::sleep(*wait);
                 request.forward(server)?
             }
             _ => request.forward(server)?,
         };
-        let (mut head, mut body) = answer.to_bytes(head_only, !matches!(what, Some(What::NoLength)));
-        let mut ends = value(&request.headers, "connection").is_some_and(|wish| wish.eq_ignore_ascii_case("close"));
+        let (mut head, mut body) = response.to_bytes(head_only, !matches!(what, Some(What::NoLength)));
+        let mut ends = value(&request.headers, "connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
         match what {
             Some(What::ResetAfter) => return Ok(true),
             Some(What::CutBody(_)) if body.is_empty() => {
@@ -240,7 +241,7 @@ fn serve(client: &TcpStream, server: SocketAddr, state: &Mutex<State>) -> Result
                 ends = true;
             }
             Some(What::ShortBody(bytes)) if !head_only => {
-                let short = Answer { body: body[..bytes.min(body.len())].to_vec(), ..answer };
+                let short = Response { body: body[..bytes.min(body.len())].to_vec(), ..response };
                 (head, body) = short.to_bytes(false, true);
             }
             Some(What::NoLength) => ends |= !head_only,
@@ -256,9 +257,9 @@ fn serve(client: &TcpStream, server: SocketAddr, state: &Mutex<State>) -> Result
 
 fn decide(request: &Request, state: &Mutex<State>) -> Option<What> {
     let mut state = lock(state);
-    let asked = state.asked.entry(request.place()).or_default();
-    let nth = *asked;
-    *asked += 1;
+    let count = state.counts.entry(request.identity()).or_default();
+    let nth = *count;
+    *count += 1;
     let rule = state.faults.iter_mut().enumerate().find_map(|(i, fault)| fault.hits(i, request, nth).then_some(i));
     state.seen.push(Seen { method: request.method.clone(), target: request.target.clone(), rule });
     rule.map(|rule| state.faults[rule].what.clone())
@@ -275,7 +276,7 @@ struct Request {
     method: String,
     target: String,
     headers: Vec<String>,
-    /// As it came: with the sizes of its chunks, where it is in chunks.
+    /// The body as received. If it is chunked, it includes the chunk sizes.
     body: Vec<u8>,
 }
 
@@ -299,15 +300,15 @@ impl Request {
         Ok(Self { method, target, headers, body })
     }
 
-    /// What tells requests apart that are alike in each run of a test.
-    fn place(&self) -> String {
+    /// Identifies a request in the same way in each run of a test.
+    fn identity(&self) -> String {
         static NAME: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\d{8}T\d{9,12}Z-[0-9a-f]{6,16}").unwrap());
         let path = self.target.split('?').next().unwrap_or_default();
         format!("{} {}", self.method, NAME.replace_all(path, "*"))
     }
 
-    /// The server's answer, by a connection of its own.
-    fn forward(&self, server: SocketAddr) -> Result<Answer> {
+    /// Sends the request to the server, in a new connection, and returns the response.
+    fn forward(&self, server: SocketAddr) -> Result<Response> {
         let mut stream = TcpStream::connect(server)?;
         let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
         for line in self.headers.iter().filter(|line| !is_one_of(line, &["connection", "expect"])) {
@@ -332,23 +333,24 @@ impl Request {
             reader.read_to_end(&mut body)?;
             body
         };
-        Ok(Answer { first, headers, body })
+        Ok(Response { first, headers, body })
     }
 }
 
-struct Answer {
+struct Response {
     first: String,
     headers: Vec<String>,
     body: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     fn new(status: u16, body: &str) -> Self {
         let headers = vec!["Content-Type: application/xml".to_owned(), format!("Content-Length: {}", body.len())];
         Self { first: format!("HTTP/1.1 {status} Injected"), headers, body: body.as_bytes().to_vec() }
     }
 
-    /// Head and body, in one piece and on a connection that stays open. The answer to a HEAD keeps its own length.
+    /// The headers and the body, without chunks, for a connection that stays open. The response to a HEAD request keeps
+    /// its `Content-Length`.
     fn to_bytes(&self, head_only: bool, with_length: bool) -> (Vec<u8>, Vec<u8>) {
         let own = ["connection", "keep-alive", "transfer-encoding", "content-length"];
         let mut lines = vec![self.first.replacen("HTTP/1.0", "HTTP/1.1", 1)];
@@ -364,7 +366,7 @@ impl Answer {
     }
 }
 
-/// The first line, and the headers.
+/// Reads the first line and the headers.
 fn read_head(reader: &mut impl BufRead) -> Result<(String, Vec<String>)> {
     let first = read_line(reader)?;
     let mut headers = Vec::new();
@@ -377,7 +379,7 @@ fn read_head(reader: &mut impl BufRead) -> Result<(String, Vec<String>)> {
     }
 }
 
-/// Without its end.
+/// Reads a line and removes its line ending.
 fn read_line(reader: &mut impl BufRead) -> Result<String> {
     let mut line = Vec::new();
     reader.read_until(b'\n', &mut line)?;
@@ -387,7 +389,7 @@ fn read_line(reader: &mut impl BufRead) -> Result<String> {
     Ok(String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned())
 }
 
-/// A body in chunks: as it came, and the bytes alone.
+/// Reads a chunked body. Returns it as received, and decoded.
 fn read_chunks(reader: &mut impl BufRead) -> Result<(Vec<u8>, Vec<u8>)> {
     let (mut raw, mut body) = (Vec::new(), Vec::new());
     loop {
@@ -403,7 +405,7 @@ fn read_chunks(reader: &mut impl BufRead) -> Result<(Vec<u8>, Vec<u8>)> {
         raw.extend(&chunk);
         body.extend(&chunk[..size]);
     }
-    // Trailers, and the empty line.
+    // Trailers and the empty line.
     loop {
         let line = read_line(reader)?;
         raw.extend(format!("{line}\r\n").bytes());

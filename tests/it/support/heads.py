@@ -1,9 +1,9 @@
-"""Small detectors with the heads, shapes and metadata of the official exporters, and what the official predictors make of
-a picture with them. The networks run in ONNX's own reference evaluator.
+"""Builds small detectors with the heads, shapes and metadata of the official exporters, and computes what the official
+predictors return for a picture. The networks run in ONNX's reference evaluator.
 
     heads.py PICTURE.ppm FOLDER < cases.json
 
-Writes FOLDER/NAME.onnx of each case, and prints {NAME: [[x1, y1, x2, y2, confidence, class], ...]}.
+Writes FOLDER/NAME.onnx for each case, and prints {NAME: [[x1, y1, x2, y2, confidence, class], ...]}.
 
 Sources of the arithmetic: ultralytics/yolov5 (models/yolo.py Detect, utils/general.py non_max_suppression and scale_boxes),
 ultralytics/ultralytics (nn/modules/head.py Detect, v10Detect; utils/nms.py, utils/ops.py scale_boxes).
@@ -24,7 +24,7 @@ BINS = 16
 
 
 class GatherElements(OpRun):
-    """The evaluator's own takes 64 rows at most."""
+    """Replaces the operator of the evaluator, which is limited to 64 rows."""
 
     op_domain = ""
 
@@ -47,10 +47,10 @@ class Graph:
         return names if outputs > 1 else names[0]
 
     def head(self, images, stride, channels):
-        """A pool to the grid's cells, and a convolution that sees a cell and its neighbours."""
+        """Pools the picture to the grid's cells, and applies a convolution over a cell and its neighbours."""
         cells = self.op("AveragePool", images, kernel_shape=[stride, stride], strides=[stride, stride])
         weight = self.random.normal(0, 0.8, (channels, 3, 3, 3))
-        # Sums to zero: grey bars and plain walls say nothing but the bias.
+        # The weights sum to zero, so that uniform areas (such as the grey bars) give only the bias.
         weight -= weight.mean((1, 2, 3), keepdims=True)
         bias = self.random.normal(0, 0.5, channels)
         return self.op("Conv", cells, self.const(weight), self.const(bias), pads=[1, 1, 1, 1])
@@ -71,7 +71,7 @@ class Graph:
 
 
 def halved(model):
-    """As `half=True` exports: inputs, weights and outputs are float16."""
+    """Converts inputs, weights and outputs to float16, like an export with `half=True`."""
     graph = model.graph
     for tensor in graph.initializer:
         if tensor.data_type == TensorProto.FLOAT:
@@ -91,7 +91,7 @@ def grid(height, width, offset):
 
 
 def yolov5(graph, classes, strides, height, width):
-    """[batch, 3 x cells, 5 + classes], as Detect.forward of YOLOv5 in inference."""
+    """[batch, 3 x cells, 5 + classes], like Detect.forward of YOLOv5 in inference."""
     parts = []
     for level, stride in enumerate(strides):
         rows, columns = height // stride, width // stride
@@ -111,7 +111,7 @@ def yolov5(graph, classes, strides, height, width):
 
 
 def yolov8(graph, classes, strides, height, width, corners=False):
-    """[batch, 4 + classes, cells], as Detect.forward: distances from the cell's centre as expectations over bins."""
+    """[batch, 4 + classes, cells], like Detect.forward: distances from the cell's centre are expectations over bins."""
     levels, anchors, steps = [], [], []
     for stride in strides:
         rows, columns = height // stride, width // stride
@@ -137,7 +137,7 @@ def yolov8(graph, classes, strides, height, width, corners=False):
 
 
 def yolov10(graph, classes, strides, height, width, kept):
-    """[batch, kept, 6], as v10Detect.postprocess: the best scores of all cells and classes."""
+    """[batch, kept, 6], like v10Detect.postprocess: the highest scores of all cells and classes."""
     everything = graph.op("Transpose", yolov8(graph, classes, strides, height, width, corners=True), perm=[0, 2, 1])
     boxes, scores = graph.op("Split", everything, graph.const([4, classes], np.int64), outputs=2, axis=2)
     best = graph.op("ReduceMax", scores, axes=[2], keepdims=0)
@@ -186,7 +186,7 @@ def built(case):
 
 
 def resized(picture, width, height):
-    """Bilinear with half-pixel centres, rounded, as OpenCV's INTER_LINEAR."""
+    """Bilinear scaling with half-pixel centres and rounding, like OpenCV's INTER_LINEAR."""
     def taps(length, wanted):
         at = np.clip((np.arange(wanted) + 0.5) * length / wanted - 0.5, 0, None)
         first = np.minimum(at.astype(int), length - 1)
@@ -209,7 +209,7 @@ def letterboxed(picture, height, width):
 
 
 def suppressed(boxes, iou_max, limit=300):
-    """Class-wise, on offsets: as the predictors call torchvision's nms."""
+    """Non-maximum suppression by class, with an offset for each class, as the predictors call torchvision's nms."""
     boxes = sorted(boxes, key=lambda box: -box[4])
     kept = []
     for box in boxes:

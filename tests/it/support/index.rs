@@ -1,5 +1,5 @@
-//! An index of made-up rows, written as workers write it: several runs, models and partitions, and one long video whose
-//! tables have several row groups.
+//! An index of synthetic rows, written with the code of the workers: several runs, models and partitions, and one long
+//! video whose tables have several row groups.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -18,14 +18,14 @@ pub(crate) const R50: &str = "slowfast-r50-8x8-1f3c9a2e";
 pub(crate) const R101: &str = "slowfast-r101-8x8-77ab03d1";
 pub(crate) const YOLO: &str = "yolov5s-03ab77d1";
 
-/// Segments and boxes of the long video: more than one row group of each.
+/// Numbers of segments and boxes of the long video: more than one row group of each.
 pub(crate) const LONG_SEGMENTS: i64 = 150_000;
 pub(crate) const LONG_BOXES: i64 = 300_000;
 
-/// The segment of the long video with which its label changes: in the last row group.
+/// The segment of the long video at which its label changes. It is in the last row group.
 pub(crate) const LONG_CHANGE: i64 = 140_000;
 
-/// One video as one run indexed it.
+/// The rows that one run wrote for one video.
 #[derive(Debug, Clone)]
 pub(crate) struct Indexed {
     pub(crate) camera: &'static str,
@@ -36,7 +36,7 @@ pub(crate) struct Indexed {
 }
 
 impl Indexed {
-    /// A video of 85.3 s in 40 segments, at a frame each second. `n` tells videos apart; `seed` runs.
+    /// A video of 85.3 s in 40 segments, with one frame per second for persons. `n` distinguishes videos, `seed` runs.
     pub(crate) fn new(run: &Provenance, camera: &'static str, day: &'static str, n: u32, seed: i64) -> Self {
         let seconds = 64.0 / 30.0;
         let mut indexed = Self::empty(run, camera, day, &format!("{day}-{n}.mp4"), 40.0 * seconds);
@@ -75,10 +75,10 @@ impl Indexed {
                 }
             }
         }
-        indexed.counted()
+        indexed.with_counts()
     }
 
-    /// The long one, first in its files. Its rows are such that row groups differ in labels, confidence and time.
+    /// The long video. It comes first in its files. Its row groups differ in labels, confidence and time.
     fn long(run: &Provenance, camera: &'static str, day: &'static str) -> Self {
         let mut indexed = Self::empty(run, camera, day, "0-long.mp4", 30_000.0);
         let VideoRow { video_id, uri, run_id, .. } = indexed.video.clone();
@@ -107,7 +107,7 @@ impl Indexed {
             person(&indexed.video, t as f64, t * 30, (i % 10) as i32, confidence, Some(t * 5))
         };
         indexed.persons = (0..LONG_BOXES).map(boxed).collect();
-        indexed.counted()
+        indexed.with_counts()
     }
 
     fn failed(mut self, status: VideoStatus, kind: VideoErrorKind, message: &str) -> Self {
@@ -119,10 +119,11 @@ impl Indexed {
             self.video.duration_seconds = None;
             self.video.start_seconds = None;
         }
-        self.counted()
+        self.with_counts()
     }
 
-    fn counted(mut self) -> Self {
+    /// Sets the counts of the video's row.
+    fn with_counts(mut self) -> Self {
         self.video.segments = self.actions.len() as i64;
         self.video.boxes = self.persons.len() as i64;
         self
@@ -175,7 +176,7 @@ fn score_of(label: usize, score: f32) -> LabelScore {
 }
 
 fn person(video: &VideoRow, t: f64, frame: i64, r#box: i32, confidence: f32, segment: Option<i64>) -> PersonRow {
-    // No two rows alike, so that columns take bytes.
+    // All rows differ, so that the columns do not compress well.
     let place = |n: i64| ((frame * 7919 + i64::from(r#box) * 104_729) * n % 10_007) as f32 / 10.0;
     PersonRow {
         video_id: video.video_id.clone(),
@@ -203,7 +204,7 @@ fn day_of(run: &Provenance) -> TimeDelta {
     TimeDelta::days(run.run_id[6..8].parse::<i64>().unwrap())
 }
 
-/// A run of the given day of November, whose models these are.
+/// A run on this day of November, with these models.
 pub(crate) fn run(day: u32, actions: Option<&str>, persons: Option<&str>) -> Provenance {
     Provenance {
         run_id: format!("202611{day:02}T000000000Z-{day:06x}"),
@@ -214,7 +215,7 @@ pub(crate) fn run(day: u32, actions: Option<&str>, persons: Option<&str>) -> Pro
     }
 }
 
-/// Writes a shard of these videos and publishes it.
+/// Writes a shard of these videos to its published place.
 pub(crate) fn write(index: &Path, run: &Provenance, videos: &[Indexed]) {
     let scratch = tempfile::TempDir::new().unwrap();
     let mut encoder = ShardEncoder::new(scratch.path(), run.clone());
@@ -231,24 +232,24 @@ pub(crate) fn write(index: &Path, run: &Provenance, videos: &[Indexed]) {
     }
 }
 
-/// The row that says that a video has gone from the source.
+/// The row with the status `deleted`, for a video that is missing from the input.
 fn deleted(run: &Provenance, video: &Indexed) -> Indexed {
-    let gone = Indexed::empty(run, video.camera, video.day, video.video.uri.rsplit('/').next().unwrap(), 0.0);
-    let mut gone = gone.failed(VideoStatus::Deleted, VideoErrorKind::NotFound, "");
-    (gone.video.error_kind, gone.video.error_message) = (None, None);
-    (gone.video.start_seconds, gone.video.duration_seconds) = (None, None);
-    gone
+    let row = Indexed::empty(run, video.camera, video.day, video.video.uri.rsplit('/').next().unwrap(), 0.0);
+    let mut row = row.failed(VideoStatus::Deleted, VideoErrorKind::NotFound, "");
+    (row.video.error_kind, row.video.error_message) = (None, None);
+    (row.video.start_seconds, row.video.duration_seconds) = (None, None);
+    row
 }
 
-/// An index as the first version of the tables was: without the actions of persons and without mirrors. Written once, and
-/// kept as a fixture.
+/// Writes an index of the first version of the tables, which lacks the columns `actions` of persons and `mirrored` of
+/// videos. Its output is kept as a fixture.
 pub(crate) fn write_first_version(index: &Path) {
     let run = run(1, Some(R50), Some(YOLO));
     let video = Indexed::new(&run, "cam-9", "2026-10-31", 0, 1);
     write(index, &run, std::slice::from_ref(&video));
-    let rewrite = |table: Table, model: Option<&str>, batch: RecordBatch, newer: &str| {
+    let rewrite = |table: Table, model: Option<&str>, batch: RecordBatch, new_column: &str| {
         let mut batch = batch;
-        batch.remove_column(batch.schema().index_of(newer).unwrap());
+        batch.remove_column(batch.schema().index_of(new_column).unwrap());
         let path = index.join(part_key(table, model, &video.partition(), &run.run_id, 0));
         let properties = writer_properties(table, &run).unwrap();
         let mut writer =
@@ -260,19 +261,19 @@ pub(crate) fn write_first_version(index: &Path) {
     rewrite(Table::Videos, None, VideoRow::to_batch(std::slice::from_ref(&video.video)).unwrap(), "mirrored");
 }
 
-/// The archive as it was indexed, and what of it is current.
+/// The index, and the rows that are expected in it.
 #[derive(Debug)]
 pub(crate) struct Archive {
     pub(crate) index: PathBuf,
-    /// Every row that a run wrote, but for deletions.
+    /// All rows, except deletions.
     pub(crate) all: Vec<Indexed>,
-    /// Of each video that is there: its latest good row, and the latest good rows of either model.
+    /// For each video that is not deleted: its latest successful row, and the latest successful rows of each model.
     pub(crate) current: Vec<Indexed>,
-    /// Runs of a row that says `deleted`.
+    /// For each row with the status `deleted`: its run.
     pub(crate) deletions: Vec<Provenance>,
 }
 
-/// Written once for all tests.
+/// The index, which is written once for all tests.
 pub(crate) fn archive() -> &'static Archive {
     static ARCHIVE: OnceLock<Archive> = OnceLock::new();
     ARCHIVE.get_or_init(|| {
@@ -282,7 +283,7 @@ pub(crate) fn archive() -> &'static Archive {
         let cameras = ["cam-1", "cam-2"];
         let every = || cameras.iter().flat_map(|c| days.iter().flat_map(move |d| (0..2).map(move |n| (*c, *d, n))));
 
-        // Both models, on everything; one video ends early, one is no video.
+        // Run 1: both models, all videos. One video is truncated, and one file is not a video.
         let first = run(1, Some(R50), Some(YOLO));
         let mut one: Vec<_> = every().map(|(camera, day, n)| Indexed::new(&first, camera, day, n, 0)).collect();
         let partial = one[3].clone().failed(VideoStatus::Partial, VideoErrorKind::Corrupt, "ends in a frame");
@@ -293,17 +294,17 @@ pub(crate) fn archive() -> &'static Archive {
             "no container format",
         ));
         one.push(Indexed::long(&first, "cam-2", days[2]));
-        // Another actions model on one camera; one video fails this time, which hides nothing.
+        // Run 2: another actions model, one camera. One video fails, which does not hide its earlier rows.
         let second = run(2, Some(R101), Some(YOLO));
         let mut two: Vec<_> = days.iter().map(|day| Indexed::new(&second, "cam-1", day, 0, 1)).collect();
         two[2] = two[2].clone().failed(VideoStatus::Failed, VideoErrorKind::Timeout, "no end in 3600 s");
-        // Persons alone: the actions of that video stay those of the first run.
+        // Run 3: only a persons model. The video's actions of the first run stay current.
         let third = run(3, None, Some(YOLO));
         let three = vec![Indexed::new(&third, "cam-2", days[0], 0, 5)];
         for (run, videos) in [(&first, &one), (&second, &two), (&third, &three)] {
             write(&index, run, videos);
         }
-        // One video goes, another goes and comes back.
+        // Runs 4 and 5: one video is deleted; another is deleted and restored.
         let fourth = run(4, None, None);
         write(&index, &fourth, &[deleted(&fourth, &one[7]), deleted(&fourth, &one[9])]);
         let fifth = run(5, Some(R50), Some(YOLO));

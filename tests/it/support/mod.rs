@@ -1,13 +1,13 @@
-//! What the tests of the binary share: jobs in a scratch directory, running `vidindex`, reading its tables, and the
-//! reference data where it is there.
+//! Helpers of the tests: jobs in a scratch directory, running `vidindex`, reading its tables, and the reference data,
+//! if it is available.
 #![expect(clippy::expect_used, reason = "a test that cannot be set up fails")]
 
+pub(crate) mod breaking_proxy;
 pub(crate) mod browser;
 pub(crate) mod bucket;
 pub(crate) mod ceph;
 pub(crate) mod faults;
 pub(crate) mod index;
-pub(crate) mod line;
 pub(crate) mod s3;
 pub(crate) mod scenes;
 pub(crate) mod site;
@@ -22,12 +22,15 @@ use tempfile::TempDir;
 use vidindex::device::{Device, DeviceChoice, Precision};
 use vidindex::infer::session::Runtime;
 
-/// The reference data (golden outputs, real clips, real weights), or `None` after saying that the test is skipped.
-/// Where `VIDINDEX_REFERENCE` is set it must be there.
+/// The reference data (golden outputs, real clips, real weights). If `VIDINDEX_REFERENCE` is not set, reports that the
+/// test is skipped and returns `None`.
+///
+/// # Panics
+/// If `VIDINDEX_REFERENCE` is set, but contains no reference data.
 pub(crate) fn reference() -> Option<PathBuf> {
     match std::env::var_os("VIDINDEX_REFERENCE").map(PathBuf::from) {
         Some(path) => {
-            assert!(path.join("golden").is_dir(), "VIDINDEX_REFERENCE={} holds no reference data", path.display());
+            assert!(path.join("golden").is_dir(), "VIDINDEX_REFERENCE={} contains no reference data", path.display());
             Some(path)
         }
         None => {
@@ -37,7 +40,8 @@ pub(crate) fn reference() -> Option<PathBuf> {
     }
 }
 
-/// Python with the packages of `make setup-test`, or `None` after saying that the test is skipped.
+/// Python with the packages of `make setup-test`. If it is missing, reports that the test is skipped and returns
+/// `None`.
 pub(crate) fn python() -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
     if path.exists() {
@@ -51,12 +55,12 @@ pub(crate) fn python() -> Option<PathBuf> {
 /// ONNX Runtime on the CPU, for tests that run models in this process: a process can load the library only once.
 pub(crate) fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    // The library reads the environment by itself, so the environment must not change any more.
+    // ONNX Runtime reads the environment without std's lock, so nothing may change the environment after this.
     s3::set_credentials();
     RUNTIME.get_or_init(|| Runtime::load(None, DeviceChoice::Named(Device::Cpu), Precision::Fp32).unwrap())
 }
 
-/// A scratch directory with a job in it.
+/// A scratch directory with a job.
 pub(crate) struct Scratch {
     pub(crate) dir: TempDir,
 }
@@ -70,7 +74,7 @@ impl Scratch {
         self.dir.path().join(name)
     }
 
-    /// The folder of videos, made when first asked for.
+    /// The folder of videos. It is created by the first call.
     pub(crate) fn videos(&self) -> PathBuf {
         let path = self.path("videos");
         std::fs::create_dir_all(&path).unwrap();
@@ -81,7 +85,7 @@ impl Scratch {
         self.path("index")
     }
 
-    /// Writes `job.toml` over `videos/` and `index/`, with these further lines.
+    /// Writes `job.toml`, with `videos/` as the input, `index/` as the output, and these further sections.
     pub(crate) fn job(&self, sections: &str) -> PathBuf {
         let job = self.path("job.toml");
         let text = format!(
@@ -93,8 +97,8 @@ impl Scratch {
         job
     }
 
-    /// A tiny SlowFast and the smallest YOLOv5, with random weights: what they see means nothing, but it is always the
-    /// same. Gives the job's two sections.
+    /// The job's sections for a tiny SlowFast and the smallest YOLOv5, with random weights: their results are
+    /// meaningless, but reproducible.
     pub(crate) fn small_models(&self) -> String {
         let models = small_models();
         format!(
@@ -104,7 +108,7 @@ impl Scratch {
         )
     }
 
-    /// The same with a tiny SlowFast that scores persons.
+    /// Like [`Self::small_models`], with a tiny SlowFast that scores persons.
     pub(crate) fn small_person_models(&self) -> String {
         self.small_models().replace("slowfast-tiny.onnx", "slowfast-tiny-ava.onnx")
     }
@@ -125,7 +129,7 @@ fn small_models() -> PathBuf {
         .clone()
 }
 
-/// The binary, with nothing of the caller's environment that would steer it.
+/// The binary, without the variables of the caller's environment that would affect it.
 pub(crate) fn vidindex<I: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = I>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vidindex"));
     command.args(args).current_dir(env!("CARGO_MANIFEST_DIR"));
@@ -135,14 +139,14 @@ pub(crate) fn vidindex<I: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item =
     command
 }
 
-/// Runs `vidindex run JOB ARGS...` on the CPU provider and checks its exit code.
+/// Runs `vidindex run JOB ARGS...` on the CPU and checks its exit code.
 pub(crate) fn run(job: &Path, args: &[&str], code: i32) -> Output {
     let output = vidindex(["run".as_ref(), job.as_os_str()]).args(["--device", "cpu"]).args(args).output().unwrap();
     assert_eq!(output.status.code(), Some(code), "{}", said(&output));
     output
 }
 
-/// The answer of `vidindex query INDEX ARGS...`, by the DuckDB of `make setup-test`.
+/// The output of `vidindex query INDEX ARGS...` with the DuckDB of `make setup-test`.
 pub(crate) fn query(index: &Path, args: &[&str]) -> String {
     let duckdb = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/duckdb");
     let mut command = vidindex(["query".as_ref(), index.as_os_str()]);
@@ -151,7 +155,7 @@ pub(crate) fn query(index: &Path, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Both outputs, for a failed assertion.
+/// The exit status and both outputs of a command, for the message of an assertion.
 pub(crate) fn said(output: &Output) -> String {
     format!(
         "{}\n--- standard output\n{}\n--- standard error\n{}",
@@ -171,14 +175,14 @@ pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Runs the FFmpeg tool, to make a file for a test.
+/// Runs the `ffmpeg` tool, to create a file for a test.
 pub(crate) fn ffmpeg(args: &[&str]) {
     let output = Command::new("ffmpeg").args(["-v", "error", "-nostdin", "-y"]).args(args).output();
     let output = output.expect("the ffmpeg tool is installed by make setup-test");
     assert!(output.status.success(), "ffmpeg {args:?}: {}", said(&output));
 }
 
-/// Encodes FFmpeg's moving test picture: `seconds` at `rate`, with further output options before the file's name.
+/// Encodes FFmpeg's moving test picture, with `options` for the output.
 pub(crate) fn test_video(file: &Path, size: &str, rate: &str, seconds: f64, options: &[&str]) {
     let source = format!("testsrc2=size={size}:rate={rate}:duration={seconds}");
     let mut args = vec!["-f", "lavfi", "-i", &source];

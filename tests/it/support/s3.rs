@@ -1,4 +1,4 @@
-//! A real S3 server on loopback (moto's, from `make setup-test`).
+//! An S3 server on loopback: moto's, from `make setup-test`.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use vidindex::store::StoreConfig;
 
-/// A `moto_server` on a loopback port of its own, killed when it is dropped.
+/// A `moto_server` process on its own port. It is killed when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct S3Server {
     process: Child,
@@ -17,10 +17,10 @@ pub(crate) struct S3Server {
 }
 
 impl S3Server {
-    /// Starts a server; none where there is no `moto_server` (then the test is skipped, with a word).
+    /// Starts a server. If `moto_server` is not installed, reports that the test is skipped and returns `None`.
     ///
     /// # Panics
-    /// Where `VIDINDEX_TEST_REQUIRE=1` and there is none, or where one does not start.
+    /// If the server does not start, or if `moto_server` is not installed and `VIDINDEX_TEST_REQUIRE=1`.
     pub(crate) fn start() -> Option<Self> {
         set_credentials();
         let Some(program) = moto_server() else {
@@ -31,13 +31,14 @@ impl S3Server {
             eprintln!("skipped: moto_server not found; run make setup-test");
             return None;
         };
-        // Another process may take the port between its choice and its use.
+        // Another process may take the free port before the server does.
         let started = (0..3).find_map(|_| Self::start_on(&program, free_port()));
-        assert!(started.is_some(), "{} does not start", program.display());
+        assert!(started.is_some(), "{} did not start", program.display());
         started
     }
 
-    /// The server that the tests running now share: started by the first, gone after the last.
+    /// A server that is shared by the tests that run at the same time. The first starts it, and it stops after the
+    /// last.
     pub(crate) fn shared() -> Option<Arc<Self>> {
         static SHARED: Mutex<Weak<S3Server>> = Mutex::new(Weak::new());
         let mut shared = SHARED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -77,7 +78,7 @@ impl S3Server {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Where it listens.
+    /// The server's address.
     pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
@@ -87,19 +88,19 @@ impl S3Server {
         StoreConfig { endpoint: Some(self.endpoint()), ..StoreConfig::default() }
     }
 
-    /// Makes a bucket.
+    /// Creates a bucket.
     pub(crate) fn create_bucket(&self, name: &str) {
         let reply = self.request("PUT", &format!("/{name}"), b"").unwrap();
         assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
     }
 
-    /// From here on every request is checked against the server's own users, of which there are none.
-    pub(crate) fn deny_everybody(&self) {
+    /// Rejects all later requests: the server checks them against its own users, and it has none.
+    pub(crate) fn reject_all_credentials(&self) {
         let reply = self.request("POST", "/moto-api/reset-auth", b"0").unwrap();
         assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
     }
 
-    /// One unsigned request and its answer, whole.
+    /// Sends an unsigned request and returns the complete response.
     pub(crate) fn request(&self, method: &str, path: &str, body: &[u8]) -> Option<String> {
         let mut stream = TcpStream::connect(self.address()).ok()?;
         let head = format!(
@@ -122,7 +123,8 @@ impl Drop for S3Server {
     }
 }
 
-/// For a child process: credentials that any server here takes, and nothing of the user's own configuration.
+/// Variables for a child process: credentials that the test servers accept, and nothing of the user's own
+/// configuration.
 pub(crate) fn environment() -> [(&'static str, &'static str); 5] {
     [
         ("AWS_ACCESS_KEY_ID", "test"),
@@ -133,7 +135,7 @@ pub(crate) fn environment() -> [(&'static str, &'static str); 5] {
     ]
 }
 
-/// Variables of the user's that would lead a test, or its child process, elsewhere.
+/// Variables of the user's environment that would redirect a test or its child process.
 pub(crate) const FOREIGN_VARIABLES: [&str; 12] = [
     "AWS_PROFILE",
     "AWS_SESSION_TOKEN",
@@ -149,14 +151,14 @@ pub(crate) const FOREIGN_VARIABLES: [&str; 12] = [
     "all_proxy",
 ];
 
-/// Puts [`environment`] into this process, once. Every test that opens an S3 store or loads ONNX Runtime in this process
-/// calls it before it does anything else.
+/// Sets [`environment`] in this process, once. Each test that opens an S3 store or loads ONNX Runtime in this process
+/// must call it first.
 pub(crate) fn set_credentials() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         for name in FOREIGN_VARIABLES {
-            // SAFETY: code that reads the environment without std's lock (ONNX Runtime) or by itself (the AWS SDK) runs only
-            // after this function has returned. Everything else in this process reads it through std, under that lock.
+            // SAFETY: ONNX Runtime, which reads the environment without std's lock, and the AWS SDK run only after this
+            // function returns. All other code in this process reads it through std, with the lock.
             unsafe { std::env::remove_var(name) };
         }
         for (name, value) in environment() {
@@ -166,7 +168,7 @@ pub(crate) fn set_credentials() {
     });
 }
 
-/// A loopback port that nobody listens on.
+/// A loopback port on which nothing listens.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }

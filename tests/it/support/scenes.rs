@@ -1,9 +1,9 @@
-//! Draws short scenes of people who walk, wave, sit down, fall..., and encodes them in the containers and codecs that
-//! archives hold: the demo's clips, the demo models' training data, and test clips whose truth is known.
+//! Draws short scenes of people who walk, wave, sit down or fall, and encodes them with common containers and codecs.
+//! The clips are used for the demo, to train the demo's models, and as test clips with ground truth.
 //!
-//! The same seed gives the same clips. `truth.json` says, for each video, which action happens when and where each
-//! person is in each frame (what is seen of them, in pixels of the frame as displayed). Of a crowd some stand idly by:
-//! the action is what all others do.
+//! The same seed gives the same clips. `truth.json` contains, for each video, the actions with their times, and the box
+//! of each person in each frame (around the visible part, in pixels of the frame as displayed). Some people in a scene
+//! may stand idle; the action is that of the others.
 
 #[path = "scenes/backdrop.rs"]
 mod backdrop;
@@ -33,35 +33,35 @@ use encode::{KINDS, Kind, encode};
 use figure::Person;
 use script::{Act, script};
 
-/// What may go wrong in a clip; threads hand it over.
+/// The error can be sent between threads.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// Cameras of the archive: `cam-1` to `cam-3`.
+/// Number of cameras: `cam-1` to `cam-3`.
 const CAMERAS: usize = 3;
-/// Widest swing of the camera, in pixels to each side.
+/// Maximum pan of the camera to each side, in pixels.
 const PAN: f32 = 24.0;
-/// People of whom less than this share is seen are listed as hidden.
-const SEEN: f32 = 0.4;
+/// A person with a smaller visible share than this is listed as hidden.
+const VISIBLE_MIN: f32 = 0.4;
 
 /// One video of `truth.json`.
 #[derive(Serialize)]
 pub(crate) struct Truth {
-    /// Below the archive.
+    /// Path relative to the archive.
     pub(crate) path: String,
-    /// One after the other, over the whole video.
+    /// Consecutive actions that cover the whole video.
     pub(crate) actions: Vec<Act>,
     /// In presentation order.
     pub(crate) frames: Vec<FrameTruth>,
 }
 
-/// Who is where in one frame: boxes `[x1, y1, x2, y2]` around what is seen of each.
+/// The boxes `[x1, y1, x2, y2]` of the people in one frame, around the visible part of each.
 #[derive(Serialize)]
 pub(crate) struct FrameTruth {
-    /// From the first frame.
+    /// Time since the first frame.
     pub(crate) time_seconds: f64,
-    /// Those who can be seen.
+    /// People who should be detected.
     pub(crate) persons: Vec<[f32; 4]>,
-    /// Those of whom too little is seen to ask for them.
+    /// People with a visible part that is too small.
     pub(crate) hidden: Vec<[f32; 4]>,
 }
 
@@ -73,7 +73,7 @@ impl fmt::Display for Truth {
     }
 }
 
-/// Draws and encodes the clips on all cores, then writes their truth beside them.
+/// Draws and encodes the clips on all cores, and writes `truth.json`.
 pub(crate) fn write(out: &Path, seed: u64, clips: usize) -> Result<Vec<Truth>> {
     ffmpeg_next::init()?;
     log::set_level(log::Level::Error);
@@ -106,7 +106,7 @@ pub(crate) fn write(out: &Path, seed: u64, clips: usize) -> Result<Vec<Truth>> {
     Ok(videos)
 }
 
-/// One clip of the archive; the ways to store it go round.
+/// Writes one clip of the archive. Consecutive clips have different kinds.
 fn clip(out: &Path, seed: u64, number: usize) -> Result<Truth> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(number as u64);
@@ -119,21 +119,21 @@ fn clip(out: &Path, seed: u64, number: usize) -> Result<Truth> {
     Ok(Truth { path, actions: scene.script, frames })
 }
 
-/// A background, people in it from back to front, and what they do.
+/// A background, people from back to front, and their actions.
 struct Scene {
-    /// Wider than the frame by the camera's swing.
+    /// Wider than the frame, by the maximum pan to each side.
     background: Canvas,
     size: (usize, usize),
     people: Vec<Person>,
     script: Vec<Act>,
     pan: Pan,
     light: f32,
-    /// Of the camera's sensor: spread of a pixel's brightness, in steps of 256.
+    /// Noise of the sensor: standard deviation of a pixel's brightness, of 256 levels.
     noise: f32,
     noise_seed: u64,
 }
 
-/// How the camera swings from side to side.
+/// The movement of the camera from side to side.
 struct Pan {
     pixels: f32,
     seconds: f32,
@@ -141,23 +141,23 @@ struct Pan {
 }
 
 impl Scene {
-    /// The scene of the `number`th clip, eight to eleven seconds long.
+    /// The scene of clip `number`, which is eight to eleven seconds long.
     fn new(rng: &mut ChaCha8Rng, kind: &Kind, number: usize) -> Self {
         let (width, height) = kind.displayed_size();
         let side = width.min(height) as f32;
         let leader = Person::new(rng, (width, height), 0.5);
-        // Room to walk in: as far as the square in the frame's middle, which is all that an action model may see.
+        // People walk only within the square in the middle of the frame, because an action model may see no more.
         let room = (0.36 * side - 0.1 * leader.height).max(0.0);
         let (script, start) = script(rng, number, room, leader.walking_speed());
         let front = leader.ground;
         let mut people = vec![leader.placed(width as f32 / 2.0 + start)];
-        // To the left and right of the first in turn, so that they do not all stand in one place.
+        // The others stand alternately to the left and right, so that they do not overlap.
         let first_side = if rng.next_u32().is_multiple_of(2) { 1.0 } else { -1.0 };
         for other in 0..rng.next_u32() % 4 {
             let side = if other % 2 == 0 { first_side } else { -first_side };
             let place = 0.5 + side * if other < 2 { between(rng, 0.2, 0.42) } else { between(rng, 0.34, 0.44) };
             let other = Person::new(rng, (width, height), place);
-            // Every second one does as the first does.
+            // On average, half of the others do the same as the leader.
             people.push(if rng.next_u32().is_multiple_of(2) { other } else { other.idle_behind(front) });
         }
         people.sort_by(|a, b| a.ground.total_cmp(&b.ground));
@@ -183,7 +183,7 @@ impl Scene {
         self.script.last().map_or(0.0, |act| act.end_seconds)
     }
 
-    /// Draws the moment, and says where the people are.
+    /// Draws the frame at this time, and returns it with its ground truth.
     fn draw(&self, seconds: f32) -> (Canvas, FrameTruth) {
         let swing = (std::f32::consts::TAU * (seconds / self.pan.seconds + self.pan.phase)).sin();
         let offset = self.pan.pixels * swing;
@@ -191,19 +191,20 @@ impl Scene {
         for person in &self.people {
             person.stools(&self.script).iter().for_each(|part| part.shifted(-offset).draw(&mut canvas, 0));
         }
-        let mut whole = Vec::new();
+        let mut full_pixels = Vec::new();
         for (person, owner) in self.people.iter().zip(1..) {
             let mut figure = person.figure(&self.script, seconds);
             figure.iter_mut().for_each(|part| *part = part.shifted(-offset));
             person.cast_shadow(&figure, &mut canvas);
             figure.iter().for_each(|part| part.draw(&mut canvas, owner));
-            whole.push(canvas.owned(owner).1);
+            full_pixels.push(canvas.owned(owner).1);
         }
         let mut truth = FrameTruth { time_seconds: 0.0, persons: vec![], hidden: vec![] };
-        for (whole, owner) in whole.into_iter().zip(1..) {
-            if let (Some(seen), pixels) = canvas.owned(owner) {
-                let list = if pixels as f32 >= SEEN * whole as f32 { &mut truth.persons } else { &mut truth.hidden };
-                list.push(seen);
+        for (full, owner) in full_pixels.into_iter().zip(1..) {
+            if let (Some(visible), pixels) = canvas.owned(owner) {
+                let list =
+                    if pixels as f32 >= VISIBLE_MIN * full as f32 { &mut truth.persons } else { &mut truth.hidden };
+                list.push(visible);
             }
         }
         let mut rng = ChaCha8Rng::seed_from_u64(self.noise_seed);
@@ -213,7 +214,7 @@ impl Scene {
     }
 }
 
-/// A number of `[low, high)`.
+/// A random number in `[low, high)`.
 fn between(rng: &mut ChaCha8Rng, low: f32, high: f32) -> f32 {
     low + (high - low) * (rng.next_u32() >> 8) as f32 / (1 << 24) as f32
 }

@@ -1,10 +1,11 @@
-"""SlowFast networks computed step by step in NumPy, in double precision: what the graphs of `models build` are compared with.
+"""Computes SlowFast networks step by step in NumPy, in double precision: the reference for the graphs of `models build`.
 
     python slowfast_reference.py NAME FOLDER
 
-draws weights and clips for the network NAME (slowfast-tiny-4x8-ttoc, ...) and writes into FOLDER weights.safetensors, and
-NAME.bin (float32) for each input and for the logits, with shapes.json. The option `mmaction2` is mmaction2's network, with
-its names: nothing behind the lateral convolutions, and an average over the whole of a larger picture.
+draws random weights and clips for the network NAME (slowfast-tiny-4x8-ttoc, ...) and writes to FOLDER:
+weights.safetensors, a .bin file (float32) for each input and for the logits, and shapes.json. The option `mmaction2`
+selects mmaction2's network, with its parameter names: it has no norm or activation after the lateral convolutions, and
+averages over the whole of a larger picture.
 """
 
 import json
@@ -25,7 +26,7 @@ def parameter(name, *shape, spread=1.0, centre=0.0):
 
 
 def conv(name, x, channels, kernel, stride=(1, 1, 1), dilation=(1, 1, 1), bias=False):
-    """Padded by half the kernel; one kernel element at a time."""
+    """A convolution with a padding of half the kernel, computed one kernel element at a time."""
     fan_in = x.shape[1] * np.prod(kernel)
     w = parameter(f"{name}.weight", channels, x.shape[1], *kernel, spread=fan_in**-0.5)
     pad = [(k // 2) * d for k, d in zip(kernel, dilation)]
@@ -84,7 +85,7 @@ def non_local(name, x, softmax):
 
 
 def roi_align(x, boxes, side=7, scale=1 / 16):
-    """Each of side x side cells is the mean of bilinear samples, about one to a pixel."""
+    """Each of the side x side cells is the mean of bilinear samples, about one per pixel."""
     height, width = x.shape[2:]
 
     def sample(plane, y, x):

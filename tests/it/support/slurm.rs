@@ -1,4 +1,4 @@
-//! A Slurm cluster on the loopback: a controller and node daemons that end with the test.
+//! A Slurm cluster on loopback: a controller and node daemons that end with the test.
 
 use std::fs;
 use std::net::TcpListener;
@@ -11,10 +11,10 @@ use tempfile::TempDir;
 
 use super::{said, vidindex};
 
-/// Programs of Debian's packages slurmctld, slurmd, slurm-client and munge.
+/// Programs from Debian's packages slurmctld, slurmd, slurm-client and munge.
 const PROGRAMS: [&str; 4] = ["munged", "slurmctld", "slurmd", "sbatch"];
 
-/// A cluster of `nodeN`, counted from 1, each with two processors and one GPU (a device file that stands for one).
+/// A cluster of the nodes `node1`, `node2`, ..., each with two processors and one GPU (which is only a device file).
 pub(crate) struct Cluster {
     directory: TempDir,
     munged: Child,
@@ -23,7 +23,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Starts one, or `None` after saying that the test is skipped.
+    /// Starts a cluster. If that is not possible, reports that the test is skipped and returns `None`.
     pub(crate) fn start(nodes: usize) -> Option<Self> {
         let missing = PROGRAMS.iter().find(|name| !on_path(name));
         let problem = match missing {
@@ -42,8 +42,8 @@ impl Cluster {
         fs::set_permissions(root, fs::Permissions::from_mode(0o755)).unwrap();
         ["state", "spool", "log"].iter().for_each(|name| fs::create_dir(root.join(name)).unwrap());
         let gpu = root.join("nvidia0");
-        let made = Command::new("mknod").arg(&gpu).args(["c", "1", "3"]).status().unwrap();
-        assert!(made.success(), "mknod");
+        let status = Command::new("mknod").arg(&gpu).args(["c", "1", "3"]).status().unwrap();
+        assert!(status.success(), "mknod");
         write_configuration(root, nodes);
         let key = root.join("munge.key");
         fs::write(&key, std::array::from_fn::<u8, 128, _>(|i| i as u8)).unwrap();
@@ -60,29 +60,28 @@ impl Cluster {
         let controller = start_controller(root);
         let nodes = (1..=nodes).map(|node| start_node(root, node)).collect::<Vec<_>>();
         let cluster = Self { directory, munged, controller, nodes };
-        let count = cluster.nodes.len().to_string();
         wait_until("idle nodes", || {
-            cluster.ask("sinfo", &["-h", "-N", "-t", "idle", "-o", "%N"]).lines().count().to_string() == count
+            cluster.output("sinfo", &["-h", "-N", "-t", "idle", "-o", "%N"]).lines().count() == cluster.nodes.len()
         });
         cluster
     }
 
-    /// A command of Slurm's, or our own, on this cluster.
-    pub(crate) fn reach(&self, command: &mut Command) {
+    /// Makes a command of Slurm or `vidindex` use this cluster.
+    pub(crate) fn configure(&self, command: &mut Command) {
         command.env("SLURM_CONF", self.directory.path().join("slurm.conf"));
     }
 
-    /// What a command of Slurm's prints; empty where it fails.
-    pub(crate) fn ask(&self, program: &str, args: &[&str]) -> String {
+    /// Runs a command of Slurm. Returns its output, which is empty if it fails.
+    pub(crate) fn output(&self, program: &str, args: &[&str]) -> String {
         let mut command = Command::new(program);
-        self.reach(&mut command);
+        self.configure(&mut command);
         String::from_utf8_lossy(&command.args(args).output().unwrap().stdout).trim().to_owned()
     }
 
-    /// `vidindex submit JOB --engine slurm ARGS` from `directory`; gives the run.
+    /// Runs `vidindex submit JOB --engine slurm ARGS` in `directory`, and returns the id of the run.
     pub(crate) fn submit(&self, job: &Path, directory: &Path, args: &[&str], environment: &[(&str, &str)]) -> String {
         let mut command = vidindex(["submit".as_ref(), job.as_os_str()]);
-        self.reach(&mut command);
+        self.configure(&mut command);
         command.args(["--engine", "slurm"]).args(args).envs(environment.iter().copied()).current_dir(directory);
         let output = command.output().unwrap();
         assert!(output.status.success(), "{}", said(&output));
@@ -90,9 +89,9 @@ impl Cluster {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    /// `(task, state, node)` of every job that Slurm has not forgotten.
+    /// `(task, state, node)` of each job in Slurm's memory, including finished jobs.
     pub(crate) fn jobs(&self) -> Vec<(String, String, String)> {
-        let listed = self.ask("squeue", &["-h", "-r", "-t", "all", "-o", "%i|%T|%N"]);
+        let listed = self.output("squeue", &["-h", "-r", "-t", "all", "-o", "%i|%T|%N"]);
         let columns = |line: &str| {
             let mut columns = line.split('|').map(str::to_owned);
             Some((columns.next()?, columns.next()?, columns.next()?))
@@ -100,17 +99,17 @@ impl Cluster {
         listed.lines().filter_map(columns).collect()
     }
 
-    /// Waits until nothing runs or waits any more.
+    /// Waits until no job is running or pending.
     pub(crate) fn drain(&self, seconds: u64) {
         let ended = |state: &str| !matches!(state, "PENDING" | "RUNNING" | "COMPLETING" | "CONFIGURING" | "REQUEUED");
         let deadline = Instant::now() + Duration::from_secs(seconds);
         while !self.jobs().iter().all(|(_, state, _)| ended(state)) {
-            assert!(Instant::now() < deadline, "still there: {:?}", self.jobs());
+            assert!(Instant::now() < deadline, "jobs are left: {:?}", self.jobs());
             std::thread::park_timeout(Duration::from_millis(200));
         }
     }
 
-    /// A node on which a task is at work on its video, once there is one.
+    /// Waits until a task is decoding a video, and returns its node.
     pub(crate) fn busy_node(&self) -> usize {
         let mut busy = None;
         wait_until("a decoding task", || {
@@ -120,41 +119,41 @@ impl Cluster {
         busy.unwrap()
     }
 
-    /// The whole machine is gone: its daemon, and everything that it started.
-    pub(crate) fn lose_node(&mut self, node: usize) {
-        self.lose_daemon(node);
+    /// Simulates the loss of a machine: kills its daemon and all processes that the daemon started.
+    pub(crate) fn kill_node(&mut self, node: usize) {
+        self.kill_daemon(node);
         for process in self.processes_on(node) {
             kill(process);
         }
-        self.declare_lost(node);
+        self.mark_down(node);
     }
 
-    /// The daemon alone is gone: its task lives on and writes, while Slurm takes it for lost.
-    pub(crate) fn lose_daemon(&mut self, node: usize) {
+    /// Kills only the daemon of a node: its task continues and writes, although Slurm considers it lost.
+    pub(crate) fn kill_daemon(&mut self, node: usize) {
         self.nodes[node - 1].kill().unwrap();
         self.nodes[node - 1].wait().unwrap();
     }
 
-    /// A node's tasks sleep until somebody wakes them (Slurm does before it ends them).
-    pub(crate) fn freeze(&self, node: usize) {
-        let tasks = self.processes_on(node).into_iter().filter(|process| !holds_task(*process));
+    /// Stops the tasks of a node. Slurm continues them before it ends them.
+    pub(crate) fn stop_tasks(&self, node: usize) {
+        let tasks = self.processes_on(node).into_iter().filter(|process| !supervises_task(*process));
         tasks.for_each(|process| send("-STOP", process));
     }
 
-    /// Tells the controller that the node is gone, as it would see by itself after a while.
-    pub(crate) fn declare_lost(&self, node: usize) {
-        self.ask("scontrol", &["update", &format!("nodename=node{node}"), "state=down", "reason=lost"]);
+    /// Marks a node as down in the controller, which would also detect it after its timeout.
+    pub(crate) fn mark_down(&self, node: usize) {
+        self.output("scontrol", &["update", &format!("nodename=node{node}"), "state=down", "reason=lost"]);
     }
 
-    /// The controller dies without a word, and comes back.
+    /// Kills the controller and starts it again.
     pub(crate) fn restart_controller(&mut self) {
         self.controller.kill().unwrap();
         self.controller.wait().unwrap();
         self.controller = start_controller(self.directory.path());
-        wait_until("the controller", || !self.ask("sinfo", &["-h"]).is_empty());
+        wait_until("the controller", || !self.output("sinfo", &["-h"]).is_empty());
     }
 
-    /// What started when, where, and how it ended, line by line.
+    /// The finished jobs: start, end, node and state, one per line.
     pub(crate) fn timeline(&self) -> String {
         let log = fs::read_to_string(self.directory.path().join("log/jobcomp")).unwrap_or_default();
         let field = |line: &str, name: &str| {
@@ -180,7 +179,7 @@ impl Cluster {
         lines.join("\n")
     }
 
-    /// A node's job processes and the daemons that hold them.
+    /// The processes of a node's jobs, and the daemons that supervise them.
     pub(crate) fn processes_on(&self, node: usize) -> Vec<u32> {
         let configuration = format!("SLURM_CONF={}", self.directory.path().join("slurm.conf").display());
         let name = format!("SLURMD_NODENAME=node{node}");
@@ -192,8 +191,8 @@ impl Cluster {
             if has(&configuration) && has(&name) {
                 let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
                 let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok());
-                // The holder first: it would report its task's end.
-                found.splice(0..0, parent.filter(|parent| holds_task(*parent)));
+                // The supervisor comes first, because it would report the end of its task.
+                found.splice(0..0, parent.filter(|parent| supervises_task(*parent)));
                 found.push(process);
             }
         }
@@ -203,7 +202,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        self.ask("scancel", &["--state=PENDING", "--user=root"]);
+        self.output("scancel", &["--state=PENDING", "--user=root"]);
         for node in 1..=self.nodes.len() {
             for process in self.processes_on(node) {
                 kill(process);
@@ -286,7 +285,7 @@ fn start_daemon(root: &Path, command: &mut Command, log: &str) -> Child {
     command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
 }
 
-/// Daemons lie in /usr/sbin, which is not on everybody's path.
+/// The path of a program. Daemons are in /usr/sbin, which is not in every user's `PATH`.
 fn program(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
@@ -301,12 +300,12 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Whether this is a daemon of Slurm's that holds a task.
-fn holds_task(process: u32) -> bool {
+/// Whether this process is a daemon of Slurm that supervises a task.
+fn supervises_task(process: u32) -> bool {
     fs::read_to_string(format!("/proc/{process}/cmdline")).unwrap_or_default().starts_with("slurmstepd")
 }
 
-/// Whether this process has a decoder at work.
+/// Whether this process has a running decoder.
 fn decodes(process: u32) -> bool {
     let Ok(tasks) = fs::read_dir(format!("/proc/{process}/task")) else { return false };
     let children = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok());
@@ -321,14 +320,14 @@ fn kill(process: u32) {
 }
 
 fn send(signal: &str, process: u32) {
-    // Gone already is as good.
+    // Fails if the process has ended, which is fine.
     let _ = Command::new("kill").args([signal, &process.to_string()]).stderr(Stdio::null()).status();
 }
 
-pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what} did not come about");
+    while !condition() {
+        assert!(Instant::now() < deadline, "timeout: {what}");
         std::thread::park_timeout(Duration::from_millis(100));
     }
 }

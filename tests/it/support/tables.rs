@@ -1,4 +1,4 @@
-//! Reads the tables of an index back, as plain values.
+//! Reads the tables of an index as JSON values.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Float32Type, Float64Type, Int32Type, Int64Type,
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Map, Value, json};
 
-/// Every row of a table, partition by partition; partition columns are not among the columns.
+/// All rows of a table, partition by partition, without the partition columns.
 pub(crate) fn rows(index: &Path, table: &str) -> Vec<Map<String, Value>> {
     let mut rows = Vec::new();
     for file in files(&index.join(table)) {
@@ -20,8 +20,8 @@ pub(crate) fn rows(index: &Path, table: &str) -> Vec<Map<String, Value>> {
     rows
 }
 
-/// The same without what differs from run to run (when, how long, which run), sorted: two indexes of the same videos and
-/// models are equal in this form.
+/// All rows of a table, sorted and without the columns that differ from run to run. The results are equal for two
+/// indexes of the same videos and models.
 pub(crate) fn stable_rows(index: &Path, table: &str) -> Vec<String> {
     let mut lines: Vec<String> = rows(index, table)
         .into_iter()
@@ -36,8 +36,8 @@ pub(crate) fn stable_rows(index: &Path, table: &str) -> Vec<String> {
     lines
 }
 
-/// Checks that each video has one row, that the other tables hold as many rows of it as that row says, and that a status
-/// other than `ok` comes with its reason.
+/// Checks that each video has one row, that its counts match the other tables, and that each status other than `ok` has
+/// an error.
 pub(crate) fn assert_counts(index: &Path) {
     let count = |table: &str| {
         let mut counts = std::collections::BTreeMap::<String, i64>::new();
@@ -47,7 +47,7 @@ pub(crate) fn assert_counts(index: &Path) {
         counts
     };
     let (videos, mut actions, mut persons) = (rows(index, "videos"), count("actions"), count("persons"));
-    assert_eq!(count("videos").len(), videos.len(), "a video has two rows");
+    assert_eq!(count("videos").len(), videos.len(), "a video has more than one row");
     for row in videos {
         let id = row["video_id"].to_string();
         let found = (actions.remove(&id).unwrap_or(0), persons.remove(&id).unwrap_or(0));
@@ -56,10 +56,10 @@ pub(crate) fn assert_counts(index: &Path) {
         assert_eq!(row["status"] == "ok", row["error_message"].is_null(), "{row:?}");
         assert!(row["status"] != "failed" || found == (0, 0), "{row:?}");
     }
-    assert!(actions.is_empty() && persons.is_empty(), "rows of no video");
+    assert!(actions.is_empty() && persons.is_empty(), "rows of a video that is not in `videos`");
 }
 
-/// The Parquet files below a folder, sorted.
+/// The Parquet files below a folder, sorted by path.
 pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let Ok(entries) = std::fs::read_dir(folder) else { return found };
@@ -101,6 +101,6 @@ fn value(column: &dyn Array, row: usize) -> Value {
             let columns = column.as_struct().columns();
             Value::Object(fields.iter().zip(columns).map(|(f, c)| (f.name().clone(), value(c.as_ref(), row))).collect())
         }
-        other => panic!("a column of {other}"),
+        other => panic!("a column of type {other}"),
     }
 }

@@ -1,11 +1,14 @@
-"""Compares an index of drawn clips with their truth, and prints what it finds as JSON.
+"""Compares an index of drawn clips with their ground truth, and prints the results as JSON.
 
     python truth.py TRUTH.json INDEX STRIDE_SECONDS FRAMES_PER_SECOND
 
-Average precision is COCO's, by pycocotools. For each kind of file, and for all: `ap50`; `offset_pixels`, how far on average
-the edges of the boxes found lie beside the true ones, `[left, top, right, bottom]`; `top1`, the share of segments whose top
-label is the action that fills most of them, among those of which one fills two thirds; `boundaries`, the share of the
-changes from one action to the next that are found within a stride; `late_seconds`, how much later on average.
+The results, for each kind of file and for all files, include:
+
+- `ap50`: the average precision at an IoU of 0.5, computed by pycocotools
+- `offset_pixels`: the mean offset of the edges of detected boxes from the true ones, `[left, top, right, bottom]`
+- `top1`: the share of segments whose top label is the true action, among those of which one action fills two thirds
+- `boundaries`: the share of the transitions between actions that are found within a stride
+- `late_seconds`: the mean delay of these transitions
 """
 
 import contextlib
@@ -32,8 +35,8 @@ def rows(index, table):
     return found
 
 
-def frames_asked(video, per_second):
-    """Of each 1/per_second the first frame at or after its start."""
+def sampled_frames(video, per_second):
+    """For each interval of 1/per_second seconds, the first frame at or after its start."""
     due = 0
     for frame in video["frames"]:
         if frame["time_seconds"] * per_second >= due - NEAR_SECONDS:
@@ -47,32 +50,32 @@ def as_coco(box):
 
 
 def persons(videos, found, per_second):
-    """AP at an IoU of 0.5, and the mean offset of the edges of boxes that were found."""
-    images, truths, findings, offsets = [], [], [], []
+    """The average precision, and the mean offset of the edges of detected boxes."""
+    images, truths, detections, offsets = [], [], [], []
     for video in videos:
         boxes = found.get(video["path"], [])
         times = np.array([box["time_seconds"] for box in boxes])
-        for frame in frames_asked(video, per_second):
+        for frame in sampled_frames(video, per_second):
             images.append({"id": len(images) + 1})
             here = {"image_id": len(images)}
             for name, ignored in (("persons", 0), ("hidden", 1)):
                 truths += [as_coco(box) | here | {"iscrowd": ignored} for box in frame[name]]
             at = [boxes[i] for i in np.flatnonzero(abs(times - frame["time_seconds"]) < NEAR_SECONDS)]
             at = [([box[edge] for edge in ("x1", "y1", "x2", "y2")], box["confidence"]) for box in at]
-            findings += [as_coco(corners) | here | {"score": score} for corners, score in at]
+            detections += [as_coco(corners) | here | {"score": score} for corners, score in at]
             for corners, _ in at:
-                away = [np.subtract(corners, own) for own in frame["persons"]]
-                nearest = min(away, key=lambda edges: abs(edges).max(), default=None)
-                # Of those that touch nobody else, so that both mean the same box.
+                offsets_here = [np.subtract(corners, own) for own in frame["persons"]]
+                nearest = min(offsets_here, key=lambda edges: abs(edges).max(), default=None)
+                # Only if the counts agree and a true box is near, so that both are boxes of the same person.
                 if nearest is not None and abs(nearest).max() < 12 and len(at) == len(frame["persons"]):
                     offsets.append(nearest)
     for number, truth in enumerate(truths):
         truth["id"] = number + 1
-    asked = COCO()
-    asked.dataset = {"images": images, "annotations": truths, "categories": [{"id": 1, "name": "person"}]}
+    expected = COCO()
+    expected.dataset = {"images": images, "annotations": truths, "categories": [{"id": 1, "name": "person"}]}
     with contextlib.redirect_stdout(io.StringIO()):
-        asked.createIndex()
-        evaluation = COCOeval(asked, asked.loadRes(findings), "bbox")
+        expected.createIndex()
+        evaluation = COCOeval(expected, expected.loadRes(detections), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -101,7 +104,7 @@ def actions(videos, found, stride):
                 if most["label"] != segment["top_label"]:
                     pair = f"{most['label']} as {segment['top_label']}"
                     confused[pair] = confused.get(pair, 0) + 1
-        # Midway between the middles of two segments with different labels one action becomes another.
+        # A transition is found midway between the middles of two segments with different labels.
         middles = [(segment["start_seconds"] + segment["end_seconds"]) / 2 for segment in segments]
         changes = [
             ((middles[i] + middles[i + 1]) / 2, segments[i + 1]["top_label"])
@@ -110,8 +113,8 @@ def actions(videos, found, stride):
         ]
         for act in acts[1:]:
             boundaries += 1
-            away = [time - act["start_seconds"] for time, label in changes if label == act["label"]]
-            nearest = min(away, key=abs, default=np.inf)
+            delays = [time - act["start_seconds"] for time, label in changes if label == act["label"]]
+            nearest = min(delays, key=abs, default=np.inf)
             if abs(nearest) <= stride:
                 near += 1
                 late.append(nearest)
@@ -136,9 +139,9 @@ def main():
         path = "/".join(row["uri"].split("/")[-2:])
         video = next(video for video in videos if video["path"] == path)
         times = [frame["time_seconds"] for frame in video["frames"]]
-        pace = "variable" if len(set(np.diff(times).round(3))) > 2 else "steady"
+        pace = "variable" if len(set(np.diff(times).round(3))) > 2 else "constant"
         container = path.rsplit(".", 1)[-1]
-        kind = f"{container} {row['codec']} turned {row['rotation']} {pace} {row['width']}x{row['height']}"
+        kind = f"{container} {row['codec']} rotated {row['rotation']} {pace} {row['width']}x{row['height']}"
         kinds.setdefault(kind, []).append(video)
     report = {
         kind: persons(of_kind, boxes, per_second) | actions(of_kind, segments, stride)

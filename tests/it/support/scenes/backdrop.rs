@@ -1,4 +1,4 @@
-//! Where a scene happens: a room, a park or a street, with things in it that are not people.
+//! The background of a scene: a room, a park or a street, with some objects.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng as _;
@@ -6,7 +6,7 @@ use rand_chacha::rand_core::Rng as _;
 use super::between;
 use super::canvas::{Canvas, Part, shade};
 
-/// Wall or sky, floor, and a few things.
+/// Draws a wall or the sky, the floor, and a few objects.
 pub(super) fn draw(rng: &mut ChaCha8Rng, (width, height): (usize, usize)) -> Canvas {
     let place = rng.next_u32() % 3;
     let (far, near) =
@@ -22,15 +22,15 @@ pub(super) fn draw(rng: &mut ChaCha8Rng, (width, height): (usize, usize)) -> Can
         let below = y as f32 >= horizon;
         let light = if below { 0.8 + 0.3 * y as f32 / height as f32 } else { 1.1 - 0.25 * y as f32 / horizon };
         for x in 0..width {
-            // Planks, mown stripes or slabs that run towards the horizon, so that the floor has texture.
+            // Stripes that run towards the horizon give the floor a texture.
             let run = (x as f32 - width as f32 / 2.0) / (y as f32 - 0.45 * height as f32).abs().max(1.0);
             let stripe = if below && (run * stripes).rem_euclid(2.0) < 1.0 { 0.93 } else { 1.0 };
             canvas.blend(x, y, shade(if below { near } else { far }, light * stripe), 1.0);
         }
     }
-    let things = 3 + rng.next_u32() % 3;
-    for thing in 0..things {
-        let x = (thing as f32 + between(rng, 0.1, 0.9)) / things as f32 * width as f32;
+    let objects = 3 + rng.next_u32() % 3;
+    for object in 0..objects {
+        let x = (object as f32 + between(rng, 0.1, 0.9)) / objects as f32 * width as f32;
         match place {
             0 => tree(rng, &mut canvas, x, horizon),
             1 => picture(rng, &mut canvas, x, horizon),
@@ -52,7 +52,7 @@ fn tree(rng: &mut ChaCha8Rng, canvas: &mut Canvas, x: f32, horizon: f32) {
     }
 }
 
-/// On the wall, framed.
+/// Draws a framed picture on the wall.
 fn picture(rng: &mut ChaCha8Rng, canvas: &mut Canvas, x: f32, horizon: f32) {
     let (top, half) = (between(rng, 0.1, 0.35) * horizon, between(rng, 20.0, 44.0));
     let bottom = top + between(rng, 40.0, 90.0);

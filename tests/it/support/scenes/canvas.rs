@@ -1,18 +1,18 @@
-//! A picture, and the one shape that everything is drawn with.
+//! A picture, and the shape with which figures are drawn.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng as _;
 
-/// An RGB picture, and whose each pixel is.
+/// An RGB picture, with the owner of each pixel.
 pub(super) struct Canvas {
     pub(super) width: usize,
     pub(super) height: usize,
     pub(super) rgb: Vec<u8>,
-    /// The number of the person seen there; 0 is nobody.
+    /// Number of the person who is visible at each pixel, or 0.
     owners: Vec<u8>,
 }
 
-/// A round-ended bar from one disc to another, all that a figure is made of.
+/// A bar with round ends, between two discs. Figures consist of such parts.
 pub(super) struct Part {
     pub(super) from: [f32; 2],
     pub(super) to: [f32; 2],
@@ -25,20 +25,20 @@ impl Canvas {
         Self { width, height, rgb: vec![0; width * height * 3], owners: vec![0; width * height] }
     }
 
-    /// Part of a wider picture, from `left` on, which may lie between two pixels.
+    /// The part of a wider picture that starts at `left`, which may be between two pixels.
     pub(super) fn view(&self, width: usize, left: f32) -> Self {
         let mut view = Self::new(width, self.height);
-        let (whole, share) = (left.floor() as usize, left.fract());
+        let (first, share) = (left.floor() as usize, left.fract());
         for (row, own) in view.rgb.chunks_mut(width * 3).zip(self.rgb.chunks(self.width * 3)) {
-            let right = own[((whole + 1) * 3).min(own.len())..].iter().chain(&own[own.len() - 3..]);
-            for ((pixel, left), right) in row.iter_mut().zip(&own[whole * 3..]).zip(right) {
+            let right = own[((first + 1) * 3).min(own.len())..].iter().chain(&own[own.len() - 3..]);
+            for ((pixel, left), right) in row.iter_mut().zip(&own[first * 3..]).zip(right) {
                 *pixel = (f32::from(*left) + share * (f32::from(*right) - f32::from(*left))).round() as u8;
             }
         }
         view
     }
 
-    /// The box around a person's pixels, and how many they are.
+    /// The box around a person's pixels, and their number.
     pub(super) fn owned(&self, owner: u8) -> (Option<[f32; 4]>, usize) {
         let (mut left, mut top, mut right, mut bottom) = (usize::MAX, usize::MAX, 0, 0);
         let mut pixels = 0;
@@ -55,9 +55,9 @@ impl Canvas {
         ((pixels > 0).then_some([left as f32, top as f32, right as f32, bottom as f32]), pixels)
     }
 
-    /// What a camera makes of it: so much light, and noise that spreads so far.
+    /// Applies the brightness and the noise of a camera.
     pub(super) fn expose(&mut self, light: f32, noise: f32, rng: &mut ChaCha8Rng) {
-        /// Spread of a random byte.
+        /// Standard deviation of a random byte.
         const BYTE: f32 = 73.9;
         let mut grain = vec![0; self.width * self.height];
         rng.fill_bytes(&mut grain);
@@ -74,7 +74,7 @@ impl Canvas {
         }
     }
 
-    /// Darkens an ellipse, most in its middle.
+    /// Darkens an ellipse, most strongly in its middle.
     pub(super) fn darken(&mut self, centre: [f32; 2], radii: [f32; 2]) {
         for y in (centre[1] - radii[1]).max(0.0) as usize..((centre[1] + radii[1]) as usize + 1).min(self.height) {
             for x in
@@ -86,23 +86,23 @@ impl Canvas {
         }
     }
 
-    /// The same picture turned by so many quarters against the clock: what a camera held that way stores.
-    pub(super) fn turned(self, quarters: usize) -> Self {
+    /// Rotates the picture by quarter turns counterclockwise, as a camera that is held rotated stores it.
+    pub(super) fn rotated(self, quarters: usize) -> Self {
         (0..quarters).fold(self, |canvas, _| {
-            let mut turned = Self::new(canvas.height, canvas.width);
-            for y in 0..turned.height {
-                for x in 0..turned.width {
-                    let (to, from) = ((y * turned.width + x) * 3, (x * canvas.width + canvas.width - 1 - y) * 3);
-                    turned.rgb[to..to + 3].copy_from_slice(&canvas.rgb[from..from + 3]);
+            let mut rotated = Self::new(canvas.height, canvas.width);
+            for y in 0..rotated.height {
+                for x in 0..rotated.width {
+                    let (to, from) = ((y * rotated.width + x) * 3, (x * canvas.width + canvas.width - 1 - y) * 3);
+                    rotated.rgb[to..to + 3].copy_from_slice(&canvas.rgb[from..from + 3]);
                 }
             }
-            turned
+            rotated
         })
     }
 }
 
 impl Part {
-    /// Paints it with soft edges, lit from the upper left as a round thing is, and makes the pixels its owner's.
+    /// Draws the part with soft edges and light from the upper left, and sets the owner of its pixels.
     pub(super) fn draw(&self, canvas: &mut Canvas, owner: u8) {
         let [x1, y1, x2, y2] = self.bounds();
         let axis = [self.to[0] - self.from[0], self.to[1] - self.from[1]];
@@ -126,10 +126,10 @@ impl Part {
         }
     }
 
-    /// So many pixels to the right.
+    /// The part, moved to the right by `pixels`.
     pub(super) fn shifted(&self, pixels: f32) -> Self {
-        let aside = |[x, y]: [f32; 2]| [x + pixels, y];
-        Self { from: aside(self.from), to: aside(self.to), ..*self }
+        let moved = |[x, y]: [f32; 2]| [x + pixels, y];
+        Self { from: moved(self.from), to: moved(self.to), ..*self }
     }
 
     fn bounds(&self) -> [f32; 4] {

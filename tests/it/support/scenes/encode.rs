@@ -1,4 +1,4 @@
-//! Encodes a scene in one of the containers and codecs that archives hold.
+//! Encodes a scene with common containers and codecs.
 
 use std::path::Path;
 
@@ -11,19 +11,19 @@ use rand_chacha::rand_core::Rng as _;
 
 use super::{FrameTruth, Result, Scene};
 
-/// How a clip is stored.
+/// Container, codec and format of a clip.
 pub(super) struct Kind {
     pub(super) extension: &'static str,
     encoder: &'static str,
     size: (usize, usize),
     frame_rate: (i32, i32),
-    /// Quarter turns clockwise that a player has to make, as a matrix in the file says.
+    /// Quarter turns clockwise for display, which a matrix in the file states.
     quarters: usize,
     is_variable: bool,
     pixels: Pixel,
 }
 
-/// Most kinds are like this one.
+/// The base of the other kinds.
 const PLAIN: Kind = Kind {
     extension: "mp4",
     encoder: "libx264",
@@ -34,7 +34,7 @@ const PLAIN: Kind = Kind {
     pixels: Pixel::YUV420P,
 };
 
-/// The ways a clip is stored; a longer archive repeats them.
+/// The kinds of clips. An archive with more clips repeats them.
 pub(super) const KINDS: [Kind; 12] = [
     PLAIN,
     Kind { extension: "webm", encoder: "libvpx-vp9", frame_rate: (30, 1), ..PLAIN },
@@ -55,7 +55,7 @@ impl Kind {
         if self.quarters % 2 == 1 { (self.size.1, self.size.0) } else { self.size }
     }
 
-    /// When each frame is shown, in milliseconds or frames.
+    /// The time base, and the presentation time of each frame in it.
     fn times(&self, seconds: f32, rng: &mut ChaCha8Rng) -> (Rational, Vec<i64>) {
         let frame_rate = Rational(self.frame_rate.0, self.frame_rate.1);
         if !self.is_variable {
@@ -71,7 +71,7 @@ impl Kind {
         (Rational(1, 1000), times)
     }
 
-    /// One thread and no random identifiers, so that the same scene gives the same bytes.
+    /// Options of the encoder: one thread and no random identifiers, so that the output is reproducible.
     fn options(&self) -> Dictionary<'static> {
         let mut options = Dictionary::new();
         options.set("threads", "1");
@@ -90,7 +90,7 @@ impl Kind {
     }
 }
 
-/// Draws every frame of the scene into the file; the truth of each frame comes back.
+/// Draws and encodes all frames of the scene, and returns the ground truth of each frame.
 pub(super) fn encode(file: &Path, kind: &Kind, scene: &Scene, rng: &mut ChaCha8Rng) -> Result<Vec<FrameTruth>> {
     let (width, height) = (kind.size.0 as u32, kind.size.1 as u32);
     let (time_base, times) = kind.times(scene.seconds(), rng);
@@ -123,7 +123,7 @@ pub(super) fn encode(file: &Path, kind: &Kind, scene: &Scene, rng: &mut ChaCha8R
     for time in times {
         let time_seconds = time as f64 * f64::from(time_base);
         let (canvas, persons) = scene.draw(time_seconds as f32);
-        let canvas = canvas.turned(kind.quarters);
+        let canvas = canvas.rotated(kind.quarters);
         let stride = drawn.stride(0);
         for (row, pixels) in drawn.data_mut(0).chunks_mut(stride).zip(canvas.rgb.chunks(canvas.width * 3)) {
             row[..pixels.len()].copy_from_slice(pixels);
@@ -145,7 +145,7 @@ pub(super) fn encode(file: &Path, kind: &Kind, scene: &Scene, rng: &mut ChaCha8R
     Ok(truth)
 }
 
-/// Moves what the encoder has ready into the file.
+/// Writes the packets that the encoder has finished.
 fn write_packets(
     encoder: &mut encoder::Video,
     output: &mut format::context::Output,
@@ -161,11 +161,12 @@ fn write_packets(
     Ok(())
 }
 
-/// Writes "turn so many quarters clockwise to display" into a QuickTime file's track header. By hand, since the muxer's
-/// interface for it has another name in each FFmpeg.
+/// Writes the rotation into the track header of a QuickTime file. It does not use the muxer for that, because the API
+/// has a different name in each version of FFmpeg.
 fn mark_rotated(file: &Path, kind: &Kind) -> Result<()> {
     let mut bytes = std::fs::read(file)?;
-    // The track header comes after the pictures; its matrix is nine big-endian words, 40 bytes after its name.
+    // The track header comes after the frames. Its matrix has nine big-endian words, which start 40 bytes after its
+    // name.
     let matrix = bytes.windows(4).rposition(|name| name == b"tkhd").ok_or("no track header")? + 44;
     let one = 1 << 16;
     let (width, height) = (kind.size.0 as i32 * one, kind.size.1 as i32 * one);

@@ -1,4 +1,4 @@
-//! The people: how they are built, what they wear, and the shapes that draw them.
+//! The people: their build, their clothes, and the shapes that draw them.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng as _;
@@ -8,20 +8,20 @@ use super::canvas::{Canvas, Part, shade};
 use super::pose::{Manner, Pose, WALK_HZ, pose, smooth};
 use super::script::{Act, Action};
 
-/// A step's length: standing heights for each cycle of two.
+/// Distance per walking cycle (two steps), in standing heights.
 const STRIDE: f32 = 0.72;
-/// How long the change from one action to the next takes.
+/// Duration of the transition from one action to the next.
 const CHANGE_SECONDS: f32 = 0.25;
 
-/// One figure: where it stands, how large it is, what it wears.
+/// One person: position, size and clothes.
 pub(super) struct Person {
     x: f32,
     pub(super) ground: f32,
     /// Standing height in pixels.
     pub(super) height: f32,
-    /// How thick the limbs are.
+    /// Thickness of the limbs.
     build: f32,
-    /// Does nothing but stand.
+    /// Whether the person only stands.
     is_idle: bool,
     manner: Manner,
     skin: [u8; 3],
@@ -35,7 +35,7 @@ pub(super) struct Person {
 }
 
 impl Person {
-    /// Somebody at this place, a share of the frame's width.
+    /// A random person at `place`, which is a share of the frame's width.
     pub(super) fn new(rng: &mut ChaCha8Rng, (width, height): (usize, usize), place: f32) -> Self {
         let side = width.min(height) as f32;
         let nearness = between(rng, 0.0, 1.0);
@@ -69,17 +69,17 @@ impl Person {
         Self { x, ..self }
     }
 
-    /// Stands by, out of the way of the one whose feet are there.
+    /// Makes the person stand idle behind the one at `ground`.
     pub(super) fn idle_behind(self, ground: f32) -> Self {
         Self { is_idle: true, ground: self.ground.min(ground - 1.0), ..self }
     }
 
-    /// In pixels a second.
+    /// Speed in pixels per second.
     pub(super) fn walking_speed(&self) -> f32 {
         STRIDE * WALK_HZ * self.height
     }
 
-    /// Where it has walked to.
+    /// The horizontal position at this time.
     fn place(&self, script: &[Act], seconds: f32) -> f32 {
         let walked = script.iter().map(|act| {
             act.label.heading() * (seconds.min(act.end_seconds) - act.start_seconds).max(0.0) * self.walking_speed()
@@ -87,7 +87,7 @@ impl Person {
         self.x + walked.sum::<f32>()
     }
 
-    /// The parts of the body at this moment, from back to front.
+    /// The parts of the body at this time, from back to front.
     pub(super) fn figure(&self, script: &[Act], seconds: f32) -> Vec<Part> {
         if self.is_idle {
             return self.assemble(&pose(Action::Stand, seconds, 1.0, &self.manner), self.x);
@@ -103,7 +103,7 @@ impl Person {
         self.assemble(&own, self.place(script, seconds))
     }
 
-    /// The stools that it will sit on, from the beginning.
+    /// The stools on which the person sits during the scene. They are visible from the start.
     pub(super) fn stools(&self, script: &[Act]) -> Vec<Part> {
         let acts = script.iter().filter(|act| act.label == Action::SitDown && !self.is_idle);
         let stool = |act: &Act| {
@@ -126,7 +126,7 @@ impl Person {
         acts.flat_map(stool).collect()
     }
 
-    /// Hangs the limbs on the body in standing heights, then puts the lowest point on the ground.
+    /// Assembles the body, in standing heights, and then puts its lowest point on the ground.
     fn assemble(&self, pose: &Pose, x: f32) -> Vec<Part> {
         let (up, across) = ([pose.lean.sin(), -pose.lean.cos()], [pose.lean.cos(), pose.lean.sin()]);
         let at = |height: f32, side: f32| [up[0] * height + across[0] * side, up[1] * height + across[1] * side];
@@ -191,7 +191,7 @@ impl Person {
         parts
     }
 
-    /// Darkens the ground below the figure. No part of the person's box.
+    /// Darkens the ground below the figure. The shadow does not belong to the person's box.
     pub(super) fn cast_shadow(&self, figure: &[Part], canvas: &mut Canvas) {
         let left = figure.iter().map(|part| part.from[0]).fold(f32::MAX, f32::min);
         let right = figure.iter().map(|part| part.from[0]).fold(f32::MIN, f32::max);

@@ -1,4 +1,4 @@
-//! The example `scenes`: an archive of drawn clips, for the demo, for tests, and to train the demo's models.
+//! The example `scenes`: creates an archive of drawn clips, for the demo, for tests, and to train the demo's models.
 
 #[path = "../scenes.rs"]
 mod scenes;
@@ -8,14 +8,14 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-/// Draws scenes of moving people and encodes them as video clips; `truth.json` beside them says what happens when, and
-/// where the people are.
+/// Draws scenes of moving people and encodes them as video clips, with the ground truth (actions and boxes) in
+/// `truth.json`.
 #[derive(Parser)]
 struct Arguments {
-    /// Another seed, other scenes.
+    /// Seed of the random numbers.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How many clips.
+    /// Number of clips.
     #[arg(long, default_value_t = 24)]
     clips: usize,
     /// The folder to write to.

@@ -1,37 +1,37 @@
-//! How each action bends the limbs.
+//! The poses of each action.
 
 use std::f32::consts::TAU;
 
 use super::script::Action;
 
-/// Angles of the limbs in the picture plane (0 hangs down, positive swings to the right) and the body's attitude.
+/// Angles of the limbs in the picture plane (0 is down, positive angles are to the right), and the posture of the body.
 #[derive(Clone)]
 pub(super) struct Pose {
-    /// Upper and lower arm of both sides, then upper and lower leg.
+    /// Upper and lower arm of both sides, and then upper and lower leg of both sides.
     pub(super) limbs: [[f32; 2]; 4],
-    /// Of the whole figure above the ground, in standing heights.
+    /// Height of the whole figure above the ground, in standing heights.
     pub(super) lift: f32,
     pub(super) lean: f32,
-    /// -1 looks left, 0 at the camera, 1 right.
+    /// Direction of view: -1 left, 0 the camera, 1 right.
     pub(super) facing: f32,
 }
 
-/// How one person does things.
+/// Individual differences in movement.
 pub(super) struct Manner {
-    /// 1 or -1: the side it turns to, falls to, waves with.
+    /// Side for turning, falling and waving: 1 or -1.
     pub(super) side: f32,
-    /// Of its cycles against those of others.
+    /// Relative speed of movement cycles.
     pub(super) tempo: f32,
-    /// Where in a cycle it begins.
+    /// Start of a movement cycle, from 0 to 1.
     pub(super) phase: f32,
-    /// How it holds its arms when idle: 0 hanging, 1 on the hips, 2 one raised, 3 hands together.
+    /// Arms of an idle person: 1 on the hips, 2 one raised, 3 hands together, other values hanging.
     pub(super) arms: u32,
 }
 
-/// Cycles per second of a walk; two steps each.
+/// Walking cycles (two steps) per second.
 pub(super) const WALK_HZ: f32 = 0.85;
 
-/// The attitude after `elapsed` of the action's `seconds`.
+/// The pose after `elapsed` of the action's `seconds`.
 pub(super) fn pose(action: Action, elapsed: f32, seconds: f32, manner: &Manner) -> Pose {
     let side = manner.side;
     let cycles = |hertz: f32| manner.phase + hertz * manner.tempo * elapsed.max(0.0);
@@ -59,7 +59,7 @@ pub(super) fn pose(action: Action, elapsed: f32, seconds: f32, manner: &Manner) 
             pose.lean += 0.03 * (TAU * cycles(0.25)).sin();
             pose
         }
-        // Faster and faster, then down.
+        // The fall accelerates.
         Action::Fall => upright(mirrored([0.3, 0.4]), 0.5 * side).towards(&lying(side), (done / 0.85).min(1.0).powi(2)),
         Action::Lie => {
             let mut pose = lying(side);
@@ -70,7 +70,7 @@ pub(super) fn pose(action: Action, elapsed: f32, seconds: f32, manner: &Manner) 
 }
 
 impl Pose {
-    /// The pose a share of the way from this to the other.
+    /// Interpolates between this pose (share 0) and the other (share 1).
     pub(super) fn towards(&self, other: &Self, share: f32) -> Self {
         let mix = |own: f32, other: f32| own + share * (other - own);
         Self {
@@ -84,7 +84,7 @@ impl Pose {
     }
 }
 
-/// Slow at both ends.
+/// Smooths a share, so that a movement starts and ends slowly.
 pub(super) fn smooth(share: f32) -> f32 {
     share * share * (3.0 - 2.0 * share)
 }
@@ -98,7 +98,7 @@ fn upright(arms: [[f32; 2]; 2], facing: f32) -> Pose {
     Pose { limbs: [arms[0], arms[1], legs[0], legs[1]], lift: 0.0, lean: 0.0, facing }
 }
 
-/// Stands and sways a little. What the arms do in other actions can be seen here too, but still.
+/// Stands and sways a little. The arms may be as in another action, but they do not move.
 fn idle(elapsed: f32, manner: &Manner) -> Pose {
     let sway = (TAU * (manner.phase + 0.22 * manner.tempo * elapsed)).sin();
     let mut arms = mirrored(match manner.arms {
@@ -126,7 +126,7 @@ fn walk(angle: f32, heading: f32) -> Pose {
     Pose { limbs: [arm(0.0), arm(half), leg(0.0), leg(half)], lift: 0.0, lean: 0.06 * heading, facing: heading }
 }
 
-/// Crouches, flies with raised arms, lands.
+/// Crouches, jumps with raised arms, and lands.
 fn jump(cycle: f32, side: f32) -> Pose {
     let flight = ((cycle - 0.35) / 0.45).clamp(0.0, 1.0);
     let crouch = if flight == 0.0 { (cycle / 0.35 * TAU / 2.0).sin() } else { ((cycle - 0.8) / 0.2).max(0.0) * 0.4 };
@@ -137,14 +137,14 @@ fn jump(cycle: f32, side: f32) -> Pose {
     Pose { limbs: [arms[0], arms[1], legs[0], legs[1]], lift: 0.24 * air, lean: 0.0, facing: 0.2 * side }
 }
 
-/// On a stool, from the side.
+/// Sits on a stool, seen from the side.
 fn seated(side: f32) -> Pose {
     let arm = [0.35 * side, 1.1 * side];
     let leg = |ahead: f32| [side * (1.42 + ahead), side * 0.04];
     Pose { limbs: [arm, arm, leg(0.0), leg(0.08)], lift: 0.0, lean: 0.05 * side, facing: 0.8 * side }
 }
 
-/// Flat on the ground, the head to the side.
+/// Lies flat on the ground.
 fn lying(side: f32) -> Pose {
     let flat = -1.5 * side;
     let limbs = [[flat + 0.5, flat + 0.2], [flat - 0.4, flat - 0.1], [flat, flat], [flat + 0.12, flat - 0.1]];

@@ -1,4 +1,4 @@
-//! What happens in a scene, and when: one action after the other, each possible where the one before ends.
+//! The actions of a scene: one after another, each possible in the posture in which the previous one ends.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng as _;
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::between;
 
-/// What people do.
+/// An action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Action {
@@ -23,7 +23,7 @@ pub(crate) enum Action {
     Lie,
 }
 
-/// What is done during `[start_seconds, end_seconds)`.
+/// An action during `[start_seconds, end_seconds)`.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Act {
     pub(crate) label: Action,
@@ -31,11 +31,11 @@ pub(crate) struct Act {
     pub(crate) end_seconds: f32,
 }
 
-/// Shortest clip.
+/// Minimum length of a clip.
 const SECONDS: f32 = 8.0;
 
 impl Action {
-    /// As a model's label.
+    /// The label of the demo's model.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Stand => "stand",
@@ -52,7 +52,7 @@ impl Action {
         }
     }
 
-    /// -1 to the left, 1 to the right, 0 on the spot.
+    /// Direction of movement: -1 left, 1 right, 0 none.
     pub(crate) fn heading(self) -> f32 {
         match self {
             Self::WalkLeft => -1.0,
@@ -61,7 +61,7 @@ impl Action {
         }
     }
 
-    /// What may come next.
+    /// The actions that may follow.
     fn followers(self) -> &'static [Self] {
         match self {
             Self::SitDown => &[Self::Sit],
@@ -72,7 +72,7 @@ impl Action {
         }
     }
 
-    /// Shortest and longest time it takes.
+    /// Minimum and maximum duration.
     fn seconds(self) -> (f32, f32) {
         match self {
             Self::SitDown | Self::StandUp | Self::Fall => (1.1, 1.5),
@@ -83,7 +83,7 @@ impl Action {
     }
 }
 
-/// What can be begun by those who stand.
+/// The actions that a standing person can start.
 const UPRIGHT: [Action; 8] = [
     Action::WalkLeft,
     Action::Wave,
@@ -95,11 +95,11 @@ const UPRIGHT: [Action; 8] = [
     Action::Stand,
 ];
 
-/// The script of the `number`th clip, and where on its way the leader starts: pixels from the middle, of which it may
-/// come no farther away than `room`. Each action but a fall comes first
-/// equally often, and every third clip ends with a fall.
+/// The script of clip `number`, and the start position of the leader, in pixels from the middle. The leader stays
+/// within `room` pixels of the middle. All actions except a fall are equally often the first one, and every third clip
+/// ends with a fall.
 pub(super) fn script(rng: &mut ChaCha8Rng, number: usize, room: f32, speed: f32) -> (Vec<Act>, f32) {
-    // Who falls stays down: that may come second.
+    // A fall is never first, because nothing but lying can follow it.
     let begins: Vec<Action> = UPRIGHT.into_iter().filter(|&action| action != Action::Fall).collect();
     let mut label = begins[number % begins.len()];
     let start = if label.heading() == 0.0 { between(rng, -0.5, 0.5) * room } else { -label.heading() * room };
@@ -107,7 +107,7 @@ pub(super) fn script(rng: &mut ChaCha8Rng, number: usize, room: f32, speed: f32)
     let mut acts: Vec<Act> = Vec::new();
     loop {
         let (shortest, longest) = label.seconds();
-        // Times in tenths of a second.
+        // Times are multiples of 0.1 s.
         let mut seconds = (between(rng, shortest, longest) * 10.0).round() / 10.0;
         if label.heading() != 0.0 {
             let left = room - place * label.heading();
@@ -122,19 +122,19 @@ pub(super) fn script(rng: &mut ChaCha8Rng, number: usize, room: f32, speed: f32)
             .iter()
             .copied()
             .filter(|&next| next != label && (next.heading() == 0.0 || room - place * next.heading() >= 1.3 * speed))
-            // A fall is the end: not too early.
+            // A fall ends the clip, so it must not come too early.
             .filter(|&next| next != Action::Fall || time > SECONDS - 4.0)
             .collect();
         if number.is_multiple_of(3) && choices.contains(&Action::Fall) {
             choices = vec![Action::Fall];
         }
-        let rare = |action: &Action| acts.iter().filter(|act| act.label == *action).count();
-        let Some(fewest) = choices.iter().map(rare).min() else { break };
+        let count = |action: &Action| acts.iter().filter(|act| act.label == *action).count();
+        let Some(fewest) = choices.iter().map(count).min() else { break };
         let is_posture_done = !matches!(label, Action::SitDown | Action::Fall);
         if time >= SECONDS && is_posture_done {
             break;
         }
-        let choices: Vec<Action> = choices.into_iter().filter(|action| rare(action) == fewest).collect();
+        let choices: Vec<Action> = choices.into_iter().filter(|action| count(action) == fewest).collect();
         label = choices[rng.next_u32() as usize % choices.len()];
     }
     (acts, start)

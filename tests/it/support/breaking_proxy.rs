@@ -1,4 +1,4 @@
-//! A line to a server that breaks where it is told to: after so many bytes of the answer to a certain request.
+//! A proxy that closes connections to a server after a given number of response bytes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,17 +8,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// Forwards connections; ends when it is dropped.
+/// Forwards connections until it is dropped.
 #[derive(Debug)]
-pub(crate) struct BreakingLine {
+pub(crate) struct BreakingProxy {
     address: SocketAddr,
     broken: Arc<AtomicU32>,
     task: JoinHandle<()>,
 }
 
-impl BreakingLine {
-    /// The first `times` requests whose head begins with `request` get `answer_bytes` of their answer.
-    pub(crate) async fn to(server: SocketAddr, request: &'static str, answer_bytes: usize, times: u32) -> Self {
+impl BreakingProxy {
+    /// Closes the connection of the first `times` requests that begin with `request`, after `response_bytes` of the
+    /// response.
+    pub(crate) async fn to(server: SocketAddr, request: &'static str, response_bytes: usize, times: u32) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let broken = Arc::new(AtomicU32::new(0));
@@ -26,7 +27,7 @@ impl BreakingLine {
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let server = TcpStream::connect(server).await.unwrap();
-                tokio::spawn(forward(client, server, request, answer_bytes, times, Arc::clone(&counter)));
+                tokio::spawn(forward(client, server, request, response_bytes, times, Arc::clone(&counter)));
             }
         });
         Self { address, broken, task }
@@ -37,13 +38,13 @@ impl BreakingLine {
         format!("http://{}", self.address)
     }
 
-    /// How often it broke.
+    /// Number of requests whose response was cut.
     pub(crate) fn broken(&self) -> u32 {
         self.broken.load(Ordering::SeqCst)
     }
 }
 
-impl Drop for BreakingLine {
+impl Drop for BreakingProxy {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -53,28 +54,28 @@ async fn forward(
     mut client: TcpStream,
     mut server: TcpStream,
     request: &'static str,
-    answer_bytes: usize,
+    response_bytes: usize,
     times: u32,
     broken: Arc<AtomicU32>,
 ) {
     let (mut up, mut down) = (vec![0; 64 << 10], vec![0; 64 << 10]);
-    let mut left: Option<usize> = None;
+    let mut remaining: Option<usize> = None;
     loop {
         tokio::select! {
             count = client.read(&mut up) => {
                 let Ok(count @ 1..) = count else { return };
                 if up[..count].starts_with(request.as_bytes()) && broken.load(Ordering::SeqCst) < times {
                     broken.fetch_add(1, Ordering::SeqCst);
-                    left = Some(answer_bytes);
+                    remaining = Some(response_bytes);
                 }
                 if server.write_all(&up[..count]).await.is_err() { return }
             }
             count = server.read(&mut down) => {
                 let Ok(count @ 1..) = count else { return };
-                let allowed = left.map_or(count, |left| left.min(count));
+                let allowed = remaining.map_or(count, |remaining| remaining.min(count));
                 if client.write_all(&down[..allowed]).await.is_err() { return }
-                if let Some(left) = &mut left {
-                    *left -= allowed;
+                if let Some(remaining) = &mut remaining {
+                    *remaining -= allowed;
                     if allowed < count { return }
                 }
             }
