@@ -34,7 +34,7 @@ use prost::Message;
 
 use crate::error::{Error, Result};
 use checkpoint::Checkpoint;
-use descriptor::{Activation, Descriptor, Detector, LabelSet, Labels, Origin, Size, SlowSampling};
+use descriptor::{Activation, Descriptor, DetectorDescriptor, LabelSet, Labels, Origin, Size, SlowSampling};
 use inspect::ModelInfo;
 use lower::Lowering;
 use slowfast::{Pathways, Recipe};
@@ -86,9 +86,9 @@ pub struct BuiltModel {
 #[derive(Debug, Clone)]
 pub enum Network {
     /// Recognizes actions in clips. The number is the distance between two sampled frames, in frames of a 30 fps video.
-    SlowFast(slowfast::Config, usize),
+    SlowFast(slowfast::SlowFastConfig, usize),
     /// Detects objects in pictures.
-    Yolov5(yolov5::Config),
+    Yolov5(yolov5::YoloConfig),
 }
 
 /// Builds the model of this name and writes it with its descriptor beside it. Each file is written completely or not at
@@ -222,7 +222,7 @@ impl Network {
     fn descriptor(&self, options: &BuildOptions, weights: Origin) -> Descriptor {
         match self {
             Self::SlowFast(config, sampling_rate) => {
-                let default = descriptor::SlowFast::default();
+                let default = descriptor::SlowFastDescriptor::default();
                 let (mean, std, slow_sampling) = match config.recipe {
                     Recipe::PyTorchVideo => (default.mean, default.std, default.slow_sampling),
                     Recipe::Mmaction2 => (IMAGENET_MEAN, IMAGENET_STD, SlowSampling::Stride),
@@ -231,7 +231,7 @@ impl Network {
                     true => (LabelSet::Ava80, Activation::Sigmoid),
                     false => (LabelSet::Kinetics400, Activation::Softmax),
                 };
-                Descriptor::SlowFast(descriptor::SlowFast {
+                Descriptor::SlowFast(descriptor::SlowFastDescriptor {
                     labels: options.labels.clone().unwrap_or(Labels::Set(labels)),
                     activation: options.activation.unwrap_or(activation),
                     frames: config.frames,
@@ -247,10 +247,10 @@ impl Network {
                 })
             }
             Self::Yolov5(config) => {
-                let default = Detector::default();
+                let default = DetectorDescriptor::default();
                 let labels = options.labels.clone().unwrap_or(default.labels);
                 let size = Size { height: config.height, width: config.width };
-                Descriptor::Detector(Detector { labels, size, weights, ..default })
+                Descriptor::Detector(DetectorDescriptor { labels, size, weights, ..default })
             }
         }
     }
@@ -337,7 +337,7 @@ mod tests {
         std::fs::remove_file(&built.toml).unwrap();
         let Descriptor::SlowFast(described) = built.descriptor else { panic!("a YOLOv5") };
         // Only the descriptor knows that the weights are random; the graph does not show it.
-        let inferred = descriptor::SlowFast { weights: Origin::Trained, ..described };
+        let inferred = descriptor::SlowFastDescriptor { weights: Origin::Trained, ..described };
         assert_eq!(Descriptor::for_model(&info).unwrap(), Descriptor::SlowFast(inferred));
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "nothing temporary is left");
     }
@@ -368,14 +368,14 @@ mod tests {
         assert_eq!(built.info.outputs[0].to_string(), "output0 float32[batch, 252, 85]");
         std::fs::remove_file(&built.toml).unwrap();
         let Descriptor::Detector(described) = built.descriptor else { panic!("a SlowFast") };
-        let inferred = Detector { weights: Origin::Trained, ..described };
+        let inferred = DetectorDescriptor { weights: Origin::Trained, ..described };
         assert_eq!(Descriptor::for_model(&built.info).unwrap(), Descriptor::Detector(inferred));
     }
 
     #[test]
     fn a_head_pools_over_its_training_crop_or_over_a_smaller_picture() {
         let pool = |options: BuildOptions| {
-            let config = slowfast::Config { width: 8, ..slowfast::Config::default() };
+            let config = slowfast::SlowFastConfig { width: 8, ..slowfast::SlowFastConfig::default() };
             let mut network = Network::SlowFast(config, 2);
             network.apply(&options).unwrap();
             let graph = network.graph(&mut RandomWeights::new(0)).unwrap().graph.unwrap();

@@ -41,7 +41,7 @@ pub struct Detector {
     model: Model,
     /// Names of the input and the output.
     tensors: [String; 2],
-    descriptor: descriptor::Detector,
+    descriptor: descriptor::DetectorDescriptor,
     thresholds: Thresholds,
     fixed_batch: Option<usize>,
     batch_max: usize,
@@ -56,7 +56,7 @@ impl Detector {
     pub fn open(
         runtime: &Runtime,
         info: &ModelInfo,
-        descriptor: &descriptor::Detector,
+        descriptor: &descriptor::DetectorDescriptor,
         thresholds: Thresholds,
     ) -> Result<Self> {
         let batch_max = batch_max(runtime.device(), GPU_BATCH);
@@ -106,8 +106,8 @@ impl Detector {
     }
 }
 
-fn other_output(descriptor: &descriptor::Detector, shape: &[i64]) -> Error {
-    let descriptor::Detector { head, labels, size, .. } = descriptor;
+fn other_output(descriptor: &descriptor::DetectorDescriptor, shape: &[i64]) -> Error {
+    let descriptor::DetectorDescriptor { head, labels, size, .. } = descriptor;
     Error::usage(format!(
         "the detector's output has the shape {shape:?}, which does not match `{}` with {} classes at {size} pixels",
         head.kind(),

@@ -59,7 +59,7 @@ impl PersonActions {
     ///
     /// # Errors
     /// As for [`Runtime::open`].
-    pub fn open(runtime: &Runtime, info: &ModelInfo, descriptor: &descriptor::SlowFast) -> Result<Self> {
+    pub fn open(runtime: &Runtime, info: &ModelInfo, descriptor: &descriptor::SlowFastDescriptor) -> Result<Self> {
         let tensors = slowfast_tensors(info)?;
         let Some(boxes) = tensors.boxes else {
             return Err(Error::usage(format!("{} takes no boxes of persons", info.path.display())));

@@ -144,10 +144,10 @@ pub struct Model {
 }
 
 /// A model's input: its name, shape and elements, row major.
-pub type Input<'a> = (&'a str, Vec<i64>, &'a [f32]);
+pub type InputTensor<'a> = (&'a str, Vec<i64>, &'a [f32]);
 
 /// A model's output: its shape and elements, row major.
-pub type Output<'a> = (&'a [i64], &'a [f32]);
+pub type OutputTensor<'a> = (&'a [i64], &'a [f32]);
 
 /// A result, and how long the model took for it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -172,7 +172,7 @@ impl Model {
     /// If ONNX Runtime fails. The job cannot continue.
     pub fn run<T>(
         &mut self,
-        inputs: &[Input<'_>],
+        inputs: &[InputTensor<'_>],
         output: &str,
         read: impl FnOnce(&[i64], &[f32]) -> Result<T>,
     ) -> Result<Timed<T>> {
@@ -188,9 +188,9 @@ impl Model {
     /// As for [`Model::run`].
     pub fn run_for<T>(
         &mut self,
-        inputs: &[Input<'_>],
+        inputs: &[InputTensor<'_>],
         names: &[&str],
-        read: impl FnOnce(&[Output<'_>]) -> Result<T>,
+        read: impl FnOnce(&[OutputTensor<'_>]) -> Result<T>,
     ) -> Result<Timed<T>> {
         let failed = |error: ort::Error| Error::failed(format!("failed to run {}: {error}", self.path.display()));
         let turn = self.turn.clone();
@@ -209,7 +209,7 @@ impl Model {
         for name in names {
             found.push(floats(&outputs[*name]).map_err(failed)?);
         }
-        let found: Vec<Output<'_>> = found.iter().map(|(shape, data)| (*shape, &data[..])).collect();
+        let found: Vec<OutputTensor<'_>> = found.iter().map(|(shape, data)| (*shape, &data[..])).collect();
         Ok(Timed { output: read(&found)?, seconds })
     }
 }

@@ -1,6 +1,6 @@
 //! Runs a SlowFast (Feichtenhofer et al., arXiv 1812.03982): the input is clips, the output is a score per class.
 
-use super::session::{Model, Output, Runtime, Timed};
+use super::session::{Model, OutputTensor, Runtime, Timed};
 use crate::decode::sample::linspace_index;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -41,13 +41,13 @@ pub struct ClipShape {
 
 impl ClipShape {
     /// The shape of a clip for the model with this descriptor.
-    pub fn new(descriptor: &descriptor::SlowFast) -> Self {
+    pub fn new(descriptor: &descriptor::SlowFastDescriptor) -> Self {
         Self { frames: descriptor.frames, crop: descriptor.crop, slow: slow_frames(descriptor) }
     }
 }
 
 /// The frames of the Fast pathway that the Slow pathway gets.
-pub(super) fn slow_frames(descriptor: &descriptor::SlowFast) -> Vec<usize> {
+pub(super) fn slow_frames(descriptor: &descriptor::SlowFastDescriptor) -> Vec<usize> {
     let count = descriptor.slow_frames();
     let frame = |i| match descriptor.slow_sampling {
         SlowSampling::Linspace => linspace_index(descriptor.frames, count, i),
@@ -102,7 +102,7 @@ impl SlowFast {
     pub fn open(
         runtime: &Runtime,
         info: &ModelInfo,
-        descriptor: &descriptor::SlowFast,
+        descriptor: &descriptor::SlowFastDescriptor,
         embedding: bool,
     ) -> Result<Self> {
         let batch_max = batch_max(runtime.device(), GPU_BATCH);
@@ -174,7 +174,7 @@ pub(super) fn other_classes(scores: usize, labels: usize) -> Error {
 }
 
 /// The rows of an output: one for each row of the batch.
-fn rows_of<'a>((shape, data): Output<'a>, rows: usize) -> Result<Vec<&'a [f32]>> {
+fn rows_of<'a>((shape, data): OutputTensor<'a>, rows: usize) -> Result<Vec<&'a [f32]>> {
     match shape {
         [outputs, width] if *outputs as usize == rows => Ok(data.chunks_exact(*width as usize).collect()),
         _ => Err(Error::failed(format!("the action model gave {shape:?} where [{rows}, values] was expected"))),
@@ -232,8 +232,11 @@ mod tests {
 
     #[test]
     fn with_mmaction2s_sampling_the_slow_pathway_gets_every_alpha_th_frame() {
-        let described = descriptor::SlowFast { slow_sampling: SlowSampling::Stride, ..descriptor::SlowFast::default() };
+        let described = descriptor::SlowFastDescriptor {
+            slow_sampling: SlowSampling::Stride,
+            ..descriptor::SlowFastDescriptor::default()
+        };
         assert_eq!(slow_frames(&described), [0, 4, 8, 12, 16, 20, 24, 28]);
-        assert_eq!(slow_frames(&descriptor::SlowFast::default()), [0, 4, 8, 13, 17, 22, 26, 31]);
+        assert_eq!(slow_frames(&descriptor::SlowFastDescriptor::default()), [0, 4, 8, 13, 17, 22, 26, 31]);
     }
 }

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use super::batch::{Batcher, Pending, answered};
 use super::key_frames::KeyFrames;
 use super::models::{ActionInput, ActionScores, OpenActions, OpenModels};
-use super::rows::{RowBuilder, Segment};
+use super::rows::{RowBuilder, SegmentInfo};
 use crate::decode::{Clip, Image, SampledFrame, StreamInfo};
 use crate::error::{Result, WorkError};
 use crate::infer::boxes::Detection;
@@ -20,7 +20,7 @@ pub struct Driver<'a> {
     progress: VideoProgress<'a>,
     rows: RowBuilder<'a>,
     info: Option<StreamInfo>,
-    clips: VecDeque<(Segment, Pending<ActionScores>)>,
+    clips: VecDeque<(SegmentInfo, Pending<ActionScores>)>,
     images: VecDeque<(ImageAt, Pending<Vec<Detection>>)>,
     /// Frames in which a model that scores persons finds them.
     key_frames: KeyFrames,
@@ -75,7 +75,7 @@ impl<'a> Driver<'a> {
     /// for clips.
     async fn push_clip(&mut self, clip: Clip) -> Result<(), WorkError> {
         let Some(model) = &self.models.actions else { return Ok(()) };
-        let mut segment = Segment {
+        let mut segment = SegmentInfo {
             number: clip.segment,
             start_seconds: clip.start_seconds,
             end_seconds: clip.end_seconds,

@@ -30,16 +30,16 @@ const CLASSES_SHOWN: usize = 100;
 #[derive(Debug, Clone)]
 pub struct JobModels {
     /// The model of `[actions]`.
-    pub actions: Option<Actions>,
+    pub actions: Option<ActionModel>,
     /// The model of `[persons]`.
-    pub persons: Option<Persons>,
+    pub persons: Option<PersonModel>,
 }
 
 /// The action model's file, and the clips that it takes.
 #[derive(Debug, Clone)]
-pub struct Actions {
+pub struct ActionModel {
     info: ModelInfo,
-    descriptor: descriptor::SlowFast,
+    descriptor: descriptor::SlowFastDescriptor,
     /// The clips that the decoder makes.
     pub clips: ClipSpec,
     /// The job's `[actions]`.
@@ -48,9 +48,9 @@ pub struct Actions {
 
 /// The person model's file, and the images that it takes.
 #[derive(Debug, Clone)]
-pub struct Persons {
+pub struct PersonModel {
     info: ModelInfo,
-    descriptor: descriptor::Detector,
+    descriptor: descriptor::DetectorDescriptor,
     /// The images that the decoder makes.
     pub images: ImageSpec,
     thresholds: Thresholds,
@@ -65,13 +65,13 @@ impl JobModels {
     /// A usage error if a file is missing, is not ONNX, or does not have the inputs and outputs that its section needs, and
     /// if the action model scores persons but the job has no detector.
     pub fn read(job: &Job) -> Result<Self> {
-        let actions = job.actions.as_ref().map(Actions::read).transpose()?;
+        let actions = job.actions.as_ref().map(ActionModel::read).transpose()?;
         if let Some(actions) = actions.as_ref().filter(|actions| actions.descriptor.persons && job.persons.is_none()) {
             let model = actions.info.path.display();
             return Err(Error::usage(format!("{model} scores the actions of persons, but the job has no [persons]"))
                 .with_hint("add the detector that finds them, for example:\n    [persons]\n    model = \"models/yolov5s.onnx\""));
         }
-        let persons = job.persons.as_ref().map(Persons::read).transpose()?;
+        let persons = job.persons.as_ref().map(PersonModel::read).transpose()?;
         Ok(Self { actions, persons })
     }
 
@@ -100,14 +100,15 @@ impl JobModels {
         };
         PlanModels {
             actions: self.actions.as_ref().map(|m| {
-                let described = descriptor::SlowFast { weights: Origin::Trained, ..m.descriptor.clone() };
+                let described = descriptor::SlowFastDescriptor { weights: Origin::Trained, ..m.descriptor.clone() };
                 reference(&m.info, &Descriptor::SlowFast(described))
             }),
             persons: self.persons.as_ref().map(|m| {
                 // The names of a built-in set are included, so that a change of the set changes the fingerprint.
                 let names = m.descriptor.labels.names().into_iter().map(str::to_owned).collect();
                 let labels = descriptor::Labels::List(names);
-                let described = descriptor::Detector { labels, weights: Origin::Trained, ..m.descriptor.clone() };
+                let described =
+                    descriptor::DetectorDescriptor { labels, weights: Origin::Trained, ..m.descriptor.clone() };
                 reference(&m.info, &Descriptor::Detector(described))
             }),
         }
@@ -134,7 +135,7 @@ impl JobModels {
     }
 }
 
-impl Actions {
+impl ActionModel {
     fn read(settings: &job::Actions) -> Result<Self> {
         let info = ModelInfo::read(&settings.model)?;
         let Descriptor::SlowFast(descriptor) = Descriptor::for_model(&info)? else {
@@ -165,7 +166,7 @@ impl Actions {
 
 type ActionBatcher = Batcher<ActionInput, ActionScores>;
 
-impl Actions {
+impl ActionModel {
     fn score_clips(&self, runtime: &Runtime) -> Result<ActionBatcher> {
         let mut model = SlowFast::open(runtime, &self.info, &self.descriptor, self.settings.embedding)?;
         let (shape, batch_max) = (ClipShape::new(&self.descriptor), model.batch_max());
@@ -195,7 +196,7 @@ impl Actions {
     }
 }
 
-impl Persons {
+impl PersonModel {
     fn read(settings: &job::Persons) -> Result<Self> {
         let info = ModelInfo::read(&settings.model)?;
         let Descriptor::Detector(descriptor) = Descriptor::for_model(&info)? else {

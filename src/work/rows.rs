@@ -67,7 +67,7 @@ impl VideoRows {
 
 /// A segment, without its pixels.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Segment {
+pub struct SegmentInfo {
     /// Number of the segment, from 0.
     pub number: i64,
     /// Start, in seconds from the first presented frame.
@@ -136,7 +136,7 @@ impl<'a> RowBuilder<'a> {
     }
 
     /// Adds the scores of a segment: a row of `actions`, and the actions of its persons.
-    pub fn push_segment(&mut self, segment: Segment, answer: ActionScores) {
+    pub fn push_segment(&mut self, segment: SegmentInfo, answer: ActionScores) {
         let Some(model) = &self.models.actions else { return };
         let best = |scores: &[f32]| top_labels(scores, &model.labels, model.settings.top_k);
         for (row, scores) in segment.persons.iter().zip(&answer.scores) {

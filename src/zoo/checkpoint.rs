@@ -204,10 +204,10 @@ impl Checkpoint {
         self.left.contains_key("model.24.anchors") || self.left.contains_key("model.33.anchors")
     }
 
-    fn yolov5(&self, base: Option<yolov5::Config>) -> Result<yolov5::Config> {
+    fn yolov5(&self, base: Option<yolov5::YoloConfig>) -> Result<yolov5::YoloConfig> {
         let is_p6 = self.left.contains_key("model.33.anchors");
         let detect = if is_p6 { "model.33" } else { "model.24" };
-        let official = yolov5::Config::of_size('l').map(|large| if is_p6 { large.p6() } else { large });
+        let official = yolov5::YoloConfig::of_size('l').map(|large| if is_p6 { large.p6() } else { large });
         let base = base.or(official).ok_or_else(|| Error::failed("the model zoo has no yolov5l"))?;
         let is_v5 = self.left.contains_key(yolov5::parameters::FOCUS);
         let generation = if is_v5 { yolov5::Generation::V5 } else { yolov5::Generation::V6 };
@@ -218,7 +218,7 @@ impl Checkpoint {
         };
         let anchors_per_cell = self.length(&format!("{detect}.anchors"), 1)?;
         let columns = self.length(&format!("{detect}.m.0.weight"), 0)? / anchors_per_cell;
-        let sized = |depth_multiple| yolov5::Config {
+        let sized = |depth_multiple| yolov5::YoloConfig {
             generation,
             is_fused: !self.left.keys().any(|name| name.ends_with(".bn.weight")),
             grids: if is_p6 { 4 } else { 3 },
@@ -230,7 +230,7 @@ impl Checkpoint {
         };
         let found = ["model.2.m.", "model.4.m.", "model.6.m."].map(|prefix| self.blocks(prefix));
         let of_large = if is_v5 { [3, 9, 9] } else { [3, 6, 9] };
-        let fits = |config: &yolov5::Config| of_large.map(|count| config.repeats(count)) == found;
+        let fits = |config: &yolov5::YoloConfig| of_large.map(|count| config.repeats(count)) == found;
         let fitting = DEPTH_MULTIPLES.into_iter().chain([base.depth_multiple]).map(sized).find(fits);
         fitting.ok_or_else(|| {
             self.mistake(
@@ -296,7 +296,7 @@ impl Checkpoint {
             (_, true) => CLASSIFIER,
             _ => "blocks.5.proj.weight",
         };
-        let mut config = slowfast::Config {
+        let mut config = slowfast::SlowFastConfig {
             depth,
             width: if is_fast { width * config.beta_inv } else { width },
             beta_inv: if is_both { width / self.length(&stem(1), 0)? } else { config.beta_inv },
@@ -328,7 +328,7 @@ impl Checkpoint {
         depth: usize,
         fusion_kernel: Option<usize>,
         temporal_blocks: usize,
-    ) -> Result<(slowfast::Config, usize)> {
+    ) -> Result<(slowfast::SlowFastConfig, usize)> {
         let name = match (is_both, depth, fusion_kernel) {
             (false, ..) if is_fast => "fast-r50-32x2",
             (false, ..) => "slow-r50-8x8",
@@ -347,7 +347,7 @@ impl Checkpoint {
                 "number and distance of frames and the input size are assumed to be those of this network"
             );
         }
-        let config = slowfast::Config {
+        let config = slowfast::SlowFastConfig {
             frames: frames.unwrap_or(config.frames),
             alpha: alpha.filter(|_| is_both).unwrap_or(config.alpha),
             crop: side.unwrap_or(config.crop),

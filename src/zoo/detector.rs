@@ -49,7 +49,7 @@ pub struct Size {
 
 /// A detector's head, classes and input size.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Detector {
+pub struct DetectorDescriptor {
     /// Layout of its output: the descriptor's `kind`.
     pub head: Head,
     /// Names of the classes, in the order of the scores.
@@ -183,7 +183,7 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
-impl Default for Detector {
+impl Default for DetectorDescriptor {
     /// A YOLOv5 with the classes of COCO at 640 pixels.
     fn default() -> Self {
         Self {
@@ -195,7 +195,7 @@ impl Default for Detector {
     }
 }
 
-impl Detector {
+impl DetectorDescriptor {
     /// Describes a model, given the kind and keys of its descriptor if it has one. Also returns the warning that every
     /// run logs about its labels.
     ///
@@ -392,7 +392,11 @@ mod tests {
     use crate::zoo::descriptor::tests::model;
 
     /// Describes a model with this input, output and metadata. A dimension of 0 is free.
-    fn of(images: &[usize], output: &[usize], metadata: &[(&str, &str)]) -> Result<(Detector, Option<String>)> {
+    fn of(
+        images: &[usize],
+        output: &[usize],
+        metadata: &[(&str, &str)],
+    ) -> Result<(DetectorDescriptor, Option<String>)> {
         of_outputs(images, &[("output0", output)], metadata, None)
     }
 
@@ -401,10 +405,10 @@ mod tests {
         outputs: &[(&str, &[usize])],
         metadata: &[(&str, &str)],
         written: Option<(Head, DetectorKeys)>,
-    ) -> Result<(Detector, Option<String>)> {
+    ) -> Result<(DetectorDescriptor, Option<String>)> {
         let mut info = model(&[("images", images)], outputs);
         info.metadata = metadata.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
-        Detector::of_model(&info, written)
+        DetectorDescriptor::of_model(&info, written)
     }
 
     fn written(head: Head, labels: &[&str], side: Option<Size>) -> Option<(Head, DetectorKeys)> {

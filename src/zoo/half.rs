@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn the_file_is_half_as_large_and_has_the_same_counts() {
-        let config = yolov5::Config { height: 64, width: 64, ..yolov5::Config::of_size('n').unwrap() };
+        let config = yolov5::YoloConfig { height: 64, width: 64, ..yolov5::YoloConfig::of_size('n').unwrap() };
         let model = yolov5::build(&config, &mut RandomWeights::new(1)).unwrap();
         let halved = halve(model.clone());
         let share = halved.encoded_len() as f64 / model.encoded_len() as f64;

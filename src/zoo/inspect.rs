@@ -342,7 +342,7 @@ mod tests {
     #[test]
     fn full_size_networks_have_the_published_size() {
         // PyTorchVideo: 34.57 M and 65.71 G. Folding removes one parameter per channel (30 400 in all).
-        let r50 = count(slowfast::build(&slowfast::Config::default(), &mut Zeros).unwrap());
+        let r50 = count(slowfast::build(&slowfast::SlowFastConfig::default(), &mut Zeros).unwrap());
         assert_eq!(r50, (34_536_144, Some(65_708_888_064)));
         // Parameters as PyTorchVideo counts them, multiply-adds as in the paper.
         for (name, millions, billions) in [
@@ -376,8 +376,8 @@ mod tests {
             ('l', [46.5, 109.1], [76.8, 111.4]),
             ('x', [86.7, 205.7], [140.7, 209.8]),
         ] {
-            let config = yolov5::Config::of_size(letter).unwrap();
-            let p6_at_640 = yolov5::Config { height: 640, width: 640, ..config.clone().p6() };
+            let config = yolov5::YoloConfig::of_size(letter).unwrap();
+            let p6_at_640 = yolov5::YoloConfig { height: 640, width: 640, ..config.clone().p6() };
             for (config, [parameters, gflops]) in [(config, p5), (p6_at_640, p6)] {
                 let (counted, multiply_adds) = count(yolov5::build(&config, &mut Zeros).unwrap());
                 // The table is rounded to a tenth, which is more than one percent for the smallest network.
@@ -388,14 +388,14 @@ mod tests {
             }
         }
         // Exact, as the reference prints it after fusing the batch norms.
-        let n = yolov5::Config::of_size('n').unwrap();
+        let n = yolov5::YoloConfig::of_size('n').unwrap();
         assert_eq!(count(yolov5::build(&n, &mut Zeros).unwrap()), (1_867_405, Some(2_234_060_800)));
     }
 
     #[test]
     fn products_of_two_values_are_counted() {
         let all = slowfast::named("slow-tiny-4x16-nl").unwrap().0;
-        let none = slowfast::Config { non_local: vec![], ..all.clone() };
+        let none = slowfast::SlowFastConfig { non_local: vec![], ..all.clone() };
         let [all, none] = [all, none].map(|config| count(slowfast::build(&config, &mut Zeros).unwrap()).1.unwrap());
         // 64 positions with 128 channels attend to 16 pooled positions with 64 channels: projections there and back,
         // the product of keys and values, and its product with the queries.

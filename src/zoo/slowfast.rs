@@ -36,7 +36,7 @@ const SPATIAL_STRIDE: usize = 32;
 
 /// Settings of a SlowFast network.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
+pub struct SlowFastConfig {
     /// Layers of the ResNets: 50 or 101.
     pub depth: usize,
     /// The pathways that the network has.
@@ -126,7 +126,7 @@ pub enum FastInput {
     Difference,
 }
 
-impl Default for Config {
+impl Default for SlowFastConfig {
     /// The default is R50 8x8 of the model zoo: trained with crops of 224, run at 256, Kinetics-400.
     fn default() -> Self {
         Self {
@@ -156,7 +156,7 @@ pub fn head_pool(trained_side: usize) -> usize {
     trained_side / SPATIAL_STRIDE
 }
 
-impl Config {
+impl SlowFastConfig {
     /// Number of blocks in the four stages.
     fn blocks(&self) -> Result<[usize; 4]> {
         match self.depth {
@@ -223,7 +223,7 @@ impl Config {
 ///
 /// # Errors
 /// If the settings are invalid, or the weights belong to another network.
-pub fn build(config: &Config, weights: &mut dyn Weights) -> Result<ModelProto> {
+pub fn build(config: &SlowFastConfig, weights: &mut dyn Weights) -> Result<ModelProto> {
     config.check()?;
     let blocks = config.blocks()?;
     let mut detection = head::DetectionWeights(weights);
@@ -265,14 +265,14 @@ mod tests {
         }
     }
 
-    fn asked(config: &Config) -> Vec<(String, Vec<usize>)> {
+    fn asked(config: &SlowFastConfig) -> Vec<(String, Vec<usize>)> {
         let mut recorder = Recorder::default();
         build(config, &mut recorder).unwrap();
         recorder.0
     }
 
     /// Temporal size of the first convolution in every block of this stage's Slow pathway.
-    fn temporal_kernels(config: &Config, stage: usize) -> Vec<usize> {
+    fn temporal_kernels(config: &SlowFastConfig, stage: usize) -> Vec<usize> {
         let prefix = format!("blocks.{stage}.multipathway_blocks.0.res_blocks.");
         let asked = asked(config).into_iter();
         let firsts = asked.filter(|(name, _)| name.starts_with(&prefix) && name.ends_with("conv_a.weight"));
@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn parameters_have_the_official_names_and_shapes() {
-        let asked = asked(&Config { width: 8, classes: 10, ..Config::default() });
+        let asked = asked(&SlowFastConfig { width: 8, classes: 10, ..SlowFastConfig::default() });
         // 110 convolutions with five tensors each, and two of the classifier.
         assert_eq!(asked.len(), 552);
         let shape = |name: &str| asked.iter().find(|(asked, _)| asked == name).unwrap().1.clone();
@@ -311,29 +311,29 @@ mod tests {
 
     #[test]
     fn stages_span_the_time_that_the_config_says() {
-        let r50 = Config { width: 8, ..Config::default() };
+        let r50 = SlowFastConfig { width: 8, ..SlowFastConfig::default() };
         assert_eq!(temporal_kernels(&r50, 2), [1; 4]);
         assert_eq!(temporal_kernels(&r50, 3), [3; 6]);
-        let r101 = Config { depth: 101, temporal_blocks: 6, ..r50 };
+        let r101 = SlowFastConfig { depth: 101, temporal_blocks: 6, ..r50 };
         assert_eq!(temporal_kernels(&r101, 3), [[3; 6].as_slice(), &[1; 17]].concat());
         assert_eq!(temporal_kernels(&r101, 4), [3; 3]);
     }
 
     #[test]
     fn impossible_networks_are_refused() {
-        let r50 = Config::default();
+        let r50 = SlowFastConfig::default();
         for config in [
-            Config { depth: 18, ..r50.clone() },
-            Config { frames: 30, ..r50.clone() },
-            Config { alpha: 0, ..r50.clone() },
-            Config { width: 4, ..r50.clone() },
-            Config { crop: 31, ..r50.clone() },
-            Config { head_pool: 0, ..r50.clone() },
-            Config { classes: 0, ..r50.clone() },
-            Config { fusion_kernel: 4, ..r50.clone() },
-            Config { pathways: Pathways::Slow, ..r50.clone() },
-            Config { non_local: vec![(2, 6)], ..r50.clone() },
-            Config { non_local: vec![(4, 0)], ..r50 },
+            SlowFastConfig { depth: 18, ..r50.clone() },
+            SlowFastConfig { frames: 30, ..r50.clone() },
+            SlowFastConfig { alpha: 0, ..r50.clone() },
+            SlowFastConfig { width: 4, ..r50.clone() },
+            SlowFastConfig { crop: 31, ..r50.clone() },
+            SlowFastConfig { head_pool: 0, ..r50.clone() },
+            SlowFastConfig { classes: 0, ..r50.clone() },
+            SlowFastConfig { fusion_kernel: 4, ..r50.clone() },
+            SlowFastConfig { pathways: Pathways::Slow, ..r50.clone() },
+            SlowFastConfig { non_local: vec![(2, 6)], ..r50.clone() },
+            SlowFastConfig { non_local: vec![(4, 0)], ..r50 },
         ] {
             assert_eq!(build(&config, &mut Recorder::default()).unwrap_err().exit_code(), 2, "{config:?}");
         }

@@ -26,7 +26,7 @@ const EPSILON: f32 = 1e-3;
 
 /// Settings of a YOLOv5 network.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Config {
+pub struct YoloConfig {
     /// The release whose layers it has.
     pub generation: Generation,
     /// Whether its parameters have the batch norms folded into the convolutions, as the official `fuse()` does.
@@ -46,7 +46,7 @@ pub struct Config {
     /// Width of the input, pixels. Must be a multiple of the coarsest grid's cell size.
     pub width: usize,
     /// What the network outputs.
-    pub head: Head,
+    pub head: HeadOutput,
 }
 
 /// The layers that differ between releases. Both generations use SiLU; releases before 4.0 are not supported.
@@ -60,7 +60,7 @@ pub enum Generation {
 
 /// What a YOLOv5 outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Head {
+pub enum HeadOutput {
     /// [`OUTPUT`]: the boxes of all grids, one grid after another.
     Decoded,
     /// `raw0`, `raw1` and so on: one output `[batch, anchors, rows, columns, 5 + classes]` per grid, before the
@@ -73,11 +73,11 @@ pub const OPTIONS: &str =
     "6 (fourth grid: yolov5s6), -v5 (as of releases 4.0 and 5.0), -raw (heads before the sigmoid)";
 
 /// The network of this name: `yolov5`, a letter, and options. Returns `None` for any other name.
-pub fn named(name: &str) -> Option<Config> {
+pub fn named(name: &str) -> Option<YoloConfig> {
     let mut parts = name.strip_prefix("yolov5")?.split('-');
     let size = parts.next()?;
     let mut letters = size.trim_end_matches('6').chars();
-    let mut config = Config::of_size(letters.next()?)?;
+    let mut config = YoloConfig::of_size(letters.next()?)?;
     match (letters.next(), size.len()) {
         (None, 1) => {}
         (None, 2) => config = config.p6(),
@@ -86,14 +86,14 @@ pub fn named(name: &str) -> Option<Config> {
     for part in parts {
         match part {
             "v5" => config.generation = Generation::V5,
-            "raw" => config.head = Head::Raw,
+            "raw" => config.head = HeadOutput::Raw,
             _ => return None,
         }
     }
     Some(config)
 }
 
-impl Config {
+impl YoloConfig {
     /// The official network of this size (`n`, `s`, `m`, `l`, `x`) for COCO at 640x640, latest generation.
     pub fn of_size(letter: char) -> Option<Self> {
         let (depth_multiple, width_multiple) = match letter {
@@ -114,7 +114,7 @@ impl Config {
             anchors_per_cell: 3,
             height: 640,
             width: 640,
-            head: Head::Decoded,
+            head: HeadOutput::Decoded,
         })
     }
 
@@ -157,7 +157,7 @@ impl Config {
 ///
 /// # Errors
 /// If the settings are invalid, or the weights belong to another network.
-pub fn build(config: &Config, weights: &mut dyn Weights) -> Result<ModelProto> {
+pub fn build(config: &YoloConfig, weights: &mut dyn Weights) -> Result<ModelProto> {
     config.check()?;
     let mut unfocused = Unfocused(weights);
     let mut builder = GraphBuilder::new("yolov5", &mut unfocused);
@@ -167,11 +167,11 @@ pub fn build(config: &Config, weights: &mut dyn Weights) -> Result<ModelProto> {
     let pyramid = net.neck(&backbone)?;
     let heads = net.heads(&pyramid)?;
     match config.head {
-        Head::Decoded => {
+        HeadOutput::Decoded => {
             let boxes = net.decode(&heads)?;
             builder.output(&boxes, OUTPUT);
         }
-        Head::Raw => {
+        HeadOutput::Raw => {
             // Request the anchors although they are not used, because the weights contain them.
             net.anchors()?;
             for (grid, head) in heads.iter().enumerate() {
@@ -208,7 +208,7 @@ impl Weights for Unfocused<'_> {
 
 struct Net<'g, 'w> {
     graph: &'g mut GraphBuilder<'w>,
-    config: &'g Config,
+    config: &'g YoloConfig,
     /// Number of the next layer.
     layer: usize,
 }
@@ -417,10 +417,10 @@ mod tests {
 
     #[test]
     fn a_name_says_size_grids_generation_and_head() {
-        let s = Config::of_size('s').unwrap();
+        let s = YoloConfig::of_size('s').unwrap();
         assert_eq!(named("yolov5s"), Some(s.clone()));
         assert_eq!(named("yolov5s6"), Some(s.clone().p6()));
-        let old = Config { generation: Generation::V5, head: Head::Raw, ..s.p6() };
+        let old = YoloConfig { generation: Generation::V5, head: HeadOutput::Raw, ..s.p6() };
         assert_eq!(named("yolov5s6-v5-raw"), Some(old));
         for name in ["yolov5", "yolov5q", "yolov5s66", "yolov56", "yolov5sn", "yolov5s-v7", "yolov5s-", "slowfast"] {
             assert_eq!(named(name), None, "{name}");
@@ -429,12 +429,12 @@ mod tests {
 
     #[test]
     fn channels_and_repeats_round_as_the_official_ones_do() {
-        let [n, m, x] = ['n', 'm', 'x'].map(|letter| Config::of_size(letter).unwrap());
+        let [n, m, x] = ['n', 'm', 'x'].map(|letter| YoloConfig::of_size(letter).unwrap());
         assert_eq!([3, 6, 9].map(|of_large| n.repeats(of_large)), [1, 2, 3]);
         assert_eq!([3, 6, 9].map(|of_large| m.repeats(of_large)), [2, 4, 6]);
         assert_eq!([3, 6, 9].map(|of_large| x.repeats(of_large)), [4, 8, 12]);
         assert_eq!([n.channels(64), m.channels(64), x.channels(1024)], [16, 48, 1280]);
-        assert!(Config::of_size('q').is_none());
+        assert!(YoloConfig::of_size('q').is_none());
     }
 
     #[test]
@@ -462,8 +462,9 @@ mod tests {
 
     #[test]
     fn a_raw_head_outputs_each_grid() {
-        for config in [Config::of_size('n').unwrap(), Config::of_size('n').unwrap().p6()] {
-            let config = Config { head: Head::Raw, height: 64, width: 128, generation: Generation::V5, ..config };
+        for config in [YoloConfig::of_size('n').unwrap(), YoloConfig::of_size('n').unwrap().p6()] {
+            let config =
+                YoloConfig { head: HeadOutput::Raw, height: 64, width: 128, generation: Generation::V5, ..config };
             let graph = build(&config, &mut RandomWeights::new(0)).unwrap().graph.unwrap();
             let names: Vec<&str> = graph.output.iter().map(|output| output.name.as_str()).collect();
             assert_eq!(names, &["raw0", "raw1", "raw2", "raw3"][..config.grids]);
@@ -472,12 +473,12 @@ mod tests {
 
     #[test]
     fn networks_that_do_not_exist_are_refused() {
-        let n = Config::of_size('n').unwrap();
+        let n = YoloConfig::of_size('n').unwrap();
         for (config, why) in [
-            (Config { grids: 5, ..n.clone() }, "3 or 4 grids, not 5"),
-            (Config { height: 96, ..n.clone().p6() }, "96x1280 pixels: both must be multiples of 64"),
-            (Config { classes: 0, ..n.clone() }, "at least one class"),
-            (Config { anchors_per_cell: 4, ..n }, "no official YOLOv5 anchors of the shape [3, 4, 2]"),
+            (YoloConfig { grids: 5, ..n.clone() }, "3 or 4 grids, not 5"),
+            (YoloConfig { height: 96, ..n.clone().p6() }, "96x1280 pixels: both must be multiples of 64"),
+            (YoloConfig { classes: 0, ..n.clone() }, "at least one class"),
+            (YoloConfig { anchors_per_cell: 4, ..n }, "no official YOLOv5 anchors of the shape [3, 4, 2]"),
         ] {
             let error = build(&config, &mut RandomWeights::new(0)).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");

@@ -112,7 +112,7 @@ fn every_slowfast_checkpoint_matches_the_reference() {
         let arrays = unpack(&python, &file.with_extension("npz"));
         let Network::SlowFast(config, _) = network(&file, Some(arch)) else { panic!("{name}: not a SlowFast") };
         for crop in crops {
-            let config = slowfast::Config { crop: crop.parse().unwrap(), ..config.clone() };
+            let config = slowfast::SlowFastConfig { crop: crop.parse().unwrap(), ..config.clone() };
             let plain = slowfast::build(&config, &mut Checkpoint::open(&file).unwrap()).unwrap();
             let (slow, fast) = (format!("slow_{crop}"), format!("fast_{crop}"));
             let mut inputs = vec![("slow", slow.as_str()), ("fast", &fast)];
@@ -143,11 +143,11 @@ fn every_yolov5_checkpoint_matches_the_reference() {
             let size = format!("{height}x{width}");
             let image = format!("image_{size}");
             let build = |head| {
-                let config = yolov5::Config { height, width, head, ..config.clone() };
+                let config = yolov5::YoloConfig { height, width, head, ..config.clone() };
                 yolov5::build(&config, &mut Checkpoint::open(&file).unwrap()).unwrap()
             };
-            let decoded = build(yolov5::Head::Decoded);
-            let raw = build(yolov5::Head::Raw);
+            let decoded = build(yolov5::HeadOutput::Decoded);
+            let raw = build(yolov5::HeadOutput::Raw);
             let outputs =
                 [(&decoded, "output0", "pred"), (&raw, "raw0", "raw0"), (&raw, "raw1", "raw1"), (&raw, "raw2", "raw2")];
             for (model, output, expected) in outputs {
@@ -196,7 +196,7 @@ fn a_slowfast_matches_the_reference_in_every_checkpoint_form() {
         assert_eq!(config.recipe == slowfast::Recipe::Mmaction2, is_mmaction2);
         assert_eq!(config.head_pool, if is_mmaction2 { usize::MAX } else { 2 });
         for crop in crops {
-            let config = slowfast::Config { crop: crop.parse().unwrap(), ..config.clone() };
+            let config = slowfast::SlowFastConfig { crop: crop.parse().unwrap(), ..config.clone() };
             let model = slowfast::build(&config, &mut Checkpoint::open(&file).unwrap()).unwrap();
             let error = logits_error(&model, &arrays, crop);
             println!("{name} as {form} at {crop}: {error:.1e}");
@@ -249,7 +249,7 @@ fn a_fused_yolov5_matches_the_reference() {
         in_form(&python, "fused", &original, &file);
         let Network::Yolov5(config) = network(&file, None) else { panic!("{name}: not a YOLOv5") };
         assert!(config.is_fused);
-        let config = yolov5::Config { height: 320, width: 320, ..config };
+        let config = yolov5::YoloConfig { height: 320, width: 320, ..config };
         let model = yolov5::build(&config, &mut Checkpoint::open(&file).unwrap()).unwrap();
         let inputs = [(yolov5::INPUT, "image_320x320")];
         let error = compare(support::runtime(), &model, &inputs, &arrays, (yolov5::OUTPUT, "pred_320x320"));

@@ -42,15 +42,22 @@ fn compare(what: &str, plain: &ModelProto, inputs: &[(&str, Vec<i64>)]) {
     }
 }
 
-fn clips(config: &slowfast::Config, batch: usize) -> [(&'static str, Vec<i64>); 2] {
+fn clips(config: &slowfast::SlowFastConfig, batch: usize) -> [(&'static str, Vec<i64>); 2] {
     let shape = |frames| [batch, 3, frames, config.crop, config.crop].map(|length| length as i64).to_vec();
     [(slowfast::SLOW_INPUT, shape(config.frames / config.alpha)), (slowfast::FAST_INPUT, shape(config.frames))]
 }
 
 #[test]
 fn a_lowered_slowfast_gives_the_same_logits_for_one_clip_and_for_three() {
-    let tiny = slowfast::Config { width: 8, crop: 64, head_pool: 2, classes: 10, ..slowfast::Config::default() };
-    let wider = slowfast::Config { width: 32, frames: 16, alpha: 8, fusion_kernel: 5, crop: 96, ..tiny.clone() };
+    let tiny = slowfast::SlowFastConfig {
+        width: 8,
+        crop: 64,
+        head_pool: 2,
+        classes: 10,
+        ..slowfast::SlowFastConfig::default()
+    };
+    let wider =
+        slowfast::SlowFastConfig { width: 32, frames: 16, alpha: 8, fusion_kernel: 5, crop: 96, ..tiny.clone() };
     for config in [tiny, wider] {
         let plain = slowfast::build(&config, &mut RandomWeights::new(1)).unwrap();
         for batch in [1, 3] {
@@ -64,7 +71,7 @@ fn the_lowered_official_export_gives_the_same_logits() {
     let Some(reference) = support::reference() else { return };
     let exported = std::fs::read(reference.join("models/slowfast_tiny_r50_8x8.onnx")).unwrap();
     let exported = ModelProto::decode(exported.as_slice()).unwrap();
-    let config = slowfast::Config { crop: 64, ..slowfast::Config::default() };
+    let config = slowfast::SlowFastConfig { crop: 64, ..slowfast::SlowFastConfig::default() };
     compare("official export", &exported, &clips(&config, 2));
     assert!(is_folded(exported));
 }
@@ -76,7 +83,13 @@ fn is_folded(model: ModelProto) -> bool {
 
 #[test]
 fn a_lowered_slowfast_of_dynamic_height_and_width_gives_the_same_logits() {
-    let config = slowfast::Config { width: 8, crop: 64, head_pool: 2, classes: 10, ..slowfast::Config::default() };
+    let config = slowfast::SlowFastConfig {
+        width: 8,
+        crop: 64,
+        head_pool: 2,
+        classes: 10,
+        ..slowfast::SlowFastConfig::default()
+    };
     let mut plain = slowfast::build(&config, &mut RandomWeights::new(1)).unwrap();
     let graph = plain.graph.as_mut().unwrap();
     graph.value_info.clear();

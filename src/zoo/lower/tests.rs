@@ -11,7 +11,7 @@ use crate::zoo::weights::RandomWeights;
 use crate::zoo::{slowfast, yolov5};
 
 fn tiny() -> ModelProto {
-    let config = slowfast::Config { width: 8, crop: 64, head_pool: 2, ..slowfast::Config::default() };
+    let config = slowfast::SlowFastConfig { width: 8, crop: 64, head_pool: 2, ..slowfast::SlowFastConfig::default() };
     slowfast::build(&config, &mut RandomWeights::new(1)).unwrap()
 }
 
@@ -60,7 +60,7 @@ fn a_packed_slowfast_differs_only_in_the_fast_stem() {
 
 #[test]
 fn models_without_anything_to_lower_stay_unchanged() {
-    let yolov5 = || yolov5::Config::of_size('n').unwrap();
+    let yolov5 = || yolov5::YoloConfig::of_size('n').unwrap();
     let built = || yolov5::build(&yolov5(), &mut RandomWeights::new(1)).unwrap();
     assert!(lower(built(), Lowering::Folded) == built());
     let folded = lower(tiny(), Lowering::Folded);

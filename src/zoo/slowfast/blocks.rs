@@ -1,6 +1,6 @@
 //! The parts of a pathway: stem, residual blocks, non-local blocks.
 
-use super::{Config, FastInput};
+use super::{FastInput, SlowFastConfig};
 use crate::error::Result;
 use crate::zoo::graph::{BatchNorm, GraphBuilder, Value, Window};
 
@@ -42,7 +42,7 @@ impl Pathway {
     pub(super) fn stage(
         &self,
         graph: &mut GraphBuilder<'_>,
-        config: &Config,
+        config: &SlowFastConfig,
         stage: usize,
         blocks: usize,
         input: &Value,
@@ -128,7 +128,7 @@ fn bottleneck(
 
 /// Adds attention over all positions to every position (Wang et al., 2018), with the structure and names of
 /// PySlowFast's `Nonlocal`: half the channels, and keys and values pooled 2x2 in space.
-fn non_local(graph: &mut GraphBuilder<'_>, config: &Config, name: &str, input: &Value) -> Result<Value> {
+fn non_local(graph: &mut GraphBuilder<'_>, config: &SlowFastConfig, name: &str, input: &Value) -> Result<Value> {
     let channels = input.shape[0];
     let point = Window::valid(&[1, 1, 1], &[1, 1, 1]);
     let pooled = graph.max_pool(input, &Window::valid(&[1, 2, 2], &[1, 2, 2]));

@@ -1,6 +1,6 @@
 //! The head: pools the pathways' features over the clip or below each box, and classifies them.
 
-use super::{BOXES_INPUT, Config, EMBEDDING, LOGITS, Pathways};
+use super::{BOXES_INPUT, EMBEDDING, LOGITS, Pathways, SlowFastConfig};
 use crate::error::Result;
 use crate::zoo::graph::{GraphBuilder, Value, Window};
 use crate::zoo::weights::Weights;
@@ -11,7 +11,7 @@ const BOX_SCALE: f32 = 1.0 / 16.0;
 const BOX_SIDE: usize = 7;
 
 /// Builds the outputs from the pathways' last values.
-pub(super) fn build(graph: &mut GraphBuilder<'_>, config: &Config, values: &[Value]) -> Result<()> {
+pub(super) fn build(graph: &mut GraphBuilder<'_>, config: &SlowFastConfig, values: &[Value]) -> Result<()> {
     let features = if config.boxes { pool_boxes(graph, values) } else { pool(graph, config, values) };
     let name = match (config.boxes, config.pathways) {
         (true, _) => "detection_head.proj",
@@ -29,7 +29,7 @@ pub(super) fn build(graph: &mut GraphBuilder<'_>, config: &Config, values: &[Val
 /// Averages each pathway over all its frames and over all windows of the training crop's size (or the whole picture if
 /// it is smaller), at stride one. PyTorchVideo averages over the windows after the classifier. Because the classifier
 /// is linear, averaging before it gives the same logits, and the averaged features are available as an output.
-fn pool(graph: &mut GraphBuilder<'_>, config: &Config, values: &[Value]) -> Value {
+fn pool(graph: &mut GraphBuilder<'_>, config: &SlowFastConfig, values: &[Value]) -> Value {
     let mut pool = |value: &Value| {
         let side = config.head_pool.min(value.shape[2]);
         let window = Window::valid(&[value.shape[1], side, side], &[1, 1, 1]);

@@ -1,7 +1,7 @@
 //! The lateral connections, which pass Fast's features to the Slow pathway.
 
 use super::blocks::normed;
-use super::{Config, Lateral};
+use super::{Lateral, SlowFastConfig};
 use crate::error::Result;
 use crate::zoo::graph::{GraphBuilder, Value, Window};
 
@@ -11,7 +11,7 @@ const CONVOLUTION_RATIO: usize = 2;
 /// Appends Fast's features, reduced to one in `alpha` frames, to Slow's channels.
 pub(super) fn fuse(
     graph: &mut GraphBuilder<'_>,
-    config: &Config,
+    config: &SlowFastConfig,
     stage: usize,
     slow: &Value,
     fast: &Value,

@@ -1,6 +1,6 @@
 //! Parses a SlowFast's name: `slowfast-r101-16x8-nl` is the network with that depth, those frames and non-local blocks.
 
-use super::{Affinity, Config, FastInput, Lateral, Pathways};
+use super::{Affinity, FastInput, Lateral, Pathways, SlowFastConfig};
 
 /// Description of the suffixes of a name, for messages.
 pub const OPTIONS: &str = "-ava (takes boxes, scores each person), -nl or -nlsoftmax (non-local blocks), -ttoc or -sample (lateral \
@@ -10,7 +10,7 @@ pub const OPTIONS: &str = "-ava (takes boxes, scores each person), -nl or -nlsof
 /// The network of this name and the distance of its frames in a 30 fps video. A name consists of pathways (`slowfast`,
 /// `slow`, `fast`), depth (`r50`, `r101`; `tiny` is a narrow `r50` for small pictures), the number of frames of Slow
 /// (or of the only pathway) `x` their distance, and options. Returns `None` for any other name.
-pub fn named(name: &str) -> Option<(Config, usize)> {
+pub fn named(name: &str) -> Option<(SlowFastConfig, usize)> {
     let mut parts = name.split('-').peekable();
     let pathways = match parts.next()? {
         "slowfast" => Pathways::Both,
@@ -18,11 +18,11 @@ pub fn named(name: &str) -> Option<(Config, usize)> {
         "fast" => Pathways::Fast,
         _ => return None,
     };
-    let mut config = Config { pathways, ..Config::default() };
+    let mut config = SlowFastConfig { pathways, ..SlowFastConfig::default() };
     match parts.next()? {
         "r50" => {}
         "r101" => config.depth = 101,
-        "tiny" => config = Config { width: 8, crop: 64, head_pool: 2, ..config },
+        "tiny" => config = SlowFastConfig { width: 8, crop: 64, head_pool: 2, ..config },
         _ => return None,
     }
     let sampling = parts.next_if(|part| part.starts_with(|first: char| first.is_ascii_digit()));
@@ -48,11 +48,11 @@ pub fn named(name: &str) -> Option<(Config, usize)> {
     Some((config, sampling_rate))
 }
 
-fn option(config: &mut Config, part: &str) -> Option<()> {
+fn option(config: &mut SlowFastConfig, part: &str) -> Option<()> {
     let both = config.pathways == Pathways::Both;
     let name = part.trim_end_matches(|last: char| last.is_ascii_digit());
     match (name, &part[name.len()..]) {
-        ("ava", "") => *config = Config { boxes: true, classes: 80, ..config.clone() },
+        ("ava", "") => *config = SlowFastConfig { boxes: true, classes: 80, ..config.clone() },
         // The paper has them only in res4. PySlowFast's `SLOWFAST_NLN_*` configurations give the blocks.
         ("nl" | "nlsoftmax", "") => {
             config.affinity = if name == "nl" { Affinity::DotProduct } else { Affinity::Softmax };
@@ -84,21 +84,25 @@ mod tests {
 
     #[test]
     fn names_of_the_model_zoos_give_their_networks() {
-        let r50 = Config::default();
-        let r101 = Config { depth: 101, fusion_kernel: 5, ..r50.clone() };
+        let r50 = SlowFastConfig::default();
+        let r101 = SlowFastConfig { depth: 101, fusion_kernel: 5, ..r50.clone() };
         for (name, config, sampling_rate) in [
             ("slowfast-r50-8x8", r50.clone(), 2),
             ("slowfast-r50", r50.clone(), 2),
-            ("slowfast-r50-4x16", Config { alpha: 8, fusion_kernel: 5, ..r50.clone() }, 2),
+            ("slowfast-r50-4x16", SlowFastConfig { alpha: 8, fusion_kernel: 5, ..r50.clone() }, 2),
             ("slowfast-r101-8x8", r101.clone(), 2),
-            ("slowfast-r101-16x8", Config { frames: 64, temporal_blocks: 6, ..r101 }, 2),
+            ("slowfast-r101-16x8", SlowFastConfig { frames: 64, temporal_blocks: 6, ..r101 }, 2),
             (
                 "slow-r50-4x16",
-                Config { pathways: Pathways::Slow, frames: 4, alpha: 1, fusion_kernel: 5, ..r50.clone() },
+                SlowFastConfig { pathways: Pathways::Slow, frames: 4, alpha: 1, fusion_kernel: 5, ..r50.clone() },
                 16,
             ),
-            ("fast-r50", Config { pathways: Pathways::Fast, alpha: 1, fusion_kernel: 5, ..r50.clone() }, 2),
-            ("slowfast-tiny-ava", Config { width: 8, crop: 64, head_pool: 2, boxes: true, classes: 80, ..r50 }, 2),
+            ("fast-r50", SlowFastConfig { pathways: Pathways::Fast, alpha: 1, fusion_kernel: 5, ..r50.clone() }, 2),
+            (
+                "slowfast-tiny-ava",
+                SlowFastConfig { width: 8, crop: 64, head_pool: 2, boxes: true, classes: 80, ..r50 },
+                2,
+            ),
         ] {
             assert_eq!(named(name), Some((config, sampling_rate)), "{name}");
         }
