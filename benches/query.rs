@@ -90,7 +90,8 @@ fn write(index: &Path, videos: u32) {
         for video in (0..videos).filter(|video| video % DAYS == day) {
             let row = video_row(video, &run);
             let persons = persons(video, &row);
-            encoder.push(&partition, row, Vec::new(), persons).unwrap();
+            encoder.push_rows(&partition, &row.uri, &persons).unwrap();
+            encoder.push(&partition, row).unwrap();
         }
         for part in encoder.finish().unwrap() {
             let to = index.join(&part.key);

@@ -59,21 +59,8 @@ fn video_row(indexing: Indexing, n: usize, run: &Run, shard: u32) -> VideoRow {
         uri: format!("s3://archive/{}.mp4", indexing.video).into(),
         etag: format!("etag {n}"),
         size_bytes: 1,
-        last_modified: DateTime::UNIX_EPOCH,
         status: indexing.status,
-        error_kind: None,
-        error_message: None,
-        failures: None,
-        container: None,
-        codec: None,
-        width: None,
-        height: None,
-        rotation: None,
-        mirrored: None,
-        frames_per_second: None,
-        start_seconds: None,
         duration_seconds: Some(1.0),
-        frames_decoded: 0,
         segments: rows(run.actions),
         boxes: rows(run.persons),
         actions_model: model(run.actions, "a"),
@@ -82,8 +69,7 @@ fn video_row(indexing: Indexing, n: usize, run: &Run, shard: u32) -> VideoRow {
         run_id: run_id(n).into(),
         shard,
         indexed_at: DateTime::from_timestamp_micros(1000 * i64::try_from(n).unwrap()).unwrap(),
-        decode_seconds: 0.0,
-        inference_seconds: 0.0,
+        ..VideoRow::default()
     }
 }
 
@@ -155,8 +141,10 @@ async fn write_run(output: &MemoryStore, n: usize, run: &Run) {
                 run_id: run_id.clone(),
             });
             let path = partition(indexing.video);
-            encoder.push_thumbnails(path, &uri, &thumbnails.collect::<Vec<_>>()).unwrap();
-            encoder.push(path, video, actions.collect(), persons.collect()).unwrap();
+            encoder.push_rows(path, &uri, &actions.collect::<Vec<_>>()).unwrap();
+            encoder.push_rows(path, &uri, &persons.collect::<Vec<_>>()).unwrap();
+            encoder.push_rows(path, &uri, &thumbnails.collect::<Vec<_>>()).unwrap();
+            encoder.push(path, video).unwrap();
         }
         for part in encoder.finish().unwrap() {
             output.put_file(&part.key, &part.path).await.unwrap();

@@ -12,7 +12,7 @@ use super::{Column, Row, Table, element, float_lists};
 /// A row of the actions table. Its fields are the columns; only `Option` fields are nullable.
 ///
 /// If the model scores each person (AVA), a segment has for each label the highest score among its persons.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ActionRow {
     /// As in the videos table.
     pub video_id: Arc<str>,

@@ -10,7 +10,7 @@ use super::label_scores::{LabelScore, label_score_lists, label_scores};
 use super::{Column, Row, Table};
 
 /// A row of the persons table. Its fields are the columns; only `Option` fields are nullable.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct PersonRow {
     /// As in the videos table.
     pub video_id: Arc<str>,

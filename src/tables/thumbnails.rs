@@ -9,7 +9,7 @@ use arrow::error::ArrowError;
 use super::{Column, Row, Table};
 
 /// A row of the thumbnails table. Its fields are the columns; only `Option` fields are nullable.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ThumbnailRow {
     /// As in the videos table.
     pub video_id: Arc<str>,

@@ -14,7 +14,7 @@ use crate::error::VideoErrorKind;
 use crate::video_status::VideoStatus;
 
 /// A row of the videos table. Its fields are the columns; only `Option` fields are nullable.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct VideoRow {
     /// Stable hash of the URI, which identifies the video in every table.
     pub video_id: Arc<str>,

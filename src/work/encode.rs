@@ -10,9 +10,7 @@ use arrow::datatypes::Float64Type;
 use parquet::arrow::ArrowWriter;
 
 use crate::error::{Error, Result};
-use crate::tables::{
-    ActionRow, PersonRow, Provenance, Row, Table, ThumbnailRow, VideoRow, part_key, writer_properties,
-};
+use crate::tables::{Provenance, Row, Table, VideoRow, part_key, writer_properties};
 
 /// Rows that are converted to columns at a time. It limits the memory of the copy, and the number of elements in lists.
 const BATCH_ROWS_MAX: usize = 8192;
@@ -51,54 +49,41 @@ impl ShardEncoder {
         Self { scratch_dir: scratch_dir.into(), provenance, open: None, parts: Vec::new() }
     }
 
-    /// Writes a video's row, and the rest of its rows in the other tables.
+    /// Writes a video's row, after its rows in the other tables.
     ///
-    /// Videos must be in ascending order of (partition path, URI), without repetition. The rows of one call may be in any
-    /// order.
+    /// Videos must be in ascending order of (partition path, URI), without repetition.
     ///
     /// # Errors
     /// If the scratch disk is full or fails, or if rows are out of order or belong to a model that the job does not have.
     /// The encoder cannot be used afterwards.
-    pub fn push(
-        &mut self,
-        partition_path: &str,
-        video: VideoRow,
-        actions: Vec<ActionRow>,
-        persons: Vec<PersonRow>,
-    ) -> Result<()> {
-        self.push_rows(partition_path, &video.uri, actions, persons)?;
+    pub fn push(&mut self, partition_path: &str, video: VideoRow) -> Result<()> {
+        self.turn_to(partition_path, &video.uri)?;
         let Some(partition) = &mut self.open else { return Ok(()) };
         partition.video_done = true;
-        partition.write(&self.scratch_dir, &self.provenance, self.parts.len(), &[video])
+        for table in [Table::Actions, Table::Persons] {
+            // A model that found nothing gets an empty file, so that its table exists and can be queried.
+            if self.provenance.model(table).is_some() {
+                partition.writer(table, &self.scratch_dir, &self.provenance, self.parts.len())?;
+            }
+        }
+        let rows = VideoRow::to_batch(&[video]).map_err(|error| scratch_failed(&self.scratch_dir, &error))?;
+        partition.writer(Table::Videos, &self.scratch_dir, &self.provenance, self.parts.len())?.write(&rows)
     }
 
-    /// Writes some of a video's rows. Later calls must have later times, and [`Self::push`] of the same video must follow.
+    /// Writes some of a video's rows of another table, by time. Later calls must have later times, and [`Self::push`] of the
+    /// same video must follow.
     ///
     /// # Errors
     /// As for [`Self::push`].
-    pub fn push_rows(
-        &mut self,
-        partition_path: &str,
-        uri: &Arc<str>,
-        mut actions: Vec<ActionRow>,
-        mut persons: Vec<PersonRow>,
-    ) -> Result<()> {
-        self.turn_to(partition_path, uri)?;
-        let Some(partition) = &mut self.open else { return Ok(()) };
-
-        actions.sort_by(|a, b| a.start_seconds.total_cmp(&b.start_seconds).then(a.segment.cmp(&b.segment)));
-        partition.advance(Table::Actions, uri, actions.iter().map(|row| row.start_seconds))?;
-        persons.sort_by(|a, b| {
-            a.time_seconds.total_cmp(&b.time_seconds).then((a.frame, a.r#box).cmp(&(b.frame, b.r#box)))
-        });
-        partition.advance(Table::Persons, uri, persons.iter().map(|row| row.time_seconds))?;
-
-        partition.write(&self.scratch_dir, &self.provenance, self.parts.len(), &actions)?;
-        partition.write(&self.scratch_dir, &self.provenance, self.parts.len(), &persons)
+    pub fn push_rows<R: Row>(&mut self, partition_path: &str, uri: &Arc<str>, rows: &[R]) -> Result<()> {
+        for rows in rows.chunks(BATCH_ROWS_MAX) {
+            let rows = R::to_batch(rows).map_err(|error| scratch_failed(&self.scratch_dir, &error))?;
+            self.push_batch(partition_path, uri, R::TABLE, &rows)?;
+        }
+        Ok(())
     }
 
-    /// Writes some of a video's rows of `actions` or `persons`, in columns and by time. Later calls must have later times,
-    /// and [`Self::push`] of the same video must follow.
+    /// Like [`Self::push_rows`], but with the rows in columns.
     ///
     /// # Errors
     /// As for [`Self::push`].
@@ -106,18 +91,8 @@ impl ShardEncoder {
         self.turn_to(partition_path, uri)?;
         let Some(partition) = &mut self.open else { return Ok(()) };
         let column = if table == Table::Actions { "start_seconds" } else { "time_seconds" };
-        partition.advance(table, uri, rows[column].as_primitive::<Float64Type>().values().iter().copied())?;
+        partition.advance(table, rows[column].as_primitive::<Float64Type>().values().iter().copied())?;
         partition.writer(table, &self.scratch_dir, &self.provenance, self.parts.len())?.write(rows)
-    }
-
-    /// Writes all thumbnails of a video, by time. [`Self::push`] of the same video must follow.
-    ///
-    /// # Errors
-    /// As for [`Self::push`].
-    pub fn push_thumbnails(&mut self, partition_path: &str, uri: &Arc<str>, thumbnails: &[ThumbnailRow]) -> Result<()> {
-        self.turn_to(partition_path, uri)?;
-        let Some(partition) = &mut self.open else { return Ok(()) };
-        partition.write(&self.scratch_dir, &self.provenance, self.parts.len(), thumbnails)
     }
 
     /// Writes copies of a video's rows from another run, the row of `videos` included. It replaces [`Self::push`]. Each batch
@@ -189,8 +164,8 @@ struct Partition {
     /// The current video. The fields below are about its rows.
     uri: Arc<str>,
     video_done: bool,
-    actions_seconds: f64,
-    persons_seconds: f64,
+    /// The time of the last row in each table, in the order of [`Table::ALL`].
+    last_seconds: [f64; Table::ALL.len()],
     /// In the order of [`Table::ALL`].
     writers: [Option<TableWriter>; Table::ALL.len()],
 }
@@ -201,8 +176,7 @@ impl Partition {
             path: path.to_owned(),
             uri,
             video_done: false,
-            actions_seconds: f64::NEG_INFINITY,
-            persons_seconds: f64::NEG_INFINITY,
+            last_seconds: [f64::NEG_INFINITY; Table::ALL.len()],
             writers: [const { None }; Table::ALL.len()],
         }
     }
@@ -210,34 +184,18 @@ impl Partition {
     fn begin_video(&mut self, uri: Arc<str>) {
         self.uri = uri;
         self.video_done = false;
-        self.actions_seconds = f64::NEG_INFINITY;
-        self.persons_seconds = f64::NEG_INFINITY;
+        self.last_seconds = [f64::NEG_INFINITY; Table::ALL.len()];
     }
 
-    /// Notes the times of the next rows of `actions` or `persons`, which must ascend.
-    fn advance(&mut self, table: Table, uri: &str, times: impl Iterator<Item = f64>) -> Result<()> {
-        let last_seconds = if table == Table::Actions { &mut self.actions_seconds } else { &mut self.persons_seconds };
+    /// Notes the times of the video's next rows, which must ascend in each table.
+    fn advance(&mut self, table: Table, times: impl Iterator<Item = f64>) -> Result<()> {
+        let last_seconds = &mut self.last_seconds[table as usize];
         for seconds in times {
-            in_order(table, uri, *last_seconds, seconds)?;
+            if seconds < *last_seconds {
+                let problem = format!("{table} of {} at {seconds} s came after those at {last_seconds} s", self.uri);
+                return Err(Error::failed(problem));
+            }
             *last_seconds = seconds;
-        }
-        Ok(())
-    }
-
-    fn write<R: Row>(
-        &mut self,
-        scratch_dir: &Path,
-        provenance: &Provenance,
-        files_before: usize,
-        rows: &[R],
-    ) -> Result<()> {
-        // A model that found nothing gets an empty file, so that its table exists and can be queried.
-        if rows.is_empty() && R::TABLE != Table::Videos && provenance.model(R::TABLE).is_none() {
-            return Ok(());
-        }
-        let writer = self.writer(R::TABLE, scratch_dir, provenance, files_before)?;
-        for rows in rows.chunks(BATCH_ROWS_MAX) {
-            writer.write(&R::to_batch(rows).map_err(|error| scratch_failed(&writer.path, &error))?)?;
         }
         Ok(())
     }
@@ -310,14 +268,6 @@ impl TableWriter {
             size_bytes,
         })
     }
-}
-
-/// Rejects rows that would break the order that the file's sort columns promise to readers.
-fn in_order(table: Table, uri: &str, last_seconds: f64, next_seconds: f64) -> Result<()> {
-    if next_seconds >= last_seconds {
-        return Ok(());
-    }
-    Err(Error::failed(format!("{table} of {uri} at {next_seconds} s came after those at {last_seconds} s")))
 }
 
 fn scratch_failed(path: &Path, error: &dyn std::fmt::Display) -> Error {

@@ -56,10 +56,10 @@ impl VideoRows {
         match self.content {
             Content::Copied(copies) => encoder.push_copies(partition_path, &uri, &copies),
             Content::Indexed { actions, persons, thumbnails } => {
-                encoder.push_thumbnails(partition_path, &uri, &thumbnails)?;
+                encoder.push_rows(partition_path, &uri, &thumbnails)?;
                 actions.drain(|batch| encoder.push_batch(partition_path, &uri, Table::Actions, &batch))?;
                 persons.drain(|batch| encoder.push_batch(partition_path, &uri, Table::Persons, &batch))?;
-                encoder.push(partition_path, self.video, Vec::new(), Vec::new())
+                encoder.push(partition_path, self.video)
             }
         }
     }

@@ -116,31 +116,14 @@ impl Row {
             uri: format!("s3://archive/{video:04}.mp4").into(),
             etag: self.etag.to_string(),
             size_bytes: 1,
-            last_modified: DateTime::UNIX_EPOCH,
             status: self.status,
-            error_kind: None,
-            error_message: None,
-            failures: None,
-            container: None,
-            codec: None,
-            width: None,
-            height: None,
-            rotation: None,
-            mirrored: None,
-            frames_per_second: None,
-            start_seconds: None,
-            duration_seconds: None,
-            frames_decoded: 0,
-            segments: 0,
-            boxes: 0,
             actions_model: self.model(Table::Actions).map(str::to_owned),
             persons_model: self.model(Table::Persons).map(str::to_owned),
             fingerprint: self.fingerprint.to_string(),
             run_id: run_id(self.run).into(),
             shard,
             indexed_at: DateTime::from_timestamp_micros(self.indexed_at).unwrap(),
-            decode_seconds: 0.0,
-            inference_seconds: 0.0,
+            ..VideoRow::default()
         }
     }
 
@@ -188,8 +171,11 @@ impl Row {
             jpeg: vec![1],
             run_id: run_id.clone(),
         });
-        encoder.push_thumbnails("dt=1970-01-01", &uri, &thumbnails.collect::<Vec<_>>()).unwrap();
-        encoder.push("dt=1970-01-01", row, actions.collect(), persons.collect()).unwrap();
+        let partition = "dt=1970-01-01";
+        encoder.push_rows(partition, &uri, &actions.collect::<Vec<_>>()).unwrap();
+        encoder.push_rows(partition, &uri, &persons.collect::<Vec<_>>()).unwrap();
+        encoder.push_rows(partition, &uri, &thumbnails.collect::<Vec<_>>()).unwrap();
+        encoder.push(partition, row).unwrap();
     }
 }
 

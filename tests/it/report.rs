@@ -342,8 +342,11 @@ fn archive(scratch: &Scratch, videos: usize) -> PathBuf {
         let uri = format!("s3://archive/2026/cam-{:02}/october/recording-{n:05}.mp4", n * 24 / videos);
         let rows = video(&uri, n, &scenes, &mut dice);
         totals.add(&rows.video);
-        encoder.push_thumbnails("dt=2026-11-01", &rows.video.uri, &rows.thumbnails).unwrap();
-        encoder.push("dt=2026-11-01", rows.video, rows.actions, rows.persons).unwrap();
+        let uri = &rows.video.uri;
+        encoder.push_rows("dt=2026-11-01", uri, &rows.actions).unwrap();
+        encoder.push_rows("dt=2026-11-01", uri, &rows.persons).unwrap();
+        encoder.push_rows("dt=2026-11-01", uri, &rows.thumbnails).unwrap();
+        encoder.push("dt=2026-11-01", rows.video).unwrap();
     }
     totals.wall_seconds = totals.decode_seconds + totals.inference_seconds;
     let parts = encoder.finish().unwrap();

@@ -55,6 +55,24 @@ fn external_libraries_are_used_only_in_their_folders() {
     }
 }
 
+/// A reader who searches for the name of a type finds one type.
+#[test]
+fn no_two_public_types_have_the_same_name() {
+    let mut homes = std::collections::BTreeMap::<String, Vec<String>>::new();
+    for path in sources(&src()) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        for line in text.lines().map(str::trim_start) {
+            let kinds = ["pub struct ", "pub enum ", "pub trait ", "pub type "];
+            let Some(rest) = kinds.iter().find_map(|kind| line.strip_prefix(kind)) else { continue };
+            let name = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            homes.entry(name).or_default().push(path.display().to_string());
+        }
+    }
+    assert!(homes.len() > 100, "{} types", homes.len());
+    let shared: Vec<_> = homes.into_iter().filter(|(_, homes)| homes.len() > 1).collect();
+    assert!(shared.is_empty(), "types of the same name: {shared:?}");
+}
+
 /// `println!` and `eprintln!` panic if the output is closed.
 #[test]
 fn lines_are_printed_only_by_the_console() {

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::error::VideoErrorKind;
-use crate::tables::{LabelScore, VideoStatus};
+use crate::tables::{ActionRow, LabelScore, PersonRow, ThumbnailRow, VideoStatus};
 
 fn provenance() -> Provenance {
     Provenance {
@@ -147,16 +147,29 @@ fn columns<R: Row>(rows: &[R]) -> RecordBatch {
     R::to_batch(rows).unwrap()
 }
 
+/// Pushes all rows of a video.
+fn push(
+    encoder: &mut ShardEncoder,
+    partition_path: &str,
+    video: VideoRow,
+    actions: &[ActionRow],
+    persons: &[PersonRow],
+) -> Result<()> {
+    encoder.push_rows(partition_path, &video.uri, actions)?;
+    encoder.push_rows(partition_path, &video.uri, persons)?;
+    encoder.push(partition_path, video)
+}
+
 #[test]
 fn rows_come_back_with_their_nulls_and_lists() {
     let dir = tempfile::tempdir().unwrap();
     let mut encoder = ShardEncoder::new(dir.path(), provenance());
     let actions: Vec<_> = (0..9).map(|segment| action("b", segment)).collect();
     let persons: Vec<_> = (0..6).flat_map(|frame| (0..2).map(move |i| person("b", frame, i))).collect();
-    encoder.push("dt=2026-11-01", failed_video("a"), vec![], vec![]).unwrap();
+    encoder.push("dt=2026-11-01", failed_video("a")).unwrap();
     let thumbnails: Vec<_> = (0..3).map(|frame| thumbnail("b", frame)).collect();
-    encoder.push_thumbnails("dt=2026-11-01", &"b".into(), &thumbnails).unwrap();
-    encoder.push("dt=2026-11-01", video("b"), actions.clone(), persons.clone()).unwrap();
+    encoder.push_rows("dt=2026-11-01", &"b".into(), &thumbnails).unwrap();
+    push(&mut encoder, "dt=2026-11-01", video("b"), &actions, &persons).unwrap();
     let parts = encoder.finish().unwrap();
 
     assert_eq!(read(&parts[3]), columns(&thumbnails));
@@ -176,7 +189,7 @@ fn rows_come_back_with_their_nulls_and_lists() {
 fn files_say_who_made_them_and_carry_their_indexes() {
     let dir = tempfile::tempdir().unwrap();
     let mut encoder = ShardEncoder::new(dir.path(), provenance());
-    encoder.push("dt=2026-11-01", video("a"), vec![action("a", 0)], vec![person("a", 0, 0)]).unwrap();
+    push(&mut encoder, "dt=2026-11-01", video("a"), &[action("a", 0)], &[person("a", 0, 0)]).unwrap();
     for part in encoder.finish().unwrap() {
         let builder = reader(&part);
         let metadata = builder.metadata();
@@ -224,9 +237,9 @@ fn files_say_who_made_them_and_carry_their_indexes() {
 fn each_partition_gets_a_file_for_each_table_that_the_job_fills_even_without_rows() {
     let dir = tempfile::tempdir().unwrap();
     let mut encoder = ShardEncoder::new(dir.path(), provenance());
-    encoder.push("dt=2026-11-01", video("z"), vec![action("z", 0)], vec![]).unwrap();
-    encoder.push("dt=2026-11-02", video("a"), vec![], vec![person("a", 0, 0)]).unwrap();
-    encoder.push("dt=2026-11-03", failed_video("b"), vec![], vec![]).unwrap();
+    push(&mut encoder, "dt=2026-11-01", video("z"), &[action("z", 0)], &[]).unwrap();
+    push(&mut encoder, "dt=2026-11-02", video("a"), &[], &[person("a", 0, 0)]).unwrap();
+    encoder.push("dt=2026-11-03", failed_video("b")).unwrap();
     let parts = encoder.finish().unwrap();
     let found: Vec<_> = parts.iter().map(|part| (part.table, part.partition_path.as_str(), part.rows)).collect();
     assert_eq!(
@@ -251,7 +264,7 @@ fn a_job_without_a_model_has_no_file_for_its_table() {
     let dir = tempfile::tempdir().unwrap();
     let no_model = Provenance { actions_model: None, ..provenance() };
     let mut encoder = ShardEncoder::new(dir.path(), no_model);
-    encoder.push("dt=1", video("a"), vec![], vec![]).unwrap();
+    encoder.push("dt=1", video("a")).unwrap();
     let tables: Vec<_> = encoder.finish().unwrap().iter().map(|part| part.table).collect();
     assert_eq!(tables, [Table::Videos, Table::Persons]);
 }
@@ -267,9 +280,9 @@ fn long_videos_come_in_pieces_and_make_the_same_file() {
     let dir = tempfile::tempdir().unwrap();
     let mut encoder = ShardEncoder::new(dir.path(), provenance());
     let uri: Arc<str> = "a".into();
-    encoder.push_rows("dt=1", &uri, vec![action("a", 1), action("a", 0)], vec![person("a", 0, 1)]).unwrap();
-    encoder.push_rows("dt=1", &uri, vec![action("a", 2)], vec![]).unwrap();
-    encoder.push("dt=1", video("a"), vec![], vec![person("a", 9, 0)]).unwrap();
+    encoder.push_rows("dt=1", &uri, &[action("a", 0), action("a", 1)]).unwrap();
+    encoder.push_rows("dt=1", &uri, &[person("a", 0, 1)]).unwrap();
+    push(&mut encoder, "dt=1", video("a"), &[action("a", 2)], &[person("a", 9, 0)]).unwrap();
     let parts = encoder.finish().unwrap();
     assert_eq!(read(&parts[1]), columns(&[action("a", 0), action("a", 1), action("a", 2)]));
     assert_eq!(read(&parts[2]), columns(&[person("a", 0, 1), person("a", 9, 0)]));
@@ -289,9 +302,9 @@ fn wide_rows_are_cut_into_row_groups_by_their_bytes() {
             });
             ActionRow { embedding: Some(embedding.take(4096).collect()), ..action("a", segment) }
         });
-        encoder.push_rows("dt=1", &uri, rows.collect(), vec![]).unwrap();
+        encoder.push_rows("dt=1", &uri, &rows.collect::<Vec<_>>()).unwrap();
     }
-    encoder.push("dt=1", video("a"), vec![], vec![]).unwrap();
+    encoder.push("dt=1", video("a")).unwrap();
     let parts = encoder.finish().unwrap();
     let groups = reader(&parts[1]).metadata().num_row_groups();
     assert!((2..=4).contains(&groups), "{groups} row groups of 96 MiB");
@@ -304,31 +317,28 @@ fn rows_that_would_make_a_wrong_file_are_refused() {
         let dir = dir.path().join(name);
         std::fs::create_dir(&dir).unwrap();
         let mut encoder = ShardEncoder::new(dir, provenance());
-        encoder.push("dt=2", video("b"), vec![], vec![]).unwrap();
+        encoder.push("dt=2", video("b")).unwrap();
         encoder
     };
     let message = |result: Result<()>| result.unwrap_err().to_string();
 
-    let earlier = encoder("earlier").push("dt=1", video("c"), vec![], vec![]);
+    let earlier = encoder("earlier").push("dt=1", video("c"));
     assert_eq!(message(earlier), "the rows of c came after those of b");
-    assert!(encoder("before").push("dt=2", video("a"), vec![], vec![]).is_err());
-    assert!(encoder("again").push("dt=2", video("b"), vec![], vec![]).is_err());
+    assert!(encoder("before").push("dt=2", video("a")).is_err());
+    assert!(encoder("again").push("dt=2", video("b")).is_err());
 
     let mut unfinished = encoder("unfinished");
-    unfinished.push_rows("dt=2", &"c".into(), vec![action("c", 0)], vec![]).unwrap();
-    assert_eq!(
-        message(unfinished.push("dt=2", video("d"), vec![], vec![])),
-        "the rows of c have no row of their video"
-    );
+    unfinished.push_rows("dt=2", &"c".into(), &[action("c", 0)]).unwrap();
+    assert_eq!(message(unfinished.push("dt=2", video("d"))), "the rows of c have no row of their video");
     assert!(unfinished.finish().is_err());
 
     let mut back = encoder("back in time");
-    back.push_rows("dt=2", &"c".into(), vec![action("c", 3)], vec![]).unwrap();
-    assert!(message(back.push("dt=2", video("c"), vec![action("c", 2)], vec![])).contains("came after"));
+    back.push_rows("dt=2", &"c".into(), &[action("c", 3)]).unwrap();
+    assert!(message(back.push_rows("dt=2", &"c".into(), &[action("c", 2)])).contains("came after"));
 
     let no_model = Provenance { actions_model: None, ..provenance() };
     let mut encoder = ShardEncoder::new(dir.path(), no_model);
-    let refused = encoder.push("dt=1", video("a"), vec![action("a", 0)], vec![]);
+    let refused = encoder.push_rows("dt=1", &"a".into(), &[action("a", 0)]);
     assert!(message(refused).contains("the job has no such model"));
 }
 
@@ -336,7 +346,7 @@ fn rows_that_would_make_a_wrong_file_are_refused() {
 fn a_scratch_disk_that_fails_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let mut encoder = ShardEncoder::new(dir.path().join("absent"), provenance());
-    let error = encoder.push("dt=1", video("a"), vec![], vec![]).unwrap_err();
+    let error = encoder.push("dt=1", video("a")).unwrap_err();
     assert!(error.to_string().contains("absent/actions-0.parquet"), "{error}");
     assert!(error.hint().unwrap().contains("scratch disk"));
 }
@@ -345,9 +355,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn rows_are_sorted_however_they_came(
+    fn rows_keep_the_order_of_partitions_videos_and_times(
         videos in proptest::collection::btree_map("[ab]=[0-3]", proptest::collection::btree_map(
-            "[a-z]{1,3}", (proptest::collection::vec(0_i64..50, 0..9), proptest::collection::vec((0_i64..50, 0_i32..9), 0..9)), 1..4,
+            "[a-z]{1,3}", (proptest::collection::btree_set(0_i64..50, 0..9), proptest::collection::btree_set((0_i64..50, 0_i32..9), 0..9)), 1..4,
         ), 1..4),
     ) {
         let dir = tempfile::tempdir().unwrap();
@@ -357,13 +367,11 @@ proptest! {
             for (uri, (segments, boxes)) in videos {
                 let segments: Vec<_> = segments.iter().map(|&segment| action(uri, segment)).collect();
                 let boxes: Vec<_> = boxes.iter().map(|&(frame, i)| person(uri, frame, i)).collect();
-                encoder.push(partition, video(uri), segments.clone(), boxes.clone()).unwrap();
+                push(&mut encoder, partition, video(uri), &segments, &boxes).unwrap();
                 actions.extend(segments.into_iter().map(|row| (partition.clone(), row)));
                 persons.extend(boxes.into_iter().map(|row| (partition.clone(), row)));
             }
         }
-        actions.sort_by(|(p, a), (q, b)| (p, &a.uri, a.segment).cmp(&(q, &b.uri, b.segment)));
-        persons.sort_by(|(p, a), (q, b)| (p, &a.uri, a.frame, a.r#box).cmp(&(q, &b.uri, b.frame, b.r#box)));
         let parts = encoder.finish().unwrap();
         let rows = |table: Table| {
             let batches: Vec<_> = parts.iter().filter(|part| part.table == table).map(read).collect();

@@ -222,8 +222,10 @@ pub(crate) fn write(index: &Path, run: &Provenance, videos: &[Indexed]) {
     let mut videos: Vec<_> = videos.iter().collect();
     videos.sort_by_key(|video| (video.partition(), video.video.uri.clone()));
     for video in videos {
-        let (actions, persons) = (video.actions.clone(), video.persons.clone());
-        encoder.push(&video.partition(), video.video.clone(), actions, persons).unwrap();
+        let (partition, uri) = (video.partition(), &video.video.uri);
+        encoder.push_rows(&partition, uri, &video.actions).unwrap();
+        encoder.push_rows(&partition, uri, &video.persons).unwrap();
+        encoder.push(&partition, video.video.clone()).unwrap();
     }
     for part in encoder.finish().unwrap() {
         let to = index.join(&part.key);
