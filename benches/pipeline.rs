@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use vidindex::decode::{ByteSource, Decoding, Request};
+use vidindex::decode::{ByteSource, Decoding, FullDecode, Request};
 use vidindex::device::Precision;
 use vidindex::error::WorkError;
 use vidindex::infer::boxes::Thresholds;
@@ -235,7 +235,13 @@ fn decode(videos: &[PathBuf]) -> u64 {
         for video in videos {
             let file = std::fs::File::open(video).unwrap();
             let size_bytes = file.metadata().unwrap().len();
-            let request = Request { size_bytes, threads, memory_bytes: 4 << 30, ..Default::default() };
+            let request = Request {
+                size_bytes,
+                threads,
+                memory_bytes: 4 << 30,
+                in_full: Some(FullDecode::Requested),
+                ..Default::default()
+            };
             let source = Arc::new(FileBytes(file));
             let mut decoding =
                 Decoding::start(Path::new(VIDINDEX), request, source, Duration::from_secs(3600)).unwrap();

@@ -32,7 +32,7 @@ pub use label_scores::LabelScore;
 pub use layout::{Provenance, writer_properties};
 pub use persons::PersonRow;
 pub use thumbnails::ThumbnailRow;
-pub use videos::VideoRow;
+pub use videos::{DecodeMode, VideoRow};
 
 pub use crate::video_status::VideoStatus;
 
@@ -246,7 +246,7 @@ mod tests {
             "video_id Utf8\nuri Utf8\netag Utf8\nsize_bytes Int64\nlast_modified timestamp Microsecond UTC\n\
              status Utf8\nerror_kind Utf8?\nerror_message Utf8?\nfailures Int64?\ncontainer Utf8?\ncodec Utf8?\nwidth Int32?\n\
              height Int32?\nrotation Int32?\nmirrored Boolean?\nframes_per_second Float64?\nstart_seconds Float64?\n\
-             duration_seconds Float64?\nframes_decoded Int64\nsegments Int64\nboxes Int64\nactions_model Utf8?\n\
+             duration_seconds Float64?\nframes_decoded Int64\nframes_presented Int64?\ndecode_mode Utf8?\nfull_decode_reason Utf8?\nsegments Int64\nboxes Int64\nactions_model Utf8?\n\
              persons_model Utf8?\nfingerprint Utf8\nrun_id Utf8\nshard Int64\n\
              indexed_at timestamp Microsecond UTC\ndecode_seconds Float64\ninference_seconds Float64"
         );

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::task::JoinSet;
 
+use crate::decode::FullDecode;
 use crate::error::{Error, Result, WorkError};
 use crate::infer::session::Runtime;
 use crate::run::commit::{ShardTotals, is_committed};
@@ -229,6 +230,7 @@ impl Worker {
             run: self.run.clone(),
             program: self.program.clone(),
             decoder_threads: (cores / in_flight.max(1)).clamp(2, 16),
+            in_full: full_decode(),
             timeout: self.video_timeout,
             progress: self.progress.clone(),
         });
@@ -285,6 +287,11 @@ impl Worker {
             }
         }
     }
+}
+
+/// `VIDINDEX_DECODE=full` decodes every frame, to compare with selective decoding.
+fn full_decode() -> Option<FullDecode> {
+    (std::env::var_os("VIDINDEX_DECODE")? == "full").then_some(FullDecode::Requested)
 }
 
 fn counters(models: &OpenModels) -> Vec<(&'static str, UsageCounter)> {

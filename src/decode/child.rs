@@ -24,11 +24,14 @@ use super::ending::{Ending, stream_seconds};
 use super::identify;
 use super::orientation::Orientation;
 use super::output::{Output, receive};
+use super::plan::FullDecode;
 use super::present::Presenter;
 use super::protocol::{
     BYTES_FD, CONTROL_FD, FRAMES_FD, Layout, Message, Request, SlotKind, StreamInfo, ToDecoder, Totals,
 };
 use super::sandbox;
+use super::select::{self, Selector};
+use super::send::Sender;
 use super::stop::{PIXELS_MAX, Stop, av, too_large};
 use super::timeline::ContainerClock;
 use crate::error::{VideoError, VideoErrorKind};
@@ -76,6 +79,7 @@ fn serve(control: UnixStream, bytes: UnixStream, frames: File) -> io::Result<()>
         Ok(()) => None,
         Err(Stop::Video(error)) => Some(error),
         Err(Stop::Parent(error)) => return Err(error),
+        Err(Stop::InFull(reason)) => return output.send(&Message::NeedsFull { reason }),
     };
     totals.fetch_seconds = seen.waited_us.load(Ordering::Relaxed) as f64 / 1e6;
     totals.blocked_seconds = output.waited_us as f64 / 1e6;
@@ -122,7 +126,11 @@ fn index(
     if pixels > PIXELS_MAX {
         return Err(too_large(format!("{pixels} pixels a frame; at most {PIXELS_MAX} are decoded")).into());
     }
-    let mut decoder = open_decoder(&stream, request.threads)?;
+    let selective = match request.in_full {
+        Some(reason) => Err(reason),
+        None => select::codec(&input, &stream),
+    };
+    let mut decoder = open_decoder(&stream, request.threads, selective.is_ok())?;
     // FFmpeg does not mark every encrypted packet; some only fail to decode.
     let has_encryption = identify::has_common_encryption(&input, &head);
     let broken = |message: String| match has_encryption {
@@ -136,7 +144,12 @@ fn index(
     }
 
     let damage = Damage::new(input.format().name());
-    let mut presenter = Presenter::new(request, output, totals, clock, info, damage);
+    totals.in_full = selective.err();
+    let sender = Sender::new(request, output, info);
+    let mut frames = match selective {
+        Ok(codec) => Frames::Selective(Box::new(Selector::new(request, sender, totals, clock, codec, damage))),
+        Err(_) => Frames::Full(Box::new(Presenter::new(request, sender, totals, clock, damage))),
+    };
     let mut unreadable_in_a_row = 0;
     let mut failure = None;
     loop {
@@ -153,14 +166,14 @@ fn index(
                         failure = Some(error);
                         break;
                     }
-                    presenter.feed(&mut decoder, packet)?;
+                    frames.feed(&mut decoder, packet)?;
                 }
             }
             Err(AvError::Eof) => break,
             Err(AvError::Other { errno: ffmpeg_next::error::EAGAIN }) => {}
             Err(AvError::InvalidData) if unreadable_in_a_row < UNREADABLE_IN_A_ROW_MAX => {
                 unreadable_in_a_row += 1;
-                presenter.damage.unreadable();
+                frames.unreadable()?;
             }
             Err(error) => {
                 failure = Some(av("read the file", error));
@@ -168,14 +181,22 @@ fn index(
             }
         }
     }
-    presenter.finish(&mut decoder)?;
-    let is_cut = presenter.damage.is_cut()
+    frames.finish(&mut decoder)?;
+    let is_selective = matches!(frames, Frames::Selective(_));
+    let damage = frames.damage();
+    let is_cut = damage.is_cut()
         || seen.is_cut.load(Ordering::Relaxed)
         || input.stream(stream_index).is_some_and(|stream| {
             ending.is_cut_stream(&input, &stream, request.size_bytes, &seen.end(request.size_bytes))
         });
-    let damaged = presenter.damage.total();
+    let damaged = damage.total();
     totals.damaged = damaged;
+    // Full decoding finds out how much is damaged, and shows what can be shown.
+    if is_selective
+        && (failure.is_some() || damaged > 0 || totals.frames_decoded == 0 || ending.missing(is_cut).is_some())
+    {
+        return Err(FullDecode::Damage.into());
+    }
     if let Some(error) = failure {
         return Err(error.into());
     }
@@ -189,6 +210,46 @@ fn index(
         0 => Ok(()),
         1 => Err(broken("a picture is damaged or missing".to_owned()).into()),
         damaged => Err(broken(format!("{damaged} pictures or more are damaged or missing")).into()),
+    }
+}
+
+/// The way from packets to the parent.
+enum Frames<'a> {
+    Full(Box<Presenter<'a>>),
+    Selective(Box<Selector<'a>>),
+}
+
+impl Frames<'_> {
+    fn feed(&mut self, decoder: &mut decoder::Video, packet: Packet) -> Result<(), Stop> {
+        match self {
+            Self::Full(presenter) => presenter.feed(decoder, packet),
+            Self::Selective(selector) => selector.feed(decoder, packet),
+        }
+    }
+
+    /// Notes a packet that could not be read.
+    fn unreadable(&mut self) -> Result<(), Stop> {
+        match self {
+            Self::Full(presenter) => {
+                presenter.damage.unreadable();
+                Ok(())
+            }
+            Self::Selective(_) => Err(FullDecode::Damage.into()),
+        }
+    }
+
+    fn finish(&mut self, decoder: &mut decoder::Video) -> Result<(), Stop> {
+        match self {
+            Self::Full(presenter) => presenter.finish(decoder),
+            Self::Selective(selector) => selector.finish(decoder),
+        }
+    }
+
+    fn damage(&mut self) -> &mut Damage {
+        match self {
+            Self::Full(presenter) => &mut presenter.damage,
+            Self::Selective(selector) => &mut selector.damage,
+        }
     }
 }
 
@@ -260,11 +321,16 @@ fn container_clock(input: &Input, stream: &Stream<'_>) -> ContainerClock {
     }
 }
 
-fn open_decoder(stream: &Stream<'_>, threads: usize) -> Result<decoder::Video, VideoError> {
+fn open_decoder(stream: &Stream<'_>, threads: usize, is_selective: bool) -> Result<decoder::Video, VideoError> {
     let doing = "open the decoder";
     let mut context =
         ffmpeg_next::codec::context::Context::from_parameters(stream.parameters()).map_err(|e| av(doing, e))?;
     context.set_threading(threading::Config { kind: threading::Type::Frame, count: threads, ..Default::default() });
+    if is_selective {
+        // Otherwise the H.264 decoder drops frames that follow a recovery point if it is drained before it returned that.
+        // Frames before a recovery point are marked as corrupt.
+        context.set_flags(ffmpeg_next::codec::Flags::OUTPUT_CORRUPT);
+    }
     let mut decoder = context.decoder();
     decoder.set_packet_time_base(stream.time_base());
     let codec = decoder::find(stream.parameters().id()).ok_or_else(|| identify::no_decoder(stream))?;

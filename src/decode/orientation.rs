@@ -113,6 +113,11 @@ impl Orientations {
         Self { stream, own: None }
     }
 
+    /// Whether a frame had an orientation of its own that is not the stream's.
+    pub(super) fn differ(&self) -> bool {
+        self.own.is_some_and(|own| own != self.stream)
+    }
+
     /// The orientation of the next frame in presentation order.
     pub(super) fn next(&mut self, frame: &Frame) -> Orientation {
         match frame.side_data(side_data::Type::DisplayMatrix) {

@@ -18,6 +18,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::plan::FullDecode;
 use super::protocol::{
     BYTES_FD, CONTROL_FD, ClipSpec, FRAMES_FD, Layout, Message, Request, SlotKind, ToDecoder, Totals,
 };
@@ -47,6 +48,7 @@ pub struct Decoding {
     /// Time that the child spent working rather than waiting for the parent.
     spent: Duration,
     limits: Limits,
+    needs_full: Option<FullDecode>,
     /// How decoding ended, once it has: the totals, and the error if there was one.
     end: Option<(Totals, Option<VideoError>)>,
 }
@@ -145,6 +147,7 @@ impl Decoding {
             clips,
             spent: Duration::ZERO,
             limits,
+            needs_full: None,
             end: None,
         })
     }
@@ -183,6 +186,10 @@ impl Decoding {
                     Some(failure) => Err(failure),
                 }
             }
+            Message::NeedsFull { reason } => {
+                self.needs_full = Some(reason);
+                Ok(None)
+            }
             Message::NotSandboxed { reason } => Err(WorkError::Fatal(not_sandboxed(&reason))),
             Message::SandboxProbed { .. } => Err(self.crashed("it sent an unexpected message").await),
         }
@@ -191,6 +198,11 @@ impl Decoding {
     /// What the child reports to have done. All zero if it died before it could report.
     pub fn totals(&self) -> Totals {
         self.end.as_ref().map_or_else(Totals::default, |(totals, _)| *totals)
+    }
+
+    /// Why the video must be decoded again in full ([`Request::in_full`]), and all frames that were returned discarded.
+    pub fn needs_full(&self) -> Option<FullDecode> {
+        self.needs_full
     }
 
     fn read_failure(&self) -> Option<WorkError> {

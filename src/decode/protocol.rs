@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::orientation::Orientation;
+use super::plan::FullDecode;
 use crate::error::VideoError;
 
 // Descriptors that the parent opens for the child.
@@ -118,6 +119,8 @@ pub struct Request {
     pub threads: usize,
     /// Limit of the child's private memory, bytes.
     pub memory_bytes: u64,
+    /// Why every frame must be decoded. `None` decodes selectively where that gives the same.
+    pub in_full: Option<FullDecode>,
     /// Decode nothing; only try to escape from the sandbox.
     pub probe_sandbox: bool,
 }
@@ -171,8 +174,12 @@ pub struct StreamInfo {
 /// What a child reports at the end of a video.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Totals {
-    /// Number of frames presented.
+    /// Number of frames that the decoder returned.
     pub frames_decoded: u64,
+    /// Number of frames of the video. In full decoding, each of them was decoded.
+    pub frames_presented: u64,
+    /// Why every frame was decoded. `None` after selective decoding.
+    pub in_full: Option<FullDecode>,
     /// End of the last frame's presentation, seconds from the start of the first frame's.
     pub end_seconds: f64,
     /// Number of damaged packets and frames.
@@ -230,6 +237,10 @@ pub(super) enum Message {
     Ended {
         totals: Totals,
         error: Option<VideoError>,
+    },
+    /// Selective decoding cannot go on: what was sent may differ from full decoding.
+    NeedsFull {
+        reason: FullDecode,
     },
 }
 

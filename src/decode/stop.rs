@@ -4,6 +4,7 @@ use std::io;
 
 use ffmpeg_next::Error as AvError;
 
+use super::plan::FullDecode;
 use crate::error::{VideoError, VideoErrorKind};
 
 /// Largest picture that is decoded, pixels: 16384 x 8192 is well beyond 8K.
@@ -13,6 +14,8 @@ pub(super) const PIXELS_MAX: u64 = 16384 * 8192;
 pub(super) enum Stop {
     Video(VideoError),
     Parent(io::Error),
+    /// Selective decoding would not give the same as full decoding.
+    InFull(FullDecode),
 }
 
 impl From<VideoError> for Stop {
@@ -24,6 +27,12 @@ impl From<VideoError> for Stop {
 impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Self {
         Self::Parent(error)
+    }
+}
+
+impl From<FullDecode> for Stop {
+    fn from(reason: FullDecode) -> Self {
+        Self::InFull(reason)
     }
 }
 

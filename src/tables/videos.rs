@@ -56,6 +56,12 @@ pub struct VideoRow {
     pub duration_seconds: Option<f64>,
     /// Number of frames that the decoder returned.
     pub frames_decoded: i64,
+    /// Number of frames that a player shows; null if no frame was decoded, or an older vidindex wrote the row.
+    pub frames_presented: Option<i64>,
+    /// Whether all frames were decoded; null as above.
+    pub decode_mode: Option<DecodeMode>,
+    /// Why all frames were decoded; null if not all were, or as above.
+    pub full_decode_reason: Option<&'static str>,
     /// Number of rows in the actions table; 0 without an actions model.
     pub segments: i64,
     /// Number of rows in the persons table; 0 without a persons model.
@@ -78,7 +84,27 @@ pub struct VideoRow {
     pub inference_seconds: f64,
 }
 
+/// Whether all frames of a video were decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DecodeMode {
+    /// All frames.
+    Full,
+    /// Only the frames that the job takes, and those that they refer to.
+    Selective,
+}
+
+impl DecodeMode {
+    /// The name in the table.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Selective => "selective",
+        }
+    }
+}
+
 const NO_FRAME: &str = "No frame was decoded.";
+const NO_FRAME_OR_OLDER: &str = "No frame was decoded, or an older vidindex wrote the row.";
 
 pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
     let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
@@ -157,6 +183,28 @@ pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
         .unit("seconds")
         .null(NO_FRAME),
         long("frames_decoded", "Number of frames that the decoder returned.", "1838").unit("frames"),
+        long(
+            "frames_presented",
+            "Number of frames that a player shows. Frames are numbered in this order, whether they are decoded or not.",
+            "1838",
+        )
+        .unit("frames")
+        .null(NO_FRAME_OR_OLDER),
+        text(
+            "decode_mode",
+            "`selective`: only the frames that the job takes were decoded, and those that they refer to. `full`: all frames \
+             were. Both give the same rows.",
+            "\"selective\"",
+        )
+        .null(NO_FRAME_OR_OLDER),
+        text(
+            "full_decode_reason",
+            "Why all frames were decoded: `requested`; or the file does not tell enough without decoding it: `codec`, \
+             `interlaced`, `timestamps`, `clock_restart`, `start`, `hidden_frames`, `open_groups`, `damage`, `orientation` or \
+             `missing_frame`.",
+            "\"open_groups\"",
+        )
+        .null("As `decode_mode`, or it is `selective`."),
         long("segments", "Number of rows in the actions table; 0 without an actions model.", "29").unit("rows"),
         long("boxes", "Number of rows in the persons table; 0 without a persons model.", "240").unit("rows"),
         text(
@@ -227,6 +275,9 @@ impl Row for VideoRow {
                 double_or_null(|row| row.start_seconds),
                 double_or_null(|row| row.duration_seconds),
                 long(|row| row.frames_decoded),
+                Arc::new(rows.iter().map(|row| row.frames_presented).collect::<Int64Array>()),
+                text_or_null(|row| row.decode_mode.map(DecodeMode::as_str)),
+                text_or_null(|row| row.full_decode_reason),
                 long(|row| row.segments),
                 long(|row| row.boxes),
                 text_or_null(|row| row.actions_model.as_deref()),

@@ -12,12 +12,12 @@ use super::models::{ActionScores, OpenModels};
 use super::spill::{BufferedRows, RowBuffer};
 use super::thumbnails::{Thumbnail, Thumbnails};
 use crate::decode::sample::segment_at;
-use crate::decode::{Image, StreamInfo, Totals};
+use crate::decode::{FullDecode, Image, StreamInfo, Totals};
 use crate::error::{Result, VideoError, VideoErrorKind};
 use crate::infer::boxes::Detection;
 use crate::job::Scores;
 use crate::run::{RunRecord, Todo, VideoObject};
-use crate::tables::{ActionRow, LabelScore, PersonRow, Table, ThumbnailRow, VideoRow, VideoStatus};
+use crate::tables::{ActionRow, DecodeMode, LabelScore, PersonRow, Table, ThumbnailRow, VideoRow, VideoStatus};
 
 /// All rows of a video.
 #[derive(Debug)]
@@ -236,6 +236,7 @@ impl<'a> RowBuilder<'a> {
         let failures = failed.then(|| i64::from(earlier_failures) + 1);
         let (actions, persons) = (self.actions.finish()?, self.persons.finish()?);
         let info = info.as_ref();
+        let has_frames = totals.frames_decoded > 0;
         let video = VideoRow {
             video_id: self.video_id,
             uri: self.uri,
@@ -256,6 +257,13 @@ impl<'a> RowBuilder<'a> {
             start_seconds: totals.start_seconds,
             duration_seconds: Some(totals.end_seconds).filter(|s| *s > 0.0).or(info.and_then(|i| i.duration_seconds)),
             frames_decoded: totals.frames_decoded as i64,
+            frames_presented: has_frames.then_some(totals.frames_presented as i64),
+            decode_mode: has_frames.then_some(if totals.in_full.is_some() {
+                DecodeMode::Full
+            } else {
+                DecodeMode::Selective
+            }),
+            full_decode_reason: totals.in_full.filter(|_| has_frames).map(FullDecode::as_str),
             segments: actions.count() as i64,
             boxes: persons.count() as i64,
             actions_model: self.run.actions_model.as_ref().map(|m| m.id.clone()),

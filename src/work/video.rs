@@ -10,8 +10,8 @@ use super::models::OpenModels;
 use super::restore::Restorer;
 use super::rows::{Content, End, RowBuilder, VideoRows};
 use super::thumbnails::{Thumbnails, WITHOUT_DETECTOR};
-use crate::decode::{Decoding, ImageSpec, Request, Totals};
-use crate::error::{Result, VideoError, VideoErrorKind, WorkError};
+use crate::decode::{Decoding, FullDecode, ImageSpec, Request, Totals};
+use crate::error::{Error, Result, VideoError, VideoErrorKind, WorkError};
 use crate::run::{RunRecord, Todo, VideoObject};
 use crate::store::Store;
 use crate::tables::{VideoRow, VideoStatus};
@@ -36,6 +36,8 @@ pub struct Indexer {
     pub scratch_dir: PathBuf,
     /// Threads of each decoder.
     pub decoder_threads: usize,
+    /// Why every frame of each video is decoded, if it is.
+    pub in_full: Option<FullDecode>,
     /// Time limit for decoding a video.
     pub timeout: Duration,
     /// Receives progress, for people and metrics.
@@ -75,9 +77,18 @@ impl Indexer {
                 tracing::info!(uri = %object.uri, "its earlier rows are incomplete: indexing it again");
             }
         }
-        let rows = self.rows(object).with_thumbnails(self.thumbnails());
-        let mut driver = Driver::new(&self.models, &self.progress, object.size_bytes, rows);
-        let (totals, error) = self.decode(object, &mut driver).await?;
+        let (driver, totals, error) = match self.decode(object, self.in_full).await? {
+            Decoded::Done(driver, totals, error) => (driver, totals, error),
+            Decoded::NeedsFull(reason) => {
+                tracing::debug!(uri = %object.uri, reason = reason.as_str(), "decoding in full");
+                match self.decode(object, Some(reason)).await? {
+                    Decoded::Done(driver, totals, error) => (driver, totals, error),
+                    Decoded::NeedsFull(_) => {
+                        return Err(WorkError::Fatal(Error::failed("a decoder process rejected full decoding")));
+                    }
+                }
+            }
+        };
         let (rows, info) = driver.finish().await?;
         finish(rows, End { info, totals, error }, shard)
     }
@@ -91,18 +102,20 @@ impl Indexer {
         finish(self.rows(object), End { error, ..End::default() }, shard)
     }
 
-    /// Decodes a video. Returns what the decoder did, and what is wrong with the video.
-    async fn decode(
-        &self,
-        object: &VideoObject,
-        driver: &mut Driver<'_>,
-    ) -> Result<(Totals, Option<VideoError>), WorkError> {
+    async fn decode<'a>(
+        &'a self,
+        object: &'a VideoObject,
+        in_full: Option<FullDecode>,
+    ) -> Result<Decoded<'a>, WorkError> {
+        let rows = self.rows(object).with_thumbnails(self.thumbnails());
+        let mut driver = Driver::new(&self.models, &self.progress, object.size_bytes, rows);
         if let Some(problem) = self.run.job.input.partition_problem(&object.key) {
-            return Ok((Totals::default(), Some(VideoError::new(VideoErrorKind::Unsupported, problem))));
+            let error = VideoError::new(VideoErrorKind::Unsupported, problem);
+            return Ok(Decoded::Done(Box::new(driver), Totals::default(), Some(error)));
         }
         if object.size_bytes == 0 {
-            let empty = VideoError::new(VideoErrorKind::NotAVideo, "the file is empty");
-            return Ok((Totals::default(), Some(empty)));
+            let error = VideoError::new(VideoErrorKind::NotAVideo, "the file is empty");
+            return Ok(Decoded::Done(Box::new(driver), Totals::default(), Some(error)));
         }
         let request = Request {
             size_bytes: object.size_bytes,
@@ -110,6 +123,7 @@ impl Indexer {
             images: self.images(),
             threads: self.decoder_threads,
             memory_bytes: DECODER_MEMORY_BYTES,
+            in_full,
             probe_sandbox: false,
         };
         let source = Arc::new(Fetch::new(self.input.clone(), object));
@@ -122,7 +136,10 @@ impl Indexer {
                 Err(error) => return Err(error),
             }
         };
-        Ok((decoding.totals(), error))
+        Ok(match decoding.needs_full() {
+            Some(reason) => Decoded::NeedsFull(reason),
+            None => Decoded::Done(Box::new(driver), decoding.totals(), error),
+        })
     }
 
     /// The images that the decoder makes: those for the detector, otherwise those for thumbnails.
@@ -139,6 +156,14 @@ impl Indexer {
             None => Thumbnails::new(images.size(), 0.0, 1.0 / images.frames_per_second),
         })
     }
+}
+
+/// How decoding a video ended.
+enum Decoded<'a> {
+    /// With what the decoder did, and what is wrong with the video.
+    Done(Box<Driver<'a>>, Totals, Option<VideoError>),
+    /// Its frames must be discarded, and all be decoded.
+    NeedsFull(FullDecode),
 }
 
 fn finish(rows: RowBuilder<'_>, end: End, shard: u32) -> Result<VideoRows, WorkError> {

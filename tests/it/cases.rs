@@ -96,11 +96,11 @@ fn complete_files_are_ok_and_truncated_files_are_partial() {
         match CONTAINERS.contains(&name.as_str()) {
             true => {
                 assert_video(&scratch, row, "ok", 8.0);
-                assert_eq!(row["frames_decoded"], 200, "{row:?}");
+                assert_eq!(row["frames_presented"], 200, "{row:?}");
             }
             false => {
                 assert_eq!((&row["status"], &row["error_kind"]), (&"partial".into(), &"corrupt".into()), "{row:?}");
-                let frames = number(row, "frames_decoded");
+                let frames = number(row, "frames_presented");
                 assert!((40.0..200.0).contains(&frames), "{row:?}");
                 assert!((number(row, "duration_seconds") - frames / 25.0).abs() < 0.2, "{row:?}");
             }
@@ -108,7 +108,7 @@ fn complete_files_are_ok_and_truncated_files_are_partial() {
     }
     for kept in [12, 100, 250] {
         let row = &rows[&format!("header_{kept}.mp4")];
-        assert_eq!((&row["frames_decoded"], &row["error_message"]), (&125.into(), &"the file is cut off".into()));
+        assert_eq!((&row["frames_presented"], &row["error_message"]), (&125.into(), &"the file is cut off".into()));
     }
 }
 
@@ -170,7 +170,7 @@ fn audio_and_subtitles_that_are_longer_than_the_video_do_not_affect_its_row() {
     std::fs::write(file("unknown.mp4"), unknown).unwrap();
     for row in index(&scratch, 0).values() {
         assert_video(&scratch, row, "ok", 4.0);
-        assert_eq!(row["frames_decoded"], 100, "{row:?}");
+        assert_eq!(row["frames_presented"], 100, "{row:?}");
         if name(row).starts_with("late") {
             assert!(number(row, "start_seconds") >= 9.0, "{row:?}");
         }
@@ -202,7 +202,7 @@ fn recordings_that_start_between_key_frames_are_ok() {
         }
     }
     for row in index(&scratch, 0).values() {
-        assert!(number(row, "frames_decoded") > 50.0, "{row:?}");
+        assert!(number(row, "frames_presented") > 50.0, "{row:?}");
     }
 }
 
@@ -236,7 +236,7 @@ fn timestamps_that_restart_or_wrap_continue_after_the_last_frame() {
     for (name, row) in &index(&scratch, 0) {
         let seconds = if name == "twice.ts" { 0.8 } else { 12.0 };
         assert_video(&scratch, row, "ok", seconds);
-        assert_eq!(number(row, "frames_decoded"), (seconds * 25.0_f64).round(), "{row:?}");
+        assert_eq!(number(row, "frames_presented"), (seconds * 25.0_f64).round(), "{row:?}");
     }
     let actions = tables::rows(&scratch.index(), "actions");
     let frames = |name: &str| -> f64 {

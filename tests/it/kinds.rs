@@ -246,7 +246,7 @@ fn a_video_that_consists_of_text_characters_is_indexed() {
     assert!(std::fs::read(&grey).unwrap().iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()));
     let job = scratch.job(&scratch.small_models());
     run(&job, &["--set", "input.include=[\"**/*\"]"], 0);
-    assert_eq!(tables::rows(&scratch.index(), "videos")[0]["frames_decoded"], 10);
+    assert_eq!(tables::rows(&scratch.index(), "videos")[0]["frames_presented"], 10);
 }
 
 #[test]

@@ -37,6 +37,7 @@ mod report;
 mod run;
 mod s3_job;
 mod schemas;
+mod selective;
 mod signals;
 mod slowfast;
 mod slurm;

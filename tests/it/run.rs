@@ -48,7 +48,7 @@ fn each_file_of_a_mixed_folder_has_a_row() {
     for (name, segments, frames) in [("good.mp4", 3, 150), ("three_frames.mp4", 1, 3), ("upright.mp4", 1, 60)] {
         let row = &rows[name];
         assert_eq!(
-            (status(name), row["segments"].as_i64(), row["frames_decoded"].as_i64()),
+            (status(name), row["segments"].as_i64(), row["frames_presented"].as_i64()),
             ("ok", Some(segments), Some(frames)),
             "{row:?}"
         );
@@ -58,7 +58,9 @@ fn each_file_of_a_mixed_folder_has_a_row() {
     assert_eq!((status("rotated.mp4"), rotated["rotation"].as_i64().unwrap() % 180), ("ok", 90));
     for name in ["cut.mkv", "cut_faststart.mp4"] {
         assert_eq!((status(name), kind(name)), ("partial", "corrupt"), "{:?}", rows[name]);
-        assert!(rows[name]["segments"].as_i64().unwrap() >= 1 && rows[name]["frames_decoded"].as_i64().unwrap() < 240);
+        assert!(
+            rows[name]["segments"].as_i64().unwrap() >= 1 && rows[name]["frames_presented"].as_i64().unwrap() < 240
+        );
     }
     for (name, expected) in [
         ("cut_no_index.mp4", "corrupt"),
@@ -135,7 +137,7 @@ fn unusual_streams_are_decoded_completely() {
     let rows = videos_by_name(&scratch.index());
     for (name, row) in &rows {
         let frames = if name == "vfr.mp4" { 60 } else { 75 };
-        assert_eq!(row["frames_decoded"].as_i64(), Some(frames), "{name}: {row:?}");
+        assert_eq!(row["frames_presented"].as_i64(), Some(frames), "{name}: {row:?}");
         assert_eq!(row["segments"].as_i64(), Some(2), "{name}: {row:?}");
     }
     assert_eq!(rows.len(), 7);

@@ -1,0 +1,191 @@
+//! Decoding alone, without inference: full decoding compared with `ffmpeg -f null`, and sparse jobs, which decode
+//! selectively, compared with full decoding and with a PyAV script that seeks.
+//!
+//! ```text
+//! cargo bench --bench decode                                       1080p H.264 with B-frames, encoded for this
+//! VIDINDEX_BENCH_PYTHON=venv/bin/python cargo bench --bench decode with PyAV, if `av` and `numpy` are installed there
+//! VIDINDEX_BENCH_ROUNDS=5 cargo bench --bench decode
+//! ```
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot run fails")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use vidindex::decode::{ByteSource, ClipSpec, Decoding, FullDecode, ImageSpec, Request, Totals, View};
+use vidindex::error::WorkError;
+
+const VIDINDEX: &str = env!("CARGO_BIN_EXE_vidindex");
+const SECONDS: u32 = 60;
+const RATE: u32 = 30;
+
+/// Seconds between two groups of pictures. The encoder starts no others.
+const GROUPS: [(&str, f64); 4] = [("0.5", 0.5), ("1", 1.0), ("2", 2.0), ("8.3", 250.0 / 30.0)];
+
+/// A job: its name, images a second, and seconds between two clips of SlowFast 8x8.
+type Sampling = (&'static str, Option<f64>, Option<f64>);
+
+const JOBS: [Sampling; 7] = [
+    ("persons, 1 a second", Some(1.0), None),
+    ("persons, 1 in 5 s", Some(0.2), None),
+    ("persons, 1 in 10 s", Some(0.1), None),
+    ("clips without a pause", None, Some(64.0 / 30.0)),
+    ("clips every 5 s", None, Some(5.0)),
+    ("clips every 10 s", None, Some(10.0)),
+    ("clips every 60 s", None, Some(60.0)),
+];
+
+/// What one decoding took.
+struct Decoded {
+    wall: f64,
+    totals: Totals,
+}
+
+fn main() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-decode");
+    std::fs::create_dir_all(&folder).unwrap();
+    let rounds: usize = std::env::var("VIDINDEX_BENCH_ROUNDS").ok().map_or(3, |text| text.parse().unwrap());
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    println!("{SECONDS} s of 1920x1080 H.264 with B-frames at {RATE} frames a second; medians of {rounds}");
+    for (name, seconds) in GROUPS {
+        let video = encoded(&folder, name, seconds);
+        let full = median(rounds, || runtime.block_on(decode(&video, (None, None), Some(FullDecode::Requested))));
+        let null = median_seconds(rounds, || ffmpeg_null(&video));
+        println!(
+            "\ngroups of {name} s: every frame in {:.2} s; ffmpeg -f null {null:.2} s, ratio {:.2}",
+            full.wall,
+            full.wall / null
+        );
+        println!(
+            "  {:<22} {:>8} {:>10} {:>10} {:>10} {:>12} {:>10}",
+            "job", "decoded", "full", "selective", "ratio", "real time", "PyAV"
+        );
+        for (job, images, clips) in JOBS {
+            let in_full =
+                median(rounds, || runtime.block_on(decode(&video, (images, clips), Some(FullDecode::Requested))));
+            let found = median(rounds, || runtime.block_on(decode(&video, (images, clips), None)));
+            assert!(found.totals.in_full.is_none(), "{job}: {:?}", found.totals.in_full);
+            let share = 100.0 * found.totals.frames_decoded as f64 / found.totals.frames_presented as f64;
+            let seeking = match (std::env::var_os("VIDINDEX_BENCH_PYTHON"), images) {
+                (Some(python), Some(rate)) => {
+                    let seconds = median_seconds(rounds, || seek_with_pyav(Path::new(&python), &video, 1.0 / rate));
+                    format!("{seconds:.2} s")
+                }
+                _ => "-".to_owned(),
+            };
+            println!(
+                "  {job:<22} {share:>7.1}% {:>8.2} s {:>8.2} s {:>10.2} {:>11.0}x {seeking:>10}",
+                in_full.wall,
+                found.wall,
+                in_full.wall / found.wall,
+                f64::from(SECONDS) / found.wall
+            );
+        }
+    }
+}
+
+/// Encodes a moving picture with noise, which costs a decoder about as much as a real one.
+fn encoded(folder: &Path, name: &str, group_seconds: f64) -> PathBuf {
+    let video = folder.join(format!("groups-{name}.mp4"));
+    if !video.exists() {
+        let source = format!("testsrc2=size=1920x1080:rate={RATE}:duration={SECONDS},noise=alls=12:allf=t");
+        let group = (group_seconds * f64::from(RATE)).round().to_string();
+        let partial = folder.join("partial.mp4");
+        let mut command = Command::new("ffmpeg");
+        command.args([
+            "-v", "error", "-nostdin", "-y", "-f", "lavfi", "-i", &source, "-c:v", "libx264", "-preset", "fast",
+        ]);
+        command.args(["-b:v", "5M", "-bf", "3", "-g", &group, "-sc_threshold", "0", "-pix_fmt", "yuv420p"]);
+        assert!(command.arg(&partial).status().unwrap().success());
+        std::fs::rename(partial, &video).unwrap();
+    }
+    video
+}
+
+struct FileBytes(std::fs::File);
+
+#[async_trait::async_trait]
+impl ByteSource for FileBytes {
+    async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, WorkError> {
+        let mut buffer = vec![0; length];
+        let read = std::os::unix::fs::FileExt::read_at(&self.0, &mut buffer, offset).unwrap();
+        buffer.truncate(read);
+        Ok(buffer.into())
+    }
+}
+
+/// Decodes a video for images and clips at these rates; without either, decodes and sends nothing.
+async fn decode(video: &Path, (images, clips): (Option<f64>, Option<f64>), in_full: Option<FullDecode>) -> Decoded {
+    let file = std::fs::File::open(video).unwrap();
+    let request = Request {
+        size_bytes: file.metadata().unwrap().len(),
+        images: images.map(|frames_per_second| ImageSpec { width: 640, height: 640, frames_per_second }),
+        clips: clips.map(|stride_seconds| ClipSpec {
+            frames: 32,
+            side: 256,
+            view: View::Centre(256),
+            mean: [0.45; 3],
+            std: [0.225; 3],
+            clip_seconds: 64.0 / 30.0,
+            stride_seconds,
+        }),
+        threads: std::thread::available_parallelism().unwrap().get(),
+        memory_bytes: 4 << 30,
+        in_full,
+        ..Default::default()
+    };
+    let started = Instant::now();
+    let source = Arc::new(FileBytes(file));
+    let mut decoding = Decoding::start(Path::new(VIDINDEX), request, source, Duration::from_secs(3600)).unwrap();
+    while decoding.next().await.unwrap().is_some() {}
+    assert!(decoding.needs_full().is_none(), "{:?}", decoding.needs_full());
+    Decoded { wall: started.elapsed().as_secs_f64(), totals: decoding.totals() }
+}
+
+/// The decoding with the median wall time.
+fn median(rounds: usize, measure: impl FnMut() -> Decoded) -> Decoded {
+    let mut all: Vec<_> = std::iter::repeat_with(measure).take(rounds).collect();
+    all.sort_by(|a, b| a.wall.total_cmp(&b.wall));
+    all.swap_remove(rounds / 2)
+}
+
+fn median_seconds(rounds: usize, mut run: impl FnMut()) -> f64 {
+    let mut all: Vec<_> = (0..rounds)
+        .map(|_| {
+            let started = Instant::now();
+            run();
+            started.elapsed().as_secs_f64()
+        })
+        .collect();
+    all.sort_by(f64::total_cmp);
+    all[rounds / 2]
+}
+
+fn ffmpeg_null(video: &Path) {
+    let mut command = Command::new("ffmpeg");
+    command.args(["-v", "quiet", "-nostdin", "-i"]).arg(video).args(["-map", "0:v:0", "-f", "null", "-"]);
+    assert!(command.status().unwrap().success());
+}
+
+/// Seeks to the key frame before each time, decodes up to it, and scales that frame.
+fn seek_with_pyav(python: &Path, video: &Path, step_seconds: f64) {
+    const SCRIPT: &str = "\
+import sys, av
+container = av.open(sys.argv[1])
+stream = container.streams.video[0]
+stream.thread_type = 'AUTO'
+step, at, duration = float(sys.argv[2]), 0.0, container.duration / av.time_base
+while at < duration:
+    container.seek(int(at / stream.time_base), stream=stream, backward=True)
+    for frame in container.decode(stream):
+        if frame.time >= at - 1e-6:
+            frame.reformat(640, 360, 'rgb24').to_ndarray()
+            break
+    at += step
+";
+    let mut command = Command::new(python);
+    command.args(["-c", SCRIPT]).arg(video).arg(step_seconds.to_string());
+    assert!(command.status().unwrap().success());
+}

@@ -1,0 +1,188 @@
+//! Selective decoding writes the same rows as full decoding, for every codec and container, from fewer decoded frames.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::support::{Scratch, ffmpeg, reference, said, scenes, tables, test_video, vidindex};
+
+type Row = Map<String, Value>;
+
+/// Sections of jobs that look at different parts of a video: persons 0.1, 1 and 5 times a second; clips without a pause,
+/// every 7.3 s and every minute; and both models.
+const JOBS: [(Option<f64>, Option<f64>); 7] = [
+    (Some(0.1), None),
+    (Some(1.0), None),
+    (Some(5.0), None),
+    (None, Some(0.5)),
+    (None, Some(7.3)),
+    (None, Some(60.0)),
+    (Some(0.7), Some(3.1)),
+];
+
+fn sections((frames_per_second, stride_seconds): (Option<f64>, Option<f64>)) -> String {
+    let model = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name).display().to_string();
+    let actions = stride_seconds.map(|stride| {
+        let model = model("demo-slowfast.onnx");
+        format!("[actions]\nmodel = \"{model}\"\nscores = \"full\"\nstride_seconds = {stride}\n")
+    });
+    let persons = frames_per_second.map(|rate| {
+        let model = model("demo-yolov5.onnx");
+        format!("[persons]\nmodel = \"{model}\"\nconfidence = 0.01\nframes_per_second = {rate}\n")
+    });
+    [actions, persons].into_iter().flatten().collect()
+}
+
+/// Encodes twelve seconds, or as many as `options` say, with a file name and options for FFmpeg.
+fn encode(folder: &Path, name: &str, options: &str) {
+    let options: Vec<&str> = options.split_whitespace().collect();
+    test_video(&folder.join(name), "128x96", "25", 12.0, &[&["-pix_fmt", "yuv420p"], &options[..]].concat());
+}
+
+fn make(folder: &Path, words: &str) {
+    let words: Vec<String> = words
+        .split_whitespace()
+        .map(|word| word.strip_prefix('@').map_or(word.to_owned(), |file| folder.join(file).display().to_string()))
+        .collect();
+    ffmpeg(&words.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+/// Videos of all codecs and containers, with groups of pictures of many kinds.
+fn encode_corpus(folder: &Path) {
+    const H264: &str = "-c:v libx264 -preset veryfast";
+    let files = [
+        ("b_frames.mp4", &*format!("{H264} -bf 3 -g 50")),
+        ("pyramid.mkv", &format!("{H264} -bf 7 -b_strategy 0 -x264-params b-pyramid=normal -g 40")),
+        ("one_group.mp4", &format!("{H264} -bf 2 -g 10000 -sc_threshold 0")),
+        ("short_groups.mp4", &format!("{H264} -bf 2 -g 12 -sc_threshold 0")),
+        ("no_b_frames.mp4", &format!("{H264} -tune zerolatency -g 30")),
+        ("intra.mp4", &format!("{H264} -g 1")),
+        ("open_groups.mp4", &format!("{H264} -bf 3 -g 25 -x264-params open-gop=1")),
+        ("refresh.mp4", &format!("{H264} -bf 0 -g 25 -x264-params intra-refresh=1")),
+        ("interlaced.mp4", &format!("{H264} -bf 2 -g 25 -flags +ilme+ildct -top 1")),
+        ("fragments.mp4", &format!("{H264} -bf 2 -g 25 -movflags frag_keyframe+empty_moov")),
+        ("stream.ts", &format!("{H264} -bf 2 -g 25")),
+        ("stream.flv", &format!("{H264} -bf 2 -g 25")),
+        (
+            "closed_hevc.mp4",
+            "-c:v libx265 -preset ultrafast -x265-params keyint=25:open-gop=0:bframes=3:log-level=none",
+        ),
+        ("open_hevc.mkv", "-c:v libx265 -preset ultrafast -x265-params keyint=25:open-gop=1:bframes=3:log-level=none"),
+        ("vp8.webm", "-c:v libvpx -deadline realtime -cpu-used 8 -b:v 300k -g 40"),
+        ("vp9.webm", "-c:v libvpx-vp9 -deadline good -cpu-used 8 -b:v 200k -g 60 -auto-alt-ref 1 -lag-in-frames 16"),
+        ("av1.mp4", "-c:v libaom-av1 -cpu-used 8 -g 50 -b:v 200k"),
+        ("mpeg2.mpg", "-c:v mpeg2video -q:v 4 -bf 2 -g 12"),
+        ("mpeg4.avi", "-c:v mpeg4 -q:v 4 -bf 2"),
+        ("mpeg4.mp4", "-c:v mpeg4 -q:v 4 -bf 2 -g 25"),
+        ("mjpeg.mov", "-c:v mjpeg -q:v 5"),
+        ("mjpeg.avi", "-c:v mjpeg -q:v 5"),
+        ("theora.ogv", "-c:v libtheora -q:v 5 -g 25"),
+    ];
+    for (name, options) in files {
+        encode(folder, name, options);
+    }
+    make(folder, "-ss 1.3 -i @b_frames.mp4 -c copy @edit_list.mp4");
+    make(
+        folder,
+        "-i @b_frames.mp4 -vf select=not(mod(n\\,3))+gt(mod(n\\,40)\\,30) -fps_mode vfr -c:v libx264 -preset veryfast -bf 2 -g 30 @varying_rate.mp4",
+    );
+    make(folder, "-i @short_groups.mp4 -c copy -bsf:v noise=drop=eq(mod(n\\,97)\\,50) @lost_packets.mkv");
+    // Recordings that were joined: the clock restarts.
+    let stream = std::fs::read(folder.join("stream.ts")).unwrap();
+    std::fs::write(folder.join("joined.ts"), [&stream[..], &stream[..]].concat()).unwrap();
+    let complete = std::fs::read(folder.join("b_frames.mp4")).unwrap();
+    std::fs::write(folder.join("cut.mp4"), &complete[..complete.len() * 6 / 10]).unwrap();
+    let complete = std::fs::read(folder.join("pyramid.mkv")).unwrap();
+    std::fs::write(folder.join("cut.mkv"), &complete[..complete.len() * 6 / 10]).unwrap();
+}
+
+/// A minute and a half, of which sparse jobs look at little.
+fn encode_long(folder: &Path) {
+    let h264 = ["-c:v", "libx264", "-preset", "veryfast", "-bf", "3", "-g", "50", "-pix_fmt", "yuv420p"];
+    test_video(&folder.join("long.mp4"), "128x96", "25", 90.0, &h264);
+}
+
+/// Links the real videos that are there.
+fn link_real(folder: &Path) {
+    let Some(reference) = reference() else { return };
+    for file in ["videos", "cases"].iter().flat_map(|name| std::fs::read_dir(reference.join(name)).unwrap()) {
+        let file = file.unwrap().path();
+        let is_video = file.extension().is_some_and(|e| ["mp4", "mkv", "ts", "avi"].iter().any(|known| e == *known));
+        if is_video {
+            std::os::unix::fs::symlink(&file, folder.join(file.file_name().unwrap())).unwrap();
+        }
+    }
+}
+
+/// Runs the job in a new index. `mode` is `selective` or `full`.
+fn index(scratch: &Scratch, job: usize, mode: &str) -> PathBuf {
+    let index = scratch.path(&format!("index-{job}-{mode}"));
+    let file = scratch.job(&sections(JOBS[job]));
+    let output = vidindex(["run".as_ref(), file.as_os_str()])
+        .args(["--device", "cpu", "--set", "input.include=[\"**/*\"]", "--set", "input.exclude=[\"**/*.json\"]"])
+        .arg("--set")
+        .arg(format!("output.uri={}", index.display()))
+        .env("VIDINDEX_DECODE", mode)
+        .output()
+        .unwrap();
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{}", said(&output));
+    tables::assert_counts(&index);
+    index
+}
+
+fn name(row: &Row) -> String {
+    row["uri"].as_str().unwrap().rsplit('/').next().unwrap().to_owned()
+}
+
+/// Rows of each video in all tables, without what the modes may differ in.
+fn content(index: &Path) -> BTreeMap<String, Vec<String>> {
+    let mut content = BTreeMap::<String, Vec<String>>::new();
+    for table in ["videos", "actions", "persons"] {
+        for mut row in tables::rows(index, table) {
+            for column in ["run_id", "shard", "indexed_at", "decode_seconds", "inference_seconds"] {
+                row.remove(column);
+            }
+            for column in ["frames_decoded", "decode_mode", "full_decode_reason"] {
+                row.remove(column);
+            }
+            content.entry(name(&row)).or_default().push(format!("{table} {}", Value::Object(row)));
+        }
+    }
+    content
+}
+
+#[test]
+fn selective_decoding_writes_the_same_rows_from_fewer_frames() {
+    let scratch = Scratch::new();
+    let folder = scratch.videos();
+    encode_corpus(&folder);
+    encode_long(&folder);
+    scenes::write(&folder, 20_270, 12).unwrap();
+    link_real(&folder);
+    let mut wrong = Vec::new();
+    let mut modes = BTreeMap::<String, Vec<String>>::new();
+    for job in 0..JOBS.len() {
+        let (selective, full) = (index(&scratch, job, "selective"), index(&scratch, job, "full"));
+        let (found, expected) = (content(&selective), content(&full));
+        assert!(expected.len() > 40, "{} videos", expected.len());
+        for (video, expected) in &expected {
+            let found = &found[video];
+            if let Some(at) = (0..expected.len().max(found.len())).find(|&at| found.get(at) != expected.get(at)) {
+                wrong.push(format!("job {job} {video}:\n  {:?}\n  {:?}", found.get(at), expected.get(at)));
+            }
+        }
+        for row in tables::rows(&full, "videos") {
+            assert!(row["decode_mode"] == "full" || row["frames_decoded"] == 0, "{row:?}");
+        }
+        for row in tables::rows(&selective, "videos") {
+            let share = format!("{}/{}", row["frames_decoded"], row["frames_presented"]);
+            let mode = row["full_decode_reason"].as_str().or(row["decode_mode"].as_str()).unwrap_or("-").to_owned();
+            modes.entry(name(&row)).or_default().push(format!("{mode} {share}"));
+        }
+    }
+    for (video, modes) in &modes {
+        println!("{video}: {}", modes.join(", "));
+    }
+    assert!(wrong.is_empty(), "{} videos differ:\n{}", wrong.len(), wrong.join("\n"));
+}
