@@ -25,6 +25,7 @@ pub mod scale;
 mod select;
 mod send;
 mod slot;
+mod sparse;
 mod stop;
 mod timeline;
 
@@ -45,6 +46,12 @@ pub const CHILD_ARGUMENT: &str = "__decode";
 pub trait ByteSource: Send + Sync {
     /// Reads at most `length` bytes from `offset`. Returns no bytes only at the end of the object.
     async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, WorkError>;
+
+    /// Like [`Self::read_at`], for a reader that jumps: the `length` bytes are needed, in several reads, and those that follow
+    /// probably not.
+    async fn read_sparsely(&self, offset: u64, length: usize) -> Result<Bytes, WorkError> {
+        self.read_at(offset, length).await
+    }
 }
 
 /// The sampled frames of one segment.

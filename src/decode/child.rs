@@ -18,7 +18,7 @@ use ffmpeg_next::format::{self, context::Input, context::StreamIo, stream::Dispo
 use ffmpeg_next::{Dictionary, Error as AvError, Packet, Stream, ffi, media};
 use memmap2::MmapMut;
 
-use super::avio::{READ_BYTES, RemoteBytes, Seen};
+use super::avio::{Link, READ_BYTES, RemoteBytes};
 use super::damage::Damage;
 use super::ending::{Ending, stream_seconds};
 use super::identify;
@@ -32,6 +32,7 @@ use super::protocol::{
 use super::sandbox;
 use super::select::{self, Selector};
 use super::send::Sender;
+use super::sparse;
 use super::stop::{PIXELS_MAX, Stop, av, too_large};
 use super::timeline::ContainerClock;
 use crate::error::{VideoError, VideoErrorKind};
@@ -72,16 +73,16 @@ fn serve(control: UnixStream, bytes: UnixStream, frames: File) -> io::Result<()>
         return output.send(&Message::SandboxProbed { escapes: escapes() });
     }
     let started = Instant::now();
-    let seen = Arc::new(Seen::default());
-    let source = RemoteBytes::new(bytes, request.size_bytes, seen.clone());
+    let link = Link::new(bytes);
+    let source = RemoteBytes::new(link.clone(), request.size_bytes);
     let mut totals = Totals::default();
-    let error = match index(&request, source, &seen, &mut output, &mut totals) {
+    let error = match index(&request, source, &link, &mut output, &mut totals) {
         Ok(()) => None,
         Err(Stop::Video(error)) => Some(error),
         Err(Stop::Parent(error)) => return Err(error),
         Err(Stop::InFull(reason)) => return output.send(&Message::NeedsFull { reason }),
     };
-    totals.fetch_seconds = seen.waited_us.load(Ordering::Relaxed) as f64 / 1e6;
+    totals.fetch_seconds = link.seen.waited_us.load(Ordering::Relaxed) as f64 / 1e6;
     totals.blocked_seconds = output.waited_us as f64 / 1e6;
     let waited = totals.fetch_seconds + totals.blocked_seconds;
     totals.decode_seconds = (started.elapsed().as_secs_f64() - waited).max(0.0);
@@ -106,7 +107,7 @@ fn escapes() -> Vec<String> {
 fn index(
     request: &Request,
     mut source: RemoteBytes,
-    seen: &Seen,
+    link: &Arc<Link>,
     output: &mut Output,
     totals: &mut Totals,
 ) -> Result<(), Stop> {
@@ -147,7 +148,15 @@ fn index(
     totals.in_full = selective.err();
     let sender = Sender::new(request, output, info);
     let mut frames = match selective {
-        Ok(codec) => Frames::Selective(Box::new(Selector::new(request, sender, totals, clock, codec, damage))),
+        Ok(codec) => {
+            let samples =
+                input.stream(stream_index).and_then(|stream| sparse::samples(&input, &stream, codec, request));
+            let deferred = samples.map(|samples| {
+                link.defer(samples);
+                link.clone()
+            });
+            Frames::Selective(Box::new(Selector::new(request, sender, totals, clock, codec, damage, deferred)))
+        }
         Err(_) => Frames::Full(Box::new(Presenter::new(request, sender, totals, clock, damage))),
     };
     let mut unreadable_in_a_row = 0;
@@ -185,9 +194,9 @@ fn index(
     let is_selective = matches!(frames, Frames::Selective(_));
     let damage = frames.damage();
     let is_cut = damage.is_cut()
-        || seen.is_cut.load(Ordering::Relaxed)
+        || link.seen.is_cut.load(Ordering::Relaxed)
         || input.stream(stream_index).is_some_and(|stream| {
-            ending.is_cut_stream(&input, &stream, request.size_bytes, &seen.end(request.size_bytes))
+            ending.is_cut_stream(&input, &stream, request.size_bytes, &link.seen.end(request.size_bytes))
         });
     let damaged = damage.total();
     totals.damaged = damaged;

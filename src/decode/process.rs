@@ -368,7 +368,16 @@ async fn serve_bytes(mut socket: UnixStream, source: Arc<dyn ByteSource>, served
     loop {
         let (Ok(offset), Ok(length)) = (socket.read_u64_le().await, socket.read_u32_le().await) else { return };
         served.reading.store(true, Ordering::Relaxed);
-        let result = source.read_at(offset, (length as usize).min(avio::READ_BYTES)).await;
+        let result = match length & avio::SPARSE {
+            0 => source.read_at(offset, (length as usize).min(avio::READ_BYTES)).await,
+            _ => {
+                let needed = (length & !avio::SPARSE) as usize;
+                source
+                    .read_sparsely(offset, needed)
+                    .await
+                    .map(|mut bytes| bytes.split_to(bytes.len().min(avio::READ_BYTES)))
+            }
+        };
         served.reading.store(false, Ordering::Relaxed);
         served.activity.fetch_add(1, Ordering::Relaxed);
         let sent = match result {

@@ -2,6 +2,7 @@
 //! decoding does. If that turns out to be impossible, decoding stops, and the video is decoded in full.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ffmpeg_next::codec::{decoder, discard::Discard};
 use ffmpeg_next::format::context::Input;
@@ -9,14 +10,17 @@ use ffmpeg_next::frame::Video as Frame;
 use ffmpeg_next::packet::Ref as _;
 use ffmpeg_next::{Error as AvError, Packet, Stream, codec, ffi};
 
+use super::avio::Link;
 use super::damage::Damage;
 use super::packets::{Codec, Start};
 use super::plan::{Decided, FullDecode, PacketInfo, Planned, Planner, Use};
 use super::protocol::{Request, Totals};
 use super::sample::{DetectionSampler, SegmentSampler};
 use super::send::{ClipHeader, Held, Sender};
+use super::sparse;
 use super::stop::{Stop, av};
 use super::timeline::{ContainerClock, Stamps};
+use crate::error::{VideoError, VideoErrorKind};
 
 /// The codec of a stream that can be decoded selectively.
 ///
@@ -67,6 +71,8 @@ pub(super) struct Selector<'a> {
     held_bytes: usize,
     /// Whether no packet was decoded yet.
     is_first: bool,
+    /// Where the bytes of packets come from, if the demuxer does not read them.
+    deferred: Option<Arc<Link>>,
 }
 
 impl<'a> Selector<'a> {
@@ -77,6 +83,7 @@ impl<'a> Selector<'a> {
         clock: ContainerClock,
         codec: Codec,
         damage: Damage,
+        deferred: Option<Arc<Link>>,
     ) -> Self {
         let detections = request.images.as_ref().map(|spec| DetectionSampler::new(spec.frames_per_second));
         let segments = request.clips.as_ref().map(|spec| SegmentSampler::new(spec.clip_seconds, spec.stride_seconds));
@@ -91,6 +98,7 @@ impl<'a> Selector<'a> {
             held: BTreeMap::new(),
             held_bytes: 0,
             is_first: true,
+            deferred,
         }
     }
 
@@ -134,10 +142,16 @@ impl<'a> Selector<'a> {
     }
 
     fn decode(&mut self, decoder: &mut decoder::Video) -> Result<(), Stop> {
-        while let Some(Decided { packet, used, after_gap }) = self.planner.next_packet() {
+        let decided: Vec<_> = std::iter::from_fn(|| self.planner.next_packet()).collect();
+        let runs = match self.deferred {
+            Some(_) => sparse::runs(decided.iter().map(|decided| (&decided.packet, decided.used))),
+            None => vec![0; decided.len()],
+        };
+        for (Decided { mut packet, used, after_gap }, run) in decided.into_iter().zip(runs) {
             if used == Use::None {
                 continue;
             }
+            self.fill(&mut packet, run)?;
             // The first packet follows nothing either.
             if std::mem::take(&mut self.is_first) || after_gap {
                 match self.codec.start(packet.data().unwrap_or_default()) {
@@ -154,6 +168,18 @@ impl<'a> Selector<'a> {
             self.receive(decoder)?;
         }
         self.send()
+    }
+
+    /// Reads the bytes of a packet, if the demuxer did not. `run` bytes from its start are needed next.
+    fn fill(&self, packet: &mut Packet, run: u64) -> Result<(), Stop> {
+        let Some(link) = &self.deferred else { return Ok(()) };
+        let (Ok(offset), Some(bytes)) = (u64::try_from(packet.position()), packet.data_mut()) else {
+            return Err(FullDecode::Damage.into());
+        };
+        // If this fails, the parent knows the cause and reports that instead of this error.
+        link.read_exactly(offset, bytes, run).map_err(|error| {
+            VideoError::new(VideoErrorKind::Corrupt, format!("failed to read the file: {error}")).into()
+        })
     }
 
     /// Takes the frames that the decoder holds back, and makes it forget them.

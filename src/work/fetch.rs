@@ -14,6 +14,8 @@ use crate::store::{RangeRead, Store, StoreResult};
 
 /// Bytes that are read after a jump of the decoder. An index at the end of the file is usually shorter.
 const JUMP_BYTES: u64 = 512 * 1024;
+/// Bytes that are read at least, because a shorter request is not faster.
+const SPARSE_BYTES: u64 = 64 * 1024;
 /// Bytes that are read at a time, and ahead, while the decoder reads sequentially.
 const AHEAD_BYTES: u64 = 4 * 1024 * 1024;
 /// Blocks that are kept per video, because the decoder alternates between streams that are far apart in the file.
@@ -94,6 +96,25 @@ impl Fetch {
 #[async_trait::async_trait]
 impl ByteSource for Fetch {
     async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, WorkError> {
+        self.read(offset, length, Pattern::Sequential).await
+    }
+
+    async fn read_sparsely(&self, offset: u64, length: usize) -> Result<Bytes, WorkError> {
+        self.read(offset, length, Pattern::Sparse).await
+    }
+}
+
+/// How a decoder reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pattern {
+    /// From the start to the end, but for a few jumps.
+    Sequential,
+    /// Only what it asks for.
+    Sparse,
+}
+
+impl Fetch {
+    async fn read(&self, offset: u64, length: usize, pattern: Pattern) -> Result<Bytes, WorkError> {
         if offset >= self.size_bytes || length == 0 {
             return Ok(Bytes::new());
         }
@@ -107,7 +128,11 @@ impl ByteSource for Fetch {
                     Err(_) => self.store.get_range(&self.key, offset, AHEAD_BYTES).await,
                 },
                 _ => {
-                    let length = if in_order { AHEAD_BYTES } else { JUMP_BYTES };
+                    let length = match pattern {
+                        Pattern::Sparse => (length as u64).clamp(SPARSE_BYTES, AHEAD_BYTES),
+                        Pattern::Sequential if in_order => AHEAD_BYTES,
+                        Pattern::Sequential => JUMP_BYTES,
+                    };
                     self.store.get_range(&self.key, offset, length).await
                 }
             };
@@ -117,7 +142,7 @@ impl ByteSource for Fetch {
                 return Err(VideoError::new(VideoErrorKind::ChangedDuringRead, message).into());
             }
             let chunk = Chunk { offset, bytes };
-            if in_order || offset == 0 {
+            if pattern == Pattern::Sequential && (in_order || offset == 0) {
                 self.read_ahead(&mut state, chunk.end());
             }
             state.chunks.push_back(chunk);

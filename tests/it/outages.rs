@@ -12,8 +12,8 @@ use crate::support::s3::S3Server;
 use crate::support::{self, Scratch, run, said, stderr, tables, test_video};
 
 /// An S3 server behind a proxy that injects faults.
-struct Unreliable {
-    proxy: FaultProxy,
+pub(crate) struct Unreliable {
+    pub(crate) proxy: FaultProxy,
     /// Kept running as long as the proxy.
     _server: S3Server,
 }
@@ -25,7 +25,7 @@ impl Endpoint for Unreliable {
 }
 
 impl Unreliable {
-    fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let server = S3Server::start()?;
         let proxy = FaultProxy::start(server.address(), Vec::new());
         Some(Self { proxy, _server: server })

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use crate::outages::Unreliable;
+use crate::support::bucket::{Bucket, comparable};
 use crate::support::{Scratch, ffmpeg, reference, said, scenes, tables, test_video, vidindex};
 
 type Row = Map<String, Value>;
@@ -185,4 +187,45 @@ fn selective_decoding_writes_the_same_rows_from_fewer_frames() {
         println!("{video}: {}", modes.join(", "));
     }
     assert!(wrong.is_empty(), "{} videos differ:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Bytes of the object that all requests for it asked for.
+fn fetched(server: &Unreliable, size_bytes: u64) -> u64 {
+    let reads = server.proxy.seen().into_iter().filter(|seen| seen.method == "GET" && seen.target.contains("long.mp4"));
+    reads.filter_map(|seen| seen.range).map(|(first, last)| (last + 1).min(size_bytes) - first).sum()
+}
+
+#[test]
+fn sparse_jobs_fetch_at_most_a_fifth_of_the_bytes_from_a_bucket() {
+    let Some(server) = Unreliable::start() else { return };
+    let scratch = Scratch::new();
+    let video = scratch.videos().join("long.mp4");
+    // Sound lies between the pictures.
+    let source = "testsrc2=size=480x270:rate=30:duration=60,noise=alls=20:allf=t";
+    let h264 = "-c:v libx264 -preset ultrafast -bf 2 -g 30 -sc_threshold 0 -b:v 4M -pix_fmt yuv420p -c:a aac -shortest";
+    let mut arguments = vec!["-f", "lavfi", "-i", source, "-f", "lavfi", "-i", "sine=duration=60"];
+    arguments.extend(h264.split(' '));
+    arguments.push(video.to_str().unwrap());
+    ffmpeg(&arguments);
+    let size_bytes = video.metadata().unwrap().len();
+    assert!(size_bytes > 20_000_000, "{size_bytes} bytes");
+    let job = sections((Some(0.1), None));
+    let local = scratch.job(&job);
+    let output = vidindex(["run".as_ref(), local.as_os_str()])
+        .args(["--device", "cpu"])
+        .env("VIDINDEX_DECODE", "full")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let bucket = Bucket::with_models(server, scratch, &job);
+    bucket.server.proxy.set(Vec::new());
+    bucket.vidindex(&["run"], 0);
+    let fetched = fetched(&bucket.server, size_bytes);
+    println!("{fetched} of {size_bytes} bytes, {:.1} %", 100.0 * fetched as f64 / size_bytes as f64);
+    assert!(fetched * 5 <= size_bytes, "{fetched} of {size_bytes} bytes");
+    let downloaded = bucket.index();
+    let persons = comparable(&bucket.scratch.index(), "persons");
+    assert_eq!(comparable(&downloaded, "persons"), persons);
+    assert!(!persons.is_empty());
+    assert_eq!(tables::rows(&downloaded, "videos")[0]["decode_mode"], "selective");
 }

@@ -103,6 +103,8 @@ pub(crate) struct Seen {
     pub(crate) target: String,
     /// Index of the rule that hit it.
     pub(crate) rule: Option<usize>,
+    /// First and last byte that it asked for.
+    pub(crate) range: Option<(u64, u64)>,
 }
 
 #[derive(Default)]
@@ -261,7 +263,11 @@ fn decide(request: &Request, state: &Mutex<State>) -> Option<What> {
     let nth = *count;
     *count += 1;
     let rule = state.faults.iter_mut().enumerate().find_map(|(i, fault)| fault.hits(i, request, nth).then_some(i));
-    state.seen.push(Seen { method: request.method.clone(), target: request.target.clone(), rule });
+    let range = value(&request.headers, "range").and_then(|range| {
+        let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
+        Some((first.parse().ok()?, last.parse().ok()?))
+    });
+    state.seen.push(Seen { method: request.method.clone(), target: request.target.clone(), rule, range });
     rule.map(|rule| state.faults[rule].what.clone())
 }
 
