@@ -152,8 +152,8 @@ fn index(
             let samples =
                 input.stream(stream_index).and_then(|stream| sparse::samples(&input, &stream, codec, request));
             let deferred = samples.map(|samples| {
-                link.defer(samples);
-                link.clone()
+                link.defer(samples.parts);
+                (link.clone(), samples.keys)
             });
             Frames::Selective(Box::new(Selector::new(request, sender, totals, clock, codec, damage, deferred)))
         }
@@ -232,7 +232,7 @@ impl Frames<'_> {
     fn feed(&mut self, decoder: &mut decoder::Video, packet: Packet) -> Result<(), Stop> {
         match self {
             Self::Full(presenter) => presenter.feed(decoder, packet),
-            Self::Selective(selector) => selector.feed(decoder, packet),
+            Self::Selective(selector) => selector.feed(decoder, packet).map_err(in_full),
         }
     }
 
@@ -250,7 +250,7 @@ impl Frames<'_> {
     fn finish(&mut self, decoder: &mut decoder::Video) -> Result<(), Stop> {
         match self {
             Self::Full(presenter) => presenter.finish(decoder),
-            Self::Selective(selector) => selector.finish(decoder),
+            Self::Selective(selector) => selector.finish(decoder).map_err(in_full),
         }
     }
 
@@ -259,6 +259,14 @@ impl Frames<'_> {
             Self::Full(presenter) => &mut presenter.damage,
             Self::Selective(selector) => &mut selector.damage,
         }
+    }
+}
+
+/// Full decoding finds out which frames come before the one that stops the video.
+fn in_full(stop: Stop) -> Stop {
+    match stop {
+        Stop::Video(error) if error.kind != VideoErrorKind::OutOfMemory => FullDecode::Damage.into(),
+        stop => stop,
     }
 }
 

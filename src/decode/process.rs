@@ -186,10 +186,14 @@ impl Decoding {
                     Some(failure) => Err(failure),
                 }
             }
-            Message::NeedsFull { reason } => {
-                self.needs_full = Some(reason);
-                Ok(None)
-            }
+            // If a read failed, reading everything fails too.
+            Message::NeedsFull { reason } => match self.read_failure() {
+                Some(failure) => Err(failure),
+                None => {
+                    self.needs_full = Some(reason);
+                    Ok(None)
+                }
+            },
             Message::NotSandboxed { reason } => Err(WorkError::Fatal(not_sandboxed(&reason))),
             Message::SandboxProbed { .. } => Err(self.crashed("it sent an unexpected message").await),
         }

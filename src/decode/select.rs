@@ -71,8 +71,8 @@ pub(super) struct Selector<'a> {
     held_bytes: usize,
     /// Whether no packet was decoded yet.
     is_first: bool,
-    /// Where the bytes of packets come from, if the demuxer does not read them.
-    deferred: Option<Arc<Link>>,
+    /// If the demuxer does not read the pictures: where their bytes come from, and the offsets of key frames.
+    deferred: Option<(Arc<Link>, Vec<u64>)>,
 }
 
 impl<'a> Selector<'a> {
@@ -83,7 +83,7 @@ impl<'a> Selector<'a> {
         clock: ContainerClock,
         codec: Codec,
         damage: Damage,
-        deferred: Option<Arc<Link>>,
+        deferred: Option<(Arc<Link>, Vec<u64>)>,
     ) -> Self {
         let detections = request.images.as_ref().map(|spec| DetectionSampler::new(spec.frames_per_second));
         let segments = request.clips.as_ref().map(|spec| SegmentSampler::new(spec.clip_seconds, spec.stride_seconds));
@@ -114,8 +114,11 @@ impl<'a> Selector<'a> {
             return Err(FullDecode::HiddenFrames.into());
         }
         let stamps = Stamps { pts: packet.pts(), dts: packet.dts(), duration: packet.duration() };
-        let info =
-            PacketInfo { is_key: packet.is_key(), is_reference: self.codec.is_reference(bytes), bytes: bytes.len() };
+        let is_key = match &self.deferred {
+            Some((_, keys)) => keys.binary_search(&(packet.position() as u64)).is_ok(),
+            None => packet.is_key(),
+        };
+        let info = PacketInfo { is_key, is_reference: self.codec.is_reference(bytes), bytes: bytes.len() };
         self.planner.push(stamps, info, |stamps| {
             packet.set_pts(stamps.pts);
             packet.set_dts(stamps.dts);
@@ -172,7 +175,7 @@ impl<'a> Selector<'a> {
 
     /// Reads the bytes of a packet, if the demuxer did not. `run` bytes from its start are needed next.
     fn fill(&self, packet: &mut Packet, run: u64) -> Result<(), Stop> {
-        let Some(link) = &self.deferred else { return Ok(()) };
+        let Some((link, _)) = &self.deferred else { return Ok(()) };
         let (Ok(offset), Some(bytes)) = (u64::try_from(packet.position()), packet.data_mut()) else {
             return Err(FullDecode::Damage.into());
         };
@@ -207,8 +210,8 @@ impl<'a> Selector<'a> {
         if frame.is_corrupt() || frame.has_decode_errors() {
             return Err(FullDecode::Damage.into());
         }
-        self.totals.frames_decoded += 1;
         let orientation = self.sender.begin(&frame)?;
+        self.totals.frames_decoded += 1;
         if self.sender.is_turned() {
             return Err(FullDecode::Orientation.into());
         }

@@ -16,23 +16,31 @@ const GAP_BYTES: u64 = 64 * 1024;
 /// Bytes of pictures that are requested together.
 const RUN_BYTES_MAX: u64 = 4 << 20;
 
-/// The places of all samples of an MP4 file whose pictures may stay unread, by offset. `None` if reading everything in order
-/// is better, or necessary.
-pub(super) fn samples(input: &Input, stream: &Stream<'_>, codec: Codec, request: &Request) -> Option<Vec<Range<u64>>> {
+/// Where the pictures of an MP4 file are, of which some may stay unread.
+pub(super) struct Samples {
+    /// The parts of the file with pictures or other samples, by offset.
+    pub(super) parts: Vec<Range<u64>>,
+    /// Offsets of the key frames. FFmpeg would look for key frames in bytes that are zeros now.
+    pub(super) keys: Vec<u64>,
+}
+
+/// `None` if reading everything in order is better, or necessary.
+pub(super) fn samples(input: &Input, stream: &Stream<'_>, codec: Codec, request: &Request) -> Option<Samples> {
     // Of other codecs, bytes tell which packets show no frame. Other containers have no index of all packets.
     let is_told = matches!(codec, Codec::H264 { .. } | Codec::Hevc { .. } | Codec::Av1 | Codec::Intra);
     if !is_told || !input.format().name().contains("mp4") || stream.frames() <= 0 {
         return None;
     }
-    let (mut samples, mut groups) = (Vec::new(), 0_u32);
+    let (mut parts, mut keys) = (Vec::new(), Vec::new());
     for other in input.streams() {
         for at in 0.. {
             // SAFETY: the stream belongs to the open input. An entry is valid until the demuxer is called again.
             let entry = unsafe { ffi::avformat_index_get_entry(other.as_ptr().cast_mut(), at).as_ref() };
             let Some(entry) = entry else { break };
-            groups += u32::from(other.index() == stream.index() && entry.flags() & ffi::AVINDEX_KEYFRAME != 0);
-            if let (Ok(from), Ok(size)) = (u64::try_from(entry.pos), u64::try_from(entry.size())) {
-                samples.push(from..from.saturating_add(size));
+            let (Ok(from), Ok(size)) = (u64::try_from(entry.pos), u64::try_from(entry.size())) else { continue };
+            parts.push(from..from.saturating_add(size));
+            if other.index() == stream.index() && entry.flags() & ffi::AVINDEX_KEYFRAME != 0 {
+                keys.push(from);
             }
         }
     }
@@ -41,18 +49,19 @@ pub(super) fn samples(input: &Input, stream: &Stream<'_>, codec: Codec, request:
     let pauses =
         pauses.into_iter().chain(request.clips.as_ref().map(|clips| clips.stride_seconds - clips.clip_seconds));
     let pause = pauses.fold(f64::INFINITY, f64::min);
-    if pause < 2.0 * seconds / f64::from(groups.max(1)) {
+    if pause < 2.0 * seconds / keys.len().max(1) as f64 {
         return None;
     }
-    samples.sort_by_key(|sample| sample.start);
-    samples.dedup_by(|next, sample| {
-        let touches = next.start <= sample.end;
+    keys.sort_unstable();
+    parts.sort_by_key(|part| part.start);
+    parts.dedup_by(|next, part| {
+        let touches = next.start <= part.end;
         if touches {
-            sample.end = sample.end.max(next.end);
+            part.end = part.end.max(next.end);
         }
         touches
     });
-    Some(samples)
+    Some(Samples { parts, keys })
 }
 
 /// For each packet, the number of bytes from its start that are needed next: its own, and those of the used packets behind it
