@@ -221,9 +221,6 @@ fn sparse_jobs_fetch_at_most_a_fifth_of_the_bytes_from_a_bucket() {
     bucket.server.proxy.set(Vec::new());
     bucket.vidindex(&["run"], 0);
     let fetched = fetched(&bucket.server, size_bytes);
-    for seen in bucket.server.proxy.seen().iter().filter(|s| s.range.is_some()) {
-        println!("{:?}", seen.range);
-    }
     println!("{fetched} of {size_bytes} bytes, {:.1} %", 100.0 * fetched as f64 / size_bytes as f64);
     assert!(fetched * 5 <= size_bytes, "{fetched} of {size_bytes} bytes");
     let downloaded = bucket.index();
