@@ -4,7 +4,7 @@
 //! ```text
 //! cargo bench --bench decode                                       1080p H.264 with B-frames, encoded for this
 //! VIDINDEX_BENCH_PYTHON=venv/bin/python cargo bench --bench decode with PyAV, if `av` and `numpy` are installed there
-//! VIDINDEX_BENCH_ROUNDS=5 cargo bench --bench decode
+//! VIDINDEX_BENCH_ROUNDS=5 cargo bench --bench decode -- 1 8.3      groups of these lengths only
 //! ```
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run fails")]
 
@@ -49,7 +49,9 @@ fn main() {
     let rounds: usize = std::env::var("VIDINDEX_BENCH_ROUNDS").ok().map_or(3, |text| text.parse().unwrap());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     println!("{SECONDS} s of 1920x1080 H.264 with B-frames at {RATE} frames a second; medians of {rounds}");
-    for (name, seconds) in GROUPS {
+    let chosen: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let is_chosen = |name: &str| chosen.is_empty() || chosen.iter().any(|chosen| chosen == name);
+    for (name, seconds) in GROUPS.into_iter().filter(|(name, _)| is_chosen(name)) {
         let video = encoded(&folder, name, seconds);
         let full = median(rounds, || runtime.block_on(decode(&video, (None, None), Some(FullDecode::Requested))));
         let null = median_seconds(rounds, || ffmpeg_null(&video));
