@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::support::{Scratch, ffmpeg, reference, run, tables, test_video};
+use crate::support::{Scratch, make, reference, run, tables, test_video};
 
 type Row = Map<String, Value>;
 
@@ -37,15 +37,6 @@ fn assert_video(scratch: &Scratch, row: &Row, status: &str, duration: f64) {
     let ends = actions.iter().filter(|action| action["uri"] == row["uri"]).map(|action| number(action, "end_seconds"));
     let last = ends.fold(0.0, f64::max);
     assert!((last - duration).abs() < 0.011, "the last segment ends at {last} s: {row:?}");
-}
-
-/// Runs FFmpeg with these arguments. `@NAME` is replaced by the path of the file `NAME` in the folder.
-fn make(folder: &Path, words: &str) {
-    let words: Vec<String> = words
-        .split_whitespace()
-        .map(|word| word.strip_prefix('@').map_or(word.to_owned(), |file| folder.join(file).display().to_string()))
-        .collect();
-    ffmpeg(&words.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
 /// Encodes H.264 at 25 frames per second, with B-frames and a key frame every second.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::outages::Unreliable;
 use crate::support::bucket::{Bucket, comparable};
-use crate::support::{Scratch, ffmpeg, reference, said, scenes, tables, test_video, vidindex};
+use crate::support::{Scratch, ffmpeg, make, reference, said, scenes, tables, test_video, vidindex};
 
 type Row = Map<String, Value>;
 
@@ -40,14 +40,6 @@ fn sections((frames_per_second, stride_seconds): (Option<f64>, Option<f64>)) -> 
 fn encode(folder: &Path, name: &str, options: &str) {
     let options: Vec<&str> = options.split_whitespace().collect();
     test_video(&folder.join(name), "128x96", "25", 12.0, &[&["-pix_fmt", "yuv420p"], &options[..]].concat());
-}
-
-fn make(folder: &Path, words: &str) {
-    let words: Vec<String> = words
-        .split_whitespace()
-        .map(|word| word.strip_prefix('@').map_or(word.to_owned(), |file| folder.join(file).display().to_string()))
-        .collect();
-    ffmpeg(&words.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
 /// Videos of all codecs and containers, with groups of pictures of many kinds.

@@ -182,6 +182,15 @@ pub(crate) fn ffmpeg(args: &[&str]) {
     assert!(output.status.success(), "ffmpeg {args:?}: {}", said(&output));
 }
 
+/// Runs FFmpeg with these arguments. `@NAME` is replaced by the path of the file `NAME` in the folder.
+pub(crate) fn make(folder: &Path, words: &str) {
+    let words: Vec<String> = words
+        .split_whitespace()
+        .map(|word| word.strip_prefix('@').map_or(word.to_owned(), |file| folder.join(file).display().to_string()))
+        .collect();
+    ffmpeg(&words.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
 /// Encodes FFmpeg's moving test picture, with `options` for the output.
 pub(crate) fn test_video(file: &Path, size: &str, rate: &str, seconds: f64, options: &[&str]) {
     let source = format!("testsrc2=size={size}:rate={rate}:duration={seconds}");
