@@ -200,25 +200,22 @@ fn index(
         });
     let damaged = damage.total();
     totals.damaged = damaged;
-    // Full decoding finds out how much is damaged, and shows what can be shown.
-    if is_selective
-        && (failure.is_some() || damaged > 0 || totals.frames_decoded == 0 || ending.missing(is_cut).is_some())
-    {
-        return Err(FullDecode::Damage.into());
-    }
-    if let Some(error) = failure {
-        return Err(error.into());
-    }
-    if totals.frames_decoded == 0 {
-        return Err(broken("no frame could be decoded".to_owned()).into());
-    }
-    if let Some(message) = ending.missing(is_cut) {
-        return Err(broken(message).into());
-    }
-    match damaged {
-        0 => Ok(()),
-        1 => Err(broken("a picture is damaged or missing".to_owned()).into()),
-        damaged => Err(broken(format!("{damaged} pictures or more are damaged or missing")).into()),
+    let problem = failure.or_else(|| {
+        let message = match damaged {
+            _ if totals.frames_decoded == 0 => Some("no frame could be decoded".to_owned()),
+            damaged => ending.missing(is_cut).or(match damaged {
+                0 => None,
+                1 => Some("a picture is damaged or missing".to_owned()),
+                damaged => Some(format!("{damaged} pictures or more are damaged or missing")),
+            }),
+        };
+        message.map(broken)
+    });
+    match problem {
+        None => Ok(()),
+        // Full decoding finds out how much is damaged, and shows what can be shown.
+        Some(_) if is_selective => Err(FullDecode::Damage.into()),
+        Some(error) => Err(error.into()),
     }
 }
 
