@@ -22,9 +22,10 @@
 //! the rest. If two copied the same rows, the copies are equal and equally old. The views show those of the later run, and a
 //! compaction a day later merges them.
 
+mod find;
 mod merge;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -36,7 +37,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use percent_encoding::percent_decode_str;
 
 use crate::error::{Error, Result};
-use crate::in_use::{self, Row, Rows, VideoId, place};
+use crate::in_use::{Rows, VideoId};
 use crate::job::Job;
 use crate::plan::counted;
 use crate::run::commit::ShardTotals;
@@ -44,13 +45,15 @@ use crate::run::summary::{RunSummary, TableTotals};
 use crate::run::{RunKind, RunRecord, record};
 use crate::scratch::Scratch;
 use crate::seal;
-use crate::store::{ObjectMeta, Store};
-use crate::tables::current::{RowKind, TableSet, copied_at};
+use crate::store::Store;
+use crate::tables::current::RowKind;
 use crate::tables::read::{number_column, text_column, value};
 use crate::tables::{Provenance, Table, part_name};
 use crate::work::attempt::Attempt;
 use crate::work::commit::commit;
 use crate::work::encode::{PartFile, TableWriter};
+pub use find::find;
+use find::{Group, Layer};
 use merge::{Asked, Input, merge, restamp};
 
 /// Target size of the largest file of a shard. Files of less than half of it are small.
@@ -60,24 +63,6 @@ pub const TARGET_BYTES: u64 = 256 << 20;
 /// `prune` removes files.
 const CATCH_UP: TimeDelta = TimeDelta::hours(12);
 
-/// Which of the compaction's runs copies a row: its position, from the latest, among the good rows of its video in use. They
-/// are three at most: the latest, the latest with actions, the latest with persons.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Layer {
-    First,
-    Second,
-    Third,
-}
-
-impl Layer {
-    const ALL: [Self; 3] = [Self::First, Self::Second, Self::Third];
-}
-
-const COLUMNS: [&str; 7] = {
-    let [id, status, at, actions, persons, fingerprint] = in_use::COLUMNS;
-    [id, status, at, actions, persons, fingerprint, "uri"]
-};
-
 /// What can be merged. Nothing is written before [`Compaction::run`].
 #[derive(Debug)]
 pub struct Compaction {
@@ -86,39 +71,6 @@ pub struct Compaction {
     layers: Vec<Option<Layer>>,
     /// By layer.
     runs: [Vec<Group>; Layer::ALL.len()],
-}
-
-/// Files of one partition that become one file of each table and model.
-#[derive(Debug)]
-struct Group {
-    layer: Layer,
-    partition: String,
-    sources: Vec<Source>,
-    /// Rows to be copied.
-    videos: u64,
-    /// Of the rows in use in each source's largest file.
-    bytes: u64,
-}
-
-/// The files of one shard of an earlier run in one partition.
-#[derive(Debug, Clone)]
-struct Source {
-    /// Position in [`Rows::files`].
-    file: u32,
-    files: Vec<(Table, ObjectMeta)>,
-    /// Rows to be copied.
-    videos: u64,
-    bytes: u64,
-    alone: Alone,
-}
-
-/// What happens to a source that no other can be merged with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Alone {
-    /// It stays as it is.
-    Kept,
-    /// It is copied nevertheless: most of its rows are out of use, or another file has some of them too.
-    Rewritten,
 }
 
 /// The files before and after a compaction.
@@ -135,116 +87,6 @@ pub struct Compacted {
 /// As [`seal::seal`].
 pub async fn catch_up(output: &dyn Store, now: DateTime<Utc>) -> Result<()> {
     seal::catch_up(output, RunKind::Merge, now - CATCH_UP).await
-}
-
-/// Finds what can be merged in the output at the time `now`, into files of about `target_bytes` at most.
-///
-/// # Errors
-/// The output refused, or its `videos` table cannot be read.
-pub async fn find(output: &dyn Store, now: DateTime<Utc>, target_bytes: u64) -> Result<Compaction> {
-    let settled = in_use::settled_runs(output, now).await?;
-    let rows = Rows::read(output, COLUMNS, "nothing was merged: repair the file or move it away").await?;
-    let (layers, twice) = layers(&rows);
-    let mut counts = vec![([(0_u64, TableSet::default()); Layer::ALL.len()], 0_u64); rows.files.len()];
-    for (row, layer) in rows.rows.iter().zip(&layers) {
-        let (of_layer, all) = &mut counts[row.file as usize];
-        *all += 1;
-        if let Some(layer) = layer {
-            let (count, used) = &mut of_layer[*layer as usize];
-            *count += 1;
-            used.extend(row.used);
-        }
-    }
-
-    let beside = in_use::files_beside(output).await?;
-    let mut runs: [Vec<Group>; Layer::ALL.len()] = Default::default();
-    for (layer, groups) in Layer::ALL.into_iter().zip(&mut runs) {
-        let mut partitions: BTreeMap<&str, Vec<Source>> = BTreeMap::new();
-        for (file, (videos, (of_layer, all))) in (0..).zip(rows.files.iter().zip(&counts)) {
-            let (count, used) = of_layer[layer as usize];
-            let Some((place, run)) = place(Table::Videos, &videos.object.key) else { continue };
-            let Some((partition, _)) = place.rsplit_once('/') else { continue };
-            if count == 0 || !settled.contains(&run) {
-                continue;
-            }
-            let mut files = vec![(Table::Videos, videos.object.clone())];
-            files.extend(beside.get(place).into_iter().flatten().cloned());
-            // Somebody moved the rows into other files, where views find them by their run. A copy without them would hide
-            // them.
-            let has = |table: &Table| files.iter().any(|(of, _)| of == table);
-            if [Table::Actions, Table::Persons].iter().any(|table| used.contains(*table) && !has(table)) {
-                continue;
-            }
-            let largest = files.iter().map(|(_, file)| file.size_bytes).max().unwrap_or_default();
-            let bytes = u64::try_from(u128::from(largest) * u128::from(count) / u128::from(*all)).unwrap_or(u64::MAX);
-            let twice = twice.contains(&file);
-            if bytes < target_bytes / 2 || twice {
-                let alone = if twice || count * 2 < *all { Alone::Rewritten } else { Alone::Kept };
-                let source = Source { file, files, videos: count, bytes, alone };
-                partitions.entry(partition).or_default().push(source);
-            }
-        }
-        for (partition, mut sources) in partitions {
-            sources.sort_by_key(|source| &rows.files[source.file as usize].first_uri);
-            let new = || Group { layer, partition: partition.to_owned(), sources: Vec::new(), videos: 0, bytes: 0 };
-            groups.extend(group(sources, target_bytes, new));
-        }
-    }
-    Ok(Compaction { rows, layers, runs })
-}
-
-/// Fills one file after the other, and drops groups that are not worth it.
-fn group(sources: Vec<Source>, target_bytes: u64, new: impl Fn() -> Group) -> impl Iterator<Item = Group> {
-    let mut groups: Vec<Group> = Vec::new();
-    for source in sources {
-        let full = |group: &Group| group.bytes + source.bytes > target_bytes;
-        if groups.last().is_none_or(full) {
-            groups.push(new());
-        }
-        if let Some(group) = groups.last_mut() {
-            group.videos += source.videos;
-            group.bytes += source.bytes;
-            group.sources.push(source);
-        }
-    }
-    groups
-        .into_iter()
-        .filter(|group| group.sources.len() > 1 || group.sources.iter().any(|source| source.alone == Alone::Rewritten))
-}
-
-/// The layer of each row, and the files that hold rows which another file has too.
-fn layers(rows: &Rows) -> (Vec<Option<Layer>>, BTreeSet<u32>) {
-    let mut layers = Vec::with_capacity(rows.rows.len());
-    let mut twice = BTreeSet::new();
-    for video in rows.rows.chunk_by(|a, b| a.video_id == b.video_id) {
-        let of_history = |row: &Row| (row.of_history(&rows.files), row.file);
-        let in_use: Vec<_> = video.iter().filter(|row| row.used.contains(Table::Videos)).map(of_history).collect();
-        for row in video {
-            // A copy would be as old as a row that is to win over it.
-            let taken = video.iter().any(|other| other.indexed_at == copied_at(row.indexed_at));
-            if !row.used.contains(Table::Videos) || taken {
-                layers.push(None);
-                continue;
-            }
-            let (own, file) = of_history(row);
-            let mut twins = in_use.iter().filter(|(other, _)| other.is_twin_of(&own)).collect::<Vec<_>>();
-            if twins.len() > 1 {
-                twice.insert(file);
-            }
-            // Of twins the one is copied that the views show. Only somebody else's copy of a file has the same age.
-            twins.sort_unstable_by_key(|(other, file)| (other.age, &rows.files[*file as usize].object.key));
-            layers.push(match twins.last() {
-                Some((_, last)) if *last != file => None,
-                _ if own.is_failure() => Some(Layer::First),
-                _ => {
-                    let good = in_use.iter().filter(|(other, _)| !other.is_failure());
-                    let later = good.map(|(other, _)| other.age.indexed_at).filter(|at| *at > row.indexed_at);
-                    Layer::ALL.get(later.collect::<BTreeSet<_>>().len()).copied()
-                }
-            });
-        }
-    }
-    (layers, twice)
 }
 
 impl Compaction {

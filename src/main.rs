@@ -9,17 +9,23 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == decode::CHILD_ARGUMENT) {
         return decode::child::main();
     }
-    use_one_allocation_arena();
+    keep_freed_memory_reusable();
     cli::main()
 }
 
-/// Makes all threads share one arena of the C allocator. With an arena per thread, the memory that a thread freed is not
-/// used by the others, so a process whose work moves between threads grows with the length of a video.
+/// Sets up the C allocator such that memory does not grow with the length of a video.
+///
+/// All threads share one arena, because memory that a thread freed in its own arena is not used by the others, and the work
+/// moves between threads. Blocks of 128 KiB and more are mapped, and unmapped when they are freed. By default, that limit
+/// grows with the blocks that are freed, and then the pages of Parquet files fragment the arena.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn use_one_allocation_arena() {
+fn keep_freed_memory_reusable() {
     // SAFETY: `mallopt` takes two integers, and no other thread runs yet.
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024);
+    }
 }
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn use_one_allocation_arena() {}
+fn keep_freed_memory_reusable() {}

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::AsArray;
@@ -657,20 +658,4 @@ fn columns_of_an_older_version_become_null_and_unknown_columns_of_a_newer_one_ar
         assert!(error.contains("persons/model=p%2F0/") && error.contains("a column `mood`, which"), "{error}");
         assert_eq!(views(&output).await, shown);
     });
-}
-
-#[test]
-fn groups_are_filled_one_after_the_other() {
-    use Alone::{Kept, Rewritten};
-    let source = |bytes, alone| Source { file: 0, files: Vec::new(), videos: 1, bytes, alone };
-    let groups = |sources: &[(u64, Alone)]| {
-        let (layer, partition) = (Layer::First, String::new());
-        let new = || Group { layer, partition: partition.clone(), sources: Vec::new(), videos: 0, bytes: 0 };
-        let sources = sources.iter().map(|(bytes, alone)| source(*bytes, *alone)).collect();
-        group(sources, 100, new).map(|group| (group.sources.len(), group.bytes)).collect::<Vec<_>>()
-    };
-    assert_eq!(groups(&[]), []);
-    assert_eq!(groups(&[(40, Kept), (40, Kept), (40, Kept)]), [(2, 80)], "the last stays as it is");
-    assert_eq!(groups(&[(40, Kept), (40, Kept), (40, Rewritten)]), [(2, 80), (1, 40)], "unless it is mostly old");
-    assert_eq!(groups(&[(10, Kept); 25]), [(10, 100), (10, 100), (5, 50)]);
 }

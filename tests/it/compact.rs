@@ -1,6 +1,7 @@
 //! `compact` with the real binary: DuckDB's views of an index with several runs show the same rows before and after it,
 //! after a prune, and after a compaction that was killed; `plan`, `status` and `report` work on merged runs.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -129,7 +130,7 @@ fn a_killed_compaction_is_completed_by_the_next_one() {
     };
     while !has_started() && killed.try_wait().unwrap().is_none() {}
     killed.kill().unwrap();
-    killed.wait().unwrap();
+    assert_eq!(killed.wait().unwrap().signal(), Some(libc::SIGKILL), "it had already ended");
     assert_eq!(view_rows(&index), before);
     call("compact", &job, &[]);
     assert_eq!(view_rows(&index), before);

@@ -76,14 +76,13 @@ fn invalid_credentials_end_the_run_without_failed_rows_and_the_next_run_complete
         (403, "RequestTimeTooSkewed", "clock"),
     ];
     for (status, code, hint) in refusals {
-        // Each video has its own shard and is read with one request. Only the first request succeeds.
+        // Each video is read with one request. Only the first request succeeds.
         let rule = Fault::new(reads_of("archive"), What::Refuse(status, code), Often::After(1));
         bucket.server.proxy.set(vec![rule]);
-        let output = bucket.vidindex(&["run", "--set", "run.shard_bytes=1"], 1);
+        let output = bucket.vidindex(&["run"], 1);
         assert!(stderr(&output).contains(code) && stderr(&output).contains(hint), "{}", said(&output));
-        for (video, status) in kinds(&bucket.scratch.index()) {
-            assert_eq!(status, "ok", "{video} after {code}");
-        }
+        // All videos are in one shard, which is not committed.
+        assert_eq!(kinds(&bucket.scratch.index()), BTreeMap::new(), "{code}");
     }
     bucket.server.proxy.set(Vec::new());
     bucket.vidindex(&["run"], 0);

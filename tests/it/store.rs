@@ -419,7 +419,8 @@ async fn local_scan_does_not_open_an_excluded_folder() {
     assert_eq!(scanned(&*scene.store, |folder| folder != "excluded/").await.0, ["entered/a"]);
     assert_eq!(read_at("excluded"), long_ago);
     if read_at("entered") == long_ago {
-        eprintln!("nothing was tested: the file system does not record access times");
+        assert!(std::env::var_os("VIDINDEX_TEST_REQUIRE").is_none(), "the file system does not record access times");
+        eprintln!("skipped: the file system does not record access times");
     }
 }
 

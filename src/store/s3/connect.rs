@@ -38,9 +38,8 @@ const UPLOAD_TIMEOUT: Duration = Duration::from_secs(300);
 /// For the first request, including its retries.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Attempts at the first request while there is no answer, and the pause between them.
-const OPEN_TRIES: u32 = 5;
-const OPEN_PAUSE: Duration = Duration::from_millis(300);
+/// For retries of the first request while there is no answer, such as from a server that has just been started.
+const OPEN_RETRY_TIME: Duration = Duration::from_millis(1500);
 
 /// For the credentials. Outside AWS, the end of the chain waits for an instance metadata service that does not exist.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -108,15 +107,15 @@ enum Unopened {
 }
 
 async fn ask_until_answered(store: &S3Store, sdk: &SdkConfig, place: &Place<'_>) -> Result<Option<String>, Unopened> {
-    for _ in 1..OPEN_TRIES {
+    let retry = Retry::new(OPEN_RETRY_TIME);
+    let asked = retry!(
+        retry,
         match ask(store, sdk, place).await {
-            Err(Unopened::NoAnswer(error)) if error.kind == StoreErrorKind::Transient => {
-                tokio::time::sleep(OPEN_PAUSE).await;
-            }
-            asked => return asked,
+            Err(Unopened::NoAnswer(error)) => Err(error),
+            answered => Ok(answered),
         }
-    }
-    ask(store, sdk, place).await
+    );
+    asked.unwrap_or_else(|error| Err(Unopened::NoAnswer(error)))
 }
 
 async fn ask(store: &S3Store, sdk: &SdkConfig, place: &Place<'_>) -> Result<Option<String>, Unopened> {

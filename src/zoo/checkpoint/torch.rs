@@ -267,3 +267,44 @@ fn labels(pickle: &Pickle, names: Id) -> Option<Vec<String>> {
     };
     ids.into_iter().map(|id| pickle.text(id).map(ToOwned::to_owned)).collect()
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::io::Write as _;
+
+    use zip::write::{SimpleFileOptions, ZipWriter};
+
+    use super::*;
+
+    #[test]
+    fn a_tensor_beyond_the_end_of_its_storage_is_rejected() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.pt");
+        let mut zip = ZipWriter::new(File::create(&path).unwrap());
+        zip.start_file("a/data/0", SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored))
+            .unwrap();
+        for number in [1.0_f32, 2.0, 3.0] {
+            zip.write_all(&number.to_le_bytes()).unwrap();
+        }
+        zip.finish().unwrap();
+        let mut torch = Torch {
+            archive: ZipArchive::new(BufReader::new(File::open(&path).unwrap())).unwrap(),
+            root: "a/".to_owned(),
+            tensors: BTreeMap::new(),
+            labels: None,
+            settings: Settings::default(),
+        };
+        // The pickle claims four numbers.
+        let tensor = |shape: &[usize]| Tensor {
+            storage: "0".to_owned(),
+            kind: Kind::Float,
+            count: 4,
+            offset: 0,
+            shape: shape.to_vec(),
+            stride: vec![1],
+        };
+        assert_eq!(torch.read(&tensor(&[3])).unwrap(), [1.0, 2.0, 3.0]);
+        assert_eq!(torch.read(&tensor(&[4])).unwrap_err(), "points past its storage of 12 bytes");
+    }
+}
