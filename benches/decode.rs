@@ -5,6 +5,7 @@
 //! cargo bench --bench decode                                       1080p H.264 with B-frames, encoded for this
 //! VIDINDEX_BENCH_PYTHON=venv/bin/python cargo bench --bench decode with PyAV, if `av` and `numpy` are installed there
 //! VIDINDEX_BENCH_ROUNDS=5 cargo bench --bench decode -- 1 8.3      groups of these lengths only
+//! cargo bench --bench decode -- conversion                         conversion of a frame to models' inputs only
 //! ```
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run fails")]
 
@@ -14,7 +15,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use vidindex::decode::{ByteSource, ClipSpec, Decoding, FullDecode, ImageSpec, Request, Totals, View};
+use ffmpeg_next::format::Pixel;
+use ffmpeg_next::frame::Video as Frame;
+use ffmpeg_next::software::scaling::{Context, Flags};
+use vidindex::decode::scale::{Converter, clip_frame, letterboxed};
+use vidindex::decode::{ByteSource, ClipSpec, Decoding, FullDecode, ImageSpec, Orientation, Request, Totals, View};
 use vidindex::error::WorkError;
 
 const VIDINDEX: &str = env!("CARGO_BIN_EXE_vidindex");
@@ -51,6 +56,9 @@ fn main() {
     println!("{SECONDS} s of 1920x1080 H.264 with B-frames at {RATE} frames a second; medians of {rounds}");
     let chosen: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let is_chosen = |name: &str| chosen.is_empty() || chosen.iter().any(|chosen| chosen == name);
+    if is_chosen("conversion") {
+        conversions();
+    }
     for (name, seconds) in GROUPS.into_iter().filter(|(name, _)| is_chosen(name)) {
         let video = encoded(&folder, name, seconds);
         let full = median(rounds, || runtime.block_on(decode(&video, (None, None), Some(FullDecode::Requested))));
@@ -85,6 +93,47 @@ fn main() {
                 f64::from(SECONDS) / found.wall
             );
         }
+    }
+}
+
+/// Compares the conversion of a frame to a detector's image and to a frame of a clip with libswscale's conversion of the whole
+/// frame to RGB, from which they would have to be sampled.
+fn conversions() {
+    const ROUNDS: usize = 51;
+    println!("\n{:<12} {:>12} {:>12} {:>12}", "conversion", "whole frame", "image of 640", "clip of 256");
+    for (width, height) in [(1920, 1080), (1280, 720), (640, 360)] {
+        let mut frame = Frame::new(Pixel::YUV420P, width, height);
+        for plane in 0..3 {
+            frame.data_mut(plane).iter_mut().enumerate().for_each(|(i, byte)| *byte = ((i * 7919) >> 3) as u8);
+        }
+        let mut context =
+            Context::get(Pixel::YUV420P, width, height, Pixel::RGB24, width, height, Flags::BILINEAR).unwrap();
+        let mut whole = Frame::empty();
+        let rgb = median_seconds(ROUNDS, || context.run(&frame, &mut whole).unwrap());
+        let mut converter = Converter::default();
+        let (mut image, mut clip) = (vec![0; 3 * 640 * 640], vec![0.0; 3 * 256 * 256]);
+        let of_image = median_seconds(ROUNDS, || {
+            letterboxed(&converter.picture(&frame, Orientation::default()).unwrap(), (640, 640), &mut image);
+        });
+        let spec = ClipSpec { frames: 1, ..clip_spec(1.0) };
+        let of_clip = median_seconds(ROUNDS, || {
+            let picture = converter.picture(&frame, Orientation::default()).unwrap();
+            clip_frame(&picture, &spec, (256, 256), 0, &mut clip);
+        });
+        let [rgb, of_image, of_clip] = [rgb, of_image, of_clip].map(|seconds| format!("{:.2} ms", 1000.0 * seconds));
+        println!("{:<12} {rgb:>12} {of_image:>12} {of_clip:>12}", format!("{width} x {height}"));
+    }
+}
+
+fn clip_spec(stride_seconds: f64) -> ClipSpec {
+    ClipSpec {
+        frames: 32,
+        side: 256,
+        view: View::Centre(256),
+        mean: [0.45; 3],
+        std: [0.225; 3],
+        clip_seconds: 64.0 / 30.0,
+        stride_seconds,
     }
 }
 
@@ -124,15 +173,7 @@ async fn decode(video: &Path, (images, clips): (Option<f64>, Option<f64>), in_fu
     let request = Request {
         size_bytes: file.metadata().unwrap().len(),
         images: images.map(|frames_per_second| ImageSpec { width: 640, height: 640, frames_per_second }),
-        clips: clips.map(|stride_seconds| ClipSpec {
-            frames: 32,
-            side: 256,
-            view: View::Centre(256),
-            mean: [0.45; 3],
-            std: [0.225; 3],
-            clip_seconds: 64.0 / 30.0,
-            stride_seconds,
-        }),
+        clips: clips.map(clip_spec),
         threads: std::thread::available_parallelism().unwrap().get(),
         memory_bytes: 4 << 30,
         in_full,

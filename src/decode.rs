@@ -28,6 +28,7 @@ mod slot;
 mod sparse;
 mod stop;
 mod timeline;
+mod yuv;
 
 use bytes::Bytes;
 

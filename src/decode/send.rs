@@ -7,7 +7,7 @@ use super::orientation::{Orientation, Orientations};
 use super::output::Output;
 use super::plan::FullDecode;
 use super::protocol::{ClipSpec, Message, Request, SlotKind, StreamInfo, WHOLE_ASPECT_MAX};
-use super::scale::{Converter, Rgb, clip_frame, letterboxed};
+use super::scale::{Converter, Picture, clip_frame, letterboxed};
 use super::stop::{PIXELS_MAX, Stop, av, too_large};
 use crate::error::{VideoError, VideoErrorKind};
 
@@ -109,7 +109,7 @@ impl<'a> Sender<'a> {
         if !is_much {
             return Ok(held);
         }
-        let picture = rgb(&mut self.converter, frame, *orientation)?;
+        let picture = picture(&mut self.converter, frame, *orientation)?;
         let clip = self.request.clips.as_ref().zip(self.clip_size).map(|(spec, size)| {
             let mut scaled = vec![0.0; 3 * size.0 * size.1];
             clip_frame(&picture, &ClipSpec { frames: 1, ..spec.clone() }, size, 0, &mut scaled);
@@ -118,7 +118,7 @@ impl<'a> Sender<'a> {
         let image = self.request.images.as_ref().filter(|_| for_image).map(|spec| {
             let mut image = vec![0; 3 * spec.width * spec.height];
             letterboxed(&picture, spec.size(), &mut image);
-            (image, (picture.width as u32, picture.height as u32))
+            (image, displayed_size(&picture))
         });
         Ok(Held::Scaled(Scaled { clip, image }))
     }
@@ -129,9 +129,9 @@ impl<'a> Sender<'a> {
         let slot = self.output.slot(SlotKind::Image)?;
         let (width, height) = match held {
             Held::Decoded(decoded, orientation) => {
-                let picture = rgb(&mut self.converter, decoded, *orientation)?;
+                let picture = picture(&mut self.converter, decoded, *orientation)?;
                 letterboxed(&picture, spec.size(), self.output.bytes(SlotKind::Image, slot));
-                (picture.width as u32, picture.height as u32)
+                displayed_size(&picture)
             }
             Held::Scaled(Scaled { image: Some((image, size)), .. }) => {
                 self.output.bytes(SlotKind::Image, slot).copy_from_slice(image);
@@ -164,7 +164,7 @@ impl<'a> Sender<'a> {
                     }
                 }
                 Held::Decoded(frame, orientation) => {
-                    let picture = rgb(&mut self.converter, frame, *orientation)?;
+                    let picture = picture(&mut self.converter, frame, *orientation)?;
                     clip_frame(&picture, spec, size, i, clip);
                 }
                 Held::Scaled(Scaled { clip: Some(scaled), .. }) => {
@@ -189,11 +189,20 @@ impl<'a> Sender<'a> {
     }
 }
 
-fn rgb(converter: &mut Converter, frame: &Frame, orientation: Orientation) -> Result<Rgb, VideoError> {
+fn displayed_size(picture: &Picture<'_>) -> (u32, u32) {
+    let (width, height) = picture.size();
+    (width as u32, height as u32)
+}
+
+fn picture<'f>(
+    converter: &mut Converter,
+    frame: &'f Frame,
+    orientation: Orientation,
+) -> Result<Picture<'f>, VideoError> {
     if u64::from(frame.width()) * u64::from(frame.height()) > PIXELS_MAX {
         return Err(too_large(format!("a frame of {} x {}", frame.width(), frame.height())));
     }
-    converter.rgb(frame, orientation).map_err(|error| match error {
+    converter.picture(frame, orientation).map_err(|error| match error {
         AvError::InvalidData => {
             VideoError::new(VideoErrorKind::Unsupported, format!("no conversion from {:?} to RGB", frame.format()))
         }
