@@ -19,7 +19,9 @@ use ffmpeg_next::format::Pixel;
 use ffmpeg_next::frame::Video as Frame;
 use ffmpeg_next::software::scaling::{Context, Flags};
 use vidindex::decode::scale::{Converter, clip_frame, letterboxed};
-use vidindex::decode::{ByteSource, ClipSpec, Decoding, FullDecode, ImageSpec, Orientation, Request, Totals, View};
+use vidindex::decode::{
+    ByteSource, ClipSpec, Decoders, Decoding, FullDecode, ImageSpec, Orientation, Request, Totals, View,
+};
 use vidindex::error::WorkError;
 
 const VIDINDEX: &str = env!("CARGO_BIN_EXE_vidindex");
@@ -181,7 +183,7 @@ async fn decode(video: &Path, (images, clips): (Option<f64>, Option<f64>), in_fu
     };
     let started = Instant::now();
     let source = Arc::new(FileBytes(file));
-    let mut decoding = Decoding::start(Path::new(VIDINDEX), request, source, Duration::from_secs(3600)).unwrap();
+    let mut decoding = Decoding::start(&Decoders::new(VIDINDEX), request, source, Duration::from_secs(3600)).unwrap();
     while decoding.next().await.unwrap().is_some() {}
     assert!(decoding.needs_full().is_none(), "{:?}", decoding.needs_full());
     Decoded { wall: started.elapsed().as_secs_f64(), totals: decoding.totals() }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use vidindex::decode::{ByteSource, Decoding, FullDecode, Request};
+use vidindex::decode::{ByteSource, Decoders, Decoding, FullDecode, Request};
 use vidindex::device::Precision;
 use vidindex::error::WorkError;
 use vidindex::infer::boxes::Thresholds;
@@ -244,7 +244,7 @@ fn decode(videos: &[PathBuf]) -> u64 {
             };
             let source = Arc::new(FileBytes(file));
             let mut decoding =
-                Decoding::start(Path::new(VIDINDEX), request, source, Duration::from_secs(3600)).unwrap();
+                Decoding::start(&Decoders::new(VIDINDEX), request, source, Duration::from_secs(3600)).unwrap();
             while let Ok(Some(_)) = decoding.next().await {}
             frames += decoding.totals().frames_decoded;
         }

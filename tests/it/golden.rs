@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use prost::Message;
 use serde_json::{Map, Value};
-use vidindex::decode::{ByteSource, ClipSpec, Decoding, Request, SampledFrame, View};
+use vidindex::decode::{ByteSource, ClipSpec, Decoders, Decoding, Request, SampledFrame, View};
 use vidindex::error::WorkError;
 use vidindex::zoo::lower::{Lowering, lower};
 use vidindex::zoo::onnx::ModelProto;
@@ -177,8 +177,8 @@ async fn clips(video: &Path, spec: ClipSpec) -> Vec<(Vec<i64>, Vec<f32>)> {
         memory_bytes: 4 << 30,
         ..Default::default()
     };
-    let program = Path::new(env!("CARGO_BIN_EXE_vidindex"));
-    let mut decoding = Decoding::start(program, request, Arc::new(FileBytes(file)), Duration::from_secs(60)).unwrap();
+    let decoders = Decoders::new(env!("CARGO_BIN_EXE_vidindex"));
+    let mut decoding = Decoding::start(&decoders, request, Arc::new(FileBytes(file)), Duration::from_secs(60)).unwrap();
     let mut clips = Vec::new();
     while let Some(frame) = decoding.next().await.unwrap() {
         if let SampledFrame::Clip(clip) = frame {

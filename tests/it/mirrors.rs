@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use vidindex::decode::{
-    ByteSource, ClipSpec, Decoding, FullDecode, ImageSpec, Request, SampledFrame, StreamInfo, View,
+    ByteSource, ClipSpec, Decoders, Decoding, FullDecode, ImageSpec, Request, SampledFrame, StreamInfo, View,
 };
 use vidindex::error::WorkError;
 
@@ -117,8 +117,8 @@ async fn decoded(path: &Path, in_full: Option<FullDecode>) -> Result<ModelInput,
         in_full,
         ..Default::default()
     };
-    let program = Path::new(env!("CARGO_BIN_EXE_vidindex"));
-    let mut decoding = Decoding::start(program, request, Arc::new(FileBytes(file)), Duration::from_secs(60)).unwrap();
+    let decoders = Decoders::new(env!("CARGO_BIN_EXE_vidindex"));
+    let mut decoding = Decoding::start(&decoders, request, Arc::new(FileBytes(file)), Duration::from_secs(60)).unwrap();
     let (mut info, mut images, mut clip) = (None, Vec::new(), Vec::new());
     while let Some(frame) = decoding.next().await.unwrap() {
         match frame {
