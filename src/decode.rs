@@ -31,9 +31,12 @@ pub mod template;
 mod timeline;
 mod yuv;
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
 use bytes::Bytes;
 
-use crate::error::WorkError;
+use crate::error::{VideoError, VideoErrorKind, WorkError};
 pub use orientation::Orientation;
 pub use plan::FullDecode;
 pub use process::{Decoding, own_program, probe_sandbox};
@@ -54,6 +57,18 @@ pub trait ByteSource: Send + Sync {
     /// probably not.
     async fn read_sparsely(&self, offset: u64, length: usize) -> Result<Bytes, WorkError> {
         self.read_at(offset, length).await
+    }
+}
+
+/// A local file. Reads block.
+#[async_trait::async_trait]
+impl ByteSource for File {
+    async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, WorkError> {
+        let mut buffer = vec![0; length];
+        let read = FileExt::read_at(self, &mut buffer, offset)
+            .map_err(|error| VideoError::new(VideoErrorKind::Unreadable, error.to_string()))?;
+        buffer.truncate(read);
+        Ok(buffer.into())
     }
 }
 

@@ -16,6 +16,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
+use rustix::io::retry_on_intr;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -108,9 +109,10 @@ impl Template {
         let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-        sendmsg(&self.socket, &[IoSlice::new(&[0])], &mut ancillary, SendFlags::NOSIGNAL)?;
+        retry_on_intr(|| sendmsg(&self.socket, &[IoSlice::new(&[0])], &mut ancillary, SendFlags::NOSIGNAL))?;
         let mut answer = [0; 4];
-        let (received, _) = recv(&self.socket, &mut answer, RecvFlags::empty())?;
+        // A decoder that ends meanwhile interrupts the call, because it has a timeout.
+        let (received, _) = retry_on_intr(|| recv(&self.socket, &mut answer, RecvFlags::empty()))?;
         if received != answer.len() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -175,7 +177,7 @@ impl Process {
 
     fn try_wait(&mut self, options: WaitOptions) -> io::Result<Option<ExitStatus>> {
         if let Some(pid) = self.pid {
-            let Some((_, status)) = waitpid(Some(pid), options)? else { return Ok(None) };
+            let Some((_, status)) = retry_on_intr(|| waitpid(Some(pid), options))? else { return Ok(None) };
             (self.pid, self.status) = (None, Some(ExitStatus::from_raw(status.as_raw())));
         }
         Ok(self.status)
