@@ -31,6 +31,9 @@ use crate::error::Error;
 /// The template's end of the socket on which it is asked to fork.
 const SOCKET_FD: i32 = 3;
 
+/// Templates that are asked to start a decoder. They only fail if somebody kills them, or if the system has no memory left.
+const TRIES: u32 = 3;
+
 /// A template that does not answer for this long is replaced.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -64,21 +67,23 @@ impl Decoders {
         let Descriptors { control, bytes, frames, log } = &descriptors;
         let descriptors = [control, bytes, frames, log].map(AsFd::as_fd);
         let mut template = self.template.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(running) = &*template {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let running = match template.take() {
+                Some(running) => running,
+                None => Template::start(&self.program)?,
+            };
             match running.fork(descriptors) {
-                Ok(process) => return Ok(process),
-                Err(error) => tracing::debug!(%error, "the template of the decoders failed, starting another one"),
+                Ok(process) => {
+                    *template = Some(running);
+                    return Ok(process);
+                }
+                Err(error) if tries < TRIES => {
+                    tracing::debug!(%error, "the template of the decoders failed, starting another one");
+                }
+                Err(error) => return Err(running.failed_to_start(&error)),
             }
-        }
-        // The old template ends before the new one starts.
-        *template = None;
-        let new = Template::start(&self.program)?;
-        match new.fork(descriptors) {
-            Ok(process) => {
-                *template = Some(new);
-                Ok(process)
-            }
-            Err(error) => Err(new.failed_to_start(&error)),
         }
     }
 }

@@ -367,18 +367,12 @@ fn a_killed_template_of_the_decoders_is_replaced_and_no_video_is_affected() {
     let undisturbed = archive.undisturbed();
     let run = archive.plan(&[]);
     let mut worker = archive.command("work", &run, &[]).stderr(Stdio::null()).spawn().unwrap();
-    let mut killed = 0;
-    while worker.try_wait().unwrap().is_none() && killed < 3 {
-        // A decoder that has not entered the sandbox yet is younger than the template.
-        if let Some(template) = decoders_of(worker.id()).into_iter().filter(|child| !is_sandboxed(child)).min() {
-            std::thread::park_timeout(Duration::from_millis(100));
-            send("-KILL", template);
-            killed += 1;
-        }
-        std::thread::park_timeout(Duration::from_millis(200));
-    }
+    // A decoder that has not entered the sandbox yet is younger than the template.
+    let template = || decoders_of(worker.id()).into_iter().filter(|child| !is_sandboxed(child)).min();
+    wait_until("a decoder", || decoders_of(worker.id()).iter().any(is_sandboxed));
+    // The worker has eight more videos to decode.
+    send("-KILL", template().unwrap());
     assert!(worker.wait().unwrap().success());
-    assert!(killed > 0, "the worker ended before its template was killed");
     archive.expect("seal", &run, &[], 0);
     archive.assert_rows(&undisturbed);
 }
