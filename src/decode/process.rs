@@ -298,7 +298,8 @@ pub async fn probe_sandbox(program: &Path) -> Result<(), Error> {
         }
     }
     let request = Request { probe_sandbox: true, memory_bytes: 1 << 30, ..Default::default() };
-    let mut probe = Decoding::start(&Decoders::new(program), request, Arc::new(Nothing), Duration::from_secs(10))?;
+    let decoders = Decoders::new(program);
+    let mut probe = Decoding::start(&decoders, request, Arc::new(Nothing), Duration::from_secs(10))?;
     match probe.message().await {
         Ok(Message::SandboxProbed { escapes }) if escapes.is_empty() => Ok(()),
         Ok(Message::SandboxProbed { escapes }) => Err(not_sandboxed(&format!("the decoder {}", escapes.join(", ")))),

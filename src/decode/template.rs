@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
@@ -37,10 +37,12 @@ const TRIES: u32 = 3;
 /// A template that does not answer for this long is replaced.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Starts decoder processes.
+/// Starts decoder processes. Dropping it kills them.
 #[derive(Debug)]
 pub struct Decoders {
-    program: PathBuf,
+    /// Asks the thread that starts templates for one. Linux kills a template and its forks when the thread that started it ends
+    /// (see `PR_SET_PDEATHSIG`), and the runtime's threads may end at any time.
+    starter: mpsc::Sender<mpsc::Sender<Result<Template, Error>>>,
     template: Mutex<Option<Template>>,
 }
 
@@ -55,14 +57,19 @@ pub(super) struct Descriptors {
 impl Decoders {
     /// `program` is the path of this binary. Nothing is started before the first video.
     pub fn new(program: impl Into<PathBuf>) -> Self {
-        Self { program: program.into(), template: Mutex::new(None) }
+        let program = program.into();
+        let (starter, requests) = mpsc::channel::<mpsc::Sender<_>>();
+        // The thread ends when `starter` is dropped.
+        std::thread::spawn(move || {
+            for answer in requests {
+                // An error means that nobody waits any more.
+                let _ = answer.send(Template::start(&program));
+            }
+        });
+        Self { starter, template: Mutex::new(None) }
     }
 
     /// Starts a decoder process.
-    ///
-    /// Linux kills the template and its forks when the thread that started the template ends (see `PR_SET_PDEATHSIG`). So the
-    /// first call must be on a thread that outlives all decodings. The runtime's own threads do; those of its blocking pool
-    /// do not.
     pub(super) fn start(&self, descriptors: Descriptors) -> Result<Process, Error> {
         let Descriptors { control, bytes, frames, log } = &descriptors;
         let descriptors = [control, bytes, frames, log].map(AsFd::as_fd);
@@ -72,7 +79,7 @@ impl Decoders {
             tries += 1;
             let running = match template.take() {
                 Some(running) => running,
-                None => Template::start(&self.program)?,
+                None => self.start_template()?,
             };
             match running.fork(descriptors) {
                 Ok(process) => {
@@ -85,6 +92,15 @@ impl Decoders {
                 Err(error) => return Err(running.failed_to_start(&error)),
             }
         }
+    }
+}
+
+impl Decoders {
+    fn start_template(&self) -> Result<Template, Error> {
+        let (answer, started) = mpsc::channel();
+        let ended = || failed(&"the thread that starts it has ended");
+        self.starter.send(answer).map_err(|_| ended())?;
+        started.recv().map_err(|_| ended())?
     }
 }
 
