@@ -70,6 +70,20 @@ struct Source {
     full_range: bool,
 }
 
+impl Source {
+    fn of(frame: &Frame) -> Self {
+        // SAFETY: `frame` is a live AVFrame; both fields are plain integers.
+        let (colorspace, range) = unsafe { ((*frame.as_ptr()).colorspace as i32, (*frame.as_ptr()).color_range) };
+        Self {
+            format: frame.format(),
+            width: frame.width(),
+            height: frame.height(),
+            colorspace,
+            full_range: range == ffi::AVColorRange::AVCOL_RANGE_JPEG,
+        }
+    }
+}
+
 impl Default for Converter {
     fn default() -> Self {
         Self { context: None, converted: Frame::empty() }
@@ -79,15 +93,7 @@ impl Default for Converter {
 impl Converter {
     /// The frame as displayed, except that non-square pixels stay as stored.
     pub fn picture<'f>(&mut self, frame: &'f Frame, orientation: Orientation) -> Result<Picture<'f>, Error> {
-        // SAFETY: `frame` is a live AVFrame; both fields are plain integers.
-        let (colorspace, range) = unsafe { ((*frame.as_ptr()).colorspace as i32, (*frame.as_ptr()).color_range) };
-        let source = Source {
-            format: frame.format(),
-            width: frame.width(),
-            height: frame.height(),
-            colorspace,
-            full_range: range == ffi::AVColorRange::AVCOL_RANGE_JPEG,
-        };
+        let source = Source::of(frame);
         if orientation == Orientation::default()
             && let Some(yuv) = planes(frame, source)
         {
@@ -135,7 +141,8 @@ fn planes(frame: &Frame, source: Source) -> Option<Yuv<'_>> {
     })
 }
 
-/// YUV to RGB at the same size. Chroma is interpolated. Matrix and range are the frame's own; the default is BT.601.
+/// YUV to RGB at the same size. 4:2:0 frames of an even height get the nearest chroma sample, others interpolated ones. Matrix
+/// and range are the frame's own; the default is BT.601.
 fn conversion(source: Source) -> Result<Context, Error> {
     let Source { format, width, height, .. } = source;
     let mut context = Context::get(format, width, height, Pixel::RGB24, width, height, Flags::BILINEAR)?;
@@ -314,18 +321,6 @@ mod tests {
         frame
     }
 
-    fn source(frame: &Frame) -> Source {
-        // SAFETY: `frame` is a live AVFrame.
-        let colorspace = unsafe { (*frame.as_ptr()).colorspace as i32 };
-        Source {
-            format: frame.format(),
-            width: frame.width(),
-            height: frame.height(),
-            colorspace,
-            full_range: frame.color_range() == ffmpeg_next::color::Range::JPEG,
-        }
-    }
-
     #[test]
     fn rows_are_converted_as_libswscale_does() {
         use ffmpeg_next::color::{Range, Space};
@@ -342,8 +337,8 @@ mod tests {
                 frame.set_color_space(*space);
                 frame.set_color_range(range);
                 let mut converter = Converter::default();
-                let expected = converter.rgb(&frame, source(&frame), Orientation::default()).unwrap();
-                let yuv = planes(&frame, source(&frame)).unwrap();
+                let expected = converter.rgb(&frame, Source::of(&frame), Orientation::default()).unwrap();
+                let yuv = planes(&frame, Source::of(&frame)).unwrap();
                 let mut pixels = vec![[0_u8; 4]; yuv.width];
                 for y in 0..yuv.height {
                     yuv.row(y, 0..yuv.width, &mut pixels);
@@ -363,7 +358,7 @@ mod tests {
         for (size, out) in [((64, 48), (40, 40)), ((64, 36), (64, 64)), ((192, 108), (64, 64)), ((20, 30), (64, 64))] {
             let frame = noise(Pixel::YUV420P, size.0, size.1, 7);
             let mut converter = Converter::default();
-            let rgb = Picture(Pixels::Rgb(converter.rgb(&frame, source(&frame), Orientation::default()).unwrap()));
+            let rgb = Picture(Pixels::Rgb(converter.rgb(&frame, Source::of(&frame), Orientation::default()).unwrap()));
             let yuv = converter.picture(&frame, Orientation::default()).unwrap();
             assert!(matches!(yuv.0, Pixels::Yuv(_)));
             let [of_rgb, of_yuv] = [&rgb, &yuv].map(|picture| {

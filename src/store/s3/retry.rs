@@ -46,7 +46,7 @@ impl Retry {
 /// Evaluates an expression of type `StoreResult`, which sends one request, until it succeeds, fails permanently, or has failed
 /// transiently for the whole time limit.
 ///
-/// The expression must not use `retry!` itself, because it holds one of the places in flight.
+/// The expression must not use `retry!` with the same [`Retry`], because it holds one of its places in flight.
 // Not a function with an async closure, because rustc cannot prove that its future is `Send`.
 macro_rules! retry {
     ($retry:expr, $request:expr) => {{
