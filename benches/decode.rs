@@ -6,6 +6,7 @@
 //! VIDINDEX_BENCH_PYTHON=venv/bin/python cargo bench --bench decode with PyAV, if `av` and `numpy` are installed there
 //! VIDINDEX_BENCH_ROUNDS=5 cargo bench --bench decode -- 1 8.3      groups of these lengths only
 //! cargo bench --bench decode -- conversion                         conversion of a frame to models' inputs only
+//! cargo bench --bench decode -- short                              180 clips of 2 s only
 //! ```
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run fails")]
 
@@ -14,13 +15,12 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use ffmpeg_next::format::Pixel;
 use ffmpeg_next::frame::Video as Frame;
 use ffmpeg_next::software::scaling::{Context, Flags};
+use futures::{StreamExt, stream};
 use vidindex::decode::scale::{Converter, clip_frame, letterboxed};
-use vidindex::decode::{ByteSource, ClipSpec, Decoding, FullDecode, ImageSpec, Orientation, Request, Totals, View};
-use vidindex::error::WorkError;
+use vidindex::decode::{ClipSpec, Decoders, Decoding, FullDecode, ImageSpec, Orientation, Request, Totals, View};
 
 const VIDINDEX: &str = env!("CARGO_BIN_EXE_vidindex");
 const SECONDS: u32 = 60;
@@ -52,6 +52,7 @@ fn main() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-decode");
     std::fs::create_dir_all(&folder).unwrap();
     let rounds: usize = std::env::var("VIDINDEX_BENCH_ROUNDS").ok().map_or(3, |text| text.parse().unwrap());
+    let decoders = Decoders::new(VIDINDEX);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     println!("{SECONDS} s of 1920x1080 H.264 with B-frames at {RATE} frames a second; medians of {rounds}");
     let chosen: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
@@ -59,9 +60,19 @@ fn main() {
     if is_chosen("conversion") {
         conversions();
     }
+    if is_chosen("short") {
+        let videos = short_clips(&folder);
+        let ours = median_seconds(rounds, || runtime.block_on(decode_all(&decoders, &videos)));
+        println!("\n{} clips of 2 s, an image a second: {ours:.2} s", videos.len());
+        if let Some(python) = std::env::var_os("VIDINDEX_BENCH_PYTHON") {
+            let seconds = median_seconds(rounds, || loop_with_pyav(Path::new(&python), &videos));
+            println!("PyAV, one after another: {seconds:.2} s, ratio {:.2}", ours / seconds);
+        }
+    }
     for (name, seconds) in GROUPS.into_iter().filter(|(name, _)| is_chosen(name)) {
         let video = encoded(&folder, name, seconds);
-        let full = median(rounds, || runtime.block_on(decode(&video, (None, None), Some(FullDecode::Requested))));
+        let full =
+            median(rounds, || runtime.block_on(decode(&decoders, &video, (None, None), Some(FullDecode::Requested))));
         let null = median_seconds(rounds, || ffmpeg_null(&video));
         println!(
             "\ngroups of {name} s: every frame in {:.2} s; ffmpeg -f null {null:.2} s, ratio {:.2}",
@@ -73,9 +84,10 @@ fn main() {
             "job", "decoded", "full", "selective", "ratio", "real time", "PyAV"
         );
         for (job, images, clips) in JOBS {
-            let in_full =
-                median(rounds, || runtime.block_on(decode(&video, (images, clips), Some(FullDecode::Requested))));
-            let found = median(rounds, || runtime.block_on(decode(&video, (images, clips), None)));
+            let in_full = median(rounds, || {
+                runtime.block_on(decode(&decoders, &video, (images, clips), Some(FullDecode::Requested)))
+            });
+            let found = median(rounds, || runtime.block_on(decode(&decoders, &video, (images, clips), None)));
             assert!(found.totals.in_full.is_none(), "{job}: {:?}", found.totals.in_full);
             let share = 100.0 * found.totals.frames_decoded as f64 / found.totals.frames_presented as f64;
             let seeking = match (std::env::var_os("VIDINDEX_BENCH_PYTHON"), images) {
@@ -155,20 +167,52 @@ fn encoded(folder: &Path, name: &str, group_seconds: f64) -> PathBuf {
     video
 }
 
-struct FileBytes(std::fs::File);
-
-#[async_trait::async_trait]
-impl ByteSource for FileBytes {
-    async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, WorkError> {
-        let mut buffer = vec![0; length];
-        let read = std::os::unix::fs::FileExt::read_at(&self.0, &mut buffer, offset).unwrap();
-        buffer.truncate(read);
-        Ok(buffer.into())
+/// Encodes parts of a moving picture with noise.
+fn short_clips(folder: &Path) -> Vec<PathBuf> {
+    let videos: Vec<PathBuf> = (0..180).map(|n| folder.join(format!("short-{n}.mp4"))).collect();
+    for (n, video) in videos.iter().enumerate().filter(|(_, video)| !video.exists()) {
+        let mut command = Command::new("ffmpeg");
+        let source = format!("testsrc2=size=340x256:rate=30,noise=alls=8:allf=t:all_seed={n}");
+        command.args(["-v", "error", "-nostdin", "-y", "-f", "lavfi", "-i", &source, "-t", "2"]);
+        command.args(["-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p"]);
+        let partial = folder.join("partial.mp4");
+        assert!(command.arg(&partial).status().unwrap().success());
+        std::fs::rename(partial, video).unwrap();
     }
+    videos
+}
+
+/// Decodes as many videos at once as a worker does.
+async fn decode_all(decoders: &Decoders, videos: &[PathBuf]) {
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let decode = |video| decode(decoders, video, (Some(1.0), None), None);
+    stream::iter(videos.iter().map(|video| decode(video.as_path()))).buffer_unordered(cores).collect::<Vec<_>>().await;
+}
+
+/// Decodes the videos one after another, and scales a frame a second.
+fn loop_with_pyav(python: &Path, videos: &[PathBuf]) {
+    const SCRIPT: &str = "\
+import sys, av
+for path in sys.argv[1:]:
+    container = av.open(path)
+    stream = container.streams.video[0]
+    stream.thread_type = 'AUTO'
+    at = 0.0
+    for frame in container.decode(stream):
+        if frame.time >= at - 1e-6:
+            frame.reformat(640, 482, 'rgb24').to_ndarray()
+            at += 1.0
+";
+    assert!(Command::new(python).args(["-c", SCRIPT]).args(videos).status().unwrap().success());
 }
 
 /// Decodes a video for images and clips at these rates; without either, decodes and sends nothing.
-async fn decode(video: &Path, (images, clips): (Option<f64>, Option<f64>), in_full: Option<FullDecode>) -> Decoded {
+async fn decode(
+    decoders: &Decoders,
+    video: &Path,
+    (images, clips): (Option<f64>, Option<f64>),
+    in_full: Option<FullDecode>,
+) -> Decoded {
     let file = std::fs::File::open(video).unwrap();
     let request = Request {
         size_bytes: file.metadata().unwrap().len(),
@@ -180,8 +224,8 @@ async fn decode(video: &Path, (images, clips): (Option<f64>, Option<f64>), in_fu
         ..Default::default()
     };
     let started = Instant::now();
-    let source = Arc::new(FileBytes(file));
-    let mut decoding = Decoding::start(Path::new(VIDINDEX), request, source, Duration::from_secs(3600)).unwrap();
+    let source = Arc::new(file);
+    let mut decoding = Decoding::start(decoders, request, source, Duration::from_secs(3600)).unwrap();
     while decoding.next().await.unwrap().is_some() {}
     assert!(decoding.needs_full().is_none(), "{:?}", decoding.needs_full());
     Decoded { wall: started.elapsed().as_secs_f64(), totals: decoding.totals() }

@@ -13,10 +13,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use vidindex::decode::{ByteSource, Decoding, FullDecode, Request};
+use vidindex::decode::{Decoders, Decoding, FullDecode, Request};
 use vidindex::device::Precision;
-use vidindex::error::WorkError;
 use vidindex::infer::boxes::Thresholds;
 use vidindex::infer::detector::{Detector, ImageBatch};
 use vidindex::infer::session::Runtime;
@@ -214,23 +212,12 @@ fn median(rounds: usize, mut measure: impl FnMut() -> Duration) -> f64 {
     seconds[rounds / 2]
 }
 
-struct FileBytes(std::fs::File);
-
-#[async_trait::async_trait]
-impl ByteSource for FileBytes {
-    async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, WorkError> {
-        let mut buffer = vec![0; length];
-        let read = std::os::unix::fs::FileExt::read_at(&self.0, &mut buffer, offset).unwrap();
-        buffer.truncate(read);
-        Ok(buffer.into())
-    }
-}
-
 /// Decodes the videos one after another in decoder processes, and returns their total number of frames.
 fn decode(videos: &[PathBuf]) -> u64 {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let threads = std::thread::available_parallelism().unwrap().get();
     runtime.block_on(async {
+        let decoders = Decoders::new(VIDINDEX);
         let mut frames = 0;
         for video in videos {
             let file = std::fs::File::open(video).unwrap();
@@ -242,9 +229,7 @@ fn decode(videos: &[PathBuf]) -> u64 {
                 in_full: Some(FullDecode::Requested),
                 ..Default::default()
             };
-            let source = Arc::new(FileBytes(file));
-            let mut decoding =
-                Decoding::start(Path::new(VIDINDEX), request, source, Duration::from_secs(3600)).unwrap();
+            let mut decoding = Decoding::start(&decoders, request, Arc::new(file), Duration::from_secs(3600)).unwrap();
             while let Ok(Some(_)) = decoding.next().await {}
             frames += decoding.totals().frames_decoded;
         }

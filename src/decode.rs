@@ -1,13 +1,13 @@
 //! Decoding of videos into scaled frames.
 //!
-//! Each video is decoded by a child process of its own, which runs in a sandbox: see [`child`]. This side feeds the
+//! Each video is decoded by a child process of its own, which runs in a sandbox: see [`template`]. This side feeds the
 //! child the video's bytes through a [`ByteSource`], receives [`SampledFrame`]s through shared memory, and checks
 //! everything that the child says. It never parses a video's bytes itself.
 //!
 //! Start with [`Decoding::start`] and call [`Decoding::next`] until it returns `None`.
 
 pub mod avio;
-pub mod child;
+mod child;
 mod damage;
 mod ending;
 mod fragments;
@@ -27,19 +27,24 @@ mod send;
 mod slot;
 mod sparse;
 mod stop;
+pub mod template;
 mod timeline;
 mod yuv;
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
 use bytes::Bytes;
 
-use crate::error::WorkError;
+use crate::error::{VideoError, VideoErrorKind, WorkError};
 pub use orientation::Orientation;
 pub use plan::FullDecode;
 pub use process::{Decoding, own_program, probe_sandbox};
 pub use protocol::{ClipSpec, ImageSpec, Letterbox, Request, StreamInfo, Totals, View};
 pub use slot::Slot;
+pub use template::Decoders;
 
-/// First argument that makes this binary a decoder process. Only [`Decoding`] passes it.
+/// First argument that makes this binary a decoder process. Only [`Decoders`] passes it.
 pub const CHILD_ARGUMENT: &str = "__decode";
 
 /// The bytes of the video that is being decoded. The parent reads them on the child's behalf.
@@ -52,6 +57,18 @@ pub trait ByteSource: Send + Sync {
     /// probably not.
     async fn read_sparsely(&self, offset: u64, length: usize) -> Result<Bytes, WorkError> {
         self.read_at(offset, length).await
+    }
+}
+
+/// A local file. Reads block.
+#[async_trait::async_trait]
+impl ByteSource for File {
+    async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, WorkError> {
+        let mut buffer = vec![0; length];
+        let read = FileExt::read_at(self, &mut buffer, offset)
+            .map_err(|error| VideoError::new(VideoErrorKind::Unreadable, error.to_string()))?;
+        buffer.truncate(read);
+        Ok(buffer.into())
     }
 }
 

@@ -7,7 +7,7 @@ use vidindex::{cli, decode};
 fn main() -> ExitCode {
     // This comes first because the decoder reads no arguments and no environment.
     if std::env::args_os().nth(1).is_some_and(|argument| argument == decode::CHILD_ARGUMENT) {
-        return decode::child::main();
+        return decode::template::main();
     }
     keep_freed_memory_reusable();
     cli::main()

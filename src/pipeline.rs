@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use chrono::DateTime;
 
-use crate::decode;
+use crate::decode::{self, Decoders};
 use crate::error::{Error, Result};
 use crate::infer::session::Runtime;
 use crate::job::Job;
@@ -115,7 +115,7 @@ impl Pipeline {
             output,
             run: Arc::new(run),
             models,
-            program: decode::own_program()?,
+            decoders: Arc::new(Decoders::new(decode::own_program()?)),
             video_timeout: Duration::from_secs(job.run.video_timeout_seconds),
             progress,
         };

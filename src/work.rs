@@ -16,14 +16,13 @@ pub mod thumbnails;
 pub mod video;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::task::JoinSet;
 
-use crate::decode::FullDecode;
+use crate::decode::{Decoders, FullDecode};
 use crate::error::{Error, Result, WorkError};
 use crate::infer::session::Runtime;
 use crate::run::commit::{ShardTotals, is_committed};
@@ -73,8 +72,8 @@ pub struct Worker {
     pub run: Arc<RunRecord>,
     /// The models of the job.
     pub models: JobModels,
-    /// This binary, which also is the decoder process.
-    pub program: PathBuf,
+    /// Starts decoder processes.
+    pub decoders: Arc<Decoders>,
     /// Time limit for decoding a video.
     pub video_timeout: Duration,
     /// Receives progress, for people and metrics.
@@ -228,7 +227,7 @@ impl Worker {
             models: opened.models.clone(),
             scratch_dir: scratch.path().to_owned(),
             run: self.run.clone(),
-            program: self.program.clone(),
+            decoders: self.decoders.clone(),
             decoder_threads: (cores / in_flight.max(1)).clamp(2, 16),
             in_full: full_decode(),
             timeout: self.video_timeout,

@@ -1,12 +1,11 @@
 //! The decoder process: it demuxes, decodes and scales one video, then exits.
 //!
-//! It is this same binary, started again by [`Decoding`](super::Decoding). It runs in a sandbox (`decode/sandbox.rs`),
-//! where it can compute and use three descriptors, and nothing else.
+//! It is a fork of the template (`decode/template.rs`). It runs in a sandbox (`decode/sandbox.rs`), where it can compute and use
+//! its descriptors, and nothing else.
 
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, BufReader};
-use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -26,9 +25,7 @@ use super::orientation::Orientation;
 use super::output::{Output, receive};
 use super::plan::FullDecode;
 use super::present::Presenter;
-use super::protocol::{
-    BYTES_FD, CONTROL_FD, FRAMES_FD, Layout, Message, Request, SlotKind, StreamInfo, ToDecoder, Totals,
-};
+use super::protocol::{Layout, Message, Request, SlotKind, StreamInfo, ToDecoder, Totals};
 use super::sandbox;
 use super::select::{self, Selector};
 use super::send::Sender;
@@ -40,12 +37,9 @@ use crate::error::{VideoError, VideoErrorKind};
 /// Number of consecutive unreadable packets after which decoding stops.
 const UNREADABLE_IN_A_ROW_MAX: u32 = 1000;
 
-/// Runs the decoder process. The parent has put the three descriptors in place, through which the requests come.
-pub fn main() -> ExitCode {
-    // SAFETY: the parent, the only caller, mapped these three descriptors for this process; nothing else here owns
-    // them.
-    let [control, bytes, frames] = unsafe { [CONTROL_FD, BYTES_FD, FRAMES_FD].map(|fd| OwnedFd::from_raw_fd(fd)) };
-    match serve(control.into(), bytes.into(), frames.into()) {
+/// Runs the decoder process with the descriptors from its parent: for messages, for the video's bytes and for frames.
+pub(super) fn main(control: UnixStream, bytes: UnixStream, frames: File) -> ExitCode {
+    match serve(control, bytes, frames) {
         Ok(()) => ExitCode::SUCCESS,
         // The parent is gone or has stopped this video, so there is nobody to report to.
         Err(_) => ExitCode::FAILURE,
@@ -111,7 +105,6 @@ fn index(
     output: &mut Output,
     totals: &mut Totals,
 ) -> Result<(), Stop> {
-    ffmpeg_next::init().map_err(|e| av("initialise FFmpeg", e))?;
     ffmpeg_next::log::set_level(ffmpeg_next::log::Level::Error);
     Damage::listen();
     // If a read fails, the parent knows the cause and reports that instead of this error.

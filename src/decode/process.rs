@@ -1,29 +1,24 @@
 //! The decoder process, seen from its parent: starts it, serves the bytes that it reads, and checks all that it sends.
 
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use command_fds::CommandFdExt;
-use command_fds::FdMapping;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
-use tokio::process::{Child, Command};
+use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::plan::FullDecode;
-use super::protocol::{
-    BYTES_FD, CONTROL_FD, ClipSpec, FRAMES_FD, Layout, Message, Request, SlotKind, ToDecoder, Totals,
-};
+use super::protocol::{ClipSpec, Layout, Message, Request, SlotKind, ToDecoder, Totals};
 use super::slot::{Shared, Slot};
-use super::{ByteSource, CHILD_ARGUMENT, Clip, Image, SampledFrame, avio};
+use super::template::{Decoders, Descriptors, Process};
+use super::{ByteSource, Clip, Image, SampledFrame, avio};
 use crate::error::{Error, VideoError, VideoErrorKind, WorkError};
 
 /// Longest message accepted from a child, bytes. The longest valid one lists the frames of a clip.
@@ -37,7 +32,7 @@ const COMPLAINT_BYTES: usize = 4096;
 
 /// A video that is being decoded. Dropping it kills the child process.
 pub struct Decoding {
-    child: Child,
+    child: Process,
     messages: OwnedReadHalf,
     shared: Arc<Shared>,
     served: Arc<Served>,
@@ -69,13 +64,13 @@ struct Served {
 }
 
 impl Decoding {
-    /// Starts a decoder process on the bytes of `source`. `program` is the path of this binary. Decoding may take as
-    /// long as `timeout`, not counting the time that the child waits for the parent to take its frames.
+    /// Starts a decoder process on the bytes of `source`. Decoding may take as long as `timeout`, not counting the time that the
+    /// child waits for the parent to take its frames.
     ///
     /// # Errors
     /// `Error` if the process cannot be started.
     pub fn start(
-        program: &Path,
+        decoders: &Decoders,
         request: Request,
         source: Arc<dyn ByteSource>,
         timeout: Duration,
@@ -85,25 +80,13 @@ impl Decoding {
         let (shared, frames) = Shared::new(Layout::of(&request), freed).map_err(io)?;
         let (control, child_control) = StdUnixStream::pair().map_err(io)?;
         let (bytes, child_bytes) = StdUnixStream::pair().map_err(io)?;
-        let mut command = Command::new(program);
-        command.arg(CHILD_ARGUMENT).env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        // No credentials reach the child, but it must still find its shared libraries.
-        command.envs(std::env::var_os("LD_LIBRARY_PATH").map(|path| ("LD_LIBRARY_PATH", path)));
-        command.kill_on_drop(true);
-        let map = |parent_fd: OwnedFd, child_fd| FdMapping { parent_fd, child_fd };
-        command
-            .fd_mappings(vec![
-                map(child_control.into(), CONTROL_FD),
-                map(child_bytes.into(), BYTES_FD),
-                map(frames, FRAMES_FD),
-            ])
-            .map_err(|e| Error::failed(format!("failed to start a decoder process: {e}")))?;
-        // Linux kills the child when the thread that started it ends (see `PR_SET_PDEATHSIG`), so that thread must
-        // outlive the decoding. The runtime's own threads do; those of its blocking pool do not.
-        let mut child = command.spawn().map_err(io)?;
-        // The command still holds the child's ends of the sockets. Unless it is dropped, ours would never report their
-        // end.
-        drop(command);
+        let (log, child_log) = std::io::pipe().map_err(io)?;
+        let child = decoders.start(Descriptors {
+            control: child_control.into(),
+            bytes: child_bytes.into(),
+            frames,
+            log: child_log.into(),
+        })?;
         control.set_nonblocking(true).map_err(io)?;
         bytes.set_nonblocking(true).map_err(io)?;
         let (messages, mut orders) = UnixStream::from_std(control).map_err(io)?.into_split();
@@ -126,12 +109,11 @@ impl Decoding {
             }
         });
         let byte_task = tokio::spawn(serve_bytes(bytes, source, served.clone()));
-        let stderr = child.stderr.take();
+        let mut log = pipe::Receiver::from_owned_fd(log.into()).map_err(io)?;
         let complaints = tokio::spawn(async move {
             let mut tail = Vec::new();
-            let Some(mut stderr) = stderr else { return tail };
             let mut buffer = [0u8; 1024];
-            while let Ok(read @ 1..) = stderr.read(&mut buffer).await {
+            while let Ok(read @ 1..) = log.read(&mut buffer).await {
                 tail.extend_from_slice(&buffer[..read]);
                 tail.drain(..tail.len().saturating_sub(COMPLAINT_BYTES));
             }
@@ -263,7 +245,7 @@ impl Decoding {
         if let Some(failure) = self.read_failure() {
             return failure;
         }
-        let _ = self.child.start_kill();
+        self.child.kill();
         let status = self.child.wait().await;
         let complaints = self.complaints().await;
         let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
@@ -316,7 +298,8 @@ pub async fn probe_sandbox(program: &Path) -> Result<(), Error> {
         }
     }
     let request = Request { probe_sandbox: true, memory_bytes: 1 << 30, ..Default::default() };
-    let mut probe = Decoding::start(program, request, Arc::new(Nothing), Duration::from_secs(10))?;
+    let decoders = Decoders::new(program);
+    let mut probe = Decoding::start(&decoders, request, Arc::new(Nothing), Duration::from_secs(10))?;
     match probe.message().await {
         Ok(Message::SandboxProbed { escapes }) if escapes.is_empty() => Ok(()),
         Ok(Message::SandboxProbed { escapes }) => Err(not_sandboxed(&format!("the decoder {}", escapes.join(", ")))),

@@ -6,11 +6,6 @@ use super::orientation::Orientation;
 use super::plan::FullDecode;
 use crate::error::VideoError;
 
-// Descriptors that the parent opens for the child.
-pub(super) const CONTROL_FD: i32 = 3;
-pub(super) const BYTES_FD: i32 = 4;
-pub(super) const FRAMES_FD: i32 = 5;
-
 /// Number of clips that the child fills or that wait for a batch.
 const CLIP_SLOTS: usize = 2;
 /// Number of images that the child fills or that wait for a batch.

@@ -10,7 +10,7 @@ use super::models::OpenModels;
 use super::restore::Restorer;
 use super::rows::{Content, End, RowBuilder, VideoRows};
 use super::thumbnails::{Thumbnails, WITHOUT_DETECTOR};
-use crate::decode::{Decoding, FullDecode, ImageSpec, Request, Totals};
+use crate::decode::{Decoders, Decoding, FullDecode, ImageSpec, Request, Totals};
 use crate::error::{Error, Result, VideoError, VideoErrorKind, WorkError};
 use crate::run::{RunRecord, Todo, VideoObject};
 use crate::store::Store;
@@ -30,8 +30,8 @@ pub struct Indexer {
     pub models: OpenModels,
     /// The run.
     pub run: Arc<RunRecord>,
-    /// This binary, which also is the decoder process.
-    pub program: PathBuf,
+    /// Starts decoder processes.
+    pub decoders: Arc<Decoders>,
     /// Folder for rows that are too many for memory.
     pub scratch_dir: PathBuf,
     /// Threads of each decoder.
@@ -127,7 +127,7 @@ impl Indexer {
             probe_sandbox: false,
         };
         let source = Arc::new(Fetch::new(self.input.clone(), object));
-        let mut decoding = Decoding::start(&self.program, request, source, self.timeout).map_err(WorkError::Fatal)?;
+        let mut decoding = Decoding::start(&self.decoders, request, source, self.timeout).map_err(WorkError::Fatal)?;
         let error = loop {
             match decoding.next().await {
                 Ok(Some(frame)) => driver.push(frame).await?,

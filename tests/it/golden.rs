@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use prost::Message;
 use serde_json::{Map, Value};
-use vidindex::decode::{ByteSource, ClipSpec, Decoding, Request, SampledFrame, View};
-use vidindex::error::WorkError;
+use vidindex::decode::{ClipSpec, Decoders, Decoding, Request, SampledFrame, View};
 use vidindex::zoo::lower::{Lowering, lower};
 use vidindex::zoo::onnx::ModelProto;
 
@@ -154,19 +153,6 @@ fn compare_segments(reference: &Path, lowering: Lowering) {
     assert_eq!(compared, 10);
 }
 
-/// A file as the byte source of a decoder.
-struct FileBytes(std::fs::File);
-
-#[async_trait::async_trait]
-impl ByteSource for FileBytes {
-    async fn read_at(&self, offset: u64, length: usize) -> Result<bytes::Bytes, WorkError> {
-        let mut buffer = vec![0; length];
-        let read = std::os::unix::fs::FileExt::read_at(&self.0, &mut buffer, offset).unwrap();
-        buffer.truncate(read);
-        Ok(buffer.into())
-    }
-}
-
 /// The sampled frames and the clip tensor of each segment of a video, directly from the decoder process.
 async fn clips(video: &Path, spec: ClipSpec) -> Vec<(Vec<i64>, Vec<f32>)> {
     let file = std::fs::File::open(video).unwrap();
@@ -177,8 +163,8 @@ async fn clips(video: &Path, spec: ClipSpec) -> Vec<(Vec<i64>, Vec<f32>)> {
         memory_bytes: 4 << 30,
         ..Default::default()
     };
-    let program = Path::new(env!("CARGO_BIN_EXE_vidindex"));
-    let mut decoding = Decoding::start(program, request, Arc::new(FileBytes(file)), Duration::from_secs(60)).unwrap();
+    let decoders = Decoders::new(env!("CARGO_BIN_EXE_vidindex"));
+    let mut decoding = Decoding::start(&decoders, request, Arc::new(file), Duration::from_secs(60)).unwrap();
     let mut clips = Vec::new();
     while let Some(frame) = decoding.next().await.unwrap() {
         if let SampledFrame::Clip(clip) = frame {

@@ -1,17 +1,12 @@
 //! Rotated and mirrored videos: the models get the frames as the ffmpeg tool displays them.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use vidindex::decode::{
-    ByteSource, ClipSpec, Decoding, FullDecode, ImageSpec, Request, SampledFrame, StreamInfo, View,
-};
-use vidindex::error::WorkError;
+use vidindex::decode::{ClipSpec, Decoders, Decoding, FullDecode, ImageSpec, Request, SampledFrame, StreamInfo, View};
 
 use crate::support::{self, Scratch, ffmpeg, reference, run, tables, test_video};
 
@@ -87,16 +82,6 @@ async fn model_input(path: &Path) -> ModelInput {
 
 /// Decodes a video. If it must be decoded in full, returns the reason.
 async fn decoded(path: &Path, in_full: Option<FullDecode>) -> Result<ModelInput, FullDecode> {
-    struct FileBytes(File);
-    #[async_trait::async_trait]
-    impl ByteSource for FileBytes {
-        async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, WorkError> {
-            let mut buffer = vec![0; length];
-            let read = self.0.read_at(&mut buffer, offset).unwrap();
-            buffer.truncate(read);
-            Ok(buffer.into())
-        }
-    }
     let file = File::open(path).unwrap();
     // At these sizes, nothing is scaled.
     let clips = ClipSpec {
@@ -117,8 +102,8 @@ async fn decoded(path: &Path, in_full: Option<FullDecode>) -> Result<ModelInput,
         in_full,
         ..Default::default()
     };
-    let program = Path::new(env!("CARGO_BIN_EXE_vidindex"));
-    let mut decoding = Decoding::start(program, request, Arc::new(FileBytes(file)), Duration::from_secs(60)).unwrap();
+    let decoders = Decoders::new(env!("CARGO_BIN_EXE_vidindex"));
+    let mut decoding = Decoding::start(&decoders, request, Arc::new(file), Duration::from_secs(60)).unwrap();
     let (mut info, mut images, mut clip) = (None, Vec::new(), Vec::new());
     while let Some(frame) = decoding.next().await.unwrap() {
         match frame {

@@ -88,7 +88,7 @@ impl Archive {
     }
 }
 
-/// The decoder processes of a worker.
+/// The decoder processes of a worker, and the template from which it forks them.
 fn decoders_of(parent: u32) -> Vec<u32> {
     let Ok(processes) = std::fs::read_dir("/proc") else { return vec![] };
     let numbers = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
@@ -99,6 +99,11 @@ fn decoders_of(parent: u32) -> Vec<u32> {
             stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)) == Some(&parent.to_string())
         })
         .collect()
+}
+
+/// Whether the process has entered the sandbox, so that it is a decoder and not the template.
+fn is_sandboxed(process: &u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{process}/status")).is_ok_and(|status| status.contains("Seccomp:\t2"))
 }
 
 fn is_alive(process: u32) -> bool {
@@ -325,9 +330,10 @@ fn signal_the_long_videos_decoder(signal: &str, args: &[&str]) -> String {
     let others = record["shards"].as_u64().unwrap() as usize - 1;
     let committed = || std::fs::read_dir(state.join("shards")).map_or(0, Iterator::count);
     wait_until("the commit of the other shards", || committed() == others);
-    wait_until("the long video's decoder", || !decoders_of(worker.id()).is_empty());
+    let decoder = || decoders_of(worker.id()).into_iter().find(is_sandboxed);
+    wait_until("the long video's decoder", || decoder().is_some());
     std::thread::park_timeout(Duration::from_millis(300));
-    send(signal, decoders_of(worker.id())[0]);
+    send(signal, decoder().unwrap());
     assert!(worker.wait().unwrap().success());
     archive.expect("seal", &run, &[], 3);
     tables::assert_counts(&archive.scratch.index());
@@ -353,6 +359,22 @@ fn a_killed_decoder_fails_only_its_video() {
 #[test]
 fn a_decoder_that_hangs_times_out_and_fails_only_its_video() {
     assert_eq!(signal_the_long_videos_decoder("-STOP", &["--set", "run.video_timeout_seconds=4"]), "timeout");
+}
+
+#[test]
+fn a_killed_template_of_the_decoders_is_replaced_and_no_video_is_affected() {
+    let archive = Archive::new();
+    let undisturbed = archive.undisturbed();
+    let run = archive.plan(&[]);
+    let mut worker = archive.command("work", &run, &[]).stderr(Stdio::null()).spawn().unwrap();
+    // A decoder that has not entered the sandbox yet is younger than the template.
+    let template = || decoders_of(worker.id()).into_iter().filter(|child| !is_sandboxed(child)).min();
+    wait_until("a decoder", || decoders_of(worker.id()).iter().any(is_sandboxed));
+    // The worker has eight more videos to decode.
+    send("-KILL", template().unwrap());
+    assert!(worker.wait().unwrap().success());
+    archive.expect("seal", &run, &[], 0);
+    archive.assert_rows(&undisturbed);
 }
 
 #[test]

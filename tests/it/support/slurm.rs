@@ -305,7 +305,7 @@ fn supervises_task(process: u32) -> bool {
     fs::read_to_string(format!("/proc/{process}/cmdline")).unwrap_or_default().starts_with("slurmstepd")
 }
 
-/// Whether this process has a running decoder.
+/// Whether this process decodes a video or is about to.
 fn decodes(process: u32) -> bool {
     let Ok(tasks) = fs::read_dir(format!("/proc/{process}/task")) else { return false };
     let children = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok());
