@@ -186,38 +186,46 @@ impl Process {
 
     /// Waits for its end.
     pub(super) async fn wait(&mut self) -> io::Result<ExitStatus> {
-        // From before the first look, so that no signal is missed.
-        let mut ended = signal(SignalKind::child())?;
-        loop {
-            if let Some(status) = self.try_wait(WaitOptions::NOHANG)? {
-                return Ok(status);
-            }
-            ended.recv().await;
-        }
-    }
-
-    fn try_wait(&mut self, options: WaitOptions) -> io::Result<Option<ExitStatus>> {
         if let Some(pid) = self.pid {
-            let Some((_, status)) = retry_on_intr(|| waitpid(Some(pid), options))? else { return Ok(None) };
-            (self.pid, self.status) = (None, Some(ExitStatus::from_raw(status.as_raw())));
+            self.status = Some(end_of(pid).await?);
+            self.pid = None;
         }
-        Ok(self.status)
+        self.status.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
-        if matches!(self.try_wait(WaitOptions::NOHANG), Ok(Some(_)) | Err(_)) {
+        let Some(pid) = self.pid.take() else { return };
+        if !matches!(try_wait(pid, WaitOptions::NOHANG), Ok(None)) {
             return;
         }
-        let mut process = Self { pid: self.pid.take(), status: None };
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(async move { process.wait().await })),
+            // A runtime that is shutting down drops the task at once, so the task must not own a `Process`.
+            Ok(runtime) => drop(runtime.spawn(end_of(pid))),
             // A killed process ends within milliseconds.
-            Err(_) => drop(process.try_wait(WaitOptions::empty())),
+            Err(_) => drop(try_wait(pid, WaitOptions::empty())),
         }
     }
+}
+
+/// Waits for the end of a child process.
+async fn end_of(pid: Pid) -> io::Result<ExitStatus> {
+    // From before the first look, so that no signal is missed.
+    let mut ended = signal(SignalKind::child())?;
+    loop {
+        if let Some(status) = try_wait(pid, WaitOptions::NOHANG)? {
+            return Ok(status);
+        }
+        ended.recv().await;
+    }
+}
+
+/// The status of a child process, if it has ended.
+fn try_wait(pid: Pid, options: WaitOptions) -> io::Result<Option<ExitStatus>> {
+    let ended = retry_on_intr(|| waitpid(Some(pid), options))?;
+    Ok(ended.map(|(_, status)| ExitStatus::from_raw(status.as_raw())))
 }
 
 /// Runs the template, and in its forks the decoder.
@@ -272,4 +280,25 @@ unsafe fn fork_for_parent() -> io::Result<i32> {
     // SAFETY: without a stack and without shared memory, this is a fork. The C library's own would not take the flag.
     let id = unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, 0_usize, 0_usize, 0_usize) };
     if id < 0 { Err(io::Error::last_os_error()) } else { Ok(id as i32) }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_is_dropped_by_a_runtime_that_ends_is_killed() {
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        let process = Process { pid: Some(Pid::from_child(&child)), status: None };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.spawn(async move {
+            let _process = process;
+            std::future::pending::<()>().await;
+        });
+        runtime.block_on(tokio::task::yield_now());
+        drop(runtime);
+        // An error means that it had ended so fast that the drop waited for it.
+        assert!(child.wait().map_or(true, |status| status.signal() == Some(libc::SIGKILL)));
+    }
 }
