@@ -53,8 +53,9 @@ demo: ## Index drawn clips with the demo's models, and show answers, a report an
 train: setup ## Train the demo's models anew, on drawn clips: an hour or so on two cores
 	models/train/train.sh
 
+# Tests wait for servers much of the time, so there are more of them than processors.
 test: setup-test ## Run all tests, in release; a test that cannot run here fails
-	VIDINDEX_TEST_REQUIRE=1 cargo test --release --locked
+	VIDINDEX_TEST_REQUIRE=1 RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$(($$(nproc) * 3 / 2))} cargo test --release --locked
 
 test-heavy: setup-heavy ## Run what takes too long for every change: Ceph losing storage, 100 rounds of racing workers
 	VIDINDEX_TEST_REQUIRE=1 cargo test --release --locked --test it ceph:: -- --ignored --nocapture

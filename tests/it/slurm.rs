@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::support::bucket::{Bucket, comparable};
@@ -11,9 +11,6 @@ use crate::support::slurm::{Cluster, wait_until};
 use crate::support::{Scratch, run, said, stderr, stdout, tables, test_video, vidindex};
 
 const TABLES: [&str; 3] = ["videos", "actions", "persons"];
-
-/// Tests with clusters run one at a time, because the clusters share the processors.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Many frames per second make tasks long enough to be interrupted.
 const BUSY: &str = "frames_per_second = 12\n[run]\ndevice = \"cpu\"\nshard_bytes = 1\n";
@@ -93,7 +90,6 @@ impl Archive {
 
 #[test]
 fn a_task_of_a_lost_node_is_requeued_and_the_rows_are_complete() {
-    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(mut cluster) = Cluster::start(4) else { return };
     let Some(archive) = Archive::new() else { return };
     let run = archive.submit(&cluster, &[]);
@@ -108,7 +104,6 @@ fn a_task_of_a_lost_node_is_requeued_and_the_rows_are_complete() {
 
 #[test]
 fn a_task_that_continues_beside_its_requeued_copy_writes_no_duplicates() {
-    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(mut cluster) = Cluster::start(3) else { return };
     let Some(archive) = Archive::new() else { return };
     let run = archive.submit(&cluster, &[]);
@@ -127,7 +122,6 @@ fn a_task_that_continues_beside_its_requeued_copy_writes_no_duplicates() {
 
 #[test]
 fn shards_that_a_cancelled_run_committed_are_not_repeated() {
-    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(cluster) = Cluster::start(2) else { return };
     let Some(archive) = Archive::new() else { return };
     let run = archive.submit(&cluster, &[]);
@@ -163,7 +157,6 @@ fn watch(cluster: &Cluster, archive: &Archive, run: &str) -> Child {
 
 #[test]
 fn watch_waits_for_pending_tasks_and_ends_after_the_seal() {
-    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(cluster) = Cluster::start(2) else { return };
     let Some(archive) = Archive::new() else { return };
     cluster.output("scontrol", &["update", "nodename=node[1-2]", "state=drain", "reason=test"]);
@@ -195,7 +188,6 @@ fn watch_waits_for_pending_tasks_and_ends_after_the_seal() {
 
 #[test]
 fn a_cancelled_run_is_stopped_and_ends_watch() {
-    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(cluster) = Cluster::start(2) else { return };
     let Some(archive) = Archive::new() else { return };
     let run = archive.submit(&cluster, &[]);
@@ -223,7 +215,6 @@ fn a_cancelled_run_is_stopped_and_ends_watch() {
 
 #[test]
 fn a_run_whose_tasks_timed_out_can_be_resumed() {
-    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(cluster) = Cluster::start(2) else { return };
     let Some(archive) = Archive::new() else { return };
     // One task for all shards, with Slurm's minimum time limit of a minute. The task is stopped until it times out.
@@ -242,7 +233,6 @@ fn a_run_whose_tasks_timed_out_can_be_resumed() {
 
 #[test]
 fn a_controller_crash_right_after_the_submission_loses_no_rows() {
-    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(mut cluster) = Cluster::start(2) else { return };
     let Some(archive) = Archive::new() else { return };
     let run = archive.submit(&cluster, &[]);
