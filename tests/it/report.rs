@@ -104,6 +104,10 @@ fn the_page_works_with_mouse_and_keyboard() {
         .count();
     assert_eq!(browser.count(".moment rect") as usize, boxes.min(40));
 
+    // The images of the strip are in the order of time, whatever was shown before: the tab key follows it.
+    let order = browser.script("return [...document.querySelectorAll('.strip button')].map((b) => +b.dataset.picture)");
+    assert!(order.as_array().unwrap().is_sorted_by_key(|picture| picture.as_u64()), "{order}");
+
     // Filters by label and score keep a video if one of its segments matches.
     let label = expected["top_label"].as_str().unwrap();
     let choose = format!(

@@ -302,12 +302,16 @@ class VideoView {
     for (const button of [...this.strip.children]) {
       if (!shown.has(Number(button.dataset.picture))) button.remove();
     }
+    // The remaining buttons are in the order of time, and new ones go between them: the tab key follows this order.
+    let next = this.strip.firstElementChild;
     for (const [p, { left, width }] of shown) {
-      let button = this.strip.querySelector(`[data-picture="${p}"]`);
-      if (!button) {
+      let button = next;
+      if (Number(next?.dataset.picture) === p) {
+        next = next.nextElementSibling;
+      } else {
         const picture = pictureOf(data, p);
         button = make("button", { type: "button", "data-picture": p, onclick: () => this.choose(this.segmentAt(picture.seconds), true, p) }, pictured(picture, false));
-        this.strip.append(button);
+        this.strip.insertBefore(button, next);
       }
       button.style.left = `${left}px`;
       button.style.width = `${width}px`;
