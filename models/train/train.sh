@@ -10,11 +10,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1
 
 [[ -x .training/venv/bin/python ]] || python3 -m venv .training/venv
 .training/venv/bin/python -m pip install --quiet --requirement models/train/requirements.txt
-cargo build --release --locked --bins --example scenes
+cargo build --release --locked --workspace --bins
 
 # Seeds that neither tests nor the demo use.
-[[ -f .training/val/truth.json ]] || "$target/release/examples/scenes" --seed 1001 --clips 40 --out .training/val
-[[ -f .training/train/truth.json ]] || "$target/release/examples/scenes" --seed 1000 --clips "$clips" --out .training/train
+[[ -f .training/val/truth.json ]] || "$target/release/scenes" --seed 1001 --clips 40 --out .training/val
+[[ -f .training/train/truth.json ]] || "$target/release/scenes" --seed 1000 --clips "$clips" --out .training/train
 
 # Train both at once, because small networks hardly use more than one core.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((($(nproc) + 1) / 2))}

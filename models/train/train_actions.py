@@ -2,7 +2,7 @@
 
     python train_actions.py DATA OUT.pyth --minutes 30
 
-DATA holds train/ and val/, each written by the example `scenes`. Prints the share of validation segments whose most
+DATA holds train/ and val/, each written by the command `scenes`. Prints the share of validation segments whose most
 likely label is that of the action which fills most of the segment.
 """
 

@@ -2,7 +2,7 @@
 
     python train_persons.py DATA OUT.pt --minutes 30
 
-DATA holds train/ and val/, each written by the example `scenes`. Prints the share of validation persons found (IoU at
+DATA holds train/ and val/, each written by the command `scenes`. Prints the share of validation persons found (IoU at
 least 0.5, score above 0.25), and of findings that are persons.
 """
 

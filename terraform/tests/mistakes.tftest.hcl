@@ -9,174 +9,51 @@ variables {
   release = "0.1.0"
 }
 
-run "a_region_is_no_zone" {
-  command         = plan
-  expect_failures = [var.region]
+# One plan, because each loads the provider. It must report all of these, and nothing else.
+run "each_setting_is_checked" {
+  command = plan
+  expect_failures = [
+    var.alarm_emails, var.first_day, var.input_bucket, var.input_prefix, var.job, var.kms_key_arn, var.log_retention_days,
+    var.name, var.partition_columns, var.region, var.release, var.schedule, var.subnet_ids, var.vpc_cidr,
+    var.work,
+  ]
 
   variables {
-    region = "eu-central-1a"
+    alarm_emails       = ["archive"]
+    first_day          = "2026-13-01"
+    input_bucket       = "s3://archive"
+    input_prefix       = "2026"
+    job                = "/home/me/job.toml"
+    kms_key_arn        = "alias/archive"
+    log_retention_days = 31
+    name               = "Video_Index"
+    partition_columns  = [{ name = "dt" }]
+    region             = "eu-central-1a"
+    release            = "latest"
+    schedule           = "cron(0 3 * * *)"
+    subnet_ids         = ["default"]
+    vpc_cidr           = "10.0.0.0/28"
+    work               = { gpus = 3 }
   }
 }
 
-run "a_name_must_fit_into_a_buckets" {
+run "tables_do_not_lie_among_the_videos_and_a_job_is_tried_ten_times_at_most" {
   command         = plan
-  expect_failures = [var.name]
-
-  variables {
-    name = "Video_Index"
-  }
-}
-
-run "a_release_is_not_latest" {
-  command         = plan
-  expect_failures = [var.release]
-
-  variables {
-    release = "latest"
-  }
-}
-
-run "a_bucket_is_no_address" {
-  command         = plan
-  expect_failures = [var.input_bucket]
-
-  variables {
-    input_bucket = "s3://archive"
-  }
-}
-
-run "a_prefix_ends_in_a_slash" {
-  command         = plan
-  expect_failures = [var.input_prefix]
-
-  variables {
-    input_prefix = "2026"
-  }
-}
-
-run "a_prefix_is_no_pattern" {
-  command         = plan
-  expect_failures = [var.output_prefix]
-
-  variables {
-    output_prefix = "*/"
-  }
-}
-
-run "tables_do_not_lie_among_the_videos" {
-  command         = plan
-  expect_failures = [var.output_prefix]
+  expect_failures = [var.output_prefix, var.work]
 
   variables {
     input_bucket  = "archive"
     output_bucket = "archive"
+    work          = { attempts = 11 }
   }
 }
 
-run "a_key_is_no_alias" {
+run "a_task_must_fit_and_a_prefix_is_no_pattern" {
   command         = plan
-  expect_failures = [var.kms_key_arn]
+  expect_failures = [var.output_prefix, var.work_max_vcpus]
 
   variables {
-    kms_key_arn = "alias/archive"
-  }
-}
-
-run "a_cron_has_six_fields" {
-  command         = plan
-  expect_failures = [var.schedule]
-
-  variables {
-    schedule = "cron(0 3 * * *)"
-  }
-}
-
-run "a_job_is_a_file_of_the_image" {
-  command         = plan
-  expect_failures = [var.job]
-
-  variables {
-    job = "/home/me/job.toml"
-  }
-}
-
-run "a_task_has_whole_gpus" {
-  command         = plan
-  expect_failures = [var.work]
-
-  variables {
-    work = { gpus = 3 }
-  }
-}
-
-run "a_task_must_fit" {
-  command         = plan
-  expect_failures = [var.work_max_vcpus]
-
-  variables {
+    output_prefix  = "*/"
     work_max_vcpus = 2
-  }
-}
-
-run "a_job_is_tried_ten_times_at_most" {
-  command         = plan
-  expect_failures = [var.work]
-
-  variables {
-    work = { attempts = 11 }
-  }
-}
-
-run "logs_are_kept_for_a_time_that_cloudwatch_knows" {
-  command         = plan
-  expect_failures = [var.log_retention_days]
-
-  variables {
-    log_retention_days = 31
-  }
-}
-
-run "a_day_is_a_day" {
-  command         = plan
-  expect_failures = [var.first_day]
-
-  variables {
-    first_day = "2026-13-01"
-  }
-}
-
-run "dt_is_taken" {
-  command         = plan
-  expect_failures = [var.partition_columns]
-
-  variables {
-    partition_columns = [{ name = "dt" }]
-  }
-}
-
-run "a_mail_has_an_address" {
-  command         = plan
-  expect_failures = [var.alarm_emails]
-
-  variables {
-    alarm_emails = ["archive"]
-  }
-}
-
-run "a_subnet_has_an_id" {
-  command         = plan
-  expect_failures = [var.subnet_ids]
-
-  variables {
-    subnet_ids = ["default"]
-  }
-}
-
-run "a_network_has_room_for_its_zones" {
-  command         = plan
-  expect_failures = [var.vpc_cidr]
-
-  variables {
-    vpc_cidr = "10.0.0.0/28"
   }
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::outages::Unreliable;
 use crate::support::bucket::{Bucket, comparable};
-use crate::support::{Scratch, ffmpeg, make, reference, said, scenes, tables, test_video, vidindex};
+use crate::support::{Scratch, ffmpeg, make, reference, said, tables, test_video, vidindex};
 
 type Row = Map<String, Value>;
 

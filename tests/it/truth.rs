@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::bucket::{Bucket, comparable};
 use crate::support::s3::S3Server;
-use crate::support::{Scratch, python, run, said, scenes};
+use crate::support::{Scratch, python, run, said};
 
 /// The demo's models were not trained on scenes of this seed.
 const SEED: u64 = 20_260;
@@ -44,7 +44,7 @@ fn compare(python: PathBuf, truth: &Path, index: &Path) -> Value {
 fn drawn_actions_and_persons_are_found_at_the_right_time_and_place() {
     let Some(python) = python() else { return };
     let scratch = Scratch::new();
-    scenes::write(&scratch.videos(), SEED, 36).unwrap();
+    scenes::write(&scratch.videos(), SEED, 24).unwrap();
     run(&scratch.job(&demo_models()), &[], 0);
     let found = compare(python, &scratch.videos().join("truth.json"), &scratch.index());
     println!("{found:#}");

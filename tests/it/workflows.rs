@@ -1,6 +1,7 @@
-//! The workflows in `.github/` use only make targets and scripts that exist.
+//! The workflows in `.github/` and the build of the image use only make targets, scripts and files that exist.
 
 use std::path::Path;
+use std::process::Command;
 
 use serde_norway::Value;
 
@@ -38,4 +39,31 @@ fn steps_use_existing_targets_and_scripts() {
     }
     assert_eq!(targets, ["package"]);
     assert_eq!(files, [".ci/run", ".ci/setup.sh", "terraform/image/Dockerfile"]);
+}
+
+/// The manifest names files of benches and tests, so Cargo fails if the image's build does not have them.
+#[test]
+fn the_image_copies_what_its_build_reads() {
+    let folder = root().join("terraform/image");
+    let (dockerfile, ignored) = (folder.join("Dockerfile"), folder.join("Dockerfile.dockerignore"));
+    let (dockerfile, ignored) =
+        (std::fs::read_to_string(dockerfile).unwrap(), std::fs::read_to_string(ignored).unwrap());
+    let build = dockerfile.split("\nFROM ").nth(1).unwrap();
+    let source = tempfile::tempdir().unwrap();
+    for copied in build.lines().filter_map(|line| line.strip_prefix("COPY ")) {
+        let mut paths: Vec<&str> = copied.split_whitespace().collect();
+        let to = source.path().join(paths.pop().unwrap());
+        for path in paths {
+            assert!(ignored.lines().any(|line| line.strip_prefix('!') == Some(path)), "{path} is ignored");
+            std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+            let copy = Command::new("cp").arg("-r").arg(root().join(path)).arg(&to).status().unwrap();
+            assert!(copy.success(), "there is no {path}");
+        }
+    }
+    let cargo = Command::new(env!("CARGO"))
+        .args(["metadata", "--locked", "--offline", "--format-version", "1"])
+        .current_dir(source.path())
+        .output()
+        .unwrap();
+    assert!(cargo.status.success(), "{}", String::from_utf8_lossy(&cargo.stderr));
 }

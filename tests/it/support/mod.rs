@@ -9,11 +9,11 @@ pub(crate) mod ceph;
 pub(crate) mod faults;
 pub(crate) mod index;
 pub(crate) mod s3;
-pub(crate) mod scenes;
 pub(crate) mod site;
 pub(crate) mod slurm;
 pub(crate) mod tables;
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -194,11 +194,23 @@ pub(crate) fn make(folder: &Path, words: &str) {
     ffmpeg(&words.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
-/// Encodes FFmpeg's moving test picture, with `options` for the output.
+/// Writes FFmpeg's moving test picture, encoded with `options`. Many tests use the same videos, which are encoded once.
 pub(crate) fn test_video(file: &Path, size: &str, rate: &str, seconds: f64, options: &[&str]) {
     let source = format!("testsrc2=size={size}:rate={rate}:duration={seconds}");
     let mut args = vec!["-f", "lavfi", "-i", &source];
     args.extend(options);
-    args.push(file.to_str().unwrap());
-    ffmpeg(&args);
+    let mut hasher = DefaultHasher::new();
+    args.hash(&mut hasher);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("videos");
+    let extension = file.extension().unwrap().to_str().unwrap();
+    let encoded = folder.join(format!("{:016x}.{extension}", hasher.finish()));
+    if !encoded.exists() {
+        std::fs::create_dir_all(&folder).unwrap();
+        let unfinished = TempDir::new_in(&folder).unwrap();
+        let unfinished = unfinished.path().join(format!("video.{extension}"));
+        args.push(unfinished.to_str().unwrap());
+        ffmpeg(&args);
+        std::fs::rename(unfinished, &encoded).unwrap();
+    }
+    std::fs::copy(encoded, file).unwrap();
 }

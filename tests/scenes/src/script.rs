@@ -9,7 +9,7 @@ use super::between;
 /// An action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Action {
+pub enum Action {
     Stand,
     WalkLeft,
     WalkRight,
@@ -25,10 +25,13 @@ pub(crate) enum Action {
 
 /// An action during `[start_seconds, end_seconds)`.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Act {
-    pub(crate) label: Action,
-    pub(crate) start_seconds: f32,
-    pub(crate) end_seconds: f32,
+pub struct Act {
+    /// What everyone who is not idle does.
+    pub label: Action,
+    /// Time since the first frame.
+    pub start_seconds: f32,
+    /// The next action starts here.
+    pub end_seconds: f32,
 }
 
 /// Minimum length of a clip.
@@ -36,7 +39,7 @@ const SECONDS: f32 = 8.0;
 
 impl Action {
     /// The label of the demo's model.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Stand => "stand",
             Self::WalkLeft => "walk_left",
@@ -98,7 +101,7 @@ const UPRIGHT: [Action; 8] = [
 /// The script of clip `number`, and the start position of the leader, in pixels from the middle. The leader stays
 /// within `room` pixels of the middle. All actions except a fall are equally often the first one, and every third clip
 /// ends with a fall.
-pub(super) fn script(rng: &mut ChaCha8Rng, number: usize, room: f32, speed: f32) -> (Vec<Act>, f32) {
+pub(crate) fn script(rng: &mut ChaCha8Rng, number: usize, room: f32, speed: f32) -> (Vec<Act>, f32) {
     // A fall is never first, because nothing but lying can follow it.
     let begins: Vec<Action> = UPRIGHT.into_iter().filter(|&action| action != Action::Fall).collect();
     let mut label = begins[number % begins.len()];

@@ -5,17 +5,11 @@
 //! of each person in each frame (around the visible part, in pixels of the frame as displayed). Some people in a scene
 //! may stand idle; the action is that of the others.
 
-#[path = "scenes/backdrop.rs"]
 mod backdrop;
-#[path = "scenes/canvas.rs"]
 mod canvas;
-#[path = "scenes/encode.rs"]
 mod encode;
-#[path = "scenes/figure.rs"]
 mod figure;
-#[path = "scenes/pose.rs"]
 mod pose;
-#[path = "scenes/script.rs"]
 mod script;
 
 use std::collections::BTreeMap;
@@ -31,7 +25,8 @@ use serde::Serialize;
 use canvas::Canvas;
 use encode::{KINDS, Kind, encode};
 use figure::Person;
-use script::{Act, script};
+use script::script;
+pub use script::{Act, Action};
 
 /// The error can be sent between threads.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -45,24 +40,24 @@ const VISIBLE_MIN: f32 = 0.4;
 
 /// One video of `truth.json`.
 #[derive(Serialize)]
-pub(crate) struct Truth {
+pub struct Truth {
     /// Path relative to the archive.
-    pub(crate) path: String,
+    pub path: String,
     /// Consecutive actions that cover the whole video.
-    pub(crate) actions: Vec<Act>,
+    pub actions: Vec<Act>,
     /// In presentation order.
-    pub(crate) frames: Vec<FrameTruth>,
+    pub frames: Vec<FrameTruth>,
 }
 
 /// The boxes `[x1, y1, x2, y2]` of the people in one frame, around the visible part of each.
 #[derive(Serialize)]
-pub(crate) struct FrameTruth {
+pub struct FrameTruth {
     /// Time since the first frame.
-    pub(crate) time_seconds: f64,
+    pub time_seconds: f64,
     /// People who should be detected.
-    pub(crate) persons: Vec<[f32; 4]>,
+    pub persons: Vec<[f32; 4]>,
     /// People with a visible part that is too small.
-    pub(crate) hidden: Vec<[f32; 4]>,
+    pub hidden: Vec<[f32; 4]>,
 }
 
 impl fmt::Display for Truth {
@@ -74,7 +69,7 @@ impl fmt::Display for Truth {
 }
 
 /// Draws and encodes the clips on all cores, and writes `truth.json`.
-pub(crate) fn write(out: &Path, seed: u64, clips: usize) -> Result<Vec<Truth>> {
+pub fn write(out: &Path, seed: u64, clips: usize) -> Result<Vec<Truth>> {
     ffmpeg_next::init()?;
     log::set_level(log::Level::Error);
     let next = AtomicUsize::new(0);

@@ -14,11 +14,11 @@ const STRIDE: f32 = 0.72;
 const CHANGE_SECONDS: f32 = 0.25;
 
 /// One person: position, size and clothes.
-pub(super) struct Person {
+pub(crate) struct Person {
     x: f32,
-    pub(super) ground: f32,
+    pub(crate) ground: f32,
     /// Standing height in pixels.
-    pub(super) height: f32,
+    pub(crate) height: f32,
     /// Thickness of the limbs.
     build: f32,
     /// Whether the person only stands.
@@ -36,7 +36,7 @@ pub(super) struct Person {
 
 impl Person {
     /// A random person at `place`, which is a share of the frame's width.
-    pub(super) fn new(rng: &mut ChaCha8Rng, (width, height): (usize, usize), place: f32) -> Self {
+    pub(crate) fn new(rng: &mut ChaCha8Rng, (width, height): (usize, usize), place: f32) -> Self {
         let side = width.min(height) as f32;
         let nearness = between(rng, 0.0, 1.0);
         let pick = |rng: &mut ChaCha8Rng, colours: &[[u8; 3]]| colours[rng.next_u32() as usize % colours.len()];
@@ -65,17 +65,17 @@ impl Person {
         }
     }
 
-    pub(super) fn placed(self, x: f32) -> Self {
+    pub(crate) fn placed(self, x: f32) -> Self {
         Self { x, ..self }
     }
 
     /// Makes the person stand idle behind the one at `ground`.
-    pub(super) fn idle_behind(self, ground: f32) -> Self {
+    pub(crate) fn idle_behind(self, ground: f32) -> Self {
         Self { is_idle: true, ground: self.ground.min(ground - 1.0), ..self }
     }
 
     /// Speed in pixels per second.
-    pub(super) fn walking_speed(&self) -> f32 {
+    pub(crate) fn walking_speed(&self) -> f32 {
         STRIDE * WALK_HZ * self.height
     }
 
@@ -88,7 +88,7 @@ impl Person {
     }
 
     /// The parts of the body at this time, from back to front.
-    pub(super) fn figure(&self, script: &[Act], seconds: f32) -> Vec<Part> {
+    pub(crate) fn figure(&self, script: &[Act], seconds: f32) -> Vec<Part> {
         if self.is_idle {
             return self.assemble(&pose(Action::Stand, seconds, 1.0, &self.manner), self.x);
         }
@@ -104,7 +104,7 @@ impl Person {
     }
 
     /// The stools on which the person sits during the scene. They are visible from the start.
-    pub(super) fn stools(&self, script: &[Act]) -> Vec<Part> {
+    pub(crate) fn stools(&self, script: &[Act]) -> Vec<Part> {
         let acts = script.iter().filter(|act| act.label == Action::SitDown && !self.is_idle);
         let stool = |act: &Act| {
             let (x, top) = (self.place(script, act.start_seconds), self.ground - 0.2 * self.height);
@@ -192,7 +192,7 @@ impl Person {
     }
 
     /// Darkens the ground below the figure. The shadow does not belong to the person's box.
-    pub(super) fn cast_shadow(&self, figure: &[Part], canvas: &mut Canvas) {
+    pub(crate) fn cast_shadow(&self, figure: &[Part], canvas: &mut Canvas) {
         let left = figure.iter().map(|part| part.from[0]).fold(f32::MAX, f32::min);
         let right = figure.iter().map(|part| part.from[0]).fold(f32::MIN, f32::max);
         let radii = [0.6 * (right - left) + 0.05 * self.height, 0.045 * self.height];

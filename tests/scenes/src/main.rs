@@ -1,7 +1,4 @@
-//! The example `scenes`: creates an archive of drawn clips, for the demo, for tests, and to train the demo's models.
-
-#[path = "../scenes.rs"]
-mod scenes;
+//! The command `scenes`: creates an archive of drawn clips, for the demo, for tests, and to train the demo's models.
 
 use std::error::Error;
 use std::path::PathBuf;

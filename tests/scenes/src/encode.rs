@@ -12,8 +12,8 @@ use rand_chacha::rand_core::Rng as _;
 use super::{FrameTruth, Result, Scene};
 
 /// Container, codec and format of a clip.
-pub(super) struct Kind {
-    pub(super) extension: &'static str,
+pub(crate) struct Kind {
+    pub(crate) extension: &'static str,
     encoder: &'static str,
     size: (usize, usize),
     frame_rate: (i32, i32),
@@ -35,7 +35,7 @@ const PLAIN: Kind = Kind {
 };
 
 /// The kinds of clips. An archive with more clips repeats them.
-pub(super) const KINDS: [Kind; 12] = [
+pub(crate) const KINDS: [Kind; 12] = [
     PLAIN,
     Kind { extension: "webm", encoder: "libvpx-vp9", frame_rate: (30, 1), ..PLAIN },
     Kind { extension: "mov", frame_rate: (30, 1), quarters: 1, ..PLAIN },
@@ -51,7 +51,7 @@ pub(super) const KINDS: [Kind; 12] = [
 ];
 
 impl Kind {
-    pub(super) fn displayed_size(&self) -> (usize, usize) {
+    pub(crate) fn displayed_size(&self) -> (usize, usize) {
         if self.quarters % 2 == 1 { (self.size.1, self.size.0) } else { self.size }
     }
 
@@ -91,7 +91,7 @@ impl Kind {
 }
 
 /// Draws and encodes all frames of the scene, and returns the ground truth of each frame.
-pub(super) fn encode(file: &Path, kind: &Kind, scene: &Scene, rng: &mut ChaCha8Rng) -> Result<Vec<FrameTruth>> {
+pub(crate) fn encode(file: &Path, kind: &Kind, scene: &Scene, rng: &mut ChaCha8Rng) -> Result<Vec<FrameTruth>> {
     let (width, height) = (kind.size.0 as u32, kind.size.1 as u32);
     let (time_base, times) = kind.times(scene.seconds(), rng);
     let frame_rate = Rational(kind.frame_rate.0, kind.frame_rate.1);

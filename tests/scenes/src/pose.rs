@@ -6,33 +6,33 @@ use super::script::Action;
 
 /// Angles of the limbs in the picture plane (0 is down, positive angles are to the right), and the posture of the body.
 #[derive(Clone)]
-pub(super) struct Pose {
+pub(crate) struct Pose {
     /// Upper and lower arm of both sides, and then upper and lower leg of both sides.
-    pub(super) limbs: [[f32; 2]; 4],
+    pub(crate) limbs: [[f32; 2]; 4],
     /// Height of the whole figure above the ground, in standing heights.
-    pub(super) lift: f32,
-    pub(super) lean: f32,
+    pub(crate) lift: f32,
+    pub(crate) lean: f32,
     /// Direction of view: -1 left, 0 the camera, 1 right.
-    pub(super) facing: f32,
+    pub(crate) facing: f32,
 }
 
 /// Individual differences in movement.
-pub(super) struct Manner {
+pub(crate) struct Manner {
     /// Side for turning, falling and waving: 1 or -1.
-    pub(super) side: f32,
+    pub(crate) side: f32,
     /// Relative speed of movement cycles.
-    pub(super) tempo: f32,
+    pub(crate) tempo: f32,
     /// Start of a movement cycle, from 0 to 1.
-    pub(super) phase: f32,
+    pub(crate) phase: f32,
     /// Arms of an idle person: 1 on the hips, 2 one raised, 3 hands together, other values hanging.
-    pub(super) arms: u32,
+    pub(crate) arms: u32,
 }
 
 /// Walking cycles (two steps) per second.
-pub(super) const WALK_HZ: f32 = 0.85;
+pub(crate) const WALK_HZ: f32 = 0.85;
 
 /// The pose after `elapsed` of the action's `seconds`.
-pub(super) fn pose(action: Action, elapsed: f32, seconds: f32, manner: &Manner) -> Pose {
+pub(crate) fn pose(action: Action, elapsed: f32, seconds: f32, manner: &Manner) -> Pose {
     let side = manner.side;
     let cycles = |hertz: f32| manner.phase + hertz * manner.tempo * elapsed.max(0.0);
     let done = (elapsed / seconds).clamp(0.0, 1.0);
@@ -71,7 +71,7 @@ pub(super) fn pose(action: Action, elapsed: f32, seconds: f32, manner: &Manner) 
 
 impl Pose {
     /// Interpolates between this pose (share 0) and the other (share 1).
-    pub(super) fn towards(&self, other: &Self, share: f32) -> Self {
+    pub(crate) fn towards(&self, other: &Self, share: f32) -> Self {
         let mix = |own: f32, other: f32| own + share * (other - own);
         Self {
             limbs: std::array::from_fn(|limb| {
@@ -85,7 +85,7 @@ impl Pose {
 }
 
 /// Smooths a share, so that a movement starts and ends slowly.
-pub(super) fn smooth(share: f32) -> f32 {
+pub(crate) fn smooth(share: f32) -> f32 {
     share * share * (3.0 - 2.0 * share)
 }
 

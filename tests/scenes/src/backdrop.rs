@@ -7,7 +7,7 @@ use super::between;
 use super::canvas::{Canvas, Part, shade};
 
 /// Draws a wall or the sky, the floor, and a few objects.
-pub(super) fn draw(rng: &mut ChaCha8Rng, (width, height): (usize, usize)) -> Canvas {
+pub(crate) fn draw(rng: &mut ChaCha8Rng, (width, height): (usize, usize)) -> Canvas {
     let place = rng.next_u32() % 3;
     let (far, near) =
         [([150, 190, 225], [104, 142, 84]), ([198, 186, 166], [138, 104, 78]), ([176, 184, 192], [122, 122, 120])]

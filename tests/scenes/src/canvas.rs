@@ -4,42 +4,42 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng as _;
 
 /// An RGB picture, with the owner of each pixel.
-pub(super) struct Canvas {
-    pub(super) width: usize,
-    pub(super) height: usize,
-    pub(super) rgb: Vec<u8>,
+pub(crate) struct Canvas {
+    pub(crate) width: usize,
+    pub(crate) height: usize,
+    pub(crate) rgb: Vec<u8>,
     /// Number of the person who is visible at each pixel, or 0.
     owners: Vec<u8>,
 }
 
 /// A bar with round ends, between two discs. Figures consist of such parts.
-pub(super) struct Part {
-    pub(super) from: [f32; 2],
-    pub(super) to: [f32; 2],
-    pub(super) radii: [f32; 2],
-    pub(super) colour: [u8; 3],
+pub(crate) struct Part {
+    pub(crate) from: [f32; 2],
+    pub(crate) to: [f32; 2],
+    pub(crate) radii: [f32; 2],
+    pub(crate) colour: [u8; 3],
 }
 
 impl Canvas {
-    pub(super) fn new(width: usize, height: usize) -> Self {
+    pub(crate) fn new(width: usize, height: usize) -> Self {
         Self { width, height, rgb: vec![0; width * height * 3], owners: vec![0; width * height] }
     }
 
     /// The part of a wider picture that starts at `left`, which may be between two pixels.
-    pub(super) fn view(&self, width: usize, left: f32) -> Self {
+    pub(crate) fn view(&self, width: usize, left: f32) -> Self {
         let mut view = Self::new(width, self.height);
         let (first, share) = (left.floor() as usize, left.fract());
         for (row, own) in view.rgb.chunks_mut(width * 3).zip(self.rgb.chunks(self.width * 3)) {
             let right = own[((first + 1) * 3).min(own.len())..].iter().chain(&own[own.len() - 3..]);
             for ((pixel, left), right) in row.iter_mut().zip(&own[first * 3..]).zip(right) {
-                *pixel = (f32::from(*left) + share * (f32::from(*right) - f32::from(*left))).round() as u8;
+                *pixel = rounded(f32::from(*left) + share * (f32::from(*right) - f32::from(*left)));
             }
         }
         view
     }
 
     /// The box around a person's pixels, and their number.
-    pub(super) fn owned(&self, owner: u8) -> (Option<[f32; 4]>, usize) {
+    pub(crate) fn owned(&self, owner: u8) -> (Option<[f32; 4]>, usize) {
         let (mut left, mut top, mut right, mut bottom) = (usize::MAX, usize::MAX, 0, 0);
         let mut pixels = 0;
         for (y, row) in self.owners.chunks(self.width).enumerate() {
@@ -56,26 +56,26 @@ impl Canvas {
     }
 
     /// Applies the brightness and the noise of a camera.
-    pub(super) fn expose(&mut self, light: f32, noise: f32, rng: &mut ChaCha8Rng) {
+    pub(crate) fn expose(&mut self, light: f32, noise: f32, rng: &mut ChaCha8Rng) {
         /// Standard deviation of a random byte.
         const BYTE: f32 = 73.9;
         let mut grain = vec![0; self.width * self.height];
         rng.fill_bytes(&mut grain);
         for (pixel, grain) in self.rgb.chunks_mut(3).zip(grain) {
             let noise = (f32::from(grain) - 127.5) * noise / BYTE;
-            pixel.iter_mut().for_each(|value| *value = (f32::from(*value) * light + noise).round() as u8);
+            pixel.iter_mut().for_each(|value| *value = rounded(f32::from(*value) * light + noise));
         }
     }
 
-    pub(super) fn blend(&mut self, x: usize, y: usize, colour: [u8; 3], opacity: f32) {
+    pub(crate) fn blend(&mut self, x: usize, y: usize, colour: [u8; 3], opacity: f32) {
         let start = (y * self.width + x) * 3;
         for (own, new) in self.rgb[start..start + 3].iter_mut().zip(colour) {
-            *own = (f32::from(*own) + opacity * (f32::from(new) - f32::from(*own))).round() as u8;
+            *own = rounded(f32::from(*own) + opacity * (f32::from(new) - f32::from(*own)));
         }
     }
 
     /// Darkens an ellipse, most strongly in its middle.
-    pub(super) fn darken(&mut self, centre: [f32; 2], radii: [f32; 2]) {
+    pub(crate) fn darken(&mut self, centre: [f32; 2], radii: [f32; 2]) {
         for y in (centre[1] - radii[1]).max(0.0) as usize..((centre[1] + radii[1]) as usize + 1).min(self.height) {
             for x in
                 (centre[0] - radii[0]).max(0.0) as usize..((centre[0] + radii[0]).max(0.0) as usize + 1).min(self.width)
@@ -87,7 +87,7 @@ impl Canvas {
     }
 
     /// Rotates the picture by quarter turns counterclockwise, as a camera that is held rotated stores it.
-    pub(super) fn rotated(self, quarters: usize) -> Self {
+    pub(crate) fn rotated(self, quarters: usize) -> Self {
         (0..quarters).fold(self, |canvas, _| {
             let mut rotated = Self::new(canvas.height, canvas.width);
             for y in 0..rotated.height {
@@ -103,7 +103,7 @@ impl Canvas {
 
 impl Part {
     /// Draws the part with soft edges and light from the upper left, and sets the owner of its pixels.
-    pub(super) fn draw(&self, canvas: &mut Canvas, owner: u8) {
+    pub(crate) fn draw(&self, canvas: &mut Canvas, owner: u8) {
         let [x1, y1, x2, y2] = self.bounds();
         let axis = [self.to[0] - self.from[0], self.to[1] - self.from[1]];
         let length = (axis[0] * axis[0] + axis[1] * axis[1]).max(1e-6);
@@ -127,7 +127,7 @@ impl Part {
     }
 
     /// The part, moved to the right by `pixels`.
-    pub(super) fn shifted(&self, pixels: f32) -> Self {
+    pub(crate) fn shifted(&self, pixels: f32) -> Self {
         let moved = |[x, y]: [f32; 2]| [x + pixels, y];
         Self { from: moved(self.from), to: moved(self.to), ..*self }
     }
@@ -138,11 +138,16 @@ impl Part {
         [low(0), low(1), high(0), high(1)]
     }
 
-    pub(super) fn bottom(&self) -> f32 {
+    pub(crate) fn bottom(&self) -> f32 {
         self.bounds()[3]
     }
 }
 
-pub(super) fn shade(colour: [u8; 3], light: f32) -> [u8; 3] {
+pub(crate) fn shade(colour: [u8; 3], light: f32) -> [u8; 3] {
     colour.map(|channel| (f32::from(channel) * light).clamp(0.0, 255.0) as u8)
+}
+
+/// The nearest byte. Unlike `f32::round`, it is not a call of the C library on the processors that Rust builds for by default.
+fn rounded(value: f32) -> u8 {
+    (value + 0.5) as u8
 }
