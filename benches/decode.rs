@@ -10,6 +10,7 @@
 //! ```
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run fails")]
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -19,8 +20,15 @@ use ffmpeg_next::format::Pixel;
 use ffmpeg_next::frame::Video as Frame;
 use ffmpeg_next::software::scaling::{Context, Flags};
 use futures::{StreamExt, stream};
+use half::f16;
 use vidindex::decode::scale::{Converter, clip_frame, letterboxed};
-use vidindex::decode::{ClipSpec, Decoders, Decoding, FullDecode, ImageSpec, Orientation, Request, Totals, View};
+use vidindex::decode::{
+    ByteSource, ClipSpec, Decoders, Decoding, FullDecode, ImageSpec, Orientation, Request, Totals, View,
+};
+use vidindex::run::VideoObject;
+use vidindex::store::Store;
+use vidindex::store::memory::MemoryStore;
+use vidindex::work::fetch::Fetch;
 
 const VIDINDEX: &str = env!("CARGO_BIN_EXE_vidindex");
 const SECONDS: u32 = 60;
@@ -80,8 +88,8 @@ fn main() {
             full.wall / null
         );
         println!(
-            "  {:<22} {:>8} {:>10} {:>10} {:>10} {:>12} {:>10}",
-            "job", "decoded", "full", "selective", "ratio", "real time", "PyAV"
+            "  {:<22} {:>8} {:>8} {:>10} {:>10} {:>10} {:>12} {:>10}",
+            "job", "decoded", "fetched", "full", "selective", "ratio", "real time", "PyAV"
         );
         for (job, images, clips) in JOBS {
             let in_full = median(rounds, || {
@@ -90,6 +98,7 @@ fn main() {
             let found = median(rounds, || runtime.block_on(decode(&decoders, &video, (images, clips), None)));
             assert!(found.totals.in_full.is_none(), "{job}: {:?}", found.totals.in_full);
             let share = 100.0 * found.totals.frames_decoded as f64 / found.totals.frames_presented as f64;
+            let fetched = 100.0 * runtime.block_on(fetched_share(&decoders, &video, (images, clips)));
             let seeking = match (std::env::var_os("VIDINDEX_BENCH_PYTHON"), images) {
                 (Some(python), Some(rate)) => {
                     let seconds = median_seconds(rounds, || seek_with_pyav(Path::new(&python), &video, 1.0 / rate));
@@ -98,7 +107,7 @@ fn main() {
                 _ => "-".to_owned(),
             };
             println!(
-                "  {job:<22} {share:>7.1}% {:>8.2} s {:>8.2} s {:>10.2} {:>11.0}x {seeking:>10}",
+                "  {job:<22} {share:>7.1}% {fetched:>7.1}% {:>8.2} s {:>8.2} s {:>10.2} {:>11.0}x {seeking:>10}",
                 in_full.wall,
                 found.wall,
                 in_full.wall / found.wall,
@@ -123,14 +132,14 @@ fn conversions() {
         let mut whole = Frame::empty();
         let rgb = median_seconds(ROUNDS, || context.run(&frame, &mut whole).unwrap());
         let mut converter = Converter::default();
-        let (mut image, mut clip) = (vec![0; 3 * 640 * 640], vec![0.0; 3 * 256 * 256]);
+        let (mut image, mut clip) = (vec![0; 3 * 640 * 640], [0; 3].map(|_| vec![f16::ZERO; 256 * 256]));
         let of_image = median_seconds(ROUNDS, || {
             letterboxed(&converter.picture(&frame, Orientation::default()).unwrap(), (640, 640), &mut image);
         });
         let spec = ClipSpec { frames: 1, ..clip_spec(1.0) };
         let of_clip = median_seconds(ROUNDS, || {
             let picture = converter.picture(&frame, Orientation::default()).unwrap();
-            clip_frame(&picture, &spec, (256, 256), 0, &mut clip);
+            clip_frame(&picture, &spec, (256, 256), clip.each_mut().map(Vec::as_mut_slice));
         });
         let [rgb, of_image, of_clip] = [rgb, of_image, of_clip].map(|seconds| format!("{:.2} ms", 1000.0 * seconds));
         println!("{:<12} {rgb:>12} {of_image:>12} {of_clip:>12}", format!("{width} x {height}"));
@@ -210,12 +219,42 @@ for path in sys.argv[1:]:
 async fn decode(
     decoders: &Decoders,
     video: &Path,
+    rates: (Option<f64>, Option<f64>),
+    in_full: Option<FullDecode>,
+) -> Decoded {
+    let file = File::open(video).unwrap();
+    let size_bytes = file.metadata().unwrap().len();
+    decode_source(decoders, Arc::new(file), size_bytes, rates, in_full).await
+}
+
+/// The share of a video's bytes that selective decoding requests, if the video is in a bucket.
+async fn fetched_share(decoders: &Decoders, video: &Path, rates: (Option<f64>, Option<f64>)) -> f64 {
+    let store = MemoryStore::bucket("s3://videos/");
+    store.insert("video.mp4", std::fs::read(video).unwrap());
+    let listed = store.head("video.mp4").await.unwrap();
+    let object = VideoObject {
+        uri: store.uri(&listed.key),
+        key: listed.key,
+        size_bytes: listed.size_bytes,
+        etag: listed.etag,
+        last_modified: listed.last_modified,
+        partition: Vec::new(),
+        todo: Default::default(),
+    };
+    let source = Arc::new(Fetch::new(Arc::new(store.clone()), &object));
+    decode_source(decoders, source, object.size_bytes, rates, None).await;
+    store.fetched_bytes() as f64 / object.size_bytes as f64
+}
+
+async fn decode_source(
+    decoders: &Decoders,
+    source: Arc<dyn ByteSource>,
+    size_bytes: u64,
     (images, clips): (Option<f64>, Option<f64>),
     in_full: Option<FullDecode>,
 ) -> Decoded {
-    let file = std::fs::File::open(video).unwrap();
     let request = Request {
-        size_bytes: file.metadata().unwrap().len(),
+        size_bytes,
         images: images.map(|frames_per_second| ImageSpec { width: 640, height: 640, frames_per_second }),
         clips: clips.map(clip_spec),
         threads: std::thread::available_parallelism().unwrap().get(),
@@ -224,7 +263,6 @@ async fn decode(
         ..Default::default()
     };
     let started = Instant::now();
-    let source = Arc::new(file);
     let mut decoding = Decoding::start(decoders, request, source, Duration::from_secs(3600)).unwrap();
     while decoding.next().await.unwrap().is_some() {}
     assert!(decoding.needs_full().is_none(), "{:?}", decoding.needs_full());

@@ -13,6 +13,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use half::f16;
 use vidindex::decode::{Decoders, Decoding, FullDecode, Request};
 use vidindex::device::Precision;
 use vidindex::infer::boxes::Thresholds;
@@ -164,8 +165,8 @@ fn floor(models: &[PathBuf; 2], device: &str, clips: u64, images: u64, rounds: u
     };
     let mut slowfast = SlowFast::open(&runtime, &action_info, &descriptor, false).unwrap();
     let shape = ClipShape::new(&descriptor);
-    let clip: Vec<f32> = (0..3 * descriptor.frames * descriptor.crop * descriptor.crop)
-        .map(|i| ((i % 1021) as f32 / 510.0) - 1.0)
+    let clip: Vec<f16> = (0..3 * descriptor.frames * descriptor.crop * descriptor.crop)
+        .map(|i| f16::from_f32((i % 1021) as f32 / 510.0 - 1.0))
         .collect();
     let clip_seconds = inference_seconds(clips, slowfast.batch_max(), rounds, |n| {
         let mut batch = ClipBatch::default();

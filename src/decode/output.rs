@@ -4,6 +4,7 @@ use std::io::{self, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
+use half::f16;
 use memmap2::MmapMut;
 
 use super::protocol::{Layout, Message, SlotKind, ToDecoder};
@@ -43,14 +44,14 @@ impl Output {
         &mut self.memory[self.layout.range(kind, slot)]
     }
 
-    /// The first `bytes` of a clip's slot, as floats.
-    pub(super) fn floats(&mut self, slot: usize, bytes: usize) -> &mut [f32] {
+    /// The first `bytes` of a clip's slot, as halves.
+    pub(super) fn halves(&mut self, slot: usize, bytes: usize) -> &mut [f16] {
         let bytes = &mut self.bytes(SlotKind::Clip, slot)[..bytes];
         // SAFETY: slots begin on page boundaries, so no bytes are left over at either end, and any bits are a valid
-        // f32.
-        let (before, floats, _) = unsafe { bytes.align_to_mut::<f32>() };
+        // f16.
+        let (before, halves, _) = unsafe { bytes.align_to_mut::<f16>() };
         debug_assert!(before.is_empty());
-        floats
+        halves
     }
 }
 

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::sample::{DetectionSampler, Presented, Segment, SegmentSampler, linspace_index};
+use super::sample::{Presented, Samplers, Segment, linspace_index};
 use super::timeline::{ContainerClock, Stamps, Timeline};
 
 /// Why a video is decoded in full.
@@ -168,35 +168,32 @@ struct Group {
 /// Samples the frames of a video before they are decoded.
 #[derive(Debug)]
 struct Sampler {
-    detections: Option<DetectionSampler>,
-    segments: Option<SegmentSampler<i64>>,
-    /// Frames that are sampled from a segment.
-    frames: usize,
+    samplers: Samplers<i64>,
     planned: VecDeque<Planned>,
 }
 
 impl Sampler {
     fn present(&mut self, pts: i64, number: i64, time_seconds: f64) {
-        if self.detections.as_mut().is_some_and(|sampler| sampler.takes(time_seconds)) {
+        if self.samplers.detections.as_mut().is_some_and(|sampler| sampler.takes(time_seconds)) {
             self.planned.push_back(Planned::Image { pts, number, time_seconds });
         }
-        let (planned, frames) = (&mut self.planned, self.frames);
-        if let Some(segments) = &mut self.segments {
+        let (planned, frames) = (&mut self.planned, self.samplers.clip_frames);
+        if let Some(segments) = &mut self.samplers.segments {
             let Ok(()) =
                 segments.push(Presented { number, time_seconds, frame: pts }, |s| plan_clip(planned, frames, &s));
         }
     }
 
     fn finish(&mut self, end_seconds: f64) {
-        let (planned, frames) = (&mut self.planned, self.frames);
-        if let Some(segments) = &mut self.segments {
+        let (planned, frames) = (&mut self.planned, self.samplers.clip_frames);
+        if let Some(segments) = &mut self.samplers.segments {
             let Ok(()) = segments.finish(end_seconds, |s| plan_clip(planned, frames, &s));
         }
     }
 
     /// The first frame that an open segment may still sample.
     fn undecided(&self) -> Option<i64> {
-        self.segments.as_ref()?.held().next().map(|presented| presented.frame)
+        self.samplers.segments.as_ref()?.held().next().map(|presented| presented.frame)
     }
 }
 
@@ -250,16 +247,11 @@ pub(super) struct Planner<P> {
 }
 
 impl<P> Planner<P> {
-    /// A planner of the outputs of these samplers. `frames` are sampled from each segment.
-    pub(super) fn new(
-        clock: ContainerClock,
-        detections: Option<DetectionSampler>,
-        segments: Option<SegmentSampler<i64>>,
-        frames: usize,
-    ) -> Self {
+    /// A planner of the outputs of these samplers.
+    pub(super) fn new(clock: ContainerClock, samplers: Samplers<i64>) -> Self {
         Self {
             timeline: Timeline::new(clock),
-            sampler: Sampler { detections, segments, frames, planned: VecDeque::new() },
+            sampler: Sampler { samplers, planned: VecDeque::new() },
             marked: 0,
             uses: BTreeMap::new(),
             unpresented: BTreeSet::new(),

@@ -7,7 +7,7 @@ use ffmpeg_next::{Error as AvError, Packet};
 
 use super::damage::Damage;
 use super::protocol::{Request, Totals};
-use super::sample::{DetectionSampler, Presented, Reorder, Segment, SegmentSampler, linspace_index};
+use super::sample::{Presented, Reorder, Samplers, Segment, SegmentSampler, linspace_index};
 use super::send::{ClipHeader, Held, Sender};
 use super::stop::{Stop, av};
 use super::timeline::{ContainerClock, Stamps, Timeline};
@@ -23,10 +23,7 @@ pub(super) struct Presenter<'a> {
     timeline: Timeline,
     tick_seconds: f64,
     reorder: Reorder<Frame>,
-    detections: Option<DetectionSampler>,
-    segments: Option<SegmentSampler<Held>>,
-    /// Frames that are sampled from each segment.
-    samples: usize,
+    samplers: Samplers<Held>,
 }
 
 impl<'a> Presenter<'a> {
@@ -44,9 +41,7 @@ impl<'a> Presenter<'a> {
             timeline: Timeline::new(clock),
             tick_seconds: clock.tick_seconds,
             reorder: Reorder::new(REORDER_FRAMES),
-            detections: request.images.as_ref().map(|spec| DetectionSampler::new(spec.frames_per_second)),
-            segments: request.clips.as_ref().map(|spec| SegmentSampler::new(spec.clip_seconds, spec.stride_seconds)),
-            samples: request.clips.as_ref().map_or(0, |spec| spec.frames),
+            samplers: request.samplers(),
         }
     }
 
@@ -99,14 +94,14 @@ impl<'a> Presenter<'a> {
         self.totals.frames_decoded += 1;
         self.totals.frames_presented += 1;
         self.totals.end_seconds = self.timeline.end_seconds();
-        let is_detected = self.detections.as_mut().is_some_and(|sampler| sampler.takes(time_seconds));
-        let kept_bytes = self.segments.iter().flat_map(SegmentSampler::held).map(|p| p.frame.bytes()).sum();
+        let is_detected = self.samplers.detections.as_mut().is_some_and(|sampler| sampler.takes(time_seconds));
+        let kept_bytes = self.samplers.segments.iter().flat_map(SegmentSampler::held).map(|p| p.frame.bytes()).sum();
         let frame = self.sender.keep(frame, orientation, kept_bytes, is_detected)?;
         if is_detected {
             self.sender.image(number, time_seconds, &frame)?;
         }
-        let Some(segments) = &mut self.segments else { return Ok(()) };
-        let (sender, samples) = (&mut self.sender, self.samples);
+        let Samplers { segments: Some(segments), clip_frames, .. } = &mut self.samplers else { return Ok(()) };
+        let (sender, samples) = (&mut self.sender, *clip_frames);
         segments.push(Presented { number, time_seconds, frame }, |segment| send(sender, samples, &segment))
     }
 
@@ -118,8 +113,8 @@ impl<'a> Presenter<'a> {
         while let Some((pts, frame)) = self.reorder.pop() {
             self.present(pts, frame)?;
         }
-        let Some(segments) = &mut self.segments else { return Ok(()) };
-        let (sender, samples) = (&mut self.sender, self.samples);
+        let Samplers { segments: Some(segments), clip_frames, .. } = &mut self.samplers else { return Ok(()) };
+        let (sender, samples) = (&mut self.sender, *clip_frames);
         segments.finish(self.totals.end_seconds, |segment| send(sender, samples, &segment))
     }
 }

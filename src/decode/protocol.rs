@@ -1,9 +1,11 @@
 //! The messages between parent and child, and the layout of their shared memory.
 
+use half::f16;
 use serde::{Deserialize, Serialize};
 
 use super::orientation::Orientation;
 use super::plan::FullDecode;
+use super::sample::{DetectionSampler, Samplers, SegmentSampler};
 use crate::error::VideoError;
 
 /// Number of clips that the child fills or that wait for a batch.
@@ -69,9 +71,9 @@ impl ClipSpec {
         }
     }
 
-    /// Bytes of a clip with frames of this size: `[3, frames, height, width]` floats.
+    /// Bytes of a clip with frames of this size: `[3, frames, height, width]` halves.
     pub(super) fn bytes(&self, (width, height): (usize, usize)) -> usize {
-        3 * self.frames * width * height * size_of::<f32>()
+        3 * self.frames * width * height * size_of::<f16>()
     }
 
     /// Bytes of the largest clip.
@@ -118,6 +120,18 @@ pub struct Request {
     pub in_full: Option<FullDecode>,
     /// Decode nothing; only try to escape from the sandbox.
     pub probe_sandbox: bool,
+}
+
+impl Request {
+    /// The samplers of this request, for frames of type `F`.
+    pub(super) fn samplers<F>(&self) -> Samplers<F> {
+        let (images, clips) = (self.images.as_ref(), self.clips.as_ref());
+        Samplers {
+            detections: images.map(|spec| DetectionSampler::new(spec.frames_per_second)),
+            segments: clips.map(|spec| SegmentSampler::new(spec.clip_seconds, spec.stride_seconds)),
+            clip_frames: clips.map_or(0, |spec| spec.frames),
+        }
+    }
 }
 
 /// Position of a picture in a letterboxed image, as YOLOv5's `letterbox` places it (scaling up allowed, no stride

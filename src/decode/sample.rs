@@ -229,6 +229,17 @@ impl<F> SegmentSampler<F> {
     }
 }
 
+/// What the models take of a video.
+#[derive(Debug)]
+pub struct Samplers<F> {
+    /// The frames of which images are made, if any.
+    pub detections: Option<DetectionSampler>,
+    /// The segments of which clips are made, if any.
+    pub segments: Option<SegmentSampler<F>>,
+    /// Frames of a clip.
+    pub clip_frames: usize,
+}
+
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;

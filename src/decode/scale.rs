@@ -6,6 +6,8 @@ use ffmpeg_next::format::Pixel;
 use ffmpeg_next::frame::Video as Frame;
 use ffmpeg_next::software::scaling::{Context, Flags};
 use ffmpeg_next::{Error, ffi};
+use half::f16;
+use half::slice::HalfFloatSliceExt as _;
 
 use super::yuv::{Matrix, Yuv};
 use super::{ClipSpec, Letterbox, Orientation, View};
@@ -59,6 +61,9 @@ pub struct Converter {
     context: Option<(Source, Context)>,
     converted: Frame,
 }
+
+// SAFETY: the context belongs to this converter alone, and libswscale does not bind it to a thread.
+unsafe impl Send for Converter {}
 
 /// The properties of a frame that the conversion's tables depend on.
 #[derive(PartialEq, Eq, Clone, Copy)]
@@ -254,11 +259,10 @@ impl Line {
     }
 }
 
-/// Writes the picture as frame `index` of a clip tensor `[3, frames, height, width]`, where `size` is (width, height):
-/// scales the short side to `side`, crops the centre, and computes (RGB/255 - mean) / std. Equals PyTorchVideo's
-/// ShortSideScale, CenterCrop and Normalize. A whole picture is scaled to `size` regardless of its aspect
-/// ratio.
-pub fn clip_frame(picture: &Picture<'_>, spec: &ClipSpec, size: (usize, usize), index: usize, clip: &mut [f32]) {
+/// Writes the picture as a frame of a clip: its red, green and blue planes of `size` (width, height). Scales the short side to
+/// `side`, crops the centre, and computes (RGB/255 - mean) / std. Equals PyTorchVideo's ShortSideScale, CenterCrop and
+/// Normalize, rounded to halves. A whole picture is scaled to `size` regardless of its aspect ratio.
+pub fn clip_frame(picture: &Picture<'_>, spec: &ClipSpec, size: (usize, usize), mut planes: [&mut [f16]; 3]) {
     let (width, height) = picture.size();
     let scaled = match spec.view {
         View::Centre(_) => spec.scaled(width, height),
@@ -269,15 +273,13 @@ pub fn clip_frame(picture: &Picture<'_>, spec: &ClipSpec, size: (usize, usize), 
     let rows = taps(height, scaled.1, start(scaled.1, size.1), size.1);
     let gain: [f32; 3] = std::array::from_fn(|c| 1.0 / (255.0 * spec.std[c]));
     let shift: [f32; 3] = std::array::from_fn(|c| -spec.mean[c] / spec.std[c]);
-    let pixels = size.0 * size.1;
-    let (red, rest) = clip.split_at_mut(spec.frames * pixels);
-    let (green, blue) = rest.split_at_mut(spec.frames * pixels);
-    let mut planes = [red, green, blue].map(|channel| &mut channel[index * pixels..][..pixels]);
+    let mut row = vec![0.0; size.0];
     sample(picture, &columns, &rows, |y, pixels| {
         for (c, plane) in planes.iter_mut().enumerate() {
-            for (value, pixel) in plane[y * size.0..].iter_mut().zip(pixels) {
+            for (value, pixel) in row.iter_mut().zip(pixels) {
                 *value = pixel[c] * gain[c] + shift[c];
             }
+            plane[y * size.0..][..size.0].convert_from_f32_slice(&row);
         }
     });
 }
@@ -364,9 +366,7 @@ mod tests {
             let [of_rgb, of_yuv] = [&rgb, &yuv].map(|picture| {
                 let mut image = vec![0; out.0 * out.1 * 3];
                 letterboxed(picture, out, &mut image);
-                let mut clip = vec![0.0; 2 * 48];
-                clip_frame(picture, &spec(), (4, 4), 1, &mut clip);
-                (image, clip)
+                (image, clip_planes(picture, &spec(), (4, 4)))
             });
             assert_eq!(of_rgb, of_yuv);
         }
@@ -377,33 +377,31 @@ mod tests {
         ClipSpec { frames: 2, side: 4, view: View::Centre(4), mean, std, clip_seconds: 1.0, stride_seconds: 1.0 }
     }
 
+    fn clip_planes(picture: &Picture<'_>, spec: &ClipSpec, size: (usize, usize)) -> [Vec<f32>; 3] {
+        let mut planes = [0; 3].map(|_| vec![f16::NAN; size.0 * size.1]);
+        clip_frame(picture, spec, size, planes.each_mut().map(Vec::as_mut_slice));
+        planes.map(|plane| plane.to_f32_vec())
+    }
+
     #[test]
     fn a_picture_of_the_crops_size_is_only_normalised() {
         let data: Vec<u8> = (0..48).collect();
-        let mut clip = vec![0.0; 2 * 48];
-        clip_frame(&Picture(Pixels::Rgb(Rgb { width: 4, height: 4, data })), &spec(), (4, 4), 1, &mut clip);
-        // channel 1 (green), frame 1, pixel (2, 1): byte (1*4+2)*3+1
-        assert!((clip[(2 + 1) * 16 + 6] - 19.0 / 255.0).abs() < 1e-6);
-        assert!(clip[..16].iter().all(|v| *v == 0.0));
+        let planes = clip_planes(&Picture(Pixels::Rgb(Rgb { width: 4, height: 4, data })), &spec(), (4, 4));
+        for (i, value) in planes.iter().enumerate().flat_map(|(c, plane)| (c..).step_by(3).zip(plane)) {
+            assert!((value - i as f32 / 255.0).abs() < 1e-4, "byte {i}: {value}");
+        }
     }
 
     #[test]
     fn a_whole_picture_fills_the_clips_frame() {
         let whole = ClipSpec { view: View::Whole, ..spec() };
         let data: Vec<u8> = (0..24).flat_map(|pixel| [pixel; 3]).collect();
-        let mut clip = vec![-1.0; 3 * 2 * 24];
-        clip_frame(&Picture(Pixels::Rgb(Rgb { width: 6, height: 4, data })), &whole, (6, 4), 0, &mut clip);
-        let expected: Vec<f32> = (0..24).map(|pixel| pixel as f32 / 255.0).collect();
-        assert!(clip[..24].iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-6), "{clip:?}");
+        let [red, ..] = clip_planes(&Picture(Pixels::Rgb(Rgb { width: 6, height: 4, data })), &whole, (6, 4));
+        assert!(red.iter().enumerate().all(|(i, v)| (v - i as f32 / 255.0).abs() < 1e-4), "{red:?}");
         // A video that becomes square keeps the size that it began with.
-        clip_frame(
-            &Picture(Pixels::Rgb(Rgb { width: 2, height: 2, data: vec![255; 12] })),
-            &whole,
-            (6, 4),
-            1,
-            &mut clip,
-        );
-        assert!(clip[24..48].iter().all(|v| (v - 1.0).abs() < 1e-6));
+        let square = Picture(Pixels::Rgb(Rgb { width: 2, height: 2, data: vec![255; 12] }));
+        let [red, ..] = clip_planes(&square, &whole, (6, 4));
+        assert!(red.iter().all(|v| (v - 1.0).abs() < 1e-3), "{red:?}");
     }
 
     #[test]

@@ -15,7 +15,6 @@ use super::damage::Damage;
 use super::packets::{Codec, Start};
 use super::plan::{Decided, FullDecode, PacketInfo, Planned, Planner, Use};
 use super::protocol::{Request, Totals};
-use super::sample::{DetectionSampler, SegmentSampler};
 use super::send::{ClipHeader, Held, Sender};
 use super::sparse;
 use super::stop::{Stop, av};
@@ -85,15 +84,12 @@ impl<'a> Selector<'a> {
         damage: Damage,
         deferred: Option<(Arc<Link>, Vec<u64>)>,
     ) -> Self {
-        let detections = request.images.as_ref().map(|spec| DetectionSampler::new(spec.frames_per_second));
-        let segments = request.clips.as_ref().map(|spec| SegmentSampler::new(spec.clip_seconds, spec.stride_seconds));
-        let samples = request.clips.as_ref().map_or(0, |spec| spec.frames);
         Self {
             sender,
             totals,
             damage,
             codec,
-            planner: Planner::new(clock, detections, segments, samples),
+            planner: Planner::new(clock, request.samplers()),
             tick_seconds: clock.tick_seconds,
             held: BTreeMap::new(),
             held_bytes: 0,

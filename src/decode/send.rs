@@ -1,7 +1,11 @@
 //! Sends frames to the parent as the models take them: scaled images and clips in shared memory.
 
+use std::panic::resume_unwind;
+use std::thread::ScopedJoinHandle;
+
 use ffmpeg_next::Error as AvError;
 use ffmpeg_next::frame::Video as Frame;
+use half::f16;
 
 use super::orientation::{Orientation, Orientations};
 use super::output::Output;
@@ -23,7 +27,7 @@ pub(super) enum Held {
 /// A frame as the models take it.
 pub(super) struct Scaled {
     /// `[3, height, width]` of a clip.
-    clip: Option<Vec<f32>>,
+    clip: Option<Vec<f16>>,
     /// The letterboxed image, and the size of the frame.
     image: Option<(Vec<u8>, (u32, u32))>,
 }
@@ -53,7 +57,8 @@ pub(super) struct Sender<'a> {
     output: &'a mut Output,
     /// Width and height of the clips' frames, set by the first frame presented.
     clip_size: Option<(usize, usize)>,
-    converter: Converter,
+    /// One for each thread of the codec, which idle while a clip is converted.
+    converters: Vec<Converter>,
     orientations: Orientations,
     /// The stream information that was sent to the parent.
     info: StreamInfo,
@@ -63,7 +68,8 @@ pub(super) struct Sender<'a> {
 impl<'a> Sender<'a> {
     pub(super) fn new(request: &'a Request, output: &'a mut Output, info: StreamInfo) -> Self {
         let orientations = Orientations::new(info.orientation);
-        Self { request, output, clip_size: None, converter: Converter::default(), orientations, info, is_first: true }
+        let converters = std::iter::repeat_with(Converter::default).take(request.threads.max(1)).collect();
+        Self { request, output, clip_size: None, converters, orientations, info, is_first: true }
     }
 
     /// Takes the next frame in presentation order, before it is sent. Returns its orientation.
@@ -109,10 +115,10 @@ impl<'a> Sender<'a> {
         if !is_much {
             return Ok(held);
         }
-        let picture = picture(&mut self.converter, frame, *orientation)?;
+        let picture = picture(&mut self.converters[0], frame, *orientation)?;
         let clip = self.request.clips.as_ref().zip(self.clip_size).map(|(spec, size)| {
-            let mut scaled = vec![0.0; 3 * size.0 * size.1];
-            clip_frame(&picture, &ClipSpec { frames: 1, ..spec.clone() }, size, 0, &mut scaled);
+            let mut scaled = vec![f16::ZERO; 3 * size.0 * size.1];
+            clip_frame(&picture, spec, size, planes(&mut scaled));
             scaled
         });
         let image = self.request.images.as_ref().filter(|_| for_image).map(|spec| {
@@ -129,7 +135,7 @@ impl<'a> Sender<'a> {
         let slot = self.output.slot(SlotKind::Image)?;
         let (width, height) = match held {
             Held::Decoded(decoded, orientation) => {
-                let picture = picture(&mut self.converter, decoded, *orientation)?;
+                let picture = picture(&mut self.converters[0], decoded, *orientation)?;
                 letterboxed(&picture, spec.size(), self.output.bytes(SlotKind::Image, slot));
                 displayed_size(&picture)
             }
@@ -150,32 +156,34 @@ impl<'a> Sender<'a> {
     ) -> Result<(), Stop> {
         let (Some(spec), Some(size)) = (&self.request.clips, self.clip_size) else { return Ok(()) };
         let slot = self.output.slot(SlotKind::Clip)?;
+        let picks: Vec<_> = picks.take(spec.frames).collect();
         let pixels = size.0 * size.1;
-        let mut sampled: Vec<i64> = Vec::with_capacity(spec.frames);
-        for (i, (number, held)) in picks.take(spec.frames).enumerate() {
-            let clip = self.output.floats(slot, spec.bytes(size));
-            let is_repeated = sampled.last() == Some(&number);
-            sampled.push(number);
+        let tensor = self.output.halves(slot, spec.bytes(size));
+        let [red, green, blue] = planes(tensor).map(|channel| channel.chunks_exact_mut(pixels));
+        let frames = red.zip(green).zip(blue).map(|((red, green), blue)| [red, green, blue]);
+        let is_repeated = |i: usize| i > 0 && picks[i].0 == picks[i - 1].0;
+        let mut distinct: Vec<_> = picks.iter().zip(frames).enumerate().filter(|(i, _)| !is_repeated(*i)).collect();
+        in_parallel(&mut self.converters, &mut distinct, |converter, (_, ((_, held), planes))| {
+            let planes = planes.each_mut().map(|plane| &mut **plane);
             match held {
-                _ if is_repeated => {
-                    for c in 0..3 {
-                        let at = (c * spec.frames + i) * pixels;
-                        clip.copy_within(at - pixels..at, at);
-                    }
-                }
                 Held::Decoded(frame, orientation) => {
-                    let picture = picture(&mut self.converter, frame, *orientation)?;
-                    clip_frame(&picture, spec, size, i, clip);
+                    clip_frame(&picture(converter, frame, *orientation)?, spec, size, planes);
                 }
                 Held::Scaled(Scaled { clip: Some(scaled), .. }) => {
-                    for c in 0..3 {
-                        clip[(c * spec.frames + i) * pixels..][..pixels]
-                            .copy_from_slice(&scaled[c * pixels..][..pixels]);
+                    for (plane, scaled) in planes.into_iter().zip(scaled.chunks_exact(pixels)) {
+                        plane.copy_from_slice(scaled);
                     }
                 }
                 Held::Scaled(_) => return Err(FullDecode::MissingFrame.into()),
             }
+            Ok(())
+        })?;
+        for channel in planes(tensor) {
+            for i in (0..picks.len()).filter(|i| is_repeated(*i)) {
+                channel.copy_within((i - 1) * pixels..i * pixels, i * pixels);
+            }
         }
+        let sampled = picks.iter().map(|(number, _)| *number).collect();
         Ok(self.output.send(&Message::Clip {
             slot,
             width: size.0,
@@ -187,6 +195,31 @@ impl<'a> Sender<'a> {
             sampled,
         })?)
     }
+}
+
+/// The three equal parts of a tensor.
+fn planes(tensor: &mut [f16]) -> [&mut [f16]; 3] {
+    let (red, rest) = tensor.split_at_mut(tensor.len() / 3);
+    let (green, blue) = rest.split_at_mut(rest.len() / 2);
+    [red, green, blue]
+}
+
+/// Runs `work` on all items, on as many threads as there are states.
+fn in_parallel<S: Send, T: Send>(
+    states: &mut [S],
+    items: &mut [T],
+    work: impl Fn(&mut S, &mut T) -> Result<(), Stop> + Sync,
+) -> Result<(), Stop> {
+    let share = items.len().div_ceil(states.len()).max(1);
+    let all = |(state, items): (&mut S, &mut [T])| items.iter_mut().try_for_each(|item| work(state, item));
+    let mut shares = states.iter_mut().zip(items.chunks_mut(share));
+    let own = shares.next();
+    std::thread::scope(|scope| {
+        let others: Vec<_> = shares.map(|share| scope.spawn(|| all(share))).collect();
+        let own = own.map_or(Ok(()), all);
+        let joined = |thread: ScopedJoinHandle<'_, _>| thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+        others.into_iter().map(joined).fold(own, Result::and)
+    })
 }
 
 fn displayed_size(picture: &Picture<'_>) -> (u32, u32) {

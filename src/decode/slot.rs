@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use half::f16;
 use memmap2::MmapMut;
 use rustix::fs::{MemfdFlags, SealFlags};
 use tokio::sync::mpsc;
@@ -68,12 +69,12 @@ impl Slot {
         &self.shared.memory[self.shared.layout.range(self.kind, self.slot)][..self.bytes]
     }
 
-    /// The floats of a clip, `[3, frames, height, width]`.
-    pub fn floats(&self) -> &[f32] {
+    /// The values of a clip, `[3, frames, height, width]`.
+    pub fn halves(&self) -> &[f16] {
         // SAFETY: slots begin on page boundaries, so no bytes are left over at either end, and any bits are a valid
-        // f32.
-        let (_, floats, _) = unsafe { self.bytes().align_to::<f32>() };
-        floats
+        // f16.
+        let (_, halves, _) = unsafe { self.bytes().align_to::<f16>() };
+        halves
     }
 }
 

@@ -1,8 +1,10 @@
 //! Runs SlowFast's AVA variant (PyTorchVideo's `create_slowfast_with_roi_head`): the input is a clip of whole frames with
 //! boxes of persons, the output is the scores of each person.
 
+use half::f16;
+
 use super::session::{Model, Runtime, Timed};
-use super::slowfast::{activated, batch_dimension, other_classes, slow_frames};
+use super::slowfast::{Pathways, activated, batch_dimension, other_classes, slow_frames};
 use crate::error::{Error, Result};
 use crate::zoo::descriptor::{self, Activation, slowfast_tensors};
 use crate::zoo::inspect::ModelInfo;
@@ -12,10 +14,7 @@ use crate::zoo::inspect::ModelInfo;
 pub struct PersonClip {
     width: usize,
     height: usize,
-    /// `[3, frames / alpha, height, width]`.
-    slow: Vec<f32>,
-    /// `[3, frames, height, width]`.
-    fast: Vec<f32>,
+    pathways: Pathways,
     /// `[boxes, 5]`: number of the clip in the batch (always 0), left, top, right, bottom.
     boxes: Vec<f32>,
 }
@@ -24,17 +23,10 @@ impl PersonClip {
     /// Replaces the content with a clip tensor, `[3, frames, height, width]`, whose frames have this size (width, height),
     /// and the boxes of persons in its pixels, at least one. `slow` are the numbers of the frames that the Slow pathway
     /// gets.
-    pub fn fill(&mut self, slow: &[usize], clip: &[f32], size: (usize, usize), boxes: &[[f32; 4]]) {
+    pub fn fill(&mut self, slow: &[usize], clip: &[f16], size: (usize, usize), boxes: &[[f32; 4]]) {
         (self.width, self.height) = size;
-        let pixels = size.0 * size.1;
-        self.fast.clear();
-        self.fast.extend_from_slice(clip);
-        self.slow.clear();
-        for channel in clip.chunks_exact(clip.len() / 3) {
-            for &frame in slow {
-                self.slow.extend_from_slice(&channel[frame * pixels..][..pixels]);
-            }
-        }
+        self.pathways.clear();
+        self.pathways.push(slow, size.0 * size.1, clip);
         self.boxes.clear();
         self.boxes.extend(boxes.iter().flat_map(|&[x1, y1, x2, y2]| [0.0, x1, y1, x2, y2]));
     }
@@ -87,11 +79,11 @@ impl PersonActions {
         let dims = |frames: usize| [1, 3, frames, clip.height, clip.width].map(|d| d as i64).to_vec();
         let [fast, rois, scores] = &self.tensors;
         let mut inputs = vec![
-            (fast.as_str(), dims(self.frames), clip.fast.as_slice()),
+            (fast.as_str(), dims(self.frames), clip.pathways.fast.as_slice()),
             (rois.as_str(), vec![boxes as i64, 5], clip.boxes.as_slice()),
         ];
         let slow = self.slow_input.as_ref();
-        inputs.extend(slow.map(|slow| (slow.as_str(), dims(self.slow.len()), clip.slow.as_slice())));
+        inputs.extend(slow.map(|slow| (slow.as_str(), dims(self.slow.len()), clip.pathways.slow.as_slice())));
         let (activation, labels) = (self.activation, self.classes);
         self.model.run(&inputs, scores, |shape, logits| match shape {
             [outputs, classes] if *outputs as usize == boxes && *classes as usize != labels => {
@@ -137,13 +129,13 @@ mod tests {
 
     #[test]
     fn a_clip_fills_both_pathways_and_numbers_its_boxes() {
-        let clip: Vec<f32> = (0..3 * 4 * 2).map(|v| v as f32).collect();
+        let clip: Vec<f16> = (0..3 * 4 * 2).map(|v| f16::from_f32(v as f32)).collect();
         let mut filled = PersonClip::default();
         for _ in 0..2 {
             filled.fill(&[0, 3], &clip, (2, 1), &[[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]);
         }
-        assert_eq!(filled.fast, clip);
-        assert_eq!(filled.slow, [0.0, 1.0, 6.0, 7.0, 8.0, 9.0, 14.0, 15.0, 16.0, 17.0, 22.0, 23.0]);
+        assert_eq!(filled.pathways.fast, (0..3 * 4 * 2).map(|v| v as f32).collect::<Vec<_>>());
+        assert_eq!(filled.pathways.slow, [0.0, 1.0, 6.0, 7.0, 8.0, 9.0, 14.0, 15.0, 16.0, 17.0, 22.0, 23.0]);
         assert_eq!(filled.boxes, [0.0, 1.0, 2.0, 3.0, 4.0, 0.0, 5.0, 6.0, 7.0, 8.0]);
     }
 }

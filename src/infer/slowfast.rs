@@ -1,5 +1,8 @@
 //! Runs a SlowFast (Feichtenhofer et al., arXiv 1812.03982): the input is clips, the output is a score per class.
 
+use half::f16;
+use half::slice::HalfFloatSliceExt as _;
+
 use super::session::{Model, OutputTensor, Runtime, Timed};
 use crate::decode::sample::linspace_index;
 use crate::device::Device;
@@ -20,14 +23,40 @@ pub struct ClipScores {
 /// Clips in a batch on a GPU.
 const GPU_BATCH: usize = 8;
 
-/// The input tensors of a batch of clips, for the two pathways.
+/// The input tensors of a batch of clips.
 #[derive(Debug, Default)]
 pub struct ClipBatch {
     clips: usize,
-    /// `[clips, 3, frames / alpha, crop, crop]`. Empty if the model has only one pathway.
-    slow: Vec<f32>,
-    /// `[clips, 3, frames, crop, crop]`.
-    fast: Vec<f32>,
+    pathways: Pathways,
+}
+
+/// The input tensors of the two pathways.
+#[derive(Debug, Default)]
+pub(super) struct Pathways {
+    /// `[clips, 3, frames / alpha, height, width]`. Empty if the model has only one pathway.
+    pub(super) slow: Vec<f32>,
+    /// `[clips, 3, frames, height, width]`.
+    pub(super) fast: Vec<f32>,
+}
+
+impl Pathways {
+    pub(super) fn clear(&mut self) {
+        self.slow.clear();
+        self.fast.clear();
+    }
+
+    /// Adds a clip tensor, `[3, frames, height, width]`, whose frames have `pixels` each. The Slow pathway gets the frames
+    /// `slow`.
+    pub(super) fn push(&mut self, slow: &[usize], pixels: usize, clip: &[f16]) {
+        let start = self.fast.len();
+        self.fast.resize(start + clip.len(), 0.0);
+        clip.convert_to_f32_slice(&mut self.fast[start..]);
+        for channel in self.fast[start..].chunks_exact(clip.len() / 3) {
+            for frame in slow {
+                self.slow.extend_from_slice(&channel[frame * pixels..][..pixels]);
+            }
+        }
+    }
 }
 
 /// The shape of a clip in a batch.
@@ -60,19 +89,12 @@ impl ClipBatch {
     /// Empties the batch, and keeps its memory.
     pub fn clear(&mut self) {
         self.clips = 0;
-        self.slow.clear();
-        self.fast.clear();
+        self.pathways.clear();
     }
 
     /// Adds a clip tensor, `[3, frames, crop, crop]`.
-    pub fn push(&mut self, shape: &ClipShape, clip: &[f32]) {
-        let pixels = shape.crop * shape.crop;
-        self.fast.extend_from_slice(clip);
-        for channel in clip.chunks_exact(shape.frames * pixels) {
-            for &frame in &shape.slow {
-                self.slow.extend_from_slice(&channel[frame * pixels..][..pixels]);
-            }
-        }
+    pub fn push(&mut self, shape: &ClipShape, clip: &[f16]) {
+        self.pathways.push(&shape.slow, shape.crop * shape.crop, clip);
         self.clips += 1;
     }
 }
@@ -132,12 +154,13 @@ impl SlowFast {
         let rows = self.fixed_batch.unwrap_or(clips);
         let (frames, crop) = (self.shape.frames, self.shape.crop);
         let slow_frames = self.shape.slow.len();
-        batch.slow.resize(rows * 3 * slow_frames * crop * crop, 0.0);
-        batch.fast.resize(rows * 3 * frames * crop * crop, 0.0);
+        let Pathways { slow, fast } = &mut batch.pathways;
+        slow.resize(rows * 3 * slow_frames * crop * crop, 0.0);
+        fast.resize(rows * 3 * frames * crop * crop, 0.0);
         let dims = |frames: usize| [rows, 3, frames, crop, crop].map(|d| d as i64).to_vec();
-        let [fast, scores] = &self.tensors;
-        let mut inputs = vec![(fast.as_str(), dims(frames), batch.fast.as_slice())];
-        inputs.extend(self.slow.as_ref().map(|slow| (slow.as_str(), dims(slow_frames), batch.slow.as_slice())));
+        let [fast_name, scores] = &self.tensors;
+        let mut inputs = vec![(fast_name.as_str(), dims(frames), fast.as_slice())];
+        inputs.extend(self.slow.as_ref().map(|name| (name.as_str(), dims(slow_frames), slow.as_slice())));
         let (activation, classes) = (self.activation, self.classes);
         let names: Vec<&str> = [scores].into_iter().chain(&self.embedding).map(String::as_str).collect();
         self.model.run_for(&inputs, &names, |outputs| {
@@ -223,11 +246,11 @@ mod tests {
     #[test]
     fn the_slow_pathway_gets_the_frames_of_the_reference() {
         let shape = ClipShape { frames: 32, crop: 1, slow: (0..8).map(|i| linspace_index(32, 8, i)).collect() };
-        let clip: Vec<f32> = (0..96).map(|v| v as f32).collect();
+        let clip: Vec<f16> = (0..96).map(|v| f16::from_f32(v as f32)).collect();
         let mut batch = ClipBatch::default();
         batch.push(&shape, &clip);
-        assert_eq!(batch.slow[..8], [0.0, 4.0, 8.0, 13.0, 17.0, 22.0, 26.0, 31.0]);
-        assert_eq!(batch.slow[8], 32.0);
+        assert_eq!(batch.pathways.slow[..8], [0.0, 4.0, 8.0, 13.0, 17.0, 22.0, 26.0, 31.0]);
+        assert_eq!(batch.pathways.slow[8], 32.0);
     }
 
     #[test]

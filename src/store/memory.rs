@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -22,6 +23,7 @@ pub struct MemoryStore {
     kind: Kind,
     /// None if the root does not exist.
     objects: Arc<Mutex<Option<Objects>>>,
+    fetched_bytes: Arc<AtomicU64>,
 }
 
 type Objects = BTreeMap<String, (ObjectMeta, Bytes)>;
@@ -51,7 +53,8 @@ impl MemoryStore {
     }
 
     fn new(root: &str, kind: Kind, objects: Option<Objects>) -> Self {
-        Self { root: root.trim_end_matches('/').to_owned(), kind, objects: Arc::new(Mutex::new(objects)) }
+        let objects = Arc::new(Mutex::new(objects));
+        Self { root: root.trim_end_matches('/').to_owned(), kind, objects, fetched_bytes: Arc::default() }
     }
 
     /// Writes an object without waiting.
@@ -72,6 +75,11 @@ impl MemoryStore {
     /// The keys of all objects, in order.
     pub fn keys(&self) -> Vec<String> {
         self.objects().iter().flat_map(Objects::keys).cloned().collect()
+    }
+
+    /// The bytes that all calls of [`Store::get_range`] returned so far.
+    pub fn fetched_bytes(&self) -> u64 {
+        self.fetched_bytes.load(Ordering::Relaxed)
     }
 
     /// All objects.
@@ -151,7 +159,9 @@ impl Store for MemoryStore {
     async fn get_range(&self, key: &str, offset: u64, length: u64) -> StoreResult<RangeRead> {
         let (meta, body) = self.find("read", key)?;
         let end = offset.saturating_add(length).min(body.len() as u64);
-        Ok(RangeRead { bytes: body.slice(offset.min(end) as usize..end as usize), etag: meta.etag })
+        let bytes = body.slice(offset.min(end) as usize..end as usize);
+        self.fetched_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(RangeRead { bytes, etag: meta.etag })
     }
 
     async fn get(&self, key: &str) -> StoreResult<Bytes> {

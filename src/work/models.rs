@@ -172,7 +172,7 @@ impl ActionModel {
         let (shape, batch_max) = (ClipShape::new(&self.descriptor), model.batch_max());
         let fill = move |batch: &mut ClipBatch, inputs: Vec<ActionInput>| {
             batch.clear();
-            inputs.into_iter().for_each(|input| batch.push(&shape, input.clip.slot.floats()));
+            inputs.into_iter().for_each(|input| batch.push(&shape, input.clip.slot.halves()));
         };
         let run = move |batch: &mut ClipBatch| {
             let scored = |ClipScores { scores, embedding }| ActionScores { scores: vec![scores], embedding };
@@ -186,7 +186,7 @@ impl ActionModel {
         let slow = model.slow_frames().to_vec();
         let fill = move |filled: &mut PersonClip, inputs: Vec<ActionInput>| {
             for ActionInput { clip, boxes } in inputs {
-                filled.fill(&slow, clip.slot.floats(), (clip.width, clip.height), &boxes);
+                filled.fill(&slow, clip.slot.halves(), (clip.width, clip.height), &boxes);
             }
         };
         let run = move |clip: &mut PersonClip| {

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use half::slice::HalfFloatSliceExt as _;
 use prost::Message;
 use serde_json::{Map, Value};
 use vidindex::decode::{ClipSpec, Decoders, Decoding, Request, SampledFrame, View};
@@ -168,7 +169,7 @@ async fn clips(video: &Path, spec: ClipSpec) -> Vec<(Vec<i64>, Vec<f32>)> {
     let mut clips = Vec::new();
     while let Some(frame) = decoding.next().await.unwrap() {
         if let SampledFrame::Clip(clip) = frame {
-            clips.push((clip.sampled, clip.slot.floats().to_vec()));
+            clips.push((clip.sampled, clip.slot.halves().to_f32_vec()));
         }
     }
     clips

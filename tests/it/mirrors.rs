@@ -116,10 +116,10 @@ async fn decoded(path: &Path, in_full: Option<FullDecode>) -> Result<ModelInput,
                 }
             }
             SampledFrame::Clip(found) => {
-                let floats = found.slot.floats();
-                let channel = floats.len() / 3;
-                let bytes =
-                    (0..channel).flat_map(|i| [0, 1, 2].map(|c| (floats[c * channel + i] * 255.0).round() as u8));
+                let halves = found.slot.halves();
+                let channel = halves.len() / 3;
+                let bytes = (0..channel)
+                    .flat_map(|i| [0, 1, 2].map(|c| (halves[c * channel + i].to_f32() * 255.0).round() as u8));
                 clip.extend(bytes);
             }
         }

@@ -85,10 +85,14 @@ fn encode_corpus(folder: &Path) {
     // Recordings that were joined: the clock restarts.
     let stream = std::fs::read(folder.join("stream.ts")).unwrap();
     std::fs::write(folder.join("joined.ts"), [&stream[..], &stream[..]].concat()).unwrap();
-    let complete = std::fs::read(folder.join("b_frames.mp4")).unwrap();
-    std::fs::write(folder.join("cut.mp4"), &complete[..complete.len() * 6 / 10]).unwrap();
-    let complete = std::fs::read(folder.join("pyramid.mkv")).unwrap();
-    std::fs::write(folder.join("cut.mkv"), &complete[..complete.len() * 6 / 10]).unwrap();
+    // Incomplete copies. An MP4 without its index is not a video; one with the index in front lacks its last frames.
+    make(folder, "-i @b_frames.mp4 -c copy -movflags +faststart @index_in_front.mp4");
+    for (file, cut) in
+        [("b_frames.mp4", "cut.mp4"), ("index_in_front.mp4", "cut_after_the_index.mp4"), ("pyramid.mkv", "cut.mkv")]
+    {
+        let complete = std::fs::read(folder.join(file)).unwrap();
+        std::fs::write(folder.join(cut), &complete[..complete.len() * 6 / 10]).unwrap();
+    }
 }
 
 /// A minute and a half, of which sparse jobs look at little.

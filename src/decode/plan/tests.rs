@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
+use super::super::sample::{DetectionSampler, SegmentSampler};
 use super::*;
 
 const CLOCK: ContainerClock =
@@ -58,9 +59,12 @@ fn draw(groups: &[DrawnGroup], gaps: &[i64], tells: &[bool]) -> Vec<Drawn> {
     packets.into_iter().enumerate().map(packet).collect()
 }
 
-fn samplers((rate, clips): &Job) -> (Option<DetectionSampler>, Option<SegmentSampler<i64>>, usize) {
-    let segments = clips.map(|(clip, stride, _)| SegmentSampler::new(clip, stride));
-    (rate.map(DetectionSampler::new), segments, clips.map_or(0, |(_, _, frames)| frames))
+fn samplers((rate, clips): &Job) -> Samplers<i64> {
+    Samplers {
+        detections: rate.map(DetectionSampler::new),
+        segments: clips.map(|(clip, stride, _)| SegmentSampler::new(clip, stride)),
+        clip_frames: clips.map_or(0, |(_, _, frames)| frames),
+    }
 }
 
 /// What full decoding sends: all frames go through the samplers in presentation order.
@@ -71,8 +75,7 @@ fn in_full(packets: &[Drawn], job: &Job) -> Vec<Planned> {
     }
     let mut shown: Vec<i64> = packets.iter().filter_map(|packet| packet.stamps.pts).collect();
     shown.sort_unstable();
-    let (detections, segments, frames) = samplers(job);
-    let mut sampler = Sampler { detections, segments, frames, planned: VecDeque::new() };
+    let mut sampler = Sampler { samplers: samplers(job), planned: VecDeque::new() };
     for (number, pts) in shown.into_iter().enumerate() {
         let time_seconds = timeline.present(pts);
         sampler.present(pts, number as i64, time_seconds);
@@ -83,8 +86,7 @@ fn in_full(packets: &[Drawn], job: &Job) -> Vec<Planned> {
 
 /// The outputs that were sent, and what became of each packet, if the decoder returns each frame at once.
 fn planned(packets: &[Drawn], job: &Job, bytes: usize) -> Result<(Vec<Planned>, Vec<Decided<usize>>), FullDecode> {
-    let (detections, segments, frames) = samplers(job);
-    let mut planner = Planner::new(CLOCK, detections, segments, frames);
+    let mut planner = Planner::new(CLOCK, samplers(job));
     let (mut sent, mut decided, mut held) = (Vec::new(), Vec::new(), BTreeSet::new());
     let mut drain = |planner: &mut Planner<usize>| {
         while let Some(next) = planner.next_packet() {
