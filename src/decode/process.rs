@@ -38,6 +38,8 @@ pub struct Decoding {
     served: Arc<Served>,
     tasks: Vec<JoinHandle<()>>,
     complaints: JoinHandle<Vec<u8>>,
+    /// FFmpeg's name of the codec; empty before the file is opened.
+    codec: String,
     /// Shape of the requested clips, if any.
     clips: Option<ClipSpec>,
     /// Time that the child spent working rather than waiting for the parent.
@@ -113,10 +115,16 @@ impl Decoding {
         let complaints = tokio::spawn(async move {
             let mut tail = Vec::new();
             let mut buffer = [0u8; 1024];
+            let mut is_whole = true;
             while let Ok(read @ 1..) = log.read(&mut buffer).await {
                 tail.extend_from_slice(&buffer[..read]);
-                tail.drain(..tail.len().saturating_sub(COMPLAINT_BYTES));
+                let surplus = tail.len().saturating_sub(COMPLAINT_BYTES);
+                is_whole &= surplus == 0;
+                tail.drain(..surplus);
             }
+            // A line without its beginning does not tell who logged it.
+            let begin = tail.iter().position(|byte| *byte == b'\n').filter(|_| !is_whole);
+            tail.drain(..begin.unwrap_or(0));
             tail
         });
         Ok(Self {
@@ -126,6 +134,7 @@ impl Decoding {
             served,
             tasks: vec![order_task, byte_task],
             complaints,
+            codec: String::new(),
             clips,
             spent: Duration::ZERO,
             limits,
@@ -143,7 +152,10 @@ impl Decoding {
     /// Not cancel safe: drop the `Decoding` if this future is dropped.
     pub async fn next(&mut self) -> Result<Option<SampledFrame>, WorkError> {
         match self.message().await? {
-            Message::Opened(info) => Ok(Some(SampledFrame::Opened(info))),
+            Message::Opened(info) => {
+                self.codec.clone_from(&info.codec);
+                Ok(Some(SampledFrame::Opened(info)))
+            }
             Message::Clip { slot, width, height, segment, start_seconds, end_seconds, frames, sampled } => {
                 let spec = self.clips.as_ref().filter(|spec| spec.holds((width, height)));
                 let Some(bytes) = spec.map(|spec| spec.bytes((width, height))) else {
@@ -259,14 +271,13 @@ impl Decoding {
         VideoError::new(VideoErrorKind::DecoderCrashed, format!("the decoder died: {}", detail.join("; "))).into()
     }
 
-    /// Appends FFmpeg's last log line to the error, except for encrypted videos, where FFmpeg's messages are
-    /// meaningless.
+    /// Appends a line of FFmpeg's log to the error, except for encrypted videos, where FFmpeg's messages are meaningless.
     async fn explained(&mut self, error: VideoError) -> VideoError {
         if error.kind == VideoErrorKind::Encrypted {
             return error;
         }
         let complaints = self.complaints().await;
-        match last_line(&complaints) {
+        match explanation(&complaints, &self.codec) {
             "" => error,
             line => VideoError { message: format!("{} ({line})", error.message), ..error },
         }
@@ -324,6 +335,14 @@ fn not_sandboxed(reason: &str) -> Error {
 
 fn last_line(complaints: &str) -> &str {
     complaints.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("")
+}
+
+/// The line of the log that explains an error in a video: the last one that the demuxer logged. The decoder's threads log in any
+/// order, so if only they did, the first line by the alphabet, which is the same in each run.
+fn explanation<'a>(complaints: &'a str, codec: &str) -> &'a str {
+    let lines = complaints.lines().map(str::trim).filter(|line| !line.is_empty());
+    let decoders = format!("[{codec}]");
+    lines.clone().rfind(|line| !line.starts_with(&decoders)).or_else(|| lines.min()).unwrap_or("")
 }
 
 /// Removes heap addresses from FFmpeg's log lines (`[h264 @ 0x55d0c8a5e040]`), because they differ from run to run.
@@ -392,5 +411,18 @@ mod tests {
         let line = "[mov,mp4 @ 0x55d0c8a5e040] [eia608 @ 0x1f] moov atom not found @ 0, offset 0x1f";
         assert_eq!(without_addresses(line), "[mov,mp4] [eia608] moov atom not found @ 0, offset 0x1f");
         assert_eq!(without_addresses(""), "");
+    }
+
+    #[test]
+    fn an_error_is_explained_by_the_demuxer_and_by_the_same_line_in_each_run() {
+        let lines =
+            ["[h264] error while decoding MB 1 2", "[mov,mp4] stream 0: partial file", "[h264] concealing 3 errors"];
+        let explained = |order: &[usize]| {
+            let log: Vec<_> = order.iter().map(|line| lines[*line]).collect();
+            explanation(&log.join("\n"), "h264").to_owned()
+        };
+        assert_eq!([explained(&[0, 1, 2]), explained(&[1, 2, 0])], [lines[1]; 2]);
+        assert_eq!([explained(&[0, 2]), explained(&[2, 0])], [lines[2]; 2]);
+        assert_eq!(explained(&[]), "");
     }
 }

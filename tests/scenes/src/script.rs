@@ -9,6 +9,7 @@ use super::between;
 /// An action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names say everything")]
 pub enum Action {
     Stand,
     WalkLeft,
