@@ -89,7 +89,7 @@ pub struct Clip {
     pub width: usize,
     /// Height of the clip's frames, pixels.
     pub height: usize,
-    /// The clip tensor: see [`Slot::floats`].
+    /// The clip tensor: see [`Slot::halves`].
     pub slot: Slot,
 }
 

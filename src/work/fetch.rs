@@ -142,7 +142,8 @@ impl Fetch {
                 return Err(VideoError::new(VideoErrorKind::ChangedDuringRead, message).into());
             }
             let chunk = Chunk { offset, bytes };
-            if pattern == Pattern::Sequential && (in_order || offset == 0) {
+            // Not after the first block: many jobs jump from there.
+            if pattern == Pattern::Sequential && in_order {
                 self.read_ahead(&mut state, chunk.end());
             }
             state.chunks.push_back(chunk);
