@@ -16,7 +16,7 @@ use crate::store::{RangeRead, Store, StoreResult};
 const JUMP_BYTES: u64 = 512 * 1024;
 /// Bytes that are read at least, because a shorter request is not faster.
 const SPARSE_BYTES: u64 = 64 * 1024;
-/// Bytes that are read at a time, and ahead, while the decoder reads sequentially.
+/// Bytes that are read at a time, and ahead, after the decoder has read sequentially for a while.
 const AHEAD_BYTES: u64 = 4 * 1024 * 1024;
 /// Blocks that are kept per video, because the decoder alternates between streams that are far apart in the file.
 const CHUNKS_MAX: usize = 4;
@@ -121,7 +121,8 @@ impl Fetch {
         let mut state = self.state.lock().await;
         let covers = |chunk: &Chunk| (chunk.offset..chunk.end()).contains(&offset);
         if !state.chunks.iter().any(covers) {
-            let in_order = state.chunks.iter().any(|chunk| chunk.end() == offset);
+            let before = state.chunks.iter().find(|chunk| chunk.end() == offset);
+            let in_order = before.map(|chunk| chunk.bytes.len() as u64);
             let read = match state.ahead.take() {
                 Some(mut ahead) if ahead.offset == offset => match (&mut ahead.read).await {
                     Ok(read) => read,
@@ -130,8 +131,8 @@ impl Fetch {
                 _ => {
                     let length = match pattern {
                         Pattern::Sparse => (length as u64).clamp(SPARSE_BYTES, AHEAD_BYTES),
-                        Pattern::Sequential if in_order => AHEAD_BYTES,
-                        Pattern::Sequential => JUMP_BYTES,
+                        // Growing, because many jobs jump after the first megabyte.
+                        Pattern::Sequential => in_order.map_or(JUMP_BYTES, |before| (2 * before).min(AHEAD_BYTES)),
                     };
                     self.store.get_range(&self.key, offset, length).await
                 }
@@ -142,8 +143,7 @@ impl Fetch {
                 return Err(VideoError::new(VideoErrorKind::ChangedDuringRead, message).into());
             }
             let chunk = Chunk { offset, bytes };
-            // Not after the first block: many jobs jump from there.
-            if pattern == Pattern::Sequential && in_order {
+            if pattern == Pattern::Sequential && in_order.is_some() && 2 * chunk.bytes.len() as u64 >= AHEAD_BYTES {
                 self.read_ahead(&mut state, chunk.end());
             }
             state.chunks.push_back(chunk);

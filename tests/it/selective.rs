@@ -17,7 +17,7 @@ const JOBS: [(Option<f64>, Option<f64>); 7] = [
     (Some(0.1), None),
     (Some(1.0), None),
     (Some(5.0), None),
-    (None, Some(0.5)),
+    (None, Some(1.0)),
     (None, Some(7.3)),
     (None, Some(60.0)),
     (Some(0.7), Some(3.1)),
