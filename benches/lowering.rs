@@ -13,6 +13,7 @@ use std::process::Command;
 
 use vidindex::device::{Device, DeviceChoice, Precision};
 use vidindex::infer::session::{Model, Runtime};
+use vidindex::zoo::deploy::Deployment;
 use vidindex::zoo::inspect::{ModelInfo, TensorInfo};
 use vidindex::zoo::lower::Lowering;
 use vidindex::zoo::registry::{self, MODELS};
@@ -95,7 +96,7 @@ struct Variant {
 
 impl Variant {
     fn open(runtime: &Runtime, info: ModelInfo) -> Self {
-        let model = runtime.open(&info.path, &[("batch".into(), 1)]).unwrap();
+        let model = runtime.open(&Deployment::read(&info.path).unwrap(), &[("batch".into(), 1)]).unwrap();
         let data = info.inputs.iter().map(|input| match input.name.as_str() {
             slowfast::BOXES_INPUT => vec![0.0, 32.0, 32.0, 192.0, 224.0],
             _ => (0..shape(input).iter().product::<i64>()).map(|i| (i % 251) as f32 / 125.0 - 1.0).collect(),
@@ -106,8 +107,12 @@ impl Variant {
 
     /// Returns the seconds that the inference took.
     fn run(&mut self) -> f64 {
-        let inputs = self.info.inputs.iter().zip(&self.data);
-        let inputs: Vec<_> = inputs.map(|(input, data)| (input.name.as_str(), shape(input), &data[..])).collect();
+        let memory = self.model.memory();
+        let input = |(input, data): (&TensorInfo, &Vec<f32>)| {
+            let shape: Vec<usize> = shape(input).into_iter().map(|length| length as usize).collect();
+            memory.input(&input.name, &shape, |values: &mut [f32]| values.copy_from_slice(data)).unwrap()
+        };
+        let inputs: Vec<_> = self.info.inputs.iter().zip(&self.data).map(input).collect();
         self.model.run(&inputs, &self.info.outputs[0].name, |_, _| Ok(())).unwrap().seconds
     }
 }

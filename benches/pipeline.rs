@@ -17,9 +17,9 @@ use half::f16;
 use vidindex::decode::{Decoders, Decoding, FullDecode, Request};
 use vidindex::device::Precision;
 use vidindex::infer::boxes::Thresholds;
-use vidindex::infer::detector::{Detector, ImageBatch};
+use vidindex::infer::detector::Detector;
 use vidindex::infer::session::Runtime;
-use vidindex::infer::slowfast::{ClipBatch, ClipShape, SlowFast};
+use vidindex::infer::slowfast::SlowFast;
 use vidindex::zoo::descriptor::Descriptor;
 use vidindex::zoo::inspect::ModelInfo;
 
@@ -163,26 +163,23 @@ fn floor(models: &[PathBuf; 2], device: &str, clips: u64, images: u64, rounds: u
     let Descriptor::SlowFast(descriptor) = Descriptor::for_model(&action_info).unwrap() else {
         panic!("not a SlowFast")
     };
-    let mut slowfast = SlowFast::open(&runtime, &action_info, &descriptor, false).unwrap();
-    let shape = ClipShape::new(&descriptor);
+    let mut slowfast = SlowFast::open(&runtime, &action_info, &descriptor, false, None).unwrap();
     let clip: Vec<f16> = (0..3 * descriptor.frames * descriptor.crop * descriptor.crop)
         .map(|i| f16::from_f32((i % 1021) as f32 / 510.0 - 1.0))
         .collect();
-    let clip_seconds = inference_seconds(clips, slowfast.batch_max(), rounds, |n| {
-        let mut batch = ClipBatch::default();
-        (0..n).for_each(|_| batch.push(&shape, &clip));
-        slowfast.run(&mut batch).unwrap().seconds
+    let clip_seconds = inference_seconds(clips, slowfast.batch(), rounds, |n| {
+        let batch = slowfast.tensors().batch(&vec![&clip[..]; n]).unwrap();
+        slowfast.run(&batch).unwrap().seconds
     });
     let thresholds = Thresholds { confidence: 0.25, iou: 0.45, classes: vec![0] };
     let Descriptor::Detector(descriptor) = Descriptor::for_model(&person_info).unwrap() else {
         panic!("not a detector")
     };
-    let mut yolo = Detector::open(&runtime, &person_info, &descriptor, thresholds).unwrap();
+    let mut yolo = Detector::open(&runtime, &person_info, &descriptor, thresholds, None).unwrap();
     let image: Vec<u8> = (0..descriptor.size.height * descriptor.size.width * 3).map(|i| (i % 251) as u8).collect();
-    let image_seconds = inference_seconds(images, yolo.batch_max(), rounds, |n| {
-        let mut batch = ImageBatch::default();
-        (0..n).for_each(|_| batch.push(&image, 640, 640));
-        yolo.run(&mut batch).unwrap().seconds
+    let image_seconds = inference_seconds(images, yolo.batch(), rounds, |n| {
+        let batch = yolo.tensors().batch(&vec![(&image[..], (640, 640)); n]).unwrap();
+        yolo.run(&batch).unwrap().seconds
     });
     Floor {
         device: runtime.device().to_string(),

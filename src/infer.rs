@@ -3,8 +3,10 @@
 pub mod boxes;
 mod closing;
 pub mod detector;
+pub mod memory;
 pub mod person_actions;
 pub mod session;
 pub mod slowfast;
+mod turn;
 
 pub use closing::close_sessions;

@@ -30,7 +30,7 @@ use crate::run::{PlanFile, RunRecord, Shard};
 use crate::scratch::Scratch;
 use crate::store::Store;
 use crate::tables::Provenance;
-use crate::telemetry::{self, Progress, StageTimings, UsageCounter, VideoDone};
+use crate::telemetry::{self, Progress, StageTimings, VideoDone};
 use attempt::Attempt;
 use commit::Committed;
 use encode::ShardEncoder;
@@ -151,7 +151,7 @@ impl Worker {
         tokio::task::block_in_place(|| {
             let runtime = runtime()?;
             let models = self.models.open(&runtime)?;
-            self.progress.watch(counters(&models));
+            self.progress.watch(models.counters());
             Ok(Opened { models, device: runtime.device().to_string(), seconds: started.elapsed().as_secs_f64() })
         })
     }
@@ -291,10 +291,4 @@ impl Worker {
 /// `VIDINDEX_DECODE=full` decodes every frame, to compare with selective decoding.
 fn full_decode() -> Option<FullDecode> {
     (std::env::var_os("VIDINDEX_DECODE")? == "full").then_some(FullDecode::Requested)
-}
-
-fn counters(models: &OpenModels) -> Vec<(&'static str, UsageCounter)> {
-    let actions = models.actions.as_ref().map(|model| ("actions", model.batcher.counter()));
-    let persons = models.persons.as_ref().map(|model| ("persons", model.batcher.counter()));
-    actions.into_iter().chain(persons).collect()
 }

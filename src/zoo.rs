@@ -4,12 +4,14 @@
 //!   and [`pull`] downloads official checkpoints.
 //! - [`inspect`] reads what an ONNX file says about itself. [`descriptor`] is the small TOML file beside a model that
 //!   says how the model expects its input.
+//! - [`deploy`] changes a graph when it is opened, for the device that it runs on.
 //! - [`slowfast`] and [`yolov5`] define the networks in terms of [`graph`], and [`lower`] rewrites them for faster
 //!   inference.
 //!
 //! Nothing here runs a model.
 
 pub mod checkpoint;
+pub mod deploy;
 pub mod descriptor;
 pub mod detector;
 mod exporter;

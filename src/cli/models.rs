@@ -12,6 +12,7 @@ use crate::device::{Device, DeviceChoice, Precision};
 use crate::error::Result;
 use crate::infer::session::Runtime;
 use crate::telemetry::Transfer;
+use crate::zoo::deploy::Deployment;
 use crate::zoo::descriptor::{Activation, Descriptor, Labels, RANDOM};
 use crate::zoo::inspect::ModelInfo;
 use crate::zoo::lower::Lowering;
@@ -210,17 +211,25 @@ fn inspect(file: &Path, json: bool) -> Result<()> {
     if random {
         tracing::warn!(model = %file.display(), "{RANDOM}");
     }
+    let mut deployment = Deployment::read(file)?;
+    let (half, all) = (deployment.compute_in_half(), deployment.convolutions());
     if json {
         let described = descriptor.as_ref().map(Descriptor::to_toml).ok();
-        let shown =
-            serde_json::json!({"model": info, "id": info.model_id(), "random": random, "descriptor": described});
+        let shown = serde_json::json!({
+            "model": info,
+            "id": info.model_id(),
+            "random": random,
+            "descriptor": described,
+            "convolutions": {"all": all, "in_16_bits_on_cuda": half},
+        });
         console::print(format_args!("{shown:#}"))?;
     } else {
         let usable = match descriptor {
             Ok(descriptor) => descriptor.to_toml(),
             Err(error) => format!("cannot be used in a job: {error}"),
         };
-        console::print(format_args!("{info}\n{}", usable.trim_end()))?;
+        let on_cuda = format!("on cuda     {half} of {all} convolutions in 16-bit floats, unless precision = \"fp32\"");
+        console::print(format_args!("{info}{on_cuda}\n\n{}", usable.trim_end()))?;
     }
     Ok(())
 }

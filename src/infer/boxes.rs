@@ -33,22 +33,31 @@ pub struct Detection {
     pub class: usize,
 }
 
-/// The boxes of one image in pixels of the letterboxed image, strongest first. `output` is row-major with `columns`
-/// columns.
+/// The boxes that a detector outputs for one image.
+#[derive(Debug, Clone, Copy)]
+pub enum ImageOutput<'a> {
+    /// One box after the other, with this many values each.
+    Rows(&'a [f32], usize),
+    /// One value of all boxes after the other, for this many boxes.
+    Columns(&'a [f32], usize),
+}
+
+/// The boxes of one image in pixels of the letterboxed image, strongest first.
 ///
 /// # Errors
 /// If an end-to-end head outputs a class that is not an integer below `classes`.
 pub fn detections(
     head: Head,
-    output: &[f32],
-    columns: usize,
+    output: ImageOutput<'_>,
     classes: usize,
     thresholds: &Thresholds,
 ) -> Result<Vec<Detection>> {
-    Ok(match head {
-        Head::Yolov5 => non_max_suppression(anchored(output, columns, thresholds), thresholds),
-        Head::Yolov8 => non_max_suppression(anchor_free(output, columns, thresholds), thresholds),
-        Head::Yolov10 => picked(output, columns, classes, thresholds)?,
+    Ok(match (head, output) {
+        (Head::Yolov5, ImageOutput::Rows(rows, values)) => {
+            non_max_suppression(anchored(rows, values, thresholds), thresholds)
+        }
+        (Head::Yolov10, ImageOutput::Rows(rows, values)) => picked(rows, values, classes, thresholds)?,
+        (_, output) => non_max_suppression(anchor_free(output, thresholds), thresholds),
     })
 }
 
@@ -62,19 +71,27 @@ fn anchored(output: &[f32], columns: usize, thresholds: &Thresholds) -> Vec<Dete
     candidates.filter(|candidate| thresholds.want(candidate)).collect()
 }
 
-/// Each column is a box: centre, width, height, class scores.
-fn anchor_free(output: &[f32], columns: usize, thresholds: &Thresholds) -> Vec<Detection> {
-    let at = |row: usize, column: usize| output[row * columns + column];
-    let mut best = vec![(0, f32::NEG_INFINITY); columns];
-    for (class, scores) in output.chunks_exact(columns).skip(4).enumerate() {
-        for (best, &score) in best.iter_mut().zip(scores) {
+/// A box is centre, width, height, class scores.
+fn anchor_free(output: ImageOutput<'_>, thresholds: &Thresholds) -> Vec<Detection> {
+    let (boxes, values) = match output {
+        ImageOutput::Rows(rows, values) => (rows.len() / values.max(1), values),
+        ImageOutput::Columns(columns, boxes) => (boxes, columns.len() / boxes.max(1)),
+    };
+    let at = |value: usize, number: usize| match output {
+        ImageOutput::Rows(rows, values) => rows[number * values + value],
+        ImageOutput::Columns(columns, boxes) => columns[value * boxes + number],
+    };
+    let mut best = vec![(0, f32::NEG_INFINITY); boxes];
+    for value in 4..values {
+        for (number, best) in best.iter_mut().enumerate() {
+            let score = at(value, number);
             if score > best.1 {
-                *best = (class, score);
+                *best = (value - 4, score);
             }
         }
     }
-    let candidates = best.into_iter().enumerate().map(|(column, (class, confidence))| Detection {
-        xyxy: corners([0, 1, 2, 3].map(|row| at(row, column))),
+    let candidates = best.into_iter().enumerate().map(|(number, (class, confidence))| Detection {
+        xyxy: corners([0, 1, 2, 3].map(|value| at(value, number))),
         confidence,
         class,
     });
@@ -188,10 +205,12 @@ mod tests {
             0.9, 0.8, 0.1,
             0.1, 0.1, 0.6,
         ];
-        let found = detections(Head::Yolov8, &output, 3, 2, &thresholds()).unwrap();
+        let found = detections(Head::Yolov8, ImageOutput::Columns(&output, 3), 2, &thresholds()).unwrap();
         let [first, second] = [([40.0, 40.0, 60.0, 60.0], 0.9, 0), ([85.0, 75.0, 95.0, 105.0], 0.6, 1)]
             .map(|(xyxy, confidence, class)| Detection { xyxy, confidence, class });
         assert_eq!(found, [first, second]);
+        let rows: Vec<f32> = (0..3).flat_map(|column| (0..6).map(move |row| output[row * 3 + column])).collect();
+        assert_eq!(detections(Head::Yolov8, ImageOutput::Rows(&rows, 6), 2, &thresholds()).unwrap(), found);
     }
 
     #[test]
@@ -199,11 +218,12 @@ mod tests {
         // The first two overlap. The last one is padding up to 300 rows.
         let rows =
             [[0.0, 0.0, 9.0, 9.0, 0.5, 1.0], [0.0, 0.0, 9.0, 8.0, 0.9, 1.0], [0.0, 0.0, 9.0, 9.0, 0.9, 2.0], [0.0; 6]];
-        let found = detections(Head::Yolov10, &rows.concat(), 6, 3, &thresholds()).unwrap();
+        let found = detections(Head::Yolov10, ImageOutput::Rows(&rows.concat(), 6), 3, &thresholds()).unwrap();
         assert_eq!(found.iter().map(|found| found.xyxy[3]).collect::<Vec<_>>(), [8.0, 9.0], "class 2 is not wanted");
         for class in [3.0, 0.5, -1.0, f32::NAN] {
             let row = [0.0, 0.0, 9.0, 9.0, 0.5, class];
-            let error = detections(Head::Yolov10, &row, 6, 3, &thresholds()).unwrap_err().to_string();
+            let error =
+                detections(Head::Yolov10, ImageOutput::Rows(&row, 6), 3, &thresholds()).unwrap_err().to_string();
             assert_eq!(error, format!("the detector output the class {class}, but has 3 classes"));
         }
     }

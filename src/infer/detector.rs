@@ -1,54 +1,67 @@
 //! Runs a detector: the input is letterboxed images, the output is boxes in the frames.
 
-use super::boxes::{Detection, Thresholds, detections, to_frame};
-use super::session::{Model, Runtime, Timed};
-use super::slowfast::{batch_dimension, batch_max};
+use super::boxes::{Detection, ImageOutput, Thresholds, detections, to_frame};
+use super::memory::{InputTensor, Memory};
+use super::session::{Model, OutputTensor, Runtime, Timed};
+use super::slowfast::{batch_dimension, not_a_number, usual_batch};
+use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::zoo::deploy::{CANDIDATES, Deployment, IMAGES, PLACES, SHAPE};
 use crate::zoo::descriptor;
-use crate::zoo::detector::detector_tensors;
+use crate::zoo::detector::{Head, detector_tensors};
 use crate::zoo::inspect::{ModelInfo, TensorInfo};
 
 /// Images in a batch on a GPU.
-const GPU_BATCH: usize = 16;
+const GPU_BATCH: usize = 8;
 
 /// The input tensor of a batch of images.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ImageBatch {
-    /// `[images, 3, height, width]`, RGB in 0..=1.
-    pixels: Vec<f32>,
+    images: InputTensor,
     /// Width and height of each frame as displayed, pixels.
     frames: Vec<(u32, u32)>,
 }
 
-impl ImageBatch {
-    /// Empties the batch, and keeps its memory.
-    pub fn clear(&mut self) {
-        self.pixels.clear();
-        self.frames.clear();
-    }
+/// Makes the input tensors of a detector.
+#[derive(Debug)]
+pub struct ImageTensors {
+    memory: Memory,
+    size: descriptor::Size,
+    rows: usize,
+}
 
-    /// Adds a letterboxed image, `[height, width, 3]` bytes, of a frame with this width and height.
-    pub fn push(&mut self, image: &[u8], width: u32, height: u32) {
-        for channel in 0..3 {
-            self.pixels.extend(image[channel..].iter().step_by(3).map(|&byte| f32::from(byte) / 255.0));
-        }
-        self.frames.push((width, height));
+impl ImageTensors {
+    /// A batch of letterboxed images, `[height, width, 3]` bytes, each with the width and height of its frame, padded to the
+    /// model's batch size.
+    ///
+    /// # Errors
+    /// If there is no memory.
+    pub fn batch(&self, images: &[(&[u8], (u32, u32))]) -> Result<ImageBatch> {
+        let descriptor::Size { height, width } = self.size;
+        let images_of = |pixels: &mut [u8]| {
+            let mut slots = pixels.chunks_exact_mut(height * width * 3);
+            images.iter().zip(&mut slots).for_each(|((image, _), slot)| slot.copy_from_slice(image));
+            slots.for_each(|slot| slot.fill(0));
+        };
+        let input = self.memory.input(IMAGES, &[self.rows, height, width, 3], images_of)?;
+        Ok(ImageBatch { images: input, frames: images.iter().map(|(_, frame)| *frame).collect() })
     }
 }
 
 /// An open detector.
 pub struct Detector {
     model: Model,
-    /// Names of the input and the output.
-    tensors: [String; 2],
+    /// Names of the outputs: the boxes, or those of the candidates.
+    outputs: Vec<String>,
     descriptor: descriptor::DetectorDescriptor,
     thresholds: Thresholds,
-    fixed_batch: Option<usize>,
-    batch_max: usize,
+    /// Number of images in each batch, padding included.
+    rows: usize,
 }
 
 impl Detector {
-    /// Opens the model that `info` and `descriptor` describe. A model whose output has dynamic dimensions is run once, so
+    /// Opens the model that `info` and `descriptor` describe. `batch` is the number of images in each batch, unless the graph
+    /// has a fixed one; `None` for the one that suits the device. A model whose output has dynamic dimensions is run once, so
     /// that a wrong descriptor is an error before any video is opened.
     ///
     /// # Errors
@@ -58,52 +71,108 @@ impl Detector {
         info: &ModelInfo,
         descriptor: &descriptor::DetectorDescriptor,
         thresholds: Thresholds,
+        batch: Option<usize>,
     ) -> Result<Self> {
-        let batch_max = batch_max(runtime.device(), GPU_BATCH);
         let tensors = detector_tensors(info)?;
-        let (fixed_batch, fixed) = batch_dimension(tensors.images, batch_max);
-        let model = runtime.open(&info.path, &fixed)?;
+        let mut deployment = Deployment::read(&info.path)?;
+        deployment.take_bytes(&tensors.images.name);
+        let boxes = tensors.boxes.name.as_str();
+        // OpenVINO fails to compile results that are constant, such as the shape.
+        let is_supported = runtime.device() != Device::OpenVino;
+        let outputs = match is_supported && deployment.keep_candidates(descriptor.head, boxes, thresholds.confidence) {
+            true => vec![CANDIDATES.into(), PLACES.into(), SHAPE.into()],
+            false => vec![boxes.into()],
+        };
+        let batch = batch.unwrap_or(usual_batch(runtime.device(), GPU_BATCH));
+        let (rows, fixed) = batch_dimension(tensors.images, batch);
+        let model = runtime.open(&deployment, &fixed)?;
         let is_open = |output: &TensorInfo| output.fixed(1).and(output.fixed(2)).is_none();
-        let must_try = is_open(tensors.boxes);
-        let tensors = [tensors.images, tensors.boxes].map(|tensor| tensor.name.clone());
-        let (descriptor, batch_max) = (descriptor.clone(), fixed_batch.unwrap_or(batch_max));
-        let mut opened = Self { model, tensors, descriptor, thresholds, fixed_batch, batch_max };
+        // On a GPU, the first run measures which algorithms are fastest, which takes seconds.
+        let must_try = is_open(tensors.boxes) || !runtime.device().is_cpu();
+        let mut opened = Self { model, outputs, descriptor: descriptor.clone(), thresholds, rows };
         if must_try {
-            let mut blank = ImageBatch { pixels: vec![], frames: vec![(1, 1)] };
-            opened.run(&mut blank)?;
+            opened.run(&opened.tensors().batch(&[])?)?;
         }
         Ok(opened)
     }
 
-    /// Number of images in a full batch.
-    pub fn batch_max(&self) -> usize {
-        self.batch_max
+    /// Number of images in each batch, padding included.
+    pub fn batch(&self) -> usize {
+        self.rows
+    }
+
+    /// Makes the detector's input tensors.
+    pub fn tensors(&self) -> ImageTensors {
+        ImageTensors { memory: self.model.memory(), size: self.descriptor.size, rows: self.rows }
     }
 
     /// Computes the boxes of each image, strongest first.
     ///
     /// # Errors
     /// As for [`Model::run`], and if the output does not match the descriptor.
-    pub fn run(&mut self, batch: &mut ImageBatch) -> Result<Timed<Vec<Vec<Detection>>>> {
-        let pictures = self.fixed_batch.unwrap_or(batch.frames.len());
-        let (descriptor, thresholds, frames) = (&self.descriptor, &self.thresholds, &batch.frames);
+    pub fn run(&mut self, batch: &ImageBatch) -> Result<Timed<Vec<Vec<Detection>>>> {
+        let (descriptor, thresholds, rows) = (&self.descriptor, &self.thresholds, self.rows);
         let size = (descriptor.size.width, descriptor.size.height);
-        batch.pixels.resize(pictures * 3 * size.0 * size.1, 0.0);
-        let shape = [pictures, 3, size.1, size.0].map(|d| d as i64).to_vec();
-        let [input, output] = &self.tensors;
-        self.model.run(&[(input.as_str(), shape, &batch.pixels)], output, |shape, data| {
-            let [_, rows, columns] = *shape else { return Err(other_output(descriptor, shape)) };
-            if !descriptor.accepts(pictures, shape) {
-                return Err(other_output(descriptor, shape));
-            }
-            let classes = descriptor.labels.len();
-            let of_frame = |(predictions, &frame): (&[f32], &(u32, u32))| {
-                let found = detections(descriptor.head, predictions, columns as usize, classes, thresholds)?;
+        let names: Vec<&str> = self.outputs.iter().map(String::as_str).collect();
+        self.model.run_for(std::slice::from_ref(&batch.images), &names, |outputs| {
+            let of_frame = |(output, &frame): (ImageOutput<'_>, &(u32, u32))| {
+                let found = detections(descriptor.head, output, descriptor.labels.len(), thresholds)?;
                 Ok(found.into_iter().map(|found| to_frame(found, descriptor.head, frame, size)).collect())
             };
-            data.chunks_exact((rows * columns) as usize).zip(frames).map(of_frame).collect()
+            let images = match outputs {
+                [candidates, places, shape] => candidates_of(descriptor, rows, candidates, places, shape)?,
+                [(shape, data)] => boxes_of(descriptor, rows, shape, data)?,
+                _ => return Err(Error::failed("the detector has no output")),
+            };
+            images.into_iter().zip(&batch.frames).map(of_frame).collect()
         })
     }
+}
+
+/// The output of each of so many images.
+fn boxes_of<'a>(
+    descriptor: &descriptor::DetectorDescriptor,
+    images: usize,
+    shape: &[i64],
+    data: &'a [f32],
+) -> Result<Vec<ImageOutput<'a>>> {
+    let [_, rows, columns] = *shape else { return Err(other_output(descriptor, shape)) };
+    if !descriptor.accepts(images, shape) {
+        return Err(other_output(descriptor, shape));
+    }
+    let columns = columns as usize;
+    let output = |values| match descriptor.head {
+        Head::Yolov5 | Head::Yolov10 => ImageOutput::Rows(values, columns),
+        Head::Yolov8 => ImageOutput::Columns(values, columns),
+    };
+    Ok(data.chunks_exact(rows as usize * columns).map(output).collect())
+}
+
+/// The candidates of each of so many images.
+fn candidates_of<'a>(
+    descriptor: &descriptor::DetectorDescriptor,
+    images: usize,
+    (shape, data): &OutputTensor<'a>,
+    (_, places): &OutputTensor<'_>,
+    (_, lengths): &OutputTensor<'_>,
+) -> Result<Vec<ImageOutput<'a>>> {
+    let whole: Vec<i64> = lengths.iter().map(|&length| length as i64).collect();
+    if !descriptor.accepts(images, &whole) {
+        return Err(other_output(descriptor, &whole));
+    }
+    if data.iter().any(|value| value.is_nan()) {
+        return Err(not_a_number("the detector"));
+    }
+    let values = shape.last().map_or(0, |&values| values as usize);
+    let (places, _) = places.as_chunks::<2>();
+    let mut rest = *data;
+    let of_image = |image: usize| {
+        let boxes = places.iter().filter(|[number, _]| *number as usize == image).count();
+        let (rows, others) = rest.split_at_checked(boxes * values).unwrap_or((rest, &[]));
+        rest = others;
+        ImageOutput::Rows(rows, values)
+    };
+    Ok((0..images).map(of_image).collect())
 }
 
 fn other_output(descriptor: &descriptor::DetectorDescriptor, shape: &[i64]) -> Error {
@@ -114,4 +183,32 @@ fn other_output(descriptor: &descriptor::DetectorDescriptor, shape: &[i64]) -> E
         labels.len()
     ))
     .with_hint("`kind`, `labels` and `side` are set in the TOML file beside the model")
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::zoo::descriptor::{DetectorDescriptor, Labels, Origin, Size};
+
+    #[test]
+    fn each_image_gets_its_own_candidates_and_a_score_that_is_not_a_number_is_an_error() {
+        let labels = Labels::List(vec!["person".into()]);
+        let size = Size::square(32);
+        let descriptor = DetectorDescriptor { head: Head::Yolov5, labels, size, weights: Origin::Random };
+        let places = [0.0, 3.0, 0.0, 9.0, 2.0, 1.0];
+        let found = |rows: &[f32]| {
+            let outputs = (&[3, 6][..], rows);
+            let found = candidates_of(&descriptor, 3, &outputs, &(&[3, 2], &places), &(&[3], &[3.0, 63.0, 6.0]));
+            found.map(|images| images.iter().map(|output| format!("{output:?}")).collect::<Vec<_>>())
+        };
+        let rows: Vec<f32> = (0..18_u8).map(f32::from).collect();
+        assert_eq!(
+            found(&rows).unwrap(),
+            [ImageOutput::Rows(&rows[..12], 6), ImageOutput::Rows(&[], 6), ImageOutput::Rows(&rows[12..], 6)]
+                .map(|o| format!("{o:?}"))
+        );
+        let broken: Vec<f32> = rows.iter().map(|&value| if value == 4.0 { f32::NAN } else { value }).collect();
+        assert!(found(&broken).unwrap_err().to_string().contains("not a number"));
+    }
 }

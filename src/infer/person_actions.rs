@@ -3,32 +3,44 @@
 
 use half::f16;
 
+use super::memory::{InputTensor, Memory};
 use super::session::{Model, Runtime, Timed};
-use super::slowfast::{Pathways, activated, batch_dimension, other_classes, slow_frames};
+use super::slowfast::{activated, batch_dimension, other_classes, slow_frames};
 use crate::error::{Error, Result};
+use crate::zoo::deploy::{BOXES, CLIPS, Deployment};
 use crate::zoo::descriptor::{self, Activation, slowfast_tensors};
 use crate::zoo::inspect::ModelInfo;
 
 /// The input tensors of one clip. Clips cannot be batched, because the shape of frames differs between videos.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct PersonClip {
-    width: usize,
-    height: usize,
-    pathways: Pathways,
-    /// `[boxes, 5]`: number of the clip in the batch (always 0), left, top, right, bottom.
-    boxes: Vec<f32>,
+    /// The clip, and `[boxes, 5]`: number of the clip in the batch (always 0), left, top, right, bottom.
+    inputs: [InputTensor; 2],
+    boxes: usize,
 }
 
-impl PersonClip {
-    /// Replaces the content with a clip tensor, `[3, frames, height, width]`, whose frames have this size (width, height),
-    /// and the boxes of persons in its pixels, at least one. `slow` are the numbers of the frames that the Slow pathway
-    /// gets.
-    pub fn fill(&mut self, slow: &[usize], clip: &[f16], size: (usize, usize), boxes: &[[f32; 4]]) {
-        (self.width, self.height) = size;
-        self.pathways.clear();
-        self.pathways.push(slow, size.0 * size.1, clip);
-        self.boxes.clear();
-        self.boxes.extend(boxes.iter().flat_map(|&[x1, y1, x2, y2]| [0.0, x1, y1, x2, y2]));
+/// Makes the input tensors of a SlowFast that scores persons.
+#[derive(Debug)]
+pub struct PersonTensors {
+    memory: Memory,
+    frames: usize,
+}
+
+impl PersonTensors {
+    /// A clip, `[3, frames, height, width]`, whose frames have this size (width, height), and the boxes of persons in its
+    /// pixels, at least one.
+    ///
+    /// # Errors
+    /// If there is no memory.
+    pub fn clip(&self, clip: &[f16], size: (usize, usize), boxes: &[[f32; 4]]) -> Result<PersonClip> {
+        let shape = [1, 3, self.frames, size.1, size.0];
+        let clip = self.memory.input(CLIPS, &shape, |values: &mut [f16]| values.copy_from_slice(clip))?;
+        let rois = self.memory.input(BOXES, &[boxes.len(), 5], |values: &mut [f32]| {
+            for (row, [x1, y1, x2, y2]) in values.as_chunks_mut::<5>().0.iter_mut().zip(boxes) {
+                *row = [0.0, *x1, *y1, *x2, *y2];
+            }
+        })?;
+        Ok(PersonClip { inputs: [clip, rois], boxes: boxes.len() })
     }
 }
 
@@ -36,12 +48,8 @@ impl PersonClip {
 pub struct PersonActions {
     model: Model,
     frames: usize,
-    /// The frames of the Fast pathway that the Slow pathway gets.
-    slow: Vec<usize>,
-    /// Name of the Slow input, if the model has two.
-    slow_input: Option<String>,
-    /// Names of the Fast (or only) input, of the input for boxes, and of the output.
-    tensors: [String; 3],
+    /// Name of the output.
+    scores: String,
     activation: Activation,
     classes: usize,
 }
@@ -57,40 +65,33 @@ impl PersonActions {
             return Err(Error::usage(format!("{} takes no boxes of persons", info.path.display())));
         };
         let (_, fixed) = batch_dimension(tensors.fast, 1);
-        let model = runtime.open(&info.path, &fixed)?;
-        let slow_input = tensors.slow.map(|slow| slow.name.clone());
-        let tensors = [tensors.fast, boxes, tensors.scores].map(|tensor| tensor.name.clone());
-        let (slow, activation) = (slow_frames(descriptor), descriptor.activation);
-        let classes = descriptor.labels.len();
-        Ok(Self { model, frames: descriptor.frames, slow, slow_input, tensors, activation, classes })
+        let mut deployment = Deployment::read(&info.path)?;
+        let slow_frames = slow_frames(descriptor);
+        deployment.take_clips(&tensors.fast.name, tensors.slow.map(|slow| (slow.name.as_str(), &slow_frames[..])));
+        deployment.take_boxes(&boxes.name);
+        let model = runtime.open(&deployment, &fixed)?;
+        let (frames, activation) = (descriptor.frames, descriptor.activation);
+        let (scores, classes) = (tensors.scores.name.clone(), descriptor.labels.len());
+        Ok(Self { model, frames, scores, activation, classes })
     }
 
-    /// The frames of the Fast pathway that the Slow pathway gets.
-    pub fn slow_frames(&self) -> &[usize] {
-        &self.slow
+    /// Makes the model's input tensors.
+    pub fn tensors(&self) -> PersonTensors {
+        PersonTensors { memory: self.model.memory(), frames: self.frames }
     }
 
     /// Computes the scores of each box, in label order, after the activation.
     ///
     /// # Errors
-    /// As for [`Model::run`].
+    /// As for [`Model::run`], and if a score is not a number.
     pub fn run(&mut self, clip: &PersonClip) -> Result<Timed<Vec<Vec<f32>>>> {
-        let boxes = clip.boxes.len() / 5;
-        let dims = |frames: usize| [1, 3, frames, clip.height, clip.width].map(|d| d as i64).to_vec();
-        let [fast, rois, scores] = &self.tensors;
-        let mut inputs = vec![
-            (fast.as_str(), dims(self.frames), clip.pathways.fast.as_slice()),
-            (rois.as_str(), vec![boxes as i64, 5], clip.boxes.as_slice()),
-        ];
-        let slow = self.slow_input.as_ref();
-        inputs.extend(slow.map(|slow| (slow.as_str(), dims(self.slow.len()), clip.pathways.slow.as_slice())));
-        let (activation, labels) = (self.activation, self.classes);
-        self.model.run(&inputs, scores, |shape, logits| match shape {
+        let (activation, labels, boxes) = (self.activation, self.classes, clip.boxes);
+        self.model.run(&clip.inputs, &self.scores, |shape, logits| match shape {
             [outputs, classes] if *outputs as usize == boxes && *classes as usize != labels => {
                 Err(other_classes(*classes as usize, labels))
             }
             [outputs, classes] if *outputs as usize == boxes => {
-                Ok(logits.chunks_exact(*classes as usize).map(|row| activated(activation, row)).collect())
+                logits.chunks_exact(*classes as usize).map(|row| activated(activation, row)).collect()
             }
             _ => Err(Error::failed(format!("the action model gave {shape:?} where [{boxes}, classes] was expected"))),
         })
@@ -125,17 +126,5 @@ mod tests {
         let upright = scaled_box([-5.0, 10.0, 240.0, 400.0], (240, 320), (256, 341));
         let ratio = 341.0 / 320.0;
         assert_eq!(upright, [0.0, 10.0 * ratio, 239.0 * ratio, 319.0 * ratio]);
-    }
-
-    #[test]
-    fn a_clip_fills_both_pathways_and_numbers_its_boxes() {
-        let clip: Vec<f16> = (0..3 * 4 * 2).map(|v| f16::from_f32(v as f32)).collect();
-        let mut filled = PersonClip::default();
-        for _ in 0..2 {
-            filled.fill(&[0, 3], &clip, (2, 1), &[[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]);
-        }
-        assert_eq!(filled.pathways.fast, (0..3 * 4 * 2).map(|v| v as f32).collect::<Vec<_>>());
-        assert_eq!(filled.pathways.slow, [0.0, 1.0, 6.0, 7.0, 8.0, 9.0, 14.0, 15.0, 16.0, 17.0, 22.0, 23.0]);
-        assert_eq!(filled.boxes, [0.0, 1.0, 2.0, 3.0, 4.0, 0.0, 5.0, 6.0, 7.0, 8.0]);
     }
 }

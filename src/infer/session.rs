@@ -1,26 +1,32 @@
 //! ONNX Runtime: finds its library, chooses the execution provider, opens and runs sessions.
 
 use std::borrow::Cow;
-use std::fmt::Debug;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use half::{bf16, f16};
 use ort::environment::Environment;
 use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProvider, ExecutionProviderDispatch};
 use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{Session, SessionInputValue};
-use ort::value::{DynValue, PrimitiveTensorElementType, Tensor, TensorElementType, TensorRef};
+use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType};
 
 use super::closing::{Stopper, stopper};
+use super::memory::{InputTensor, Memory};
+use super::turn::Turn;
 use crate::device::{Device, DeviceChoice, Precision};
 use crate::error::{Error, Result};
+use crate::zoo::deploy::Deployment;
 
 /// The oldest supported version of ONNX Runtime.
 const ONNXRUNTIME_MIN: &str = "1.24";
 
 /// The folder into which `make setup` installs the library. It is searched in the current directory and above the binary.
 const LOCAL_FOLDER: &str = ".onnxruntime";
+
+/// The setting of a session that says where a model that is opened from memory has its external weights.
+const EXTERNAL_WEIGHTS: &str = "session.model_external_initializers_file_folder_path";
 
 /// The loaded library, and the device on which models run.
 pub struct Runtime {
@@ -29,8 +35,7 @@ pub struct Runtime {
     device: Device,
     precision: Precision,
     threads: usize,
-    /// Locked while a model runs on the CPU, because two models at once would slow each other down.
-    turn: Arc<Mutex<()>>,
+    turn: Turn,
 }
 
 impl Runtime {
@@ -50,7 +55,7 @@ impl Runtime {
         }
         check_precision(device, precision)?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(Self { environment, library, device, precision, threads, turn: Arc::default() })
+        Ok(Self { environment, library, device, precision, threads, turn: Turn::default() })
     }
 
     /// The device on which models run.
@@ -69,14 +74,61 @@ impl Runtime {
         known.into_iter().filter(|device| is_available(*device)).collect()
     }
 
-    /// Opens a model. `fixed` sets the lengths of free dimensions, by name, so that the provider can optimize for them.
+    /// The precision in which models compute: for `auto`, the one that suits the device.
+    pub fn precision(&self) -> Precision {
+        match (self.precision, self.device) {
+            (Precision::Auto, Device::Cuda(_) | Device::TensorRt(_)) => Precision::Fp16,
+            (Precision::Auto, Device::Cpu | Device::OpenVino) => Precision::Fp32,
+            (precision, _) => precision,
+        }
+    }
+
+    /// The same, with another precision.
+    ///
+    /// # Errors
+    /// If the device does not support it.
+    pub fn with_precision(&self, precision: Precision) -> Result<Self> {
+        check_precision(self.device, precision)?;
+        let Self { environment, library, device, threads, turn, .. } = self;
+        let (environment, library, turn) = (environment.clone(), library.clone(), turn.clone());
+        Ok(Self { environment, library, device: *device, precision, threads: *threads, turn })
+    }
+
+    /// The precisions that the device supports, besides `auto`.
+    pub fn precisions(&self) -> Vec<Precision> {
+        let supported =
+            |precision: &Precision| *precision != Precision::Auto && check_precision(self.device, *precision).is_ok();
+        Precision::ALL.into_iter().filter(supported).collect()
+    }
+
+    /// Opens a model, in 16-bit floats if the precision says so. `fixed` sets the lengths of free dimensions, by name, so
+    /// that the provider can optimize for them.
     ///
     /// # Errors
     /// If ONNX Runtime rejects the file or the provider cannot start (no GPU, missing CUDA libraries).
-    pub fn open(&self, model: &Path, fixed: &[(String, i64)]) -> Result<Model> {
-        let opened = stopper().and_then(|stopper| Ok((self.session(model, fixed)?, stopper)));
+    pub fn open(&self, deployment: &Deployment, fixed: &[(String, i64)]) -> Result<Model> {
+        let mut half = deployment.clone();
+        if !self.computes_in_half() || half.compute_in_half() == 0 {
+            return self.open_as_is(deployment, fixed);
+        }
+        match self.open_as_is(&half, fixed) {
+            Err(error) if self.precision == Precision::Auto => {
+                let opened = self.open_as_is(deployment, fixed)?;
+                tracing::warn!(model = %half.path().display(), %error, "not in 16-bit floats");
+                Ok(opened)
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_as_is(&self, deployment: &Deployment, fixed: &[(String, i64)]) -> Result<Model> {
+        let path = deployment.path();
+        // Opening a session waits for the whole GPU, which is forbidden while another one measures its algorithms.
+        let turn = (!self.device.is_cpu()).then(|| self.turn.alone());
+        let opened = stopper().and_then(|stopper| Ok((self.session(deployment, fixed)?, stopper)));
+        drop(turn);
         let (session, stopper) = opened.map_err(|error| {
-            let failed = Error::failed(format!("failed to open {} on {}: {error}", model.display(), self.device));
+            let failed = Error::failed(format!("failed to open {} on {}: {error}", path.display(), self.device));
             match self.device {
                 Device::Cuda(_) | Device::TensorRt(_) => {
                     failed.with_hint("check `nvidia-smi`, and that CUDA and cuDNN are installed in the versions that the library was built for")
@@ -84,23 +136,32 @@ impl Runtime {
                 _ => failed,
             }
         })?;
-        let turn = self.device.is_cpu().then(|| self.turn.clone());
-        Ok(Model { session, stopper, path: model.to_owned(), turn })
+        let (turn, known) = (self.turn.clone(), HashSet::new());
+        Ok(Model { session, stopper, path: path.to_owned(), device: self.device, turn, known })
     }
 
-    fn session(&self, model: &Path, fixed: &[(String, i64)]) -> ort::Result<Session> {
+    fn session(&self, deployment: &Deployment, fixed: &[(String, i64)]) -> ort::Result<Session> {
         let mut builder = Session::builder(&self.environment)?
             .with_optimization_level(GraphOptimizationLevel::All)?
             .with_intra_threads(self.threads)?
             // Waiting threads sleep, because decoders need the cores.
             .with_intra_op_spinning(false)?;
+        if let Some(folder) = deployment.path().parent() {
+            // Large models have their weights in files beside them.
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            builder = builder.with_config_entry(EXTERNAL_WEIGHTS, folder.to_string_lossy())?;
+        }
         for (dimension, length) in fixed {
             builder = builder.with_dimension_override(dimension, *length)?;
         }
         if let Some(provider) = self.provider() {
             builder = builder.with_execution_providers([provider.error_on_failure()])?;
         }
-        builder.commit_from_file(model)
+        builder.commit_from_memory(&deployment.encode())
+    }
+
+    fn computes_in_half(&self) -> bool {
+        matches!(self.device, Device::Cuda(_)) && self.precision() == Precision::Fp16
     }
 
     fn provider(&self) -> Option<ExecutionProviderDispatch> {
@@ -121,11 +182,13 @@ impl Runtime {
                 )
             }
             Device::Cuda(number) => {
+                let provider = ep::CUDA::default().with_device_id(number as i32);
                 let tf32 = self.precision != Precision::Fp32;
-                Some(ep::CUDA::default().with_device_id(number as i32).with_tf32(tf32).build())
+                // With channels last, convolutions in 16-bit floats run on tensor cores without a change of layout.
+                Some(provider.with_tf32(tf32).with_prefer_nhwc(self.computes_in_half()).build())
             }
             Device::TensorRt(number) => {
-                let half = matches!(self.precision, Precision::Auto | Precision::Fp16);
+                let half = self.precision() == Precision::Fp16;
                 let cache = std::env::temp_dir().join("vidindex-tensorrt");
                 let provider = ep::TensorRT::default().with_device_id(number as i32).with_fp16(half);
                 Some(provider.with_engine_cache(true).with_engine_cache_path(cache.display()).build())
@@ -140,11 +203,11 @@ pub struct Model {
     /// Declared after `session`, so that it is dropped later: its drop signals that the session is closed.
     stopper: Arc<Stopper>,
     path: PathBuf,
-    turn: Option<Arc<Mutex<()>>>,
+    device: Device,
+    turn: Turn,
+    /// Shapes of the inputs so far. A GPU's libraries measure their algorithms for each new one.
+    known: HashSet<Vec<Vec<usize>>>,
 }
-
-/// A model's input: its name, shape and elements, row major.
-pub type InputTensor<'a> = (&'a str, Vec<i64>, &'a [f32]);
 
 /// A model's output: its shape and elements, row major.
 pub type OutputTensor<'a> = (&'a [i64], &'a [f32]);
@@ -166,13 +229,18 @@ impl<T> Timed<T> {
 }
 
 impl Model {
+    /// Makes the model's input tensors.
+    pub fn memory(&self) -> Memory {
+        Memory::new(&self.session, self.device, &self.turn)
+    }
+
     /// Runs the model, and converts its output of this name with `read`, which gets the shape and the elements.
     ///
     /// # Errors
     /// If ONNX Runtime fails. The job cannot continue.
     pub fn run<T>(
         &mut self,
-        inputs: &[InputTensor<'_>],
+        inputs: &[InputTensor],
         output: &str,
         read: impl FnOnce(&[i64], &[f32]) -> Result<T>,
     ) -> Result<Timed<T>> {
@@ -188,51 +256,27 @@ impl Model {
     /// As for [`Model::run`].
     pub fn run_for<T>(
         &mut self,
-        inputs: &[InputTensor<'_>],
+        inputs: &[InputTensor],
         names: &[&str],
         read: impl FnOnce(&[OutputTensor<'_>]) -> Result<T>,
     ) -> Result<Timed<T>> {
         let failed = |error: ort::Error| Error::failed(format!("failed to run {}: {error}", self.path.display()));
+        let is_new = self.known.insert(inputs.iter().map(|input| input.shape.clone()).collect());
         let turn = self.turn.clone();
-        let guard = turn.as_ref().map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
+        let alone = (self.device.is_cpu() || is_new).then(|| turn.alone());
+        let beside = alone.is_none().then(|| turn.beside_others());
         let started = std::time::Instant::now();
-        let mut values = Vec::with_capacity(inputs.len());
-        for (name, shape, data) in inputs {
-            let taken = self.session.inputs().iter().find(|input| input.name() == *name);
-            let element = taken.and_then(|input| input.dtype().tensor_type());
-            values.push((*name, input_value(element, shape, data).map_err(failed)?));
-        }
+        let values = inputs.iter().map(|input| (input.name.as_str(), SessionInputValue::from(&input.tensor)));
+        let values: Vec<_> = values.collect();
         let outputs = self.session.run_with_options(values, &self.stopper).map_err(failed)?;
         let seconds = started.elapsed().as_secs_f64();
-        drop(guard);
+        drop((alone, beside));
         let mut found = Vec::with_capacity(names.len());
         for name in names {
             found.push(floats(&outputs[*name]).map_err(failed)?);
         }
         let found: Vec<OutputTensor<'_>> = found.iter().map(|(shape, data)| (*shape, &data[..])).collect();
         Ok(Timed { output: read(&found)?, seconds })
-    }
-}
-
-/// Converts an input to the element type that the model takes: models exported in half precision take 16-bit floats.
-fn input_value<'a>(
-    element: Option<TensorElementType>,
-    shape: &[i64],
-    data: &'a [f32],
-) -> ort::Result<SessionInputValue<'a>> {
-    fn converted<T: PrimitiveTensorElementType + Debug + Clone + 'static>(
-        shape: &[i64],
-        data: &[f32],
-        convert: fn(f32) -> T,
-    ) -> ort::Result<SessionInputValue<'static>> {
-        let data: Vec<T> = data.iter().copied().map(convert).collect();
-        Ok(Tensor::from_array((shape.to_vec(), data))?.into())
-    }
-    match element {
-        Some(TensorElementType::Float16) => converted(shape, data, f16::from_f32),
-        Some(TensorElementType::Bfloat16) => converted(shape, data, bf16::from_f32),
-        Some(TensorElementType::Float64) => converted(shape, data, f64::from),
-        _ => Ok(TensorRef::from_array_view((shape.to_vec(), data))?.into()),
     }
 }
 
@@ -354,7 +398,7 @@ fn check_precision(device: Device, precision: Precision) -> Result<()> {
     let fits = match precision {
         Precision::Auto | Precision::Fp32 => true,
         Precision::Bf16 => device == Device::OpenVino,
-        Precision::Fp16 => matches!(device, Device::TensorRt(_)),
+        Precision::Fp16 => matches!(device, Device::Cuda(_) | Device::TensorRt(_)),
         Precision::Int8 => false,
     };
     if fits {
@@ -362,5 +406,5 @@ fn check_precision(device: Device, precision: Precision) -> Result<()> {
     }
     let name = precision.as_str();
     Err(Error::usage(format!("precision `{name}` is not supported on device `{device}`"))
-        .with_hint("bf16 runs on openvino, fp16 on tensorrt; auto and fp32 run everywhere"))
+        .with_hint("bf16 runs on openvino, fp16 on cuda and tensorrt; auto and fp32 run everywhere"))
 }

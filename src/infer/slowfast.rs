@@ -1,12 +1,13 @@
 //! Runs a SlowFast (Feichtenhofer et al., arXiv 1812.03982): the input is clips, the output is a score per class.
 
 use half::f16;
-use half::slice::HalfFloatSliceExt as _;
 
+use super::memory::{InputTensor, Memory};
 use super::session::{Model, OutputTensor, Runtime, Timed};
 use crate::decode::sample::linspace_index;
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::zoo::deploy::{CLIPS, Deployment};
 use crate::zoo::descriptor::{self, Activation, SlowSampling, slowfast_tensors};
 use crate::zoo::inspect::{Dim, ModelInfo, TensorInfo};
 use crate::zoo::slowfast::EMBEDDING;
@@ -23,55 +24,35 @@ pub struct ClipScores {
 /// Clips in a batch on a GPU.
 const GPU_BATCH: usize = 8;
 
-/// The input tensors of a batch of clips.
-#[derive(Debug, Default)]
+/// The input tensor of a batch of clips.
+#[derive(Debug)]
 pub struct ClipBatch {
+    input: InputTensor,
     clips: usize,
-    pathways: Pathways,
 }
 
-/// The input tensors of the two pathways.
-#[derive(Debug, Default)]
-pub(super) struct Pathways {
-    /// `[clips, 3, frames / alpha, height, width]`. Empty if the model has only one pathway.
-    pub(super) slow: Vec<f32>,
-    /// `[clips, 3, frames, height, width]`.
-    pub(super) fast: Vec<f32>,
-}
-
-impl Pathways {
-    pub(super) fn clear(&mut self) {
-        self.slow.clear();
-        self.fast.clear();
-    }
-
-    /// Adds a clip tensor, `[3, frames, height, width]`, whose frames have `pixels` each. The Slow pathway gets the frames
-    /// `slow`.
-    pub(super) fn push(&mut self, slow: &[usize], pixels: usize, clip: &[f16]) {
-        let start = self.fast.len();
-        self.fast.resize(start + clip.len(), 0.0);
-        clip.convert_to_f32_slice(&mut self.fast[start..]);
-        for channel in self.fast[start..].chunks_exact(clip.len() / 3) {
-            for frame in slow {
-                self.slow.extend_from_slice(&channel[frame * pixels..][..pixels]);
-            }
-        }
-    }
-}
-
-/// The shape of a clip in a batch.
-#[derive(Debug, Clone)]
-pub struct ClipShape {
+/// Makes the input tensors of a SlowFast.
+#[derive(Debug)]
+pub struct ClipTensors {
+    memory: Memory,
     frames: usize,
     crop: usize,
-    /// The frames of the Fast pathway that the Slow pathway gets.
-    slow: Vec<usize>,
+    rows: usize,
 }
 
-impl ClipShape {
-    /// The shape of a clip for the model with this descriptor.
-    pub fn new(descriptor: &descriptor::SlowFastDescriptor) -> Self {
-        Self { frames: descriptor.frames, crop: descriptor.crop, slow: slow_frames(descriptor) }
+impl ClipTensors {
+    /// A batch of clips, `[3, frames, crop, crop]` each, padded to the model's batch size.
+    ///
+    /// # Errors
+    /// If there is no memory.
+    pub fn batch(&self, clips: &[&[f16]]) -> Result<ClipBatch> {
+        let shape = [self.rows, 3, self.frames, self.crop, self.crop];
+        let input = self.memory.input(CLIPS, &shape, |values: &mut [f16]| {
+            let mut slots = values.chunks_exact_mut(3 * self.frames * self.crop * self.crop);
+            clips.iter().zip(&mut slots).for_each(|(clip, slot)| slot.copy_from_slice(clip));
+            slots.for_each(|slot| slot.fill(f16::ZERO));
+        })?;
+        Ok(ClipBatch { input, clips: clips.len() })
     }
 }
 
@@ -85,39 +66,23 @@ pub(super) fn slow_frames(descriptor: &descriptor::SlowFastDescriptor) -> Vec<us
     (0..count).map(frame).collect()
 }
 
-impl ClipBatch {
-    /// Empties the batch, and keeps its memory.
-    pub fn clear(&mut self) {
-        self.clips = 0;
-        self.pathways.clear();
-    }
-
-    /// Adds a clip tensor, `[3, frames, crop, crop]`.
-    pub fn push(&mut self, shape: &ClipShape, clip: &[f16]) {
-        self.pathways.push(&shape.slow, shape.crop * shape.crop, clip);
-        self.clips += 1;
-    }
-}
-
 /// An open SlowFast.
 pub struct SlowFast {
     model: Model,
-    shape: ClipShape,
-    /// Name of the Slow input, if the model has two.
-    slow: Option<String>,
-    /// Names of the Fast (or only) input and of the output.
-    tensors: [String; 2],
-    /// Name of the output of pooled features, if they were requested.
-    embedding: Option<String>,
+    frames: usize,
+    crop: usize,
+    /// Names of the outputs: the scores and, if they were requested, the pooled features.
+    outputs: Vec<String>,
     activation: Activation,
     classes: usize,
     /// The batch size of a graph that supports only one.
-    fixed_batch: Option<usize>,
-    batch_max: usize,
+    /// Number of clips in each batch, padding included.
+    rows: usize,
 }
 
 impl SlowFast {
-    /// Opens the model that `info` and `descriptor` describe. `embedding` requests the pooled features.
+    /// Opens the model that `info` and `descriptor` describe. `embedding` requests the pooled features. `batch` is the
+    /// number of clips in each batch, unless the graph has a fixed one; `None` for the one that suits the device.
     ///
     /// # Errors
     /// As for [`Runtime::open`], and if the model does not output the requested features.
@@ -126,55 +91,56 @@ impl SlowFast {
         info: &ModelInfo,
         descriptor: &descriptor::SlowFastDescriptor,
         embedding: bool,
+        batch: Option<usize>,
     ) -> Result<Self> {
-        let batch_max = batch_max(runtime.device(), GPU_BATCH);
         let tensors = slowfast_tensors(info)?;
-        let (fixed_batch, fixed) = batch_dimension(tensors.fast, batch_max);
-        let model = runtime.open(&info.path, &fixed)?;
+        let batch = batch.unwrap_or(usual_batch(runtime.device(), GPU_BATCH));
+        let (rows, fixed) = batch_dimension(tensors.fast, batch);
         let embedding = embedding.then(|| embedding_output(info)).transpose()?;
-        let slow = tensors.slow.map(|slow| slow.name.clone());
-        let tensors = [tensors.fast, tensors.scores].map(|tensor| tensor.name.clone());
-        let batch_max = fixed_batch.unwrap_or(batch_max);
-        let (shape, activation) = (ClipShape::new(descriptor), descriptor.activation);
+        let mut deployment = Deployment::read(&info.path)?;
+        let slow_frames = slow_frames(descriptor);
+        deployment.take_clips(&tensors.fast.name, tensors.slow.map(|slow| (slow.name.as_str(), &slow_frames[..])));
+        let model = runtime.open(&deployment, &fixed)?;
+        let outputs = [tensors.scores.name.clone()].into_iter().chain(embedding).collect();
+        let descriptor::SlowFastDescriptor { frames, crop, activation, .. } = *descriptor;
         let classes = descriptor.labels.len();
-        Ok(Self { model, shape, slow, tensors, embedding, activation, classes, fixed_batch, batch_max })
+        let mut opened = Self { model, frames, crop, outputs, activation, classes, rows };
+        if !runtime.device().is_cpu() {
+            // The first run measures which algorithms are fastest, which takes seconds.
+            opened.run(&opened.tensors().batch(&[])?)?;
+        }
+        Ok(opened)
     }
 
-    /// Number of clips in a full batch.
-    pub fn batch_max(&self) -> usize {
-        self.batch_max
+    /// Number of clips in each batch, padding included.
+    pub fn batch(&self) -> usize {
+        self.rows
+    }
+
+    /// Makes the model's input tensors.
+    pub fn tensors(&self) -> ClipTensors {
+        ClipTensors { memory: self.model.memory(), frames: self.frames, crop: self.crop, rows: self.rows }
     }
 
     /// Computes the scores of each clip.
     ///
     /// # Errors
-    /// As for [`Model::run`].
-    pub fn run(&mut self, batch: &mut ClipBatch) -> Result<Timed<Vec<ClipScores>>> {
-        let clips = batch.clips;
-        let rows = self.fixed_batch.unwrap_or(clips);
-        let (frames, crop) = (self.shape.frames, self.shape.crop);
-        let slow_frames = self.shape.slow.len();
-        let Pathways { slow, fast } = &mut batch.pathways;
-        slow.resize(rows * 3 * slow_frames * crop * crop, 0.0);
-        fast.resize(rows * 3 * frames * crop * crop, 0.0);
-        let dims = |frames: usize| [rows, 3, frames, crop, crop].map(|d| d as i64).to_vec();
-        let [fast_name, scores] = &self.tensors;
-        let mut inputs = vec![(fast_name.as_str(), dims(frames), fast.as_slice())];
-        inputs.extend(self.slow.as_ref().map(|name| (name.as_str(), dims(slow_frames), slow.as_slice())));
-        let (activation, classes) = (self.activation, self.classes);
-        let names: Vec<&str> = [scores].into_iter().chain(&self.embedding).map(String::as_str).collect();
-        self.model.run_for(&inputs, &names, |outputs| {
+    /// As for [`Model::run`], and if a score is not a number.
+    pub fn run(&mut self, batch: &ClipBatch) -> Result<Timed<Vec<ClipScores>>> {
+        let (activation, classes, rows) = (self.activation, self.classes, self.rows);
+        let names: Vec<&str> = self.outputs.iter().map(String::as_str).collect();
+        self.model.run_for(std::slice::from_ref(&batch.input), &names, |outputs| {
             let mut outputs = outputs.iter().map(|output| rows_of(*output, rows));
             let logits = outputs.next().transpose()?.unwrap_or_default();
             if let Some(row) = logits.first().filter(|row| row.len() != classes) {
                 return Err(other_classes(row.len(), classes));
             }
             let mut features = outputs.next().transpose()?.unwrap_or_default().into_iter();
-            let scored = |logits| ClipScores {
-                scores: activated(activation, logits),
-                embedding: features.next().map(<[f32]>::to_vec),
+            let scored = |logits| {
+                let embedding = features.next().map(<[f32]>::to_vec);
+                Ok(ClipScores { scores: activated(activation, logits)?, embedding })
             };
-            Ok(logits.into_iter().take(clips).map(scored).collect())
+            logits.into_iter().take(batch.clips).map(scored).collect()
         })
     }
 }
@@ -205,22 +171,26 @@ fn rows_of<'a>((shape, data): OutputTensor<'a>, rows: usize) -> Result<Vec<&'a [
 }
 
 /// The batch size on a device. One input keeps a CPU busy.
-pub(super) fn batch_max(device: Device, on_gpu: usize) -> usize {
+pub(super) fn usual_batch(device: Device, on_gpu: usize) -> usize {
     if device.is_cpu() { 1 } else { on_gpu }
 }
 
-/// The batch size of a graph that supports only one. Otherwise, if batches always have one input, the free dimension's
-/// name and that length.
-pub(super) fn batch_dimension(input: &TensorInfo, batch_max: usize) -> (Option<usize>, Vec<(String, i64)>) {
+/// The batch size of a graph: the one that it supports, or `batch`. If the dimension has a name, also returns the name and
+/// its length. All batches have the same size, because a GPU's libraries measure their algorithms for each new one.
+pub(super) fn batch_dimension(input: &TensorInfo, batch: usize) -> (usize, Vec<(String, i64)>) {
     match input.shape.first() {
-        Some(Dim::Fixed(length)) => (Some(*length), vec![]),
-        Some(Dim::Free(name)) if batch_max == 1 && name != "?" => (None, vec![(name.clone(), 1)]),
-        _ => (None, vec![]),
+        Some(Dim::Fixed(length)) => (*length, vec![]),
+        Some(Dim::Free(name)) if name != "?" => (batch, vec![(name.clone(), batch as i64)]),
+        _ => (batch, vec![]),
     }
 }
 
-pub(super) fn activated(activation: Activation, logits: &[f32]) -> Vec<f32> {
-    match activation {
+/// The scores of one clip or person.
+pub(super) fn activated(activation: Activation, logits: &[f32]) -> Result<Vec<f32>> {
+    if logits.iter().any(|logit| logit.is_nan()) {
+        return Err(not_a_number("the action model"));
+    }
+    Ok(match activation {
         Activation::None => logits.to_vec(),
         Activation::Sigmoid => logits.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
         Activation::Softmax => {
@@ -229,28 +199,30 @@ pub(super) fn activated(activation: Activation, logits: &[f32]) -> Vec<f32> {
             let sum: f32 = exps.iter().sum();
             exps.iter().map(|e| e / sum).collect()
         }
-    }
+    })
+}
+
+/// The error if a model's output has values that are not numbers.
+pub(super) fn not_a_number(model: &str) -> Error {
+    Error::failed(format!("{model} output a value that is not a number"))
+        .with_hint("if 16-bit floats are too small for it, set `precision = \"fp32\"` in [run]")
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
     #[test]
     fn softmax_sums_to_one_even_for_large_logits() {
-        let scores = activated(Activation::Softmax, &[1000.0, 999.0, -1000.0]);
+        let scores = activated(Activation::Softmax, &[1000.0, 999.0, -1000.0]).unwrap();
         assert!((scores.iter().sum::<f32>() - 1.0).abs() < 1e-6);
         assert!(scores[0] > scores[1] && scores[2] == 0.0);
     }
 
     #[test]
-    fn the_slow_pathway_gets_the_frames_of_the_reference() {
-        let shape = ClipShape { frames: 32, crop: 1, slow: (0..8).map(|i| linspace_index(32, 8, i)).collect() };
-        let clip: Vec<f16> = (0..96).map(|v| f16::from_f32(v as f32)).collect();
-        let mut batch = ClipBatch::default();
-        batch.push(&shape, &clip);
-        assert_eq!(batch.pathways.slow[..8], [0.0, 4.0, 8.0, 13.0, 17.0, 22.0, 26.0, 31.0]);
-        assert_eq!(batch.pathways.slow[8], 32.0);
+    fn a_score_that_is_not_a_number_is_an_error() {
+        assert!(activated(Activation::None, &[1.0, f32::NAN]).is_err());
     }
 
     #[test]

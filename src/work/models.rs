@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use half::f16;
 use sha2::{Digest, Sha256};
 
 use super::batch::Batcher;
@@ -14,12 +15,12 @@ use crate::hash::hex;
 use crate::infer::boxes::{Detection, Thresholds};
 use crate::infer::detector::{Detector, ImageBatch};
 use crate::infer::person_actions::{PersonActions, PersonClip};
-use crate::infer::session::Runtime;
-use crate::infer::slowfast::{ClipBatch, ClipScores, ClipShape, SlowFast, embedding_output};
+use crate::infer::session::{Runtime, Timed};
+use crate::infer::slowfast::{ClipBatch, ClipScores, SlowFast, embedding_output};
 use crate::job::{self, Job};
 use crate::nearest::nearest;
 use crate::run::{ModelRef, PlanModels};
-use crate::telemetry;
+use crate::telemetry::{self, UsageCounter};
 use crate::zoo::descriptor::{self, Descriptor, Origin};
 use crate::zoo::inspect::ModelInfo;
 
@@ -120,9 +121,12 @@ impl JobModels {
     /// As for [`Runtime::open`].
     pub fn open(&self, runtime: &Runtime) -> Result<OpenModels> {
         let started = Instant::now();
+        // Two models already fill each other's gaps on a GPU.
+        let is_alone = self.actions.is_none() || self.persons.is_none();
+        let lanes = if is_alone && !runtime.device().is_cpu() { 2 } else { 1 };
         let (actions, persons) = std::thread::scope(|scope| {
-            let actions = self.actions.as_ref().map(|model| scope.spawn(|| model.open(runtime)));
-            let persons = self.persons.as_ref().map(|model| model.open(runtime)).transpose();
+            let actions = self.actions.as_ref().map(|model| scope.spawn(|| model.open(runtime, lanes)));
+            let persons = self.persons.as_ref().map(|model| model.open(runtime, lanes)).transpose();
             let join = |thread: std::thread::ScopedJoinHandle<'_, Result<OpenActions>>| {
                 thread.join().unwrap_or_else(|_| Err(Error::failed("opening the action model panicked")))
             };
@@ -157,8 +161,12 @@ impl ActionModel {
         Ok(Self { info, descriptor, clips, settings: settings.clone() })
     }
 
-    fn open(&self, runtime: &Runtime) -> Result<OpenActions> {
-        let batcher = if self.descriptor.persons { self.score_persons(runtime)? } else { self.score_clips(runtime)? };
+    /// `lanes` is the number of batches that run at the same time, each in a session of its own.
+    fn open(&self, runtime: &Runtime, lanes: usize) -> Result<OpenActions> {
+        let batcher = match self.descriptor.persons {
+            true => self.score_persons(runtime, lanes)?,
+            false => self.score_clips(runtime, lanes)?,
+        };
         let labels = self.descriptor.labels.names().into_iter().map(Arc::from).collect();
         Ok(OpenActions { batcher, labels, clips: self.clips.clone(), settings: self.settings.clone() })
     }
@@ -167,32 +175,111 @@ impl ActionModel {
 type ActionBatcher = Batcher<ActionInput, ActionScores>;
 
 impl ActionModel {
-    fn score_clips(&self, runtime: &Runtime) -> Result<ActionBatcher> {
-        let mut model = SlowFast::open(runtime, &self.info, &self.descriptor, self.settings.embedding)?;
-        let (shape, batch_max) = (ClipShape::new(&self.descriptor), model.batch_max());
-        let fill = move |batch: &mut ClipBatch, inputs: Vec<ActionInput>| {
-            batch.clear();
-            inputs.into_iter().for_each(|input| batch.push(&shape, input.clip.slot.halves()));
+    fn score_clips(&self, runtime: &Runtime, lanes: usize) -> Result<ActionBatcher> {
+        let open = || SlowFast::open(runtime, &self.info, &self.descriptor, self.settings.embedding, None);
+        let (first, others) = open_lanes(lanes, open)?;
+        let (tensors, batch) = (first.tensors(), first.batch());
+        let fill = move |inputs: Vec<ActionInput>| {
+            let clips: Vec<_> = inputs.iter().map(|input| input.clip.slot.halves()).collect();
+            tensors.batch(&clips)
         };
-        let run = move |batch: &mut ClipBatch| {
-            let scored = |ClipScores { scores, embedding }| ActionScores { scores: vec![scores], embedding };
-            Ok(model.run(batch)?.map(|clips| clips.into_iter().map(scored).collect()))
-        };
-        Batcher::start("actions", batch_max, fill, run)
-    }
-
-    fn score_persons(&self, runtime: &Runtime) -> Result<ActionBatcher> {
-        let mut model = PersonActions::open(runtime, &self.info, &self.descriptor)?;
-        let slow = model.slow_frames().to_vec();
-        let fill = move |filled: &mut PersonClip, inputs: Vec<ActionInput>| {
-            for ActionInput { clip, boxes } in inputs {
-                filled.fill(&slow, clip.slot.halves(), (clip.width, clip.height), &boxes);
+        let run = |mut model: SlowFast| {
+            move |batch: ClipBatch| {
+                let scored = |ClipScores { scores, embedding }| ActionScores { scores: vec![scores], embedding };
+                Ok(model.run(&batch)?.map(|clips| clips.into_iter().map(scored).collect()))
             }
         };
-        let run = move |clip: &mut PersonClip| {
-            Ok(model.run(clip)?.map(|scores| vec![ActionScores { scores, embedding: None }]))
+        Batcher::start("actions", batch, fill, std::iter::once(first).chain(others).map(run))
+    }
+
+    fn score_persons(&self, runtime: &Runtime, lanes: usize) -> Result<ActionBatcher> {
+        let open = || PersonActions::open(runtime, &self.info, &self.descriptor);
+        let (first, others) = open_lanes(lanes, open)?;
+        let tensors = first.tensors();
+        let fill = move |inputs: Vec<ActionInput>| {
+            let clips = inputs.iter();
+            let clips = clips
+                .map(|ActionInput { clip, boxes }| tensors.clip(clip.slot.halves(), (clip.width, clip.height), boxes));
+            clips.collect::<Result<Vec<PersonClip>>>()
         };
-        Batcher::start("actions", 1, fill, run)
+        let run = |mut model: PersonActions| {
+            move |clips: Vec<PersonClip>| {
+                let mut all = Timed { output: Vec::new(), seconds: 0.0 };
+                for clip in clips {
+                    let scores = model.run(&clip)?;
+                    all.output.push(ActionScores { scores: scores.output, embedding: None });
+                    all.seconds += scores.seconds;
+                }
+                Ok(all)
+            }
+        };
+        Batcher::start("actions", 1, fill, std::iter::once(first).chain(others).map(run))
+    }
+}
+
+/// Opens a model at least once, and once for each lane.
+fn open_lanes<M>(lanes: usize, open: impl Fn() -> Result<M>) -> Result<(M, Vec<M>)> {
+    Ok((open()?, (1..lanes).map(|_| open()).collect::<Result<_>>()?))
+}
+
+/// A model without the rest of the pipeline, to measure it.
+pub struct BareModel {
+    /// The model's id, as in the tables.
+    pub id: String,
+    /// Number of inputs in a batch.
+    pub batch: usize,
+    run: Box<dyn FnMut() -> Result<f64>>,
+}
+
+impl BareModel {
+    /// Runs a batch of blank inputs. Returns the seconds that it took.
+    ///
+    /// # Errors
+    /// If the model fails.
+    pub fn run(&mut self) -> Result<f64> {
+        (self.run)()
+    }
+}
+
+impl ActionModel {
+    /// Opens the model to measure it, with batches of this size (`None` for the usual one) if the graph supports it.
+    ///
+    /// # Errors
+    /// As for [`Runtime::open`].
+    pub fn open_bare(&self, runtime: &Runtime, batch: Option<usize>) -> Result<BareModel> {
+        let descriptor::SlowFastDescriptor { frames, side, crop, .. } = self.descriptor;
+        let id = self.info.model_id();
+        if self.descriptor.persons {
+            let mut model = PersonActions::open(runtime, &self.info, &self.descriptor)?;
+            // Frames of 16:9 with one person in them.
+            let (height, width) = (side, side * 16 / 9);
+            let clip = vec![f16::ZERO; 3 * frames * height * width];
+            let person = [0.0, 0.0, side as f32 / 2.0, side as f32 - 1.0];
+            let tensors = model.tensors();
+            let run = move || Ok(model.run(&tensors.clip(&clip, (width, height), &[person])?)?.seconds);
+            return Ok(BareModel { id, batch: 1, run: Box::new(run) });
+        }
+        let mut model = SlowFast::open(runtime, &self.info, &self.descriptor, self.settings.embedding, batch)?;
+        let (tensors, batch) = (model.tensors(), model.batch());
+        let clip = vec![f16::ZERO; 3 * frames * crop * crop];
+        let run = move || Ok(model.run(&tensors.batch(&vec![&clip[..]; batch])?)?.seconds);
+        Ok(BareModel { id, batch, run: Box::new(run) })
+    }
+}
+
+impl PersonModel {
+    /// As [`ActionModel::open_bare`].
+    ///
+    /// # Errors
+    /// As for [`Runtime::open`].
+    pub fn open_bare(&self, runtime: &Runtime, batch: Option<usize>) -> Result<BareModel> {
+        let mut model = Detector::open(runtime, &self.info, &self.descriptor, self.thresholds.clone(), batch)?;
+        let (tensors, batch) = (model.tensors(), model.batch());
+        let (width, height) = self.images.size();
+        let image = vec![0; height * width * 3];
+        let frame = (width as u32, height as u32);
+        let run = move || Ok(model.run(&tensors.batch(&vec![(&image[..], frame); batch])?)?.seconds);
+        Ok(BareModel { id: self.info.model_id(), batch, run: Box::new(run) })
     }
 }
 
@@ -225,15 +312,16 @@ impl PersonModel {
         Ok(Self { info, descriptor, images, thresholds, person_classes, random })
     }
 
-    fn open(&self, runtime: &Runtime) -> Result<OpenPersons> {
-        let mut model = Detector::open(runtime, &self.info, &self.descriptor, self.thresholds.clone())?;
-        let batch_max = model.batch_max();
-        let fill = |batch: &mut ImageBatch, images: Vec<Image>| {
-            batch.clear();
-            images.into_iter().for_each(|image| batch.push(image.slot.bytes(), image.width, image.height));
+    fn open(&self, runtime: &Runtime, lanes: usize) -> Result<OpenPersons> {
+        let open = || Detector::open(runtime, &self.info, &self.descriptor, self.thresholds.clone(), None);
+        let (first, others) = open_lanes(lanes, open)?;
+        let (tensors, batch) = (first.tensors(), first.batch());
+        let fill = move |images: Vec<Image>| {
+            let images: Vec<_> = images.iter().map(|image| (image.slot.bytes(), (image.width, image.height))).collect();
+            tensors.batch(&images)
         };
-        let run = move |batch: &mut ImageBatch| model.run(batch);
-        let batcher = Batcher::start("persons", batch_max, fill, run)?;
+        let run = |mut model: Detector| move |batch: ImageBatch| model.run(&batch);
+        let batcher = Batcher::start("persons", batch, fill, std::iter::once(first).chain(others).map(run))?;
         Ok(OpenPersons {
             batcher,
             labels: self.descriptor.labels.names().into_iter().map(Arc::from).collect(),
@@ -269,6 +357,15 @@ pub struct OpenModels {
     pub actions: Option<OpenActions>,
     /// The model of `[persons]`.
     pub persons: Option<OpenPersons>,
+}
+
+impl OpenModels {
+    /// The name of each model, and what counts its use.
+    pub fn counters(&self) -> Vec<(&'static str, UsageCounter)> {
+        let actions = self.actions.as_ref().map(|model| ("actions", model.batcher.counter()));
+        let persons = self.persons.as_ref().map(|model| ("persons", model.batcher.counter()));
+        actions.into_iter().chain(persons).collect()
+    }
 }
 
 /// One input of the action model.

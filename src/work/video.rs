@@ -18,7 +18,7 @@ use crate::tables::{VideoRow, VideoStatus};
 use crate::telemetry::Progress;
 
 /// Memory limit of a decoder process: enough for 8K HEVC with its reference frames.
-const DECODER_MEMORY_BYTES: u64 = 4 << 30;
+pub const DECODER_MEMORY_BYTES: u64 = 4 << 30;
 
 /// Indexes the videos of a shard.
 pub struct Indexer {

@@ -124,7 +124,8 @@ impl<'w> GraphBuilder<'w> {
     pub fn input(&mut self, name: &str, shape: &[usize]) -> Value {
         let value = Value { name: name.into(), shape: shape.into() };
         let mut info = self.info(&value);
-        if let Some(TypeProto { tensor_type: Some(TensorTypeProto { shape: Some(shape), .. }) }) = &mut info.r#type {
+        if let Some(TypeProto { tensor_type: Some(TensorTypeProto { shape: Some(shape), .. }), .. }) = &mut info.r#type
+        {
             for (dim, side) in shape.dim.iter_mut().rev().zip(["width", "height"]) {
                 dim.value.get_or_insert(DimensionValue::DimParam(side.into()));
             }
@@ -351,7 +352,8 @@ impl<'w> GraphBuilder<'w> {
             .map(|value| DimensionProto { value })
             .collect();
         let tensor = TensorTypeProto { elem_type: number::FLOAT, shape: Some(TensorShapeProto { dim }) };
-        ValueInfoProto { name: value.name.clone(), r#type: Some(TypeProto { tensor_type: Some(tensor) }) }
+        let tensor_type = TypeProto { tensor_type: Some(tensor), ..TypeProto::default() };
+        ValueInfoProto { name: value.name.clone(), r#type: Some(tensor_type) }
     }
 
     fn fresh(&self, operator: &str, shape: Vec<usize>) -> Value {
@@ -374,13 +376,7 @@ impl<'w> GraphBuilder<'w> {
     }
 
     fn integers(&mut self, values: &[i64]) -> String {
-        let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        self.constant_node(TensorProto {
-            dims: vec![values.len() as i64],
-            data_type: number::INT64,
-            raw_data: Some(raw.into()),
-            ..TensorProto::default()
-        })
+        self.constant_node(int_tensor("", &[values.len()], values))
     }
 
     fn constant_node(&mut self, tensor: TensorProto) -> String {
@@ -409,7 +405,7 @@ pub(super) fn node(
         name: name.into(),
         op_type: operator.into(),
         attribute,
-        domain: String::new(),
+        ..NodeProto::default()
     }
 }
 
@@ -439,6 +435,16 @@ pub(super) fn float_tensor(name: &str, shape: &[usize], values: &[f32]) -> Tenso
         data_type: number::FLOAT,
         name: name.into(),
         raw_data: Some(raw.into()),
+        ..TensorProto::default()
+    }
+}
+
+pub(super) fn int_tensor(name: &str, shape: &[usize], values: &[i64]) -> TensorProto {
+    TensorProto {
+        dims: shape.iter().map(|&length| length as i64).collect(),
+        data_type: number::INT64,
+        name: name.into(),
+        raw_data: Some(values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into()),
         ..TensorProto::default()
     }
 }

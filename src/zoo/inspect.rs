@@ -119,13 +119,12 @@ impl ModelInfo {
             return Err(foreign("its graph is empty".into()));
         }
         let weights: HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
-        let is_own = |domain: &str| domain.is_empty() || domain == "ai.onnx";
         Ok(Self {
             path: path.to_owned(),
             size_bytes,
             sha256,
             producer: format!("{} {}", model.producer_name, model.producer_version).trim().to_owned(),
-            opset: model.opset_import.iter().find(|set| is_own(&set.domain)).map_or(0, |set| set.version),
+            opset: opset(&model),
             metadata: model.metadata_props.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect(),
             inputs: graph.input.iter().filter(|info| !weights.contains(info.name.as_str())).map(tensor_info).collect(),
             outputs: graph.output.iter().map(|info| made_by(graph, tensor_info(info))).collect(),
@@ -158,6 +157,12 @@ impl fmt::Display for ModelInfo {
         }
         Ok(())
     }
+}
+
+/// Version of the model's ONNX operator set. 0 if it is not stated.
+pub(super) fn opset(model: &ModelProto) -> i64 {
+    let is_own = |domain: &str| domain.is_empty() || domain == "ai.onnx";
+    model.opset_import.iter().find(|set| is_own(&set.domain)).map_or(0, |set| set.version)
 }
 
 /// Returns `<file stem>-<first 8 hex digits>`. Characters of the stem that would need escaping in a path become `-`.

@@ -1,6 +1,7 @@
-//! The protobuf messages of ONNX, limited to the fields that the zoo reads or writes. Unknown fields are skipped.
+//! The protobuf messages of ONNX, without fields that do not change what a model computes, such as documentation. What is
+//! only passed on, such as subgraphs, is `Bytes`.
 //!
-//! Field numbers are those of `onnx.proto` (ONNX 1.12, IR version 8). Weights are `Bytes`, so that reading a model does
+//! Field numbers are those of `onnx.proto` (ONNX 1.19, IR version 12). Weights are `Bytes`, so that reading a model does
 //! not copy them.
 
 use bytes::Bytes;
@@ -10,6 +11,8 @@ use prost::{Message, Oneof};
 pub mod number {
     /// `TensorProto.DataType.FLOAT`.
     pub const FLOAT: i32 = 1;
+    /// `TensorProto.DataType.UINT8`.
+    pub const UINT8: i32 = 2;
     /// `TensorProto.DataType.INT64`.
     pub const INT64: i32 = 7;
     /// `TensorProto.DataType.FLOAT16`.
@@ -26,8 +29,12 @@ pub mod number {
     pub const ATTRIBUTE_STRING: i32 = 3;
     /// `AttributeProto.AttributeType.TENSOR`.
     pub const ATTRIBUTE_TENSOR: i32 = 4;
+    /// `AttributeProto.AttributeType.GRAPH`.
+    pub const ATTRIBUTE_GRAPH: i32 = 5;
     /// `AttributeProto.AttributeType.INTS`.
     pub const ATTRIBUTE_INTS: i32 = 7;
+    /// `AttributeProto.AttributeType.GRAPHS`.
+    pub const ATTRIBUTE_GRAPHS: i32 = 10;
 }
 
 /// A whole ONNX file.
@@ -54,6 +61,9 @@ pub struct ModelProto {
     /// Arbitrary key/value metadata.
     #[prost(message, repeated, tag = "14")]
     pub metadata_props: Vec<StringStringEntryProto>,
+    /// Functions that nodes call.
+    #[prost(bytes = "bytes", repeated, tag = "25")]
+    pub functions: Vec<Bytes>,
 }
 
 /// An operator set. The empty domain is ONNX's own.
@@ -102,6 +112,9 @@ pub struct GraphProto {
     /// Shapes of intermediate values, if the writer knew them.
     #[prost(message, repeated, tag = "13")]
     pub value_info: Vec<ValueInfoProto>,
+    /// Sparse weights.
+    #[prost(bytes = "bytes", repeated, tag = "15")]
+    pub sparse_initializer: Vec<Bytes>,
 }
 
 /// One operation.
@@ -125,6 +138,9 @@ pub struct NodeProto {
     /// The operator's domain. The empty domain is ONNX's own.
     #[prost(string, tag = "7")]
     pub domain: String,
+    /// Tells functions of the same name apart.
+    #[prost(string, tag = "8")]
+    pub overload: String,
 }
 
 /// An attribute of a node. The scalars are optional, so that zeros are written, too.
@@ -145,15 +161,42 @@ pub struct AttributeProto {
     /// A tensor.
     #[prost(message, optional, tag = "5")]
     pub t: Option<TensorProto>,
+    /// A graph.
+    #[prost(bytes = "bytes", optional, tag = "6")]
+    pub g: Option<Bytes>,
     /// Floats.
     #[prost(float, repeated, tag = "7")]
     pub floats: Vec<f32>,
     /// Integers.
     #[prost(int64, repeated, tag = "8")]
     pub ints: Vec<i64>,
+    /// Strings.
+    #[prost(bytes = "bytes", repeated, tag = "9")]
+    pub strings: Vec<Bytes>,
+    /// Tensors.
+    #[prost(bytes = "bytes", repeated, tag = "10")]
+    pub tensors: Vec<Bytes>,
+    /// Graphs.
+    #[prost(bytes = "bytes", repeated, tag = "11")]
+    pub graphs: Vec<Bytes>,
+    /// A type.
+    #[prost(bytes = "bytes", optional, tag = "14")]
+    pub tp: Option<Bytes>,
+    /// Types.
+    #[prost(bytes = "bytes", repeated, tag = "15")]
+    pub type_protos: Vec<Bytes>,
     /// Which of the fields holds the value (`AttributeProto.AttributeType`).
     #[prost(int32, tag = "20")]
     pub r#type: i32,
+    /// In a function, the name of its attribute that this one takes its value from.
+    #[prost(string, tag = "21")]
+    pub ref_attr_name: String,
+    /// A sparse tensor.
+    #[prost(bytes = "bytes", optional, tag = "22")]
+    pub sparse_tensor: Option<Bytes>,
+    /// Sparse tensors.
+    #[prost(bytes = "bytes", repeated, tag = "23")]
+    pub sparse_tensors: Vec<Bytes>,
 }
 
 /// A weight or a constant.
@@ -168,6 +211,12 @@ pub struct TensorProto {
     /// 32-bit float elements, if the writer does not use `raw_data`.
     #[prost(float, repeated, tag = "4")]
     pub float_data: Vec<f32>,
+    /// Elements of at most 32 bits that are not 32-bit floats, if the writer does not use `raw_data`.
+    #[prost(int32, repeated, tag = "5")]
+    pub int32_data: Vec<i32>,
+    /// Strings.
+    #[prost(bytes = "bytes", repeated, tag = "6")]
+    pub string_data: Vec<Bytes>,
     /// 64-bit integer elements, if the writer does not use `raw_data`.
     #[prost(int64, repeated, tag = "7")]
     pub int64_data: Vec<i64>,
@@ -177,12 +226,31 @@ pub struct TensorProto {
     /// Elements, little endian and row-major.
     #[prost(bytes = "bytes", optional, tag = "9")]
     pub raw_data: Option<Bytes>,
+    /// 64-bit float elements, if the writer does not use `raw_data`.
+    #[prost(double, repeated, tag = "10")]
+    pub double_data: Vec<f64>,
+    /// Unsigned 64-bit integer elements, if the writer does not use `raw_data`.
+    #[prost(uint64, repeated, tag = "11")]
+    pub uint64_data: Vec<u64>,
     /// Location of the elements, if `data_location` says that they are in another file.
     #[prost(message, repeated, tag = "13")]
     pub external_data: Vec<StringStringEntryProto>,
     /// 0: in this message, 1: in another file.
     #[prost(int32, tag = "14")]
     pub data_location: i32,
+}
+
+impl TensorProto {
+    /// The elements of a float32 tensor, if they are in this message.
+    pub fn floats(&self) -> Option<Vec<f32>> {
+        if self.data_type != number::FLOAT || self.data_location != 0 {
+            return None;
+        }
+        Some(match &self.raw_data {
+            Some(raw) => raw.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
+            None => self.float_data.clone(),
+        })
+    }
 }
 
 /// A value's name, element type and shape.
@@ -196,12 +264,24 @@ pub struct ValueInfoProto {
     pub r#type: Option<TypeProto>,
 }
 
-/// The type of a value. Only tensors are represented.
+/// The type of a value. One of its fields is present.
 #[derive(Clone, PartialEq, Message)]
 pub struct TypeProto {
-    /// The tensor type, if the value is a tensor.
+    /// The type of a tensor.
     #[prost(message, optional, tag = "1")]
     pub tensor_type: Option<TensorTypeProto>,
+    /// The type of a sequence.
+    #[prost(bytes = "bytes", optional, tag = "4")]
+    pub sequence_type: Option<Bytes>,
+    /// The type of a map.
+    #[prost(bytes = "bytes", optional, tag = "5")]
+    pub map_type: Option<Bytes>,
+    /// The type of a sparse tensor.
+    #[prost(bytes = "bytes", optional, tag = "8")]
+    pub sparse_tensor_type: Option<Bytes>,
+    /// The type of an optional value.
+    #[prost(bytes = "bytes", optional, tag = "9")]
+    pub optional_type: Option<Bytes>,
 }
 
 /// Element type and shape of a tensor.

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use prost::Message;
 use vidindex::infer::session::Runtime;
 use vidindex::zoo::checkpoint::Checkpoint;
+use vidindex::zoo::deploy::Deployment;
 use vidindex::zoo::lower::{Lowering, lower};
 use vidindex::zoo::onnx::ModelProto;
 use vidindex::zoo::weights::Weights;
@@ -62,7 +63,7 @@ fn compare(
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.onnx");
     std::fs::write(&path, model.encode_to_vec()).unwrap();
-    let mut session = runtime.open(&path, &[]).unwrap();
+    let mut session = runtime.open(&Deployment::read(&path).unwrap(), &[]).unwrap();
     let inputs: Vec<_> = inputs
         .iter()
         .map(|(input, array)| {
@@ -73,7 +74,7 @@ fn compare(
     let (name, expected) = output;
     let expected = &arrays[expected].1;
     session
-        .run(&inputs, name, |_, found| {
+        .run(&support::floats(&session, &inputs), name, |_, found| {
             assert_eq!(found.len(), expected.len(), "{name}");
             let is_score = name == slowfast::LOGITS && inputs.len() == 3;
             let score = |value: &f32| if is_score { 1.0 / (1.0 + (-value).exp()) } else { *value };
@@ -267,10 +268,12 @@ fn a_converted_yolov5n_matches_the_official_export() {
     let runtime = support::runtime();
     let image: Vec<f32> =
         (0..3 * 640 * 640_u32).map(|i| f32::from((i.wrapping_mul(2_654_435_761) >> 24) as u8) / 255.0).collect();
-    let mut session = runtime.open(&reference.join("models/yolov5n.onnx"), &[]).unwrap();
+    let mut session = runtime.open(&Deployment::read(&reference.join("models/yolov5n.onnx")).unwrap(), &[]).unwrap();
     let shape = vec![1, 3, 640, 640];
     let official = session
-        .run(&[("images", shape.clone(), &image)], "output0", |shape, found| Ok((shape.to_vec(), found.to_vec())))
+        .run(&support::floats(&session, &[("images", shape.clone(), &image)]), "output0", |shape, found| {
+            Ok((shape.to_vec(), found.to_vec()))
+        })
         .unwrap()
         .output;
     let arrays = Arrays::from([("image".to_owned(), (shape, image)), ("official".to_owned(), official)]);

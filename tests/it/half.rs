@@ -1,15 +1,16 @@
 //! Networks with 16-bit weights give the same results in ONNX Runtime as those with 32-bit weights.
 
 use vidindex::infer::session::Runtime;
+use vidindex::zoo::deploy::Deployment;
 use vidindex::zoo::inspect::{Dim, ModelInfo};
 use vidindex::zoo::lower::Lowering;
 use vidindex::zoo::{self, BuildOptions};
 
-use crate::support::runtime;
+use crate::support::{floats, runtime};
 
 /// Runs a model on noise and returns its first output.
 fn output(runtime: &Runtime, info: &ModelInfo) -> Vec<f32> {
-    let mut session = runtime.open(&info.path, &[]).unwrap();
+    let mut session = runtime.open(&Deployment::read(&info.path).unwrap(), &[]).unwrap();
     let length = |dimension: &Dim| match dimension {
         Dim::Fixed(length) => *length as i64,
         Dim::Free(_) => 1,
@@ -21,7 +22,7 @@ fn output(runtime: &Runtime, info: &ModelInfo) -> Vec<f32> {
     let names = info.inputs.iter().map(|input| input.name.as_str());
     let inputs: Vec<_> =
         names.zip(&shapes).zip(&data).map(|((name, shape), data)| (name, shape.clone(), &data[..])).collect();
-    session.run(&inputs, &info.outputs[0].name, |_, data| Ok(data.to_vec())).unwrap().output
+    session.run(&floats(&session, &inputs), &info.outputs[0].name, |_, data| Ok(data.to_vec())).unwrap().output
 }
 
 #[test]

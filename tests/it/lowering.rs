@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use prost::Message;
+use vidindex::zoo::deploy::Deployment;
 use vidindex::zoo::lower::{Lowering, lower};
 use vidindex::zoo::onnx::{AttributeProto, DimensionValue, ModelProto, ValueInfoProto, number};
 use vidindex::zoo::weights::{RandomWeights, Weights};
@@ -18,13 +19,16 @@ fn noise(length: usize) -> Vec<f32> {
 fn outputs(model: &ModelProto, inputs: &[(&str, Vec<i64>)]) -> Vec<(Vec<i64>, Vec<f32>)> {
     let file = tempfile::Builder::new().suffix(".onnx").tempfile().unwrap();
     std::fs::write(file.path(), model.encode_to_vec()).unwrap();
-    let mut session = support::runtime().open(file.path(), &[]).unwrap();
+    let mut session = support::runtime().open(&Deployment::read(file.path()).unwrap(), &[]).unwrap();
     let names: Vec<&str> = model.graph.as_ref().unwrap().output.iter().map(|output| output.name.as_str()).collect();
     let data: Vec<Vec<f32>> = inputs.iter().map(|(_, shape)| noise(shape.iter().product::<i64>() as usize)).collect();
     let inputs: Vec<_> =
         inputs.iter().zip(&data).map(|((name, shape), data)| (*name, shape.clone(), &data[..])).collect();
     let owned = |(shape, data): &(&[i64], &[f32])| (shape.to_vec(), data.to_vec());
-    session.run_for(&inputs, &names, |outputs| Ok(outputs.iter().map(owned).collect())).unwrap().output
+    session
+        .run_for(&support::floats(&session, &inputs), &names, |outputs| Ok(outputs.iter().map(owned).collect()))
+        .unwrap()
+        .output
 }
 
 /// Compares both lowerings with the plain model.

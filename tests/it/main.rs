@@ -10,6 +10,7 @@ mod checkpoints;
 mod compact;
 mod console;
 mod current;
+mod deploy;
 mod docs;
 mod duckdb;
 mod engines;

@@ -113,7 +113,7 @@ fn probe(file: &Path, side: usize) {
         };
         let dim = shape.iter().enumerate().map(|d| DimensionProto { value: Some(dimension(d)) }).collect();
         let tensor_type = Some(TensorTypeProto { elem_type: FLOAT, shape: Some(TensorShapeProto { dim }) });
-        ValueInfoProto { name: name.into(), r#type: Some(TypeProto { tensor_type }) }
+        ValueInfoProto { name: name.into(), r#type: Some(TypeProto { tensor_type, ..Default::default() }) }
     };
     let mean = || vec![ints("axes", &[0, 2, 3, 4]), int("keepdims", 0)];
     let columns = || vec![int("axis", 1)];

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use vidindex::error::Error;
 use vidindex::infer::session::Runtime;
+use vidindex::zoo::deploy::Deployment;
 use vidindex::zoo::descriptor::{Descriptor, Labels, SlowSampling};
 use vidindex::zoo::{self, BuildOptions, BuiltModel};
 
@@ -42,9 +43,9 @@ fn error(
         ..BuildOptions::default()
     };
     let built = make(&folder.join("weights.safetensors"), options).unwrap();
-    let mut model = runtime.open(&built.onnx, &[]).unwrap();
+    let mut model = runtime.open(&Deployment::read(&built.onnx).unwrap(), &[]).unwrap();
     let inputs: Vec<_> = inputs.iter().map(|(input, shape, data)| (*input, shape.clone(), data.as_slice())).collect();
-    let found = model.run(&inputs, "logits", |_, logits| Ok(logits.to_vec())).unwrap().output;
+    let found = model.run(&support::floats(&model, &inputs), "logits", |_, logits| Ok(logits.to_vec())).unwrap().output;
     let expected = floats(&folder.join("logits.bin"));
     assert_eq!(found.len(), expected.len(), "{name}");
     let largest = expected.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));

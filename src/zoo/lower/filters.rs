@@ -1,6 +1,6 @@
 //! The weights of a 3-D convolution, and their rearrangements for lowered convolutions.
 
-use crate::zoo::onnx::{TensorProto, number};
+use crate::zoo::onnx::TensorProto;
 
 /// Weights `[outputs, inputs, frames, height, width]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,7 +14,7 @@ impl Filters {
     pub(super) fn of(tensor: &TensorProto) -> Option<Self> {
         let shape: Option<Vec<usize>> = tensor.dims.iter().map(|&length| usize::try_from(length).ok()).collect();
         let shape: [usize; 5] = shape?.try_into().ok()?;
-        let values = floats(tensor)?;
+        let values = tensor.floats()?;
         (!values.is_empty() && values.len() == shape.iter().product::<usize>()).then_some(Self { shape, values })
     }
 
@@ -64,17 +64,6 @@ impl Filters {
 pub(super) struct TwoD {
     pub(super) shape: [usize; 4],
     pub(super) values: Vec<f32>,
-}
-
-/// A float32 tensor's elements, if they are stored in the file itself.
-pub(super) fn floats(tensor: &TensorProto) -> Option<Vec<f32>> {
-    if tensor.data_type != number::FLOAT || tensor.data_location != 0 {
-        return None;
-    }
-    Some(match &tensor.raw_data {
-        Some(raw) => raw.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-        None => tensor.float_data.clone(),
-    })
 }
 
 #[cfg(test)]

@@ -7,9 +7,9 @@ use std::collections::{HashMap, HashSet};
 
 use super::Lowering;
 use super::window::{Window3d, attribute, spatial};
-use crate::zoo::graph::{float_tensor, int, ints, node};
+use crate::zoo::graph::{float_tensor, int, int_tensor, ints, node};
 use crate::zoo::onnx::{
-    AttributeProto, DimensionValue, GraphProto, NodeProto, TensorProto, TensorShapeProto, ValueInfoProto, number,
+    AttributeProto, DimensionValue, GraphProto, NodeProto, TensorProto, TensorShapeProto, ValueInfoProto,
 };
 
 /// Returns the lowered graph, and whether it differs from the original.
@@ -311,13 +311,7 @@ impl Pass {
         let name = format!("int64.{}", text.join("_"));
         let name = if shape.len() > 1 { format!("{name}.{}", shape[1]) } else { name };
         if self.made.insert(name.clone()) {
-            self.made_weights.push(TensorProto {
-                dims: shape.iter().map(|&length| length as i64).collect(),
-                data_type: number::INT64,
-                name: name.clone(),
-                raw_data: Some(values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into()),
-                ..TensorProto::default()
-            });
+            self.made_weights.push(int_tensor(&name, shape, values));
         }
         name
     }

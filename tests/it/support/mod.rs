@@ -20,7 +20,8 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 use vidindex::device::{Device, DeviceChoice, Precision};
-use vidindex::infer::session::Runtime;
+use vidindex::infer::memory::InputTensor;
+use vidindex::infer::session::{Model, Runtime};
 
 /// The reference data (golden outputs, real clips, real weights). If `VIDINDEX_REFERENCE` is not set, reports that the
 /// test is skipped and returns `None`.
@@ -213,4 +214,14 @@ pub(crate) fn test_video(file: &Path, size: &str, rate: &str, seconds: f64, opti
         std::fs::rename(unfinished, &encoded).unwrap();
     }
     std::fs::copy(encoded, file).unwrap();
+}
+
+/// Input tensors of 32-bit floats: name, shape and elements.
+pub(crate) fn floats(model: &Model, inputs: &[(&str, Vec<i64>, &[f32])]) -> Vec<InputTensor> {
+    let memory = model.memory();
+    let input = |(name, shape, data): &(&str, Vec<i64>, &[f32])| {
+        let shape: Vec<usize> = shape.iter().map(|&length| length as usize).collect();
+        memory.input(name, &shape, |values: &mut [f32]| values.copy_from_slice(data)).unwrap()
+    };
+    inputs.iter().map(input).collect()
 }

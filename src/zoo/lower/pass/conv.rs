@@ -3,9 +3,9 @@
 use super::{Form, Pass, Shape};
 use crate::zoo::graph::{int, ints};
 use crate::zoo::lower::Lowering;
-use crate::zoo::lower::filters::{Filters, TwoD, floats};
+use crate::zoo::lower::filters::{Filters, TwoD};
 use crate::zoo::lower::window::{Window3d, attribute, spatial};
-use crate::zoo::onnx::{AttributeProto, NodeProto};
+use crate::zoo::onnx::{AttributeProto, NodeProto, TensorProto};
 
 /// Convolutions with more channels fill the vectors without packing.
 const PACKED_CHANNELS_MAX: usize = 8;
@@ -25,7 +25,7 @@ impl Pass {
             has_groups: attribute(node, "group").is_some_and(|group| group.i != Some(1)),
             attributes: spatial(node),
         };
-        let is_known = |bias: &String| self.weight(bias).and_then(floats).is_some();
+        let is_known = |bias: &String| self.weight(bias).and_then(TensorProto::floats).is_some();
         let packs = conv.packs(self.pack) && conv.bias.as_ref().is_none_or(is_known);
         let filters = || self.weight(&conv.weight).and_then(Filters::of);
         if self.lowering == Lowering::Packed {
@@ -158,7 +158,7 @@ impl Pass {
         if pack == 1 {
             return Some(name.clone());
         }
-        let values = self.weight(name).and_then(floats)?.repeat(pack);
+        let values = self.weight(name).and_then(TensorProto::floats)?.repeat(pack);
         Some(self.floats(Form::Packed.name(name), &[values.len()], &values))
     }
 }

@@ -1,0 +1,94 @@
+//! Changes a model's graph when it is opened, so that less is copied to the device and back, and so that it computes in
+//! 16-bit floats if the job asks for them. Inputs and outputs change; the values that a job gets do not, but for rounding.
+
+mod candidates;
+mod half;
+mod inputs;
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::error::{Error, Result};
+use crate::zoo::detector::Head;
+use crate::zoo::inspect;
+use crate::zoo::onnx::{GraphProto, ModelProto};
+
+pub use candidates::{CANDIDATES, PLACES, SHAPE};
+pub use inputs::{BOXES, CLIPS, IMAGES};
+
+/// A model on its way to a device.
+#[derive(Debug, Clone)]
+pub struct Deployment {
+    path: PathBuf,
+    model: ModelProto,
+}
+
+impl Deployment {
+    /// Reads a model's file.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is not an ONNX model.
+    pub fn read(path: &Path) -> Result<Self> {
+        let failed = |why: String| Error::usage(format!("{}: failed to read: {why}", path.display()));
+        let data = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
+        let model = ModelProto::decode(Bytes::from(data)).map_err(|error| failed(error.to_string()))?;
+        Ok(Self { path: path.to_owned(), model })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The content of a file for the changed model.
+    pub fn encode(&self) -> Vec<u8> {
+        self.model.encode_to_vec()
+    }
+
+    /// Replaces the input `images`, `[n, 3, height, width]` floats in 0..=1, by [`IMAGES`], `[n, height, width, 3]` bytes.
+    pub fn take_bytes(&mut self, images: &str) {
+        self.graph(|graph| inputs::take_bytes(graph, images));
+    }
+
+    /// Replaces the input of the Fast pathway and that of the Slow pathway, if there is one, by [`CLIPS`], 16-bit floats of
+    /// the shape of the Fast pathway's input. The Slow pathway gets the frames of these numbers.
+    pub fn take_clips(&mut self, fast: &str, slow: Option<(&str, &[usize])>) {
+        self.graph(|graph| inputs::take_clips(graph, fast, slow));
+    }
+
+    /// Replaces the input for boxes by [`BOXES`], which are 32-bit floats.
+    pub fn take_boxes(&mut self, boxes: &str) {
+        self.graph(|graph| inputs::take_boxes(graph, boxes));
+    }
+
+    /// Computes in 16-bit floats up to the last convolution, where it is possible. Returns the number of convolutions that
+    /// do.
+    pub fn compute_in_half(&mut self) -> usize {
+        let mut changed = 0;
+        self.graph(|graph| changed = half::compute_in_half(graph));
+        changed
+    }
+
+    /// The number of convolutions.
+    pub fn convolutions(&self) -> usize {
+        let nodes = self.model.graph.iter().flat_map(|graph| &graph.node);
+        nodes.filter(|node| half::is_convolution(node)).count()
+    }
+
+    /// Outputs only the boxes of a detector that exceed this confidence: [`CANDIDATES`], [`PLACES`] and [`SHAPE`] instead of
+    /// `output`. Returns whether it did. A head that selects boxes itself and an operator set below 12 stay as they are.
+    pub fn keep_candidates(&mut self, head: Head, output: &str, confidence: f32) -> bool {
+        let opset = inspect::opset(&self.model);
+        let mut changed = false;
+        self.graph(|graph| changed = candidates::keep(graph, opset, head, output, confidence));
+        changed
+    }
+
+    fn graph(&mut self, change: impl FnOnce(&mut GraphProto)) {
+        if let Some(graph) = &mut self.model.graph {
+            change(graph);
+        }
+    }
+}
