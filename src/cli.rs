@@ -1,6 +1,7 @@
 //! The command line: parses arguments, calls the other modules, prints results. Each command has a file in `cli/`.
 
 mod args;
+mod bench;
 mod compact;
 mod completions;
 mod doctor;
@@ -74,6 +75,7 @@ enum Command {
     Query(query::Query),
     Prune(prune::Prune),
     Compact(compact::Compact),
+    Bench(bench::Bench),
     /// List, download, convert and inspect models.
     #[command(
         subcommand,
@@ -184,6 +186,7 @@ async fn run(cli: Cli, known: &Known) -> Result<u8> {
         Command::Query(command) => command.run().await,
         Command::Prune(command) => command.run().await,
         Command::Compact(command) => command.run().await,
+        Command::Bench(command) => command.run(&pipeline).await,
         Command::Models(command) => command.run(&console, onnxruntime.as_deref()).await,
         Command::Completions(command) => command.run(),
         Command::Doctor(command) => command.run(onnxruntime.as_deref()).await,

@@ -5,6 +5,7 @@
 //! To run a job from Rust, start with [`job::Job::load`] and [`pipeline::Pipeline`]. To read the results, start with
 //! [`tables`]. `ARCHITECTURE.md` describes the modules, the data flow and the invariants.
 
+pub mod bench;
 pub mod cli;
 pub mod compact;
 mod console;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use chrono::DateTime;
 
+use crate::bench::{Bench, BenchReport};
 use crate::decode::{self, Decoders};
 use crate::error::{Error, Result};
 use crate::infer::session::Runtime;
@@ -88,6 +89,19 @@ impl Pipeline {
             plan.unfit_message().inspect(|message| tracing::warn!("{message}"));
         }
         Ok(Planned { models, plan, output })
+    }
+
+    /// Measures the job on this machine with a sample of up to `videos` of its videos, for about `time`.
+    ///
+    /// # Errors
+    /// As for [`Bench::run`], and if the models cannot be read.
+    pub async fn bench(&self, job: &Job, time: Duration, videos: usize) -> Result<BenchReport> {
+        let runtime = self.runtime(job)?;
+        let models = JobModels::read(job)?;
+        let input = store::open(&job.input.uri, &job.store).await?;
+        let output = store::open(&job.output.uri, &job.store).await?;
+        let decoders = Arc::new(Decoders::new(decode::own_program()?));
+        Bench { job: job.clone(), models, runtime, input, output, decoders, videos, time }.run().await
     }
 
     /// Prepares the processing of a planned run. `progress` receives the progress.

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod aws_batch;
+mod bench;
 mod cases;
 mod ceph;
 mod checker;
