@@ -15,7 +15,7 @@ VIDINDEX := $(CARGO_TARGET_DIR)/release/vidindex
 DIST ?= $(CARGO_TARGET_DIR)/dist/vidindex
 PREFIX ?= /usr/local
 
-.PHONY: help setup setup-test setup-heavy build dist install package demo train test test-heavy test-terraform schemas man lint bench clean
+.PHONY: help setup setup-test setup-heavy build dist install package demo train test test-heavy test-gpu test-terraform schemas man lint bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,10 @@ test: setup-test ## Run all tests; a test that cannot run here fails
 test-heavy: setup-heavy ## Run what takes too long for every change: Ceph losing storage, 100 rounds of racing workers
 	VIDINDEX_TEST_REQUIRE=1 cargo test --locked --test it ceph:: -- --ignored --nocapture
 	VIDINDEX_TEST_REQUIRE=1 VIDINDEX_TEST_ROUNDS=100 cargo test --locked --test it recovery::two_workers -- --nocapture
+
+test-gpu: ## On a machine with an NVIDIA GPU: compare its rows with the processor's, and measure the demo's models and full-size ones
+	@.ci/setup.sh gpu
+	.ci/gpu.sh
 
 test-terraform: ## Check the AWS stack without AWS: terraform test, and apply to an emulator; skips what is not installed
 	@terraform/check.sh

@@ -5,6 +5,7 @@
 #   setup.sh demo    as run, and DuckDB's command line in .venv/
 #   setup.sh test    as run, and all of tests/requirements.txt in .venv/
 #   setup.sh heavy   the same, and Ceph
+#   setup.sh gpu     as run, and ONNX Runtime for CUDA with CUDA's libraries in .gpu/ (1.5 GB to download, 2.6 GB there)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export DEBIAN_FRONTEND=noninteractive PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -103,6 +104,32 @@ install_onnxruntime() {
     mv "$scratch/ready" .onnxruntime
 }
 
+# All libraries side by side, so that one folder has to be named: in VIDINDEX_ONNXRUNTIME and LD_LIBRARY_PATH.
+install_gpu() {
+    cmp -s .ci/gpu.txt .gpu/wheels.txt && return
+    make_venv
+    say "downloading ONNX Runtime for CUDA and CUDA's libraries into .gpu/ (1.5 GB)"
+    local platform platforms=()
+    for platform in manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014 manylinux_2_12 manylinux1; do
+        platforms+=(--platform "${platform}_x86_64")
+    done
+    gpu=$(mktemp -d ./.gpu.XXXXXX)
+    trap 'rm -rf "$gpu"' EXIT
+    .venv/bin/python -m pip download --quiet --no-deps --require-hashes --only-binary=:all: --implementation cp \
+        --python-version 3.12 "${platforms[@]}" --dest "$gpu/wheels" --requirement .ci/gpu.txt
+    mkdir "$gpu/ready"
+    local wheel
+    for wheel in "$gpu"/wheels/*.whl; do
+        .venv/bin/python -m zipfile -e "$wheel" "$gpu/unpacked"
+        # Only the libraries: the wheels' Python modules are not used.
+        find "$gpu/unpacked" -name 'lib*.so*' -exec mv -t "$gpu/ready" {} +
+        rm -rf "$gpu/unpacked" "$wheel"
+    done
+    cp .ci/gpu.txt "$gpu/ready/wheels.txt"
+    rm -rf .gpu
+    mv "$gpu/ready" .gpu
+}
+
 # Installs requirements into .venv, unless the same were installed last time.
 install_python() {
     local stamp=$1 requirements=$2
@@ -114,7 +141,7 @@ install_python() {
     printf '%s\n' "$requirements" >".venv/$stamp"
 }
 
-[[ ${1:-} =~ ^(run|lint|demo|test|heavy)$ ]] || fail "usage: setup.sh run|lint|demo|test|heavy"
+[[ ${1:-} =~ ^(run|lint|demo|test|heavy|gpu)$ ]] || fail "usage: setup.sh run|lint|demo|test|heavy|gpu"
 [[ ! $1 =~ test|heavy ]] || packages+=("${test_packages[@]}")
 [[ $1 != heavy ]] || packages+=("${heavy_packages[@]}")
 install_packages
@@ -123,6 +150,7 @@ install_onnxruntime
 case $1 in
 lint) install_python lint "$(<.ci/lint.txt)" ;;
 demo) install_python demo "$(grep '^duckdb-cli==' tests/requirements.txt)" ;;
+gpu) install_gpu ;;
 test | heavy) install_python test "$(<tests/requirements.txt)" ;;
 esac
 say "ready"

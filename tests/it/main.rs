@@ -17,6 +17,7 @@ mod duckdb;
 mod engines;
 mod faults;
 mod golden;
+mod gpu;
 mod half;
 mod heads;
 mod install;
