@@ -9,7 +9,7 @@
 # additional permissions.
 
 locals {
-  # The columns of the files. tests/terraform.rs compares them with src/tables.
+  # The columns of the files. tests/it/aws_stack.rs compares them with src/tables.
   columns = jsondecode(file("${path.module}/tables.json"))
 
   # The columns in the path, in order.

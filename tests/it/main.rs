@@ -1,8 +1,11 @@
 //! Tests of the real binary and of the library's public API, with one module per scenario. They are one program, so
-//! that it is linked once and the modules run in parallel.
+//! that it is linked once and the modules run in parallel. They start in the order of their names: those that take minutes
+//! (`accuracy`, `aws_stack`, `decoding`) are named so that they do not start last.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod accuracy;
 mod aws_batch;
+mod aws_stack;
 mod bench;
 mod cases;
 mod ceph;
@@ -11,6 +14,7 @@ mod checkpoints;
 mod compact;
 mod console;
 mod current;
+mod decoding;
 mod deploy;
 mod docs;
 mod duckdb;
@@ -40,14 +44,11 @@ mod report;
 mod run;
 mod s3_job;
 mod schemas;
-mod selective;
 mod signals;
 mod slowfast;
 mod slurm;
 mod status;
 mod store;
 mod support;
-mod terraform;
 mod tidy;
-mod truth;
 mod workflows;
