@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use serde_json::{Map, Value};
 
@@ -23,15 +24,29 @@ const JOBS: [(Option<f64>, Option<f64>); 7] = [
     (Some(0.7), Some(3.1)),
 ];
 
+/// A detector for small images, because each frame costs an inference. Its weights are random: its boxes change with each
+/// pixel.
+fn detector() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let build = || {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("models-96");
+        let built = vidindex(["models", "build", "yolov5n", "--side", "96", "--out"]).arg(&folder).output().unwrap();
+        assert!(built.status.success(), "{}", said(&built));
+        folder.join("yolov5n.onnx")
+    };
+    BUILT.get_or_init(build).clone()
+}
+
 fn sections((frames_per_second, stride_seconds): (Option<f64>, Option<f64>)) -> String {
-    let model = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name).display().to_string();
     let actions = stride_seconds.map(|stride| {
-        let model = model("demo-slowfast.onnx");
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo-slowfast.onnx");
+        let model = model.display();
         format!("[actions]\nmodel = \"{model}\"\nscores = \"full\"\nstride_seconds = {stride}\n")
     });
     let persons = frames_per_second.map(|rate| {
-        let model = model("demo-yolov5.onnx");
-        format!("[persons]\nmodel = \"{model}\"\nconfidence = 0.01\nframes_per_second = {rate}\n")
+        let model = detector();
+        let model = model.display();
+        format!("[persons]\nmodel = \"{model}\"\nconfidence = 0.0001\nframes_per_second = {rate}\n")
     });
     [actions, persons].into_iter().flatten().collect()
 }
