@@ -15,8 +15,8 @@ use crate::pipeline::Pipeline;
   vidindex bench jobs/s3.toml --device cuda:0
   vidindex bench jobs/local.toml --seconds 20 --json | jq .pipeline.times_real_time
 
-It decodes and indexes the sample again and again, and throws the rows away. The first videos of the listing are the
-sample's; of each, as much is decoded as there is time for.")]
+It decodes and indexes the sample again and again, and throws the rows away. The sample is spread over
+the first 20,000 objects of the listing; of each video, as much is decoded as there is time for.")]
 pub(super) struct Bench {
     #[command(flatten)]
     job: JobArgs,
