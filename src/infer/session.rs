@@ -107,8 +107,11 @@ impl Runtime {
     /// # Errors
     /// If ONNX Runtime rejects the file or the provider cannot start (no GPU, missing CUDA libraries).
     pub fn open(&self, deployment: &Deployment, fixed: &[(String, i64)]) -> Result<Model> {
+        if !self.computes_in_half() {
+            return self.open_as_is(deployment, fixed);
+        }
         let mut half = deployment.clone();
-        if !self.computes_in_half() || half.compute_in_half() == 0 {
+        if half.compute_in_half() == 0 {
             return self.open_as_is(deployment, fixed);
         }
         match self.open_as_is(&half, fixed) {

@@ -409,6 +409,16 @@ pub(super) fn node(
     }
 }
 
+/// A node that converts a value to this element type.
+pub(super) fn cast(from: &str, to: &str, element: i32) -> NodeProto {
+    node("Cast", &format!("{to}.cast"), &[from], to, vec![int("to", element.into())])
+}
+
+/// The attribute of a node with this name.
+pub(super) fn attribute<'n>(node: &'n NodeProto, name: &str) -> Option<&'n AttributeProto> {
+    node.attribute.iter().find(|attribute| attribute.name == name)
+}
+
 pub(super) fn int(name: &str, value: i64) -> AttributeProto {
     AttributeProto { name: name.into(), i: Some(value), r#type: number::ATTRIBUTE_INT, ..AttributeProto::default() }
 }

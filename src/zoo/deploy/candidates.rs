@@ -2,7 +2,7 @@
 //! image, it is usually a few dozen.
 
 use crate::zoo::detector::Head;
-use crate::zoo::graph::{float_tensor, int, int_tensor, ints, node};
+use crate::zoo::graph::{cast, float_tensor, int, int_tensor, ints, node};
 use crate::zoo::onnx::{GraphProto, TensorTypeProto, TypeProto, ValueInfoProto, number};
 
 /// The output of boxes, `[boxes, values]`, of all images. Boxes whose score is not a number are among them.
@@ -22,8 +22,7 @@ pub(super) fn keep(graph: &mut GraphProto, opset: i64, head: Head, output: &str,
     if opset < OPSET_MIN || head == Head::Yolov10 {
         return false;
     }
-    let to_float = || vec![int("to", number::FLOAT.into())];
-    graph.node.push(node("Cast", "vidindex.output", &[output], "vidindex.output", to_float()));
+    graph.node.push(cast(output, "vidindex.output", number::FLOAT));
     let output = "vidindex.output";
     // `boxes` is `[n, boxes, values]`, and "vidindex.scores" `[n, boxes]`.
     let boxes = match head {
@@ -59,9 +58,9 @@ pub(super) fn keep(graph: &mut GraphProto, opset: i64, head: Head, output: &str,
         node("NonZero", "vidindex.columns", &["vidindex.strong"], "vidindex.columns", vec![]),
         node("Transpose", "vidindex.rows", &["vidindex.columns"], "vidindex.rows", vec![ints("perm", &[1, 0])]),
         node("GatherND", CANDIDATES, &[boxes, "vidindex.rows"], CANDIDATES, vec![]),
-        node("Cast", PLACES, &["vidindex.rows"], PLACES, to_float()),
+        cast("vidindex.rows", PLACES, number::FLOAT),
         node("Shape", "vidindex.lengths", &[output], "vidindex.lengths", vec![]),
-        node("Cast", SHAPE, &["vidindex.lengths"], SHAPE, to_float()),
+        cast("vidindex.lengths", SHAPE, number::FLOAT),
     ]);
     graph.output = [CANDIDATES, PLACES, SHAPE].map(output_info).into();
     true

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use half::f16;
 
-use crate::zoo::graph::{int, node};
+use crate::zoo::graph::{attribute, cast, int};
 use crate::zoo::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto, number};
 
 /// Operators that ONNX Runtime's CUDA provider has for 16-bit floats, or that only move values.
@@ -243,10 +243,6 @@ fn half_name(name: &str) -> String {
     format!("{name}.f16")
 }
 
-fn cast(from: &str, to: &str, element: i32) -> NodeProto {
-    node("Cast", &format!("{to}.cast"), &[from], to, vec![int("to", element.into())])
-}
-
 /// Makes a node that says its result's type say 16 bits.
 fn halve_attributes(node: &mut NodeProto) {
     match node.op_type.as_str() {
@@ -284,14 +280,10 @@ fn halved(tensor: &TensorProto) -> Option<TensorProto> {
     })
 }
 
-fn attribute<'n>(node: &'n NodeProto, name: &str) -> Option<&'n AttributeProto> {
-    node.attribute.iter().find(|attribute| attribute.name == name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::zoo::graph::{float_tensor, int_tensor};
+    use crate::zoo::graph::{float_tensor, int_tensor, node};
     use crate::zoo::onnx::{TensorTypeProto, TypeProto, ValueInfoProto};
 
     fn value(name: &str) -> ValueInfoProto {

@@ -1,8 +1,8 @@
 //! Compact inputs: pixels as bytes, clips as 16-bit floats that both pathways share. Nodes at the head of the graph convert
 //! them.
 
-use crate::zoo::graph::{float_tensor, int, int_tensor, ints, node};
-use crate::zoo::onnx::{GraphProto, NodeProto, TensorTypeProto, ValueInfoProto, number};
+use crate::zoo::graph::{cast, float_tensor, int, int_tensor, ints, node};
+use crate::zoo::onnx::{GraphProto, TensorTypeProto, ValueInfoProto, number};
 
 /// The input for images.
 pub const IMAGES: &str = "vidindex.images";
@@ -61,8 +61,4 @@ fn replace(graph: &mut GraphProto, name: &str, renamed: &str, element: i32) -> O
 fn type_of<'g>(graph: &'g mut GraphProto, name: &str) -> Option<&'g mut TensorTypeProto> {
     let input: &mut ValueInfoProto = graph.input.iter_mut().find(|input| input.name == name)?;
     input.r#type.as_mut()?.tensor_type.as_mut()
-}
-
-fn cast(from: &str, to: &str, element: i32) -> NodeProto {
-    node("Cast", &format!("{to}.cast"), &[from], to, vec![int("to", element.into())])
 }

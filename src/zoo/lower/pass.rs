@@ -6,8 +6,8 @@ mod conv;
 use std::collections::{HashMap, HashSet};
 
 use super::Lowering;
-use super::window::{Window3d, attribute, spatial};
-use crate::zoo::graph::{float_tensor, int, int_tensor, ints, node};
+use super::window::{Window3d, spatial};
+use crate::zoo::graph::{attribute, float_tensor, int, int_tensor, ints, node};
 use crate::zoo::onnx::{
     AttributeProto, DimensionValue, GraphProto, NodeProto, TensorProto, TensorShapeProto, ValueInfoProto,
 };

@@ -1,5 +1,6 @@
 //! The window of a 3-D convolution or pool, parsed from its node.
 
+use crate::zoo::graph::attribute;
 use crate::zoo::onnx::{AttributeProto, NodeProto};
 
 /// A window over time, height and width, in this order.
@@ -69,11 +70,6 @@ pub(super) fn spatial(node: &NodeProto) -> Vec<AttributeProto> {
         }
     }
     attributes
-}
-
-/// An attribute by name.
-pub(super) fn attribute<'a>(node: &'a NodeProto, name: &str) -> Option<&'a AttributeProto> {
-    node.attribute.iter().find(|attribute| attribute.name == name)
 }
 
 fn ints(node: &NodeProto, name: &str) -> Option<Vec<i64>> {

@@ -1,10 +1,10 @@
 //! The lowering of convolutions.
 
 use super::{Form, Pass, Shape};
-use crate::zoo::graph::{int, ints};
+use crate::zoo::graph::{attribute, int, ints};
 use crate::zoo::lower::Lowering;
 use crate::zoo::lower::filters::{Filters, TwoD};
-use crate::zoo::lower::window::{Window3d, attribute, spatial};
+use crate::zoo::lower::window::{Window3d, spatial};
 use crate::zoo::onnx::{AttributeProto, NodeProto, TensorProto};
 
 /// Convolutions with more channels fill the vectors without packing.
