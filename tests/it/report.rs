@@ -50,7 +50,7 @@ fn the_page_works_with_mouse_and_keyboard() {
         .filter(|row| row["uri"].as_str().unwrap().ends_with("good.mp4"))
         .collect();
     assert!((2..=32).contains(&thumbnails.len()), "{} thumbnails", thumbnails.len());
-    assert_eq!((&thumbnails[0]["width"], &thumbnails[0]["height"]), (&json!(320), &json!(180)));
+    assert_eq!((&thumbnails[0]["width"], &thumbnails[0]["height"]), (&json!(160), &json!(90)));
 
     let Some(browser) = Browser::start() else { return };
     browser.open(&page);

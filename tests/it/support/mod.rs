@@ -123,7 +123,7 @@ fn small_models() -> PathBuf {
             let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("models");
             let out = folder.to_str().unwrap();
             // Images of the network's own size would take most of the tests' time.
-            for (name, side) in [("slowfast-tiny", None), ("slowfast-tiny-ava", None), ("yolov5n", Some("320"))] {
+            for (name, side) in [("slowfast-tiny", None), ("slowfast-tiny-ava", None), ("yolov5n", Some("160"))] {
                 let side = side.into_iter().flat_map(|side| ["--side", side]);
                 let built = vidindex(["models", "build", name, "--out", out].into_iter().chain(side)).output().unwrap();
                 assert!(built.status.success(), "{}", said(&built));

@@ -81,7 +81,9 @@ impl Kind {
             "libx265" => {
                 &[("preset", "superfast"), ("crf", "24"), ("x265-params", "pools=1:frame-threads=1:log-level=error")]
             }
-            "libvpx-vp9" | "libvpx" => &[("deadline", "realtime"), ("cpu-used", "8"), ("b", "800k")],
+            "libvpx-vp9" => &[("deadline", "realtime"), ("cpu-used", "8"), ("b", "800k")],
+            // A negative number, because VP8 adapts the effort to the time that is left if it is positive.
+            "libvpx" => &[("deadline", "realtime"), ("cpu-used", "-8"), ("b", "800k")],
             _ => &[("b", "1500k"), ("bf", "1")],
         } {
             options.set(name, value);
