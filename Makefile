@@ -15,7 +15,7 @@ VIDINDEX := $(CARGO_TARGET_DIR)/release/vidindex
 DIST ?= $(CARGO_TARGET_DIR)/dist/vidindex
 PREFIX ?= /usr/local
 
-.PHONY: help setup setup-test setup-heavy build dist install package demo train test test-heavy test-gpu test-terraform schemas man lint bench clean
+.PHONY: help setup setup-test setup-heavy build dist install package demo train test test-heavy test-gpu test-terraform schemas man lint bench bench-precision clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,6 +86,10 @@ lint: ## Check formatting, clippy, the documentation, dependencies (deny.toml) a
 
 bench: setup ## Measure a run against its floor (--bench memory: peak memory; --bench plan, --bench query: ten million objects, boxes)
 	cargo bench --locked --bench pipeline
+
+bench-precision: setup ## Measure a job in fp32, bf16 and int8 against the same job in PyTorch, which is installed in .peer/ (6 GB)
+	@.ci/setup.sh peer
+	cargo bench --locked --bench precision
 
 clean: ## Delete what was built and the demo's output (not what setup installed)
 	rm -rf demo

@@ -5,6 +5,7 @@
 #   setup.sh demo    as run, and DuckDB's command line in .venv/
 #   setup.sh test    as run, and all of tests/requirements.txt in .venv/
 #   setup.sh heavy   the same, and Ceph
+#   setup.sh peer    as run, and PyTorch and what the script to compare with needs, in .peer/ (6 GB)
 #   setup.sh gpu     as run, and ONNX Runtime for CUDA with CUDA's libraries in .gpu/ (1.5 GB to download, 2.6 GB there)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -130,6 +131,16 @@ install_gpu() {
     mv "$gpu/ready" .gpu
 }
 
+# Apart from .venv, because it is large and only a benchmark needs it.
+install_peer() {
+    cmp -s .ci/peer.txt .peer/requirements.txt && return
+    make_venv
+    say "installing PyTorch into .peer/ (6 GB)"
+    .venv/bin/python -m venv --clear .peer
+    .peer/bin/python -m pip install --quiet --requirement .ci/peer.txt
+    cp .ci/peer.txt .peer/requirements.txt
+}
+
 # Installs requirements into .venv, unless the same were installed last time.
 install_python() {
     local stamp=$1 requirements=$2
@@ -141,7 +152,7 @@ install_python() {
     printf '%s\n' "$requirements" >".venv/$stamp"
 }
 
-[[ ${1:-} =~ ^(run|lint|demo|test|heavy|gpu)$ ]] || fail "usage: setup.sh run|lint|demo|test|heavy|gpu"
+[[ ${1:-} =~ ^(run|lint|demo|test|heavy|peer|gpu)$ ]] || fail "usage: setup.sh run|lint|demo|test|heavy|peer|gpu"
 [[ ! $1 =~ test|heavy ]] || packages+=("${test_packages[@]}")
 [[ $1 != heavy ]] || packages+=("${heavy_packages[@]}")
 install_packages
@@ -150,6 +161,7 @@ install_onnxruntime
 case $1 in
 lint) install_python lint "$(<.ci/lint.txt)" ;;
 demo) install_python demo "$(grep '^duckdb-cli==' tests/requirements.txt)" ;;
+peer) install_peer ;;
 gpu) install_gpu ;;
 test | heavy) install_python test "$(<tests/requirements.txt)" ;;
 esac

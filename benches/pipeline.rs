@@ -8,12 +8,16 @@
 //! ```
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run fails")]
 
+#[path = "support/job.rs"]
+mod job;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use half::f16;
+use job::{Run, VIDINDEX, models, run, videos};
 use vidindex::decode::{Decoders, Decoding, FullDecode, Request};
 use vidindex::device::Precision;
 use vidindex::infer::boxes::Thresholds;
@@ -23,8 +27,6 @@ use vidindex::infer::slowfast::SlowFast;
 use vidindex::zoo::descriptor::Descriptor;
 use vidindex::zoo::inspect::ModelInfo;
 
-const VIDINDEX: &str = env!("CARGO_BIN_EXE_vidindex");
-
 fn main() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench");
     std::fs::create_dir_all(&folder).unwrap();
@@ -33,7 +35,7 @@ fn main() {
     let videos = videos(&folder);
     let models = models(&folder);
 
-    let mut runs: Vec<Run> = (0..rounds).map(|_| run(&folder, &videos, &models, &device)).collect();
+    let mut runs: Vec<Run> = (0..rounds).map(|_| run(&folder, &videos, &models, &["--device", &device])).collect();
     runs.sort_by(|a, b| a.work_seconds.total_cmp(&b.work_seconds));
     let median_run = &runs[rounds / 2];
     let floor = floor(&models, &device, median_run.clips, median_run.images, rounds);
@@ -59,94 +61,6 @@ fn main() {
     println!("decode, no models           {:.0} frames a second", per_second(ours));
     println!("ffmpeg -f null              {:.0} frames a second", per_second(ffmpeg));
     println!("ratio                       {:.2}", ffmpeg / ours);
-}
-
-/// The videos of the requested folder, or synthetic clips.
-fn videos(folder: &Path) -> Vec<PathBuf> {
-    let requested = std::env::var_os("VIDINDEX_BENCH_VIDEOS").map(PathBuf::from);
-    let clips = requested.unwrap_or_else(|| {
-        let clips = folder.join("clips");
-        if !clips.join("one.mp4").exists() {
-            std::fs::create_dir_all(&clips).unwrap();
-            for name in ["one.mp4", "two.mp4"] {
-                let source = "testsrc2=size=340x256:rate=30:duration=10";
-                let mut ffmpeg = Command::new("ffmpeg");
-                ffmpeg.args(["-v", "error", "-y", "-f", "lavfi", "-i", source, "-pix_fmt", "yuv420p"]);
-                assert!(ffmpeg.arg(clips.join(name)).status().unwrap().success());
-            }
-        }
-        clips
-    });
-    let mut files: Vec<_> = std::fs::read_dir(clips).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.retain(|path| path.is_file());
-    files.sort();
-    files
-}
-
-/// Full-size models, which are built only once.
-fn models(folder: &Path) -> [PathBuf; 2] {
-    ["slowfast-r50-8x8", "yolov5n"].map(|name| {
-        let file = folder.join("models").join(format!("{name}.onnx"));
-        if !file.exists() {
-            let out = folder.join("models");
-            let built = Command::new(VIDINDEX).args(["models", "build", name, "-q", "-o"]).arg(out).output().unwrap();
-            assert!(built.status.success());
-        }
-        file
-    })
-}
-
-struct Run {
-    process_seconds: f64,
-    open_seconds: f64,
-    /// From the first listing to the last commit, without opening the models.
-    work_seconds: f64,
-    video_seconds: f64,
-    clips: u64,
-    images: u64,
-}
-
-fn run(folder: &Path, videos: &[PathBuf], models: &[PathBuf; 2], device: &str) -> Run {
-    let scratch = tempfile::tempdir_in(folder).unwrap();
-    let input = scratch.path().join("videos");
-    std::fs::create_dir(&input).unwrap();
-    for video in videos {
-        let video = video.canonicalize().unwrap();
-        std::os::unix::fs::symlink(&video, input.join(video.file_name().unwrap())).unwrap();
-    }
-    let job = scratch.path().join("job.toml");
-    let text = format!(
-        "[input]\nuri = {input:?}\n[output]\nuri = {:?}\n[actions]\nmodel = {:?}\n[persons]\nmodel = {:?}\n",
-        scratch.path().join("index"),
-        models[0],
-        models[1]
-    );
-    std::fs::write(&job, text).unwrap();
-    let started = Instant::now();
-    let mut command = Command::new(VIDINDEX);
-    command.arg("run").arg(&job).args(["--log-format", "json", "--device", device]);
-    let output = command.output().unwrap();
-    let process_seconds = started.elapsed().as_secs_f64();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let events: Vec<serde_json::Value> = String::from_utf8_lossy(&output.stderr)
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .map(|event| event["fields"].clone())
-        .collect();
-    let done = events.iter().find(|event| event["message"] == "work done").unwrap();
-    let inputs = |model: &str| {
-        let event = events.iter().find(|event| event["model"] == model && event["message"] == "inference done");
-        event.unwrap()["inputs"].as_u64().unwrap()
-    };
-    let seconds = |name: &str| done[name].as_f64().unwrap();
-    Run {
-        process_seconds,
-        open_seconds: seconds("open_seconds"),
-        work_seconds: seconds("wall_seconds") - seconds("open_seconds"),
-        video_seconds: seconds("video_seconds"),
-        clips: inputs("actions"),
-        images: inputs("persons"),
-    }
 }
 
 struct Floor {

@@ -130,6 +130,7 @@ fn video_row(video: u32, run: &Provenance) -> VideoRow {
         boxes: i64::from(BOXES),
         actions_model: None,
         persons_model: run.persons_model.clone(),
+        precision: Some("fp32"),
         fingerprint: run.fingerprint.clone(),
         run_id: run.run_id.as_str().into(),
         shard: run.shard,

@@ -38,6 +38,7 @@ CREATE OR REPLACE TEMPORARY VIEW videos (
     boxes bigint COMMENT 'Number of rows in the persons table; 0 without a persons model.',
     actions_model string COMMENT 'Id of the actions model, as in the path of the actions table.',
     persons_model string COMMENT 'Id of the persons model, as in the path of the persons table.',
+    precision string COMMENT 'Number format in which the models computed: fp32, bf16 or fp16. What a quantised model does with integers does not depend on it.',
     fingerprint string COMMENT 'Hash of the models and of everything in the job that affects rows.',
     run_id string COMMENT 'The run that wrote the row. Run ids sort by time.',
     shard bigint COMMENT 'The run\'s shard, from 0.',

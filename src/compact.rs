@@ -50,7 +50,7 @@ use crate::tables::current::RowKind;
 use crate::tables::read::{number_column, text_column, value};
 use crate::tables::{Provenance, Table, part_name};
 use crate::work::attempt::Attempt;
-use crate::work::commit::commit;
+use crate::work::commit::{ShardRows, commit};
 use crate::work::encode::{PartFile, TableWriter};
 pub use find::find;
 use find::{Group, Layer};
@@ -135,7 +135,7 @@ impl Compaction {
             let scratch = Scratch::new()?;
             let (parts, mut totals) = self.copy(&**output, run_id, shard, group, scratch.path()).await?;
             totals.wall_seconds = started.elapsed().as_secs_f64();
-            commit(&**output, run_id, shard, &heartbeat.id, &parts, totals).await
+            commit(&**output, run_id, shard, &heartbeat.id, ShardRows::merged(&parts, totals)).await
         };
         match attempt.await {
             Ok(_) => heartbeat.end().await,

@@ -98,6 +98,22 @@ impl fmt::Display for DeviceChoice {
     }
 }
 
+/// Whether this machine's processor multiplies bfloat16 itself (AVX-512 bf16).
+pub fn has_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
+/// Whether this machine's processor adds products of 8-bit integers in 32 bits (VNNI).
+pub fn has_integer_products() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("avx512vnni") || is_x86_feature_detected!("avxvnni");
+    #[cfg(not(target_arch = "x86_64"))]
+    return true;
+}
+
 /// The number format in which the models compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -110,13 +126,22 @@ pub enum Precision {
     Bf16,
     /// 16-bit floating point.
     Fp16,
-    /// 8-bit integers, for models that are quantised accordingly.
-    Int8,
 }
 
 impl Precision {
     /// All precisions, in the order in which messages list them.
-    pub const ALL: [Self; 5] = [Self::Auto, Self::Fp32, Self::Bf16, Self::Fp16, Self::Int8];
+    pub const ALL: [Self; 4] = [Self::Auto, Self::Fp32, Self::Bf16, Self::Fp16];
+
+    /// The format in which a device computes if a job asks for this one. `has_bf16` tells whether the processor multiplies
+    /// bfloat16 itself; if not, OpenVINO computes in 32 bits.
+    pub fn on(self, device: Device, has_bf16: bool) -> Self {
+        match (self, device) {
+            (Self::Auto | Self::Bf16, Device::OpenVino) if has_bf16 => Self::Bf16,
+            (Self::Auto | Self::Bf16, Device::OpenVino) | (Self::Auto, Device::Cpu) => Self::Fp32,
+            (Self::Auto, Device::Cuda(_) | Device::TensorRt(_)) => Self::Fp16,
+            (precision, _) => precision,
+        }
+    }
 
     /// The name in the job file.
     pub fn as_str(self) -> &'static str {
@@ -125,7 +150,6 @@ impl Precision {
             Self::Fp32 => "fp32",
             Self::Bf16 => "bf16",
             Self::Fp16 => "fp16",
-            Self::Int8 => "int8",
         }
     }
 }
@@ -134,6 +158,17 @@ impl Precision {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn auto_is_the_fastest_format_that_the_device_computes_itself() {
+        use Precision::{Auto, Bf16, Fp16, Fp32};
+        assert_eq!([Auto.on(Device::Cpu, true), Auto.on(Device::Cuda(0), false)], [Fp32, Fp16]);
+        for (precision, has_bf16, expected) in
+            [(Auto, true, Bf16), (Auto, false, Fp32), (Bf16, true, Bf16), (Bf16, false, Fp32), (Fp32, true, Fp32)]
+        {
+            assert_eq!(precision.on(Device::OpenVino, has_bf16), expected, "{precision:?} {has_bf16}");
+        }
+    }
 
     #[test]
     fn devices_parse_from_their_displayed_names() {

@@ -384,7 +384,7 @@ impl Run {
                 complaint.with_hint(error.hint().unwrap_or_default())
             })?;
         }
-        let precision = section.get("precision", "auto, fp32, bf16, fp16 or int8", |entry| {
+        let precision = section.get("precision", "auto, fp32, bf16 or fp16", |entry| {
             let name = entry.text()?;
             Precision::ALL.into_iter().find(|precision| precision.as_str() == name)
         })?;
@@ -593,7 +593,7 @@ model = \"models/yolov5s.onnx\"
             ("run.shard_bytes = '4 parsecs'", "not the string \"4 parsecs\""),
             ("run.shard_bytes = -1", "not -1"),
             ("run.video_timeout_seconds = 1.5", "a whole number of seconds"),
-            ("run.precision = 'fp64'", "auto, fp32, bf16, fp16 or int8"),
+            ("run.precision = 'fp64'", "auto, fp32, bf16 or fp16"),
             ("run.device = 'cude:0'", "did you mean `cuda`?"),
             ("run.device = 'cpu:1'", "which is not a device"),
             ("store.endpoint = 'localhost:9000'", "begins with http://"),

@@ -22,6 +22,7 @@ mod nearest;
 pub mod pipeline;
 pub mod plan;
 pub mod prune;
+pub mod quantize;
 mod query;
 pub mod report;
 pub mod run;

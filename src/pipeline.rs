@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::infer::session::Runtime;
 use crate::job::Job;
 use crate::plan::{self, Plan, PlanOptions, layout};
+use crate::quantize::{Quantize, QuantizeReport};
 use crate::run::{PlanFile, RunId, RunKind, RunSummary, record};
 use crate::seal;
 use crate::store::{self, Store};
@@ -102,6 +103,19 @@ impl Pipeline {
         let output = store::open(&job.output.uri, &job.store).await?;
         let decoders = Arc::new(Decoders::new(decode::own_program()?));
         Bench { job: job.clone(), models, runtime, input, output, decoders, videos, time }.run().await
+    }
+
+    /// Quantises the model of a job that has only this one, with `samples` samples of the job's videos, and writes it to `out`.
+    ///
+    /// # Errors
+    /// As for [`Quantize::run`], and if the model cannot be read.
+    pub async fn quantize(&self, job: &Job, samples: usize, max_drop: f64, out: PathBuf) -> Result<QuantizeReport> {
+        let models = JobModels::read(job)?;
+        let runtime = self.runtime(job)?;
+        let input = store::open(&job.input.uri, &job.store).await?;
+        let output = store::open(&job.output.uri, &job.store).await?;
+        let decoders = Arc::new(Decoders::new(decode::own_program()?));
+        Quantize { job: job.clone(), models, runtime, input, output, decoders, samples, max_drop, out }.run().await
     }
 
     /// Prepares the processing of a planned run. `progress` receives the progress.

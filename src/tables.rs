@@ -247,7 +247,7 @@ mod tests {
              status Utf8\nerror_kind Utf8?\nerror_message Utf8?\nfailures Int64?\ncontainer Utf8?\ncodec Utf8?\nwidth Int32?\n\
              height Int32?\nrotation Int32?\nmirrored Boolean?\nframes_per_second Float64?\nstart_seconds Float64?\n\
              duration_seconds Float64?\nframes_decoded Int64\nframes_presented Int64?\ndecode_mode Utf8?\nfull_decode_reason Utf8?\nsegments Int64\nboxes Int64\nactions_model Utf8?\n\
-             persons_model Utf8?\nfingerprint Utf8\nrun_id Utf8\nshard Int64\n\
+             persons_model Utf8?\nprecision Utf8?\nfingerprint Utf8\nrun_id Utf8\nshard Int64\n\
              indexed_at timestamp Microsecond UTC\ndecode_seconds Float64\ninference_seconds Float64"
         );
         assert_eq!(

@@ -23,6 +23,7 @@ pub mod lower;
 pub mod onnx;
 pub mod pull;
 mod python;
+pub mod quantize;
 pub mod registry;
 pub mod slowfast;
 pub mod weights;
@@ -157,9 +158,7 @@ fn write(
     let toml = Descriptor::path(&onnx);
     let info = ModelInfo::parse(&onnx, content.clone())?;
     let descriptor = network.descriptor(options, origin);
-    // The model is written last, so that a model is never without its descriptor.
-    write_whole(&toml, descriptor.to_toml().as_bytes())?;
-    write_whole(&onnx, &content)?;
+    write_files(&onnx, &descriptor.to_toml(), &content)?;
     tracing::info!(model = %onnx.display(), parameters = info.parameters, %lowering, sha256 = %info.sha256, "model built");
     Ok(BuiltModel { onnx, toml, info, descriptor })
 }
@@ -256,6 +255,16 @@ impl Network {
             }
         }
     }
+}
+
+/// Writes a model's file and its descriptor.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn write_files(onnx: &Path, descriptor: &str, content: &[u8]) -> Result<()> {
+    // The model is written last, so that a model is never without its descriptor.
+    write_whole(&Descriptor::path(onnx), descriptor.as_bytes())?;
+    write_whole(onnx, content)
 }
 
 /// Writes a temporary file in the same directory and renames it to `path`.

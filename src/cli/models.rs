@@ -1,6 +1,7 @@
 //! `vidindex models`: lists, downloads, builds, converts and inspects models.
 
 mod list;
+mod quantize;
 
 use std::path::{Path, PathBuf};
 
@@ -86,6 +87,7 @@ official checkpoint. Nothing in the file is executed.")]
         #[command(flatten)]
         target: Target,
     },
+    Quantize(quantize::Quantize),
     /// Show a model's inputs, outputs, size and hash.
     #[command(after_help = "Example:\n  vidindex models inspect models/yolov5n.onnx")]
     Inspect {
@@ -168,6 +170,7 @@ impl Command {
                 let built = zoo::convert(&file, arch.as_deref(), &options)?;
                 console::print(built.onnx.display())?;
             }
+            Self::Quantize(command) => command.run(onnxruntime).await?,
             Self::Inspect { file, json } => inspect(&file, json)?,
         }
         Ok(0)

@@ -2,7 +2,7 @@
 
 use super::boxes::{Detection, ImageOutput, Thresholds, detections, to_frame};
 use super::memory::{InputTensor, Memory};
-use super::session::{Model, OutputTensor, Runtime, Timed};
+use super::session::{Model, OutputTensor, Runtime, See, Timed};
 use super::slowfast::{batch_dimension, not_a_number, usual_batch};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -73,8 +73,22 @@ impl Detector {
         thresholds: Thresholds,
         batch: Option<usize>,
     ) -> Result<Self> {
+        Self::open_version(runtime, Deployment::read(&info.path)?, info, descriptor, thresholds, batch)
+    }
+
+    /// As [`Detector::open`], for a version of the model with the same inputs and outputs.
+    ///
+    /// # Errors
+    /// As for [`Detector::open`].
+    pub fn open_version(
+        runtime: &Runtime,
+        mut deployment: Deployment,
+        info: &ModelInfo,
+        descriptor: &descriptor::DetectorDescriptor,
+        thresholds: Thresholds,
+        batch: Option<usize>,
+    ) -> Result<Self> {
         let tensors = detector_tensors(info)?;
-        let mut deployment = Deployment::read(&info.path)?;
         deployment.take_bytes(&tensors.images.name);
         let boxes = tensors.boxes.name.as_str();
         // OpenVINO fails to compile results that are constant, such as the shape.
@@ -104,6 +118,14 @@ impl Detector {
     /// Makes the detector's input tensors.
     pub fn tensors(&self) -> ImageTensors {
         ImageTensors { memory: self.model.memory(), size: self.descriptor.size, rows: self.rows }
+    }
+
+    /// Passes further outputs of the graph to `see`: the index of the name, the shape and the elements.
+    ///
+    /// # Errors
+    /// As for [`Model::run`].
+    pub fn observe(&mut self, batch: &ImageBatch, names: &[&str], see: &mut See<'_>) -> Result<()> {
+        self.model.observe(&batch.images, names, see)
     }
 
     /// Computes the boxes of each image, strongest first.

@@ -15,9 +15,10 @@ use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType};
 use super::closing::{Stopper, stopper};
 use super::memory::{InputTensor, Memory};
 use super::turn::Turn;
-use crate::device::{Device, DeviceChoice, Precision};
+use crate::device::{Device, DeviceChoice, Precision, has_bf16, has_integer_products};
 use crate::error::{Error, Result};
 use crate::zoo::deploy::Deployment;
+use crate::zoo::quantize::WeightBits;
 
 /// The oldest supported version of ONNX Runtime.
 const ONNXRUNTIME_MIN: &str = "1.24";
@@ -54,6 +55,9 @@ impl Runtime {
             return Err(missing_provider(device, &library));
         }
         check_precision(device, precision)?;
+        if precision == Precision::Bf16 && precision.on(device, has_bf16()) != precision {
+            tracing::warn!("this processor does not multiply bfloat16, so the models compute in fp32");
+        }
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self { environment, library, device, precision, threads, turn: Turn::default() })
     }
@@ -74,13 +78,9 @@ impl Runtime {
         known.into_iter().filter(|device| is_available(*device)).collect()
     }
 
-    /// The precision in which models compute: for `auto`, the one that suits the device.
+    /// The precision in which models compute: for `auto`, the fastest that the device computes itself.
     pub fn precision(&self) -> Precision {
-        match (self.precision, self.device) {
-            (Precision::Auto, Device::Cuda(_) | Device::TensorRt(_)) => Precision::Fp16,
-            (Precision::Auto, Device::Cpu | Device::OpenVino) => Precision::Fp32,
-            (precision, _) => precision,
-        }
+        self.precision.on(self.device, has_bf16())
     }
 
     /// The same, with another precision.
@@ -94,11 +94,17 @@ impl Runtime {
         Ok(Self { environment, library, device: *device, precision, threads: *threads, turn })
     }
 
-    /// The precisions that the device supports, besides `auto`.
+    /// How many bits of a quantised model's weights the device can use without overflow.
+    pub fn weight_bits(&self) -> WeightBits {
+        if self.device.is_cpu() && !has_integer_products() { WeightBits::Seven } else { WeightBits::Eight }
+    }
+
+    /// The precisions in which the device computes.
     pub fn precisions(&self) -> Vec<Precision> {
-        let supported =
-            |precision: &Precision| *precision != Precision::Auto && check_precision(self.device, *precision).is_ok();
-        Precision::ALL.into_iter().filter(supported).collect()
+        let computes = |precision: &Precision| {
+            precision.on(self.device, has_bf16()) == *precision && check_precision(self.device, *precision).is_ok()
+        };
+        Precision::ALL.into_iter().filter(computes).collect()
     }
 
     /// Opens a model, in 16-bit floats if the precision says so. `fixed` sets the lengths of free dimensions, by name, so
@@ -107,6 +113,15 @@ impl Runtime {
     /// # Errors
     /// If ONNX Runtime rejects the file or the provider cannot start (no GPU, missing CUDA libraries).
     pub fn open(&self, deployment: &Deployment, fixed: &[(String, i64)]) -> Result<Model> {
+        if matches!(self.device, Device::OpenVino | Device::TensorRt(_)) {
+            let mut integers = deployment.clone();
+            if integers.round_only_before_convolutions() {
+                if matches!(self.device, Device::TensorRt(_)) {
+                    integers.make_symmetric();
+                }
+                return self.open_as_is(&integers, fixed);
+            }
+        }
         if !self.computes_in_half() {
             return self.open_as_is(deployment, fixed);
         }
@@ -171,7 +186,7 @@ impl Runtime {
         match self.device {
             Device::Cpu => None,
             Device::OpenVino => {
-                let precision = if self.precision == Precision::Bf16 { "bf16" } else { "f32" };
+                let precision = if self.precision() == Precision::Bf16 { "bf16" } else { "f32" };
                 let config = serde_json::json!({"CPU": {
                     "INFERENCE_PRECISION_HINT": precision,
                     "NUM_STREAMS": "1",
@@ -214,6 +229,9 @@ pub struct Model {
 
 /// A model's output: its shape and elements, row major.
 pub type OutputTensor<'a> = (&'a [i64], &'a [f32]);
+
+/// Receives the values of a graph: the index of the name, the shape, the elements.
+pub type See<'a> = dyn FnMut(usize, &[i64], &[f32]) + 'a;
 
 /// A result, and how long the model took for it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -280,6 +298,20 @@ impl Model {
         }
         let found: Vec<OutputTensor<'_>> = found.iter().map(|(shape, data)| (*shape, &data[..])).collect();
         Ok(Timed { output: read(&found)?, seconds })
+    }
+}
+
+impl Model {
+    /// Runs the model, and passes these outputs to `see`: the index of the name, the shape and the elements.
+    ///
+    /// # Errors
+    /// As for [`Model::run`].
+    pub fn observe(&mut self, input: &InputTensor, names: &[&str], see: &mut See<'_>) -> Result<()> {
+        self.run_for(std::slice::from_ref(input), names, |outputs| {
+            outputs.iter().enumerate().for_each(|(at, (shape, values))| see(at, shape, values));
+            Ok(())
+        })?;
+        Ok(())
     }
 }
 
@@ -402,7 +434,6 @@ fn check_precision(device: Device, precision: Precision) -> Result<()> {
         Precision::Auto | Precision::Fp32 => true,
         Precision::Bf16 => device == Device::OpenVino,
         Precision::Fp16 => matches!(device, Device::Cuda(_) | Device::TensorRt(_)),
-        Precision::Int8 => false,
     };
     if fits {
         return Ok(());

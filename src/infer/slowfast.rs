@@ -3,7 +3,7 @@
 use half::f16;
 
 use super::memory::{InputTensor, Memory};
-use super::session::{Model, OutputTensor, Runtime, Timed};
+use super::session::{Model, OutputTensor, Runtime, See, Timed};
 use crate::decode::sample::linspace_index;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -75,7 +75,6 @@ pub struct SlowFast {
     outputs: Vec<String>,
     activation: Activation,
     classes: usize,
-    /// The batch size of a graph that supports only one.
     /// Number of clips in each batch, padding included.
     rows: usize,
 }
@@ -93,11 +92,25 @@ impl SlowFast {
         embedding: bool,
         batch: Option<usize>,
     ) -> Result<Self> {
+        Self::open_version(runtime, Deployment::read(&info.path)?, info, descriptor, embedding, batch)
+    }
+
+    /// As [`SlowFast::open`], for a version of the model with the same inputs and outputs.
+    ///
+    /// # Errors
+    /// As for [`SlowFast::open`].
+    pub fn open_version(
+        runtime: &Runtime,
+        mut deployment: Deployment,
+        info: &ModelInfo,
+        descriptor: &descriptor::SlowFastDescriptor,
+        embedding: bool,
+        batch: Option<usize>,
+    ) -> Result<Self> {
         let tensors = slowfast_tensors(info)?;
         let batch = batch.unwrap_or(usual_batch(runtime.device(), GPU_BATCH));
         let (rows, fixed) = batch_dimension(tensors.fast, batch);
         let embedding = embedding.then(|| embedding_output(info)).transpose()?;
-        let mut deployment = Deployment::read(&info.path)?;
         let slow_frames = slow_frames(descriptor);
         deployment.take_clips(&tensors.fast.name, tensors.slow.map(|slow| (slow.name.as_str(), &slow_frames[..])));
         let model = runtime.open(&deployment, &fixed)?;
@@ -120,6 +133,14 @@ impl SlowFast {
     /// Makes the model's input tensors.
     pub fn tensors(&self) -> ClipTensors {
         ClipTensors { memory: self.model.memory(), frames: self.frames, crop: self.crop, rows: self.rows }
+    }
+
+    /// Passes further outputs of the graph to `see`: the index of the name, the shape and the elements.
+    ///
+    /// # Errors
+    /// As for [`Model::run`].
+    pub fn observe(&mut self, batch: &ClipBatch, names: &[&str], see: &mut See<'_>) -> Result<()> {
+        self.model.observe(&batch.input, names, see)
     }
 
     /// Computes the scores of each clip.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::RUNS_PREFIX;
 use super::attempt::{AttemptId, attempt_prefix};
+use crate::device::Precision;
 use crate::error::{Error, Result, VideoErrorKind};
 use crate::store::{Store, StoreErrorKind, get_record};
 use crate::tables::{Table, VideoRow, part_name, shard_id};
@@ -37,8 +38,21 @@ pub struct ShardCommit {
     pub tool_version: String,
     /// Host name of the machine that processed the shard, if known.
     pub host: Option<String>,
+    /// The device on which the models ran, and the number format in which they computed. `None` if the rows are merged ones,
+    /// or an older vidindex wrote the record.
+    #[serde(default)]
+    pub computed: Option<Computed>,
     /// Time of the commit, by that machine's clock.
     pub committed_at: DateTime<Utc>,
+}
+
+/// How the models of a shard ran.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Computed {
+    /// The device, as in a job file.
+    pub device: String,
+    /// The number format.
+    pub precision: Precision,
 }
 
 /// One file of a committed shard. Keys are relative to the output.
@@ -259,38 +273,17 @@ mod tests {
     #[test]
     fn totals_count_videos_and_list_the_first_failures() {
         let row = |uri: &str, status, error_kind: Option<VideoErrorKind>| VideoRow {
-            video_id: uri.into(),
             uri: uri.into(),
-            etag: String::new(),
-            size_bytes: 0,
-            last_modified: DateTime::UNIX_EPOCH,
             status,
             error_kind,
             error_message: error_kind.map(|kind| format!("{kind} seen")),
-            failures: None,
-            container: None,
-            codec: None,
-            width: None,
-            height: None,
-            rotation: None,
-            mirrored: None,
-            frames_per_second: None,
-            start_seconds: None,
             duration_seconds: Some(2.5),
             frames_decoded: 10,
-            frames_presented: Some(10),
-            decode_mode: None,
-            full_decode_reason: None,
             segments: 2,
             boxes: 3,
-            actions_model: None,
-            persons_model: None,
-            fingerprint: String::new(),
-            run_id: RUN.into(),
-            shard: 0,
-            indexed_at: DateTime::UNIX_EPOCH,
             decode_seconds: 0.5,
             inference_seconds: 0.25,
+            ..VideoRow::default()
         };
         let mut totals = ShardTotals { wall_seconds: 4.0, ..ShardTotals::default() };
         totals.add(&row("a", VideoStatus::Ok, None));

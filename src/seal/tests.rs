@@ -19,7 +19,7 @@ use crate::run::{RunKind, RunRecord};
 use crate::store::faulty::{FaultyStore, WriteFault};
 use crate::store::memory::MemoryStore;
 use crate::tables::part_key;
-use crate::work::commit::{Committed, commit};
+use crate::work::commit::{Committed, ShardRows, commit};
 use crate::work::encode::PartFile;
 
 const RUN: &str = "20261123T073712123Z-ab12cd";
@@ -48,7 +48,8 @@ fn parts(dir: &Path, shard: u32, attempt: &str) -> Vec<PartFile> {
 
 fn commit_now(output: &dyn Store, dir: &Path, shard: u32, attempt: &str) -> Committed {
     let totals = ShardTotals { videos_ok: 3, ..ShardTotals::default() };
-    block_on(commit(output, RUN, shard, &AttemptId::unique(), &parts(dir, shard, attempt), totals)).unwrap()
+    block_on(commit(output, RUN, shard, &AttemptId::unique(), ShardRows::merged(&parts(dir, shard, attempt), totals)))
+        .unwrap()
 }
 
 fn seal_now(output: &dyn Store, shards: u32) -> RunSummary {
@@ -211,7 +212,7 @@ fn a_runtime_may_move_commits_and_seals_between_threads() {
     let output = MemoryStore::bucket("s3://index/");
     let (attempt, parts) = (AttemptId::unique(), []);
     is_send(seal(&output, RUN, 1, STARTED));
-    is_send(commit(&output, RUN, 0, &attempt, &parts, ShardTotals::default()));
+    is_send(commit(&output, RUN, 0, &attempt, ShardRows::merged(&parts, ShardTotals::default())));
 }
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
@@ -288,7 +289,7 @@ fn attempt_task(
     Box::pin(async move {
         let attempt = AttemptId::unique();
         for _ in 0..3 {
-            match commit(&output, RUN, shard, &attempt, &parts, ShardTotals::default()).await {
+            match commit(&output, RUN, shard, &attempt, ShardRows::merged(&parts, ShardTotals::default())).await {
                 Ok(Committed::Ours) => return wins.set(wins.get() + 1),
                 Ok(Committed::Theirs) => return,
                 Err(_) => {}

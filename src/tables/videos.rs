@@ -70,6 +70,8 @@ pub struct VideoRow {
     pub actions_model: Option<String>,
     /// Id of the persons model, as in the path of the persons table; null if the job has none.
     pub persons_model: Option<String>,
+    /// The number format in which the models computed; null if no frame was decoded, or an older vidindex wrote the row.
+    pub precision: Option<&'static str>,
     /// Hash of the models and of everything in the job that affects rows.
     pub fingerprint: String,
     /// The run that wrote the row.
@@ -215,6 +217,13 @@ pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
         .null("The job has no actions model."),
         text("persons_model", "Id of the persons model, as in the path of the persons table.", "\"yolov5s-77ab03d1\"").null("The job has no persons model."),
         text(
+            "precision",
+            "Number format in which the models computed: `fp32`, `bf16` or `fp16`. What a quantised model does with integers \
+             does not depend on it.",
+            "\"fp32\"",
+        )
+        .null(NO_FRAME_OR_OLDER),
+        text(
             "fingerprint",
             "Hash of the models and of everything in the job that affects rows.",
             "\"c0ffee12ab34cd56\"",
@@ -282,6 +291,7 @@ impl Row for VideoRow {
                 long(|row| row.boxes),
                 text_or_null(|row| row.actions_model.as_deref()),
                 text_or_null(|row| row.persons_model.as_deref()),
+                text_or_null(|row| row.precision),
                 text(|row| &row.fingerprint),
                 text(|row| &row.run_id),
                 long(|row| i64::from(row.shard)),

@@ -16,7 +16,9 @@ use futures::{StreamExt, TryStreamExt};
 use super::encode::PartFile;
 use crate::error::{Error, Result};
 use crate::run::attempt::{AttemptId, attempt_prefix, host_name};
-use crate::run::commit::{COMMIT_SCHEMA_VERSION, CommittedPart, ShardCommit, ShardTotals, commit_key, read_commit};
+use crate::run::commit::{
+    COMMIT_SCHEMA_VERSION, CommittedPart, Computed, ShardCommit, ShardTotals, commit_key, read_commit,
+};
 use crate::store::{PutNew, Store};
 
 /// Files that are uploaded at the same time. Each large file is uploaded in several parts.
@@ -29,6 +31,24 @@ pub enum Committed {
     Ours,
     /// Another attempt, which was first. The shard is done, and this attempt's files are deleted.
     Theirs,
+}
+
+/// What an attempt at a shard made.
+#[derive(Debug)]
+pub struct ShardRows<'a> {
+    /// Its files.
+    pub parts: &'a [PartFile],
+    /// Sums over its videos.
+    pub totals: ShardTotals,
+    /// How its models ran.
+    pub computed: Option<Computed>,
+}
+
+impl<'a> ShardRows<'a> {
+    /// Rows that no model computed, because they are those of earlier runs.
+    pub fn merged(parts: &'a [PartFile], totals: ShardTotals) -> Self {
+        Self { parts, totals, computed: None }
+    }
 }
 
 /// Uploads an attempt's files, and puts the record that makes them the shard's, unless another attempt's record exists.
@@ -46,9 +66,9 @@ pub async fn commit(
     run_id: &str,
     shard: u32,
     attempt: &AttemptId,
-    parts: &[PartFile],
-    totals: ShardTotals,
+    rows: ShardRows<'_>,
 ) -> Result<Committed> {
+    let ShardRows { parts, totals, computed } = rows;
     let prefix = attempt_prefix(run_id, shard, attempt);
     let parts: Vec<(&PartFile, CommittedPart)> =
         parts.iter().map(|part| (part, committed_part(&prefix, part))).collect();
@@ -69,6 +89,7 @@ pub async fn commit(
         totals,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         host: host_name(),
+        computed,
         committed_at: Utc::now(),
     };
     let key = commit_key(run_id, shard);

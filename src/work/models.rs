@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::batch::Batcher;
 use crate::decode::{Clip, ClipSpec, Image, ImageSpec, View};
+use crate::device::Precision;
 use crate::error::{Error, Result};
 use crate::hash::hex;
 use crate::infer::boxes::{Detection, Thresholds};
@@ -21,6 +22,7 @@ use crate::job::{self, Job};
 use crate::nearest::nearest;
 use crate::run::{ModelRef, PlanModels};
 use crate::telemetry::{self, UsageCounter};
+use crate::zoo::deploy::Deployment;
 use crate::zoo::descriptor::{self, Descriptor, Origin};
 use crate::zoo::inspect::ModelInfo;
 
@@ -132,9 +134,10 @@ impl JobModels {
             };
             (actions.map(join).transpose(), persons)
         });
-        let open = OpenModels { actions: actions?, persons: persons? };
+        let precision = runtime.precision();
+        let open = OpenModels { precision, actions: actions?, persons: persons? };
         let seconds = telemetry::rounded(started.elapsed());
-        tracing::info!(device = %runtime.device(), seconds, "models opened");
+        tracing::info!(device = %runtime.device(), precision = precision.as_str(), seconds, "models opened");
         Ok(open)
     }
 }
@@ -267,6 +270,52 @@ impl ActionModel {
     }
 }
 
+impl ActionModel {
+    /// What the file says of itself.
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// Its descriptor.
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor::SlowFast(self.descriptor.clone())
+    }
+
+    /// Opens a version of a model that scores clips, for one clip at a time.
+    ///
+    /// # Errors
+    /// As for [`Runtime::open`].
+    pub fn open_version(&self, runtime: &Runtime, version: Deployment) -> Result<SlowFast> {
+        SlowFast::open_version(runtime, version, &self.info, &self.descriptor, false, Some(1))
+    }
+}
+
+impl PersonModel {
+    /// What the file says of itself.
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// Its descriptor.
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor::Detector(self.descriptor.clone())
+    }
+
+    /// The job's confidence.
+    pub fn confidence(&self) -> f32 {
+        self.thresholds.confidence
+    }
+
+    /// Opens a version of the model, for one image at a time. It outputs boxes down to this share of the job's confidence.
+    ///
+    /// # Errors
+    /// As for [`Runtime::open`].
+    pub fn open_version(&self, runtime: &Runtime, version: Deployment, share: f32) -> Result<Detector> {
+        let thresholds = Thresholds { confidence: share * self.thresholds.confidence, ..self.thresholds.clone() };
+        Detector::open_version(runtime, version, &self.info, &self.descriptor, thresholds, Some(1))
+    }
+}
+
 impl PersonModel {
     /// As [`ActionModel::open_bare`].
     ///
@@ -353,6 +402,8 @@ fn wrong_kind(info: &ModelInfo, section: &str, wanted: &str) -> Error {
 /// The open models.
 #[derive(Debug, Clone)]
 pub struct OpenModels {
+    /// The number format in which they compute.
+    pub precision: Precision,
     /// The model of `[actions]`.
     pub actions: Option<OpenActions>,
     /// The model of `[persons]`.

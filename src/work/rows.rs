@@ -268,6 +268,7 @@ impl<'a> RowBuilder<'a> {
             boxes: persons.count() as i64,
             actions_model: self.run.actions_model.as_ref().map(|m| m.id.clone()),
             persons_model: self.run.persons_model.as_ref().map(|m| m.id.clone()),
+            precision: has_frames.then_some(self.models.precision.as_str()),
             fingerprint: self.run.fingerprint.clone(),
             run_id: self.run_id,
             shard,

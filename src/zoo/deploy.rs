@@ -4,6 +4,7 @@
 mod candidates;
 mod half;
 mod inputs;
+mod integers;
 
 use std::path::{Path, PathBuf};
 
@@ -35,6 +36,16 @@ impl Deployment {
         let data = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
         let model = ModelProto::decode(Bytes::from(data)).map_err(|error| failed(error.to_string()))?;
         Ok(Self { path: path.to_owned(), model })
+    }
+
+    /// A version of the model in the file `path`.
+    pub fn of(path: &Path, model: ModelProto) -> Self {
+        Self { path: path.to_owned(), model }
+    }
+
+    /// The model as it is now.
+    pub fn into_model(self) -> ModelProto {
+        self.model
     }
 
     /// The file.
@@ -69,6 +80,19 @@ impl Deployment {
         let mut changed = 0;
         self.graph(|graph| changed = half::compute_in_half(graph));
         changed
+    }
+
+    /// Removes the rounding of values that no convolution takes, from a quantised model. Returns whether the model is one.
+    pub fn round_only_before_convolutions(&mut self) -> bool {
+        let is_quantised = |graph: &GraphProto| graph.node.iter().any(|node| node.op_type == "QuantizeLinear");
+        let is_quantised = self.model.graph.as_ref().is_some_and(is_quantised);
+        self.graph(integers::round_only_before_convolutions);
+        is_quantised
+    }
+
+    /// Makes the integers of a quantised model signed with the zero 0, as TensorRT takes them.
+    pub fn make_symmetric(&mut self) {
+        self.graph(integers::make_symmetric);
     }
 
     /// The number of convolutions.

@@ -414,6 +414,12 @@ pub(super) fn cast(from: &str, to: &str, element: i32) -> NodeProto {
     node("Cast", &format!("{to}.cast"), &[from], to, vec![int("to", element.into())])
 }
 
+/// An output of 32-bit floats, whose shape follows from its node.
+pub(super) fn output_info(name: &str) -> ValueInfoProto {
+    let tensor = TensorTypeProto { elem_type: number::FLOAT, shape: None };
+    ValueInfoProto { name: name.into(), r#type: Some(TypeProto { tensor_type: Some(tensor), ..TypeProto::default() }) }
+}
+
 /// The attribute of a node with this name.
 pub(super) fn attribute<'n>(node: &'n NodeProto, name: &str) -> Option<&'n AttributeProto> {
     node.attribute.iter().find(|attribute| attribute.name == name)

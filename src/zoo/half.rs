@@ -1,12 +1,12 @@
 //! Stores a model's weights as 16-bit floats, which halves the file. They are widened to 32 bits when the model is
 //! opened, so computations still use 32-bit floats.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use half::f16;
 
-use crate::zoo::graph::{int, node};
-use crate::zoo::onnx::{ModelProto, TensorProto, number};
+use crate::zoo::graph::{attribute, float_tensor, int, node};
+use crate::zoo::onnx::{ModelProto, NodeProto, TensorProto, number};
 
 /// Converts the weights of convolutions and matrix products to 16 bits, each followed by a `Cast` that runtimes fold
 /// away. Biases stay as they are, and so do weights that a 16-bit float cannot represent (65 520 and above, or NaN).
@@ -26,6 +26,25 @@ pub fn halve(mut model: ModelProto) -> ModelProto {
     }
     graph.node.splice(..0, casts);
     model
+}
+
+/// Stores weights as 32-bit floats again: the reverse of [`halve`], with the rounded weights.
+pub(super) fn widen(model: &mut ModelProto) {
+    let Some(graph) = model.graph.as_mut() else { return };
+    let is_to_float = |node: &&NodeProto| {
+        node.op_type == "Cast" && attribute(node, "to").is_some_and(|to| to.i == Some(number::FLOAT.into()))
+    };
+    let casts = graph.node.iter().filter(is_to_float);
+    let made: HashMap<String, String> = casts.map(|node| (node.input[0].clone(), node.output[0].clone())).collect();
+    let mut widened = HashSet::new();
+    for tensor in &mut graph.initializer {
+        if let Some((name, values)) = made.get(&tensor.name).zip(tensor.halves()) {
+            let shape: Vec<usize> = tensor.dims.iter().map(|&length| length as usize).collect();
+            *tensor = float_tensor(name, &shape, &values);
+            widened.insert(name.clone());
+        }
+    }
+    graph.node.retain(|node| !widened.contains(&node.output[0]));
 }
 
 /// A tensor's elements as little-endian 16-bit floats, if it is a float32 tensor and all elements fit.
@@ -65,6 +84,9 @@ mod tests {
         let count = |model: &ModelProto| inspect::count(model.graph.as_ref().unwrap());
         assert_eq!(count(&halved), count(&model));
         assert_eq!(halve(halved.clone()), halved, "there is nothing left to halve");
+        let mut widened = halved.clone();
+        widen(&mut widened);
+        assert_eq!(halve(widened), halved);
     }
 
     #[test]

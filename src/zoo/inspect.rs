@@ -16,7 +16,7 @@ use crate::zoo::onnx::{
 use crate::zoo::registry;
 
 /// Metadata keys under which a lowered model stores the counts of the original network.
-const NOTED_PARAMETERS: &str = "vidindex.parameters";
+pub(super) const NOTED_PARAMETERS: &str = "vidindex.parameters";
 const NOTED_MULTIPLY_ADDS: &str = "vidindex.multiply_adds";
 
 /// What can be known of a model without running it.

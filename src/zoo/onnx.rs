@@ -13,6 +13,10 @@ pub mod number {
     pub const FLOAT: i32 = 1;
     /// `TensorProto.DataType.UINT8`.
     pub const UINT8: i32 = 2;
+    /// `TensorProto.DataType.INT8`.
+    pub const INT8: i32 = 3;
+    /// `TensorProto.DataType.INT32`.
+    pub const INT32: i32 = 6;
     /// `TensorProto.DataType.INT64`.
     pub const INT64: i32 = 7;
     /// `TensorProto.DataType.FLOAT16`.
@@ -250,6 +254,17 @@ impl TensorProto {
             Some(raw) => raw.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
             None => self.float_data.clone(),
         })
+    }
+}
+
+impl TensorProto {
+    /// The elements of a float16 tensor, if they are in this message.
+    pub fn halves(&self) -> Option<Vec<f32>> {
+        if self.data_type != number::FLOAT16 || self.data_location != 0 {
+            return None;
+        }
+        let (halves, _) = self.raw_data.as_ref()?.as_chunks::<2>();
+        Some(halves.iter().map(|&bytes| half::f16::from_le_bytes(bytes).to_f32()).collect())
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use serde_json::Value;
 
 use crate::support::bucket::{Bucket, comparable};
 use crate::support::s3::S3Server;
-use crate::support::{Scratch, python, run, said};
+use crate::support::{Scratch, python, run, said, stdout, vidindex};
 
 /// The demo's models were not trained on scenes of this seed.
 const SEED: u64 = 20_260;
@@ -19,15 +20,45 @@ const LATE_SECONDS: f64 = 0.05;
 /// weights.
 const OFFSET_PIXELS: [f64; 4] = [-0.3, 0.4, 0.6, -0.1];
 
-/// The job's sections for the demo's models.
-fn demo_models() -> String {
-    let model = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name).display().to_string();
+/// The job's sections for the demo's models, or for versions of them in another folder.
+fn models_in(folder: &Path, suffix: &str) -> String {
+    let model = |name: &str| folder.join(format!("{name}{suffix}.onnx")).display().to_string();
     format!(
         "[actions]\nmodel = \"{}\"\nstride_seconds = {STRIDE_SECONDS}\n\
          [persons]\nmodel = \"{}\"\nframes_per_second = {FRAMES_PER_SECOND}\niou = 0.6\n",
-        model("demo-slowfast.onnx"),
-        model("demo-yolov5.onnx")
+        model("demo-slowfast"),
+        model("demo-yolov5")
     )
+}
+
+fn demo_models() -> String {
+    models_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models"), "")
+}
+
+/// Clips with ground truth, and how well the demo's models do on them in 32-bit floats. `None` without Python.
+fn with_demo_models() -> Option<&'static (Scratch, Value)> {
+    static INDEXED: OnceLock<Option<(Scratch, Value)>> = OnceLock::new();
+    let index = || {
+        let python = python()?;
+        let scratch = Scratch::new();
+        scenes::write(&scratch.videos(), SEED, 24).unwrap();
+        index(&scratch.job(&demo_models()), &scratch.index());
+        let found = compare(python, &scratch.videos().join("truth.json"), &scratch.index());
+        Some((scratch, found))
+    };
+    INDEXED.get_or_init(index).as_ref()
+}
+
+/// Runs the job on OpenVINO, which is several times faster with these models.
+fn index(job: &Path, index: &Path) {
+    let mut command = vidindex(["run".as_ref(), job.as_os_str()]);
+    command.args(["--device", "openvino", "--set", "run.precision=fp32", "--set"]);
+    let output = command.arg(format!("output.uri={}", index.display())).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+}
+
+fn number(of: &Value, name: &str) -> f64 {
+    of[name].as_f64().unwrap_or(f64::NAN)
 }
 
 /// Runs `truth.py` and returns its results.
@@ -42,13 +73,8 @@ fn compare(python: PathBuf, truth: &Path, index: &Path) -> Value {
 
 #[test]
 fn drawn_actions_and_persons_are_found_at_the_right_time_and_place() {
-    let Some(python) = python() else { return };
-    let scratch = Scratch::new();
-    scenes::write(&scratch.videos(), SEED, 24).unwrap();
-    run(&scratch.job(&demo_models()), &[], 0);
-    let found = compare(python, &scratch.videos().join("truth.json"), &scratch.index());
+    let Some((_, found)) = with_demo_models() else { return };
     println!("{found:#}");
-    let number = |of: &Value, name: &str| of[name].as_f64().unwrap_or(f64::NAN);
     let all = &found["all"];
     assert!(number(all, "ap50") >= 0.95, "average precision {}", all["ap50"]);
     assert!(number(all, "top1") >= 0.90, "top-1 {}", all["top1"]);
@@ -65,6 +91,34 @@ fn drawn_actions_and_persons_are_found_at_the_right_time_and_place() {
         assert!(number(of_kind, "top1") >= 0.75, "{kind}: top-1 {}", of_kind["top1"]);
     }
     assert_eq!(found.as_object().unwrap().len(), 13, "not twelve kinds and the total");
+}
+
+#[test]
+fn quantised_models_lose_at_most_a_point_of_accuracy() {
+    let Some(((scratch, exact), python)) = with_demo_models().zip(python()) else { return };
+    let others = Scratch::new();
+    scenes::write(&others.videos(), SEED + 2, 6).unwrap();
+    let folder = others.path("models");
+    for name in ["demo-slowfast", "demo-yolov5"] {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("models/{name}.onnx"));
+        let mut command =
+            vidindex(["models", "quantize", "--device", "openvino", "--samples", "48", "--json", "--out"]);
+        command.args([&folder, &model]).arg("--calibrate").arg(others.videos());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        println!("{}", stdout(&output));
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(number(&report, "drop") <= 0.01, "{report:#}");
+        assert!(report["layers"].as_u64().unwrap() > 50 && report["in_float"].as_array().unwrap().len() < 10);
+    }
+    let quantised = others.path("index");
+    index(&scratch.job(&models_in(&folder, "-int8")), &quantised);
+    let found = compare(python, &scratch.videos().join("truth.json"), &quantised);
+    println!("{:#}", found["all"]);
+    for metric in ["ap50", "top1"] {
+        let (exact, found) = (number(&exact["all"], metric), number(&found["all"], metric));
+        assert!(found >= exact - 0.01, "{metric}: {found} instead of {exact}");
+    }
 }
 
 #[test]

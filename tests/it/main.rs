@@ -36,6 +36,7 @@ mod mistakes;
 mod outages;
 mod person_actions;
 mod pull;
+mod quantize;
 mod query;
 mod random_weights;
 mod recovery;

@@ -13,7 +13,7 @@ use vidindex::run::commit::ShardTotals;
 use vidindex::run::record::job_key;
 use vidindex::run::{ModelRef, RunRecord, Todo, VideoObject};
 use vidindex::tables::{ActionRow, LabelScore, PersonRow, Provenance, ThumbnailRow, VideoRow, VideoStatus};
-use vidindex::work::commit::commit;
+use vidindex::work::commit::{ShardRows, commit};
 use vidindex::work::encode::ShardEncoder;
 use vidindex::{seal, store};
 
@@ -358,7 +358,8 @@ fn archive(scratch: &Scratch, videos: usize) -> PathBuf {
         let output = store::open(&job.output.uri, &job.store).await.unwrap();
         let body = serde_json::to_vec(&record).unwrap();
         output.put(&job_key(&record.run_id), body.into()).await.unwrap();
-        commit(&*output, RUN, 0, &AttemptId::unique(), &parts, totals).await.unwrap();
+        let rows = ShardRows::merged(&parts, totals);
+        commit(&*output, RUN, 0, &AttemptId::unique(), rows).await.unwrap();
         seal::seal(&*output, RUN, 1, started).await.unwrap();
     });
     job_file
@@ -551,6 +552,7 @@ fn video(uri: &str, n: usize, scenes: &[Scene], dice: &mut Dice) -> Rows {
         boxes: persons.len() as i64,
         actions_model: Some("slowfast-r50-8x8-1f3a".to_owned()),
         persons_model: Some("yolov5s-77c0".to_owned()),
+        precision: Some("fp32"),
         fingerprint: "0123456789abcdef".to_owned(),
         run_id,
         shard: 0,

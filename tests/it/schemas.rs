@@ -9,10 +9,13 @@ use std::path::{Path, PathBuf};
 use chrono::Utc;
 use serde_json::{Value, json};
 use vidindex::cli::outcome::RunReport;
+use vidindex::device::Precision;
 use vidindex::error::VideoErrorKind;
 use vidindex::plan::FAILURES_MAX;
 use vidindex::run::attempt::AttemptId;
-use vidindex::run::commit::{COMMIT_SCHEMA_VERSION, CommittedPart, Failure, Failures, ShardCommit, ShardTotals};
+use vidindex::run::commit::{
+    COMMIT_SCHEMA_VERSION, CommittedPart, Computed, Failure, Failures, ShardCommit, ShardTotals,
+};
 use vidindex::run::summary::{RunSummary, SUMMARY_SCHEMA_VERSION, TableTotals};
 use vidindex::tables::{Column, Dialect, SCHEMA_VERSION, Table, VideoStatus};
 
@@ -147,6 +150,7 @@ fn records() -> [(&'static str, Value); 3] {
         totals: totals(),
         tool_version: "0.1.0".to_owned(),
         host: Some("node1".to_owned()),
+        computed: Some(Computed { device: "openvino".to_owned(), precision: Precision::Bf16 }),
         committed_at: Utc::now(),
     };
     let summary = RunSummary {

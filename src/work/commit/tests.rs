@@ -5,6 +5,7 @@
 use futures::executor::block_on;
 
 use super::*;
+use crate::device::Precision;
 use crate::run::commit::is_committed;
 use crate::store::faulty::{FaultyStore, WriteFault};
 use crate::store::memory::MemoryStore;
@@ -21,7 +22,8 @@ fn part(dir: &std::path::Path, table: Table, text: &str) -> PartFile {
 }
 
 fn commit_now(output: &dyn Store, attempt: &AttemptId, parts: &[PartFile]) -> Result<Committed> {
-    block_on(commit(output, RUN, 0, attempt, parts, ShardTotals::default()))
+    let computed = Some(Computed { device: "cpu".to_owned(), precision: Precision::Fp32 });
+    block_on(commit(output, RUN, 0, attempt, ShardRows { parts, totals: ShardTotals::default(), computed }))
 }
 
 #[test]

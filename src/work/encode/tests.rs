@@ -50,6 +50,7 @@ fn video(uri: &str) -> VideoRow {
         boxes: 120,
         actions_model: Some("slowfast-r50".into()),
         persons_model: Some("yolov5s".into()),
+        precision: Some("fp32"),
         fingerprint: "f00d".into(),
         run_id: "20261123T073712123Z-ab12cd".into(),
         shard: 3,
@@ -81,6 +82,7 @@ fn failed_video(uri: &str) -> VideoRow {
         boxes: 0,
         actions_model: None,
         persons_model: None,
+        precision: None,
         ..video(uri)
     }
 }

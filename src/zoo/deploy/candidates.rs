@@ -2,8 +2,8 @@
 //! image, it is usually a few dozen.
 
 use crate::zoo::detector::Head;
-use crate::zoo::graph::{cast, float_tensor, int, int_tensor, ints, node};
-use crate::zoo::onnx::{GraphProto, TensorTypeProto, TypeProto, ValueInfoProto, number};
+use crate::zoo::graph::{cast, float_tensor, int, int_tensor, ints, node, output_info};
+use crate::zoo::onnx::{GraphProto, number};
 
 /// The output of boxes, `[boxes, values]`, of all images. Boxes whose score is not a number are among them.
 pub const CANDIDATES: &str = "vidindex.candidates";
@@ -23,7 +23,7 @@ pub(super) fn keep(graph: &mut GraphProto, opset: i64, head: Head, output: &str,
         return false;
     }
     graph.node.push(cast(output, "vidindex.output", number::FLOAT));
-    let output = "vidindex.output";
+    let (whole, output) = (output, "vidindex.output");
     // `boxes` is `[n, boxes, values]`, and "vidindex.scores" `[n, boxes]`.
     let boxes = match head {
         Head::Yolov5 => {
@@ -62,12 +62,7 @@ pub(super) fn keep(graph: &mut GraphProto, opset: i64, head: Head, output: &str,
         node("Shape", "vidindex.lengths", &[output], "vidindex.lengths", vec![]),
         cast("vidindex.lengths", SHAPE, number::FLOAT),
     ]);
-    graph.output = [CANDIDATES, PLACES, SHAPE].map(output_info).into();
+    graph.output.retain(|other| other.name != whole);
+    graph.output.extend([CANDIDATES, PLACES, SHAPE].map(output_info));
     true
-}
-
-/// An output of 32-bit floats, whose shape follows from its node.
-fn output_info(name: &str) -> ValueInfoProto {
-    let tensor = TensorTypeProto { elem_type: number::FLOAT, shape: None };
-    ValueInfoProto { name: name.into(), r#type: Some(TypeProto { tensor_type: Some(tensor), ..TypeProto::default() }) }
 }

@@ -159,6 +159,7 @@ impl Indexed {
             boxes: 0,
             actions_model: run.actions_model.clone(),
             persons_model: run.persons_model.clone(),
+            precision: Some("fp32"),
             fingerprint: run.fingerprint.clone(),
             run_id: run.run_id.clone().into(),
             shard: run.shard,

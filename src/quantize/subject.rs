@@ -1,0 +1,144 @@
+//! The model to quantise: runs it on samples, whichever kind it is.
+
+use std::path::Path;
+
+use half::f16;
+
+use super::judge::{self, Agreement};
+use super::samples::Sample;
+use crate::error::{Error, Result};
+use crate::infer::boxes::Detection;
+use crate::infer::session::{Runtime, See, Timed};
+use crate::work::models::{ActionModel, JobModels, PersonModel};
+use crate::zoo::deploy::Deployment;
+use crate::zoo::descriptor::Descriptor;
+
+/// Boxes are compared down to this share of the job's confidence.
+const CONFIDENCE_SHARE: f32 = 0.2;
+
+/// The model to quantise.
+pub(super) enum Subject<'a> {
+    Actions(&'a ActionModel),
+    Persons(&'a PersonModel),
+}
+
+/// What a model answers for each sample.
+pub(super) enum Answers {
+    Scores(Vec<Vec<f32>>),
+    Boxes(Vec<Vec<Detection>>),
+}
+
+impl<'a> Subject<'a> {
+    pub(super) fn of(models: &'a JobModels) -> Result<Self> {
+        match (&models.actions, &models.persons) {
+            (Some(actions), None) => Ok(Self::Actions(actions)),
+            (None, Some(persons)) => Ok(Self::Persons(persons)),
+            _ => Err(Error::failed("there must be one model")),
+        }
+    }
+
+    pub(super) fn is_detector(&self) -> bool {
+        matches!(self, Self::Persons(_))
+    }
+
+    pub(super) fn path(&self) -> &'a Path {
+        match self {
+            Self::Actions(model) => &model.info().path,
+            Self::Persons(model) => &model.info().path,
+        }
+    }
+
+    pub(super) fn id(&self) -> String {
+        match self {
+            Self::Actions(model) => model.info().model_id(),
+            Self::Persons(model) => model.info().model_id(),
+        }
+    }
+
+    pub(super) fn descriptor(&self) -> Descriptor {
+        match self {
+            Self::Actions(model) => model.descriptor(),
+            Self::Persons(model) => model.descriptor(),
+        }
+    }
+
+    /// Runs a version of the model on the samples. The time is the median of one.
+    pub(super) fn answers(&self, runtime: &Runtime, model: Deployment, samples: &[&Sample]) -> Result<Timed<Answers>> {
+        match self {
+            Self::Actions(actions) => {
+                let mut model = actions.open_version(runtime, model)?;
+                let scores = one_by_one(samples, |sample| {
+                    let scored = model.run(&model.tensors().batch(&[&halves(sample)?])?)?;
+                    Ok(scored.map(|clips| clips.into_iter().flat_map(|clip| clip.scores).collect()))
+                });
+                Ok(scores?.map(Answers::Scores))
+            }
+            Self::Persons(persons) => {
+                let mut model = persons.open_version(runtime, model, CONFIDENCE_SHARE)?;
+                let boxes = one_by_one(samples, |sample| {
+                    let found = model.run(&model.tensors().batch(&[(&sample.read()?, sample.frame)])?)?;
+                    Ok(found.map(|images| images.into_iter().flatten().collect()))
+                });
+                Ok(boxes?.map(Answers::Boxes))
+            }
+        }
+    }
+
+    /// Runs a version of the model that outputs these values, too, and passes each to `see`.
+    pub(super) fn observe(
+        &self,
+        runtime: &Runtime,
+        model: Deployment,
+        names: &[String],
+        samples: &[&Sample],
+        see: &mut See<'_>,
+    ) -> Result<()> {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        match self {
+            Self::Actions(actions) => {
+                let mut model = actions.open_version(runtime, model)?;
+                samples.iter().try_for_each(|sample| {
+                    let batch = model.tensors().batch(&[&halves(sample)?])?;
+                    model.observe(&batch, &names, see)
+                })
+            }
+            Self::Persons(persons) => {
+                let mut model = persons.open_version(runtime, model, CONFIDENCE_SHARE)?;
+                samples.iter().try_for_each(|sample| {
+                    let batch = model.tensors().batch(&[(&sample.read()?, sample.frame)])?;
+                    model.observe(&batch, &names, see)
+                })
+            }
+        }
+    }
+
+    /// Compares the answers of the exact model with those of a quantised one.
+    pub(super) fn compare(&self, exact: &Answers, quantised: &Answers) -> Result<Agreement> {
+        match (self, exact, quantised) {
+            (Self::Actions(_), Answers::Scores(exact), Answers::Scores(quantised)) => {
+                Ok(Agreement::Actions(judge::actions(exact, quantised)))
+            }
+            (Self::Persons(model), Answers::Boxes(exact), Answers::Boxes(quantised)) => {
+                Ok(Agreement::Persons(judge::persons(exact, quantised, model.confidence())?))
+            }
+            _ => Err(Error::failed("the answers are those of another model")),
+        }
+    }
+}
+
+/// Runs the samples in turn. The time is the median of one.
+fn one_by_one<T>(samples: &[&Sample], mut run: impl FnMut(&Sample) -> Result<Timed<T>>) -> Result<Timed<Vec<T>>> {
+    let mut output = Vec::with_capacity(samples.len());
+    let mut seconds = Vec::with_capacity(samples.len());
+    for sample in samples {
+        let answer = run(sample)?;
+        output.push(answer.output);
+        seconds.push(answer.seconds);
+    }
+    seconds.sort_by(f64::total_cmp);
+    Ok(Timed { output, seconds: seconds.get(seconds.len() / 2).copied().unwrap_or_default() })
+}
+
+fn halves(sample: &Sample) -> Result<Vec<f16>> {
+    Ok(sample.read()?.as_chunks::<2>().0.iter().map(|&bytes| f16::from_ne_bytes(bytes)).collect())
+}
