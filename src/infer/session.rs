@@ -113,6 +113,10 @@ impl Runtime {
     /// # Errors
     /// If ONNX Runtime rejects the file or the provider cannot start (no GPU, missing CUDA libraries).
     pub fn open(&self, deployment: &Deployment, fixed: &[(String, i64)]) -> Result<Model> {
+        if self.device.is_cpu() && !has_integer_products() && deployment.has_full_weights() {
+            let model = deployment.path().display();
+            tracing::warn!(%model, "quantised for processors with VNNI: results are wrong on this one; quantise it here");
+        }
         if matches!(self.device, Device::OpenVino | Device::TensorRt(_)) {
             let mut integers = deployment.clone();
             if integers.round_only_before_convolutions() {

@@ -14,7 +14,7 @@ use prost::Message;
 use crate::error::{Error, Result};
 use crate::zoo::detector::Head;
 use crate::zoo::inspect;
-use crate::zoo::onnx::{GraphProto, ModelProto};
+use crate::zoo::onnx::{GraphProto, ModelProto, number};
 
 pub use candidates::{CANDIDATES, PLACES, SHAPE};
 pub use inputs::{BOXES, CLIPS, IMAGES};
@@ -88,6 +88,15 @@ impl Deployment {
         let is_quantised = self.model.graph.as_ref().is_some_and(is_quantised);
         self.graph(integers::round_only_before_convolutions);
         is_quantised
+    }
+
+    /// Whether a quantised model has weights of more than seven bits. On a processor that adds products of 8-bit integers in 16
+    /// bits, sums of such weights overflow.
+    pub fn has_full_weights(&self) -> bool {
+        let weights = self.model.graph.iter().flat_map(|graph| &graph.initializer);
+        let weights = weights.filter(|tensor| tensor.data_type == number::INT8 && tensor.dims.len() > 1);
+        let bytes = weights.flat_map(|tensor| tensor.raw_data.iter().flatten());
+        bytes.copied().any(|byte| i8::from_le_bytes([byte]).unsigned_abs() > 64)
     }
 
     /// Makes the integers of a quantised model signed with the zero 0, as TensorRT takes them.

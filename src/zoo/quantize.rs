@@ -161,7 +161,9 @@ impl Quantizer {
         if let Some(graph) = &mut model.graph {
             let chosen = self.layers.iter().enumerate().filter(|(number, _)| layers.contains(number));
             for (_, layer) in chosen {
-                insert::quantize_layer(graph, layer, observations, self.bits);
+                let root = points.root(&layer.input).and_then(|root| observations.get(root));
+                let input_scale = root.map_or(1.0, |observed| observed.scale().scale);
+                insert::quantize_layer(graph, layer, observations, input_scale, self.bits);
             }
             insert::quantize_values(graph, &points, observations);
         }
@@ -224,4 +226,104 @@ fn followed_by_convolution(graph: &GraphProto) -> Vec<bool> {
         }
     }
     followed
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::zoo::graph::{GraphBuilder, Window};
+    use crate::zoo::weights::RandomWeights;
+
+    /// Two convolutions with a pool between them, the first of which is activated.
+    fn model() -> ModelProto {
+        let mut weights = RandomWeights::new(1);
+        let mut builder = GraphBuilder::new("g", &mut weights);
+        let input = builder.input("x", &[3, 8]);
+        let first = builder.conv("first", &input, 4, &Window::same(&[3], &[1]), None).unwrap();
+        let first = builder.relu(&first);
+        let pooled = builder.max_pool(&first, &Window::valid(&[2], &[2]));
+        let second = builder.conv("second", &pooled, 2, &Window::same(&[3], &[1]), None).unwrap();
+        builder.output(&second, "y");
+        builder.finish().unwrap()
+    }
+
+    /// Each value reaches further than the one before.
+    fn observations(quantizer: &Quantizer) -> Observations {
+        let observed = |(number, name): (usize, String)| {
+            let mut observation = Observation::default();
+            observation.add(&[1, 1, 2], &[0.0, (number + 1) as f32]);
+            (name, observation)
+        };
+        quantizer.observed().into_iter().enumerate().map(observed).collect()
+    }
+
+    fn tensor(graph: &GraphProto, name: &str) -> TensorProto {
+        graph.initializer.iter().find(|tensor| tensor.name == name).cloned().unwrap()
+    }
+
+    #[test]
+    fn values_that_are_only_moved_keep_their_scale_and_biases_have_it_too() {
+        let quantizer = Quantizer::new(model(), false, WeightBits::Eight).unwrap();
+        let observations = observations(&quantizer);
+        let graph = quantizer.quantize(&[0, 1].into(), &observations).graph.unwrap();
+        let node = |output: &str| graph.node.iter().find(|node| node.output[0] == output).unwrap();
+        let text: Vec<String> = graph.node.iter().map(|node| format!("{} {}", node.op_type, node.output[0])).collect();
+        let rounded: Vec<&String> = text.iter().filter(|text| text.starts_with("QuantizeLinear")).collect();
+        assert_eq!(
+            rounded,
+            ["x", "Relu_1", "MaxPool_2", "y"].map(|value| format!("QuantizeLinear {value}.quantized")).each_ref()
+        );
+        assert_eq!(node("MaxPool_2.quantized").input[1..], ["Relu_1.scale", "Relu_1.zero"]);
+        let scale = tensor(&graph, "Relu_1.scale").floats().unwrap()[0];
+        let weights = tensor(&graph, &node("y").input[1].replace(".dequantized", ".scale")).floats().unwrap();
+        let biases = tensor(&graph, &node("y").input[2].replace(".dequantized", ".scale")).floats().unwrap();
+        for (bias, weight) in biases.iter().zip(weights) {
+            assert!((bias - weight * scale).abs() <= 1e-6 * bias, "{bias} {weight} {scale}");
+        }
+    }
+
+    #[test]
+    fn weights_use_the_levels_of_their_bits() {
+        for (bits, expected) in [(WeightBits::Seven, 63), (WeightBits::Eight, 127)] {
+            let quantizer = Quantizer::new(model(), false, bits).unwrap();
+            let graph = quantizer.quantize(&[0, 1].into(), &observations(&quantizer)).graph.unwrap();
+            let weight = tensor(&graph, "y.int8_weight").raw_data.unwrap();
+            let largest = weight.iter().map(|&byte| i8::from_le_bytes([byte]).unsigned_abs()).max();
+            assert_eq!(largest, Some(expected), "{bits:?}");
+        }
+    }
+
+    #[test]
+    fn layers_in_float_keep_their_weights_and_the_last_of_a_detector_are_not_touched() {
+        let model = model();
+        let quantizer = Quantizer::new(model.clone(), true, WeightBits::Eight).unwrap();
+        assert_eq!(quantizer.layers().iter().map(|layer| layer.name.as_str()).collect::<Vec<_>>(), ["first"]);
+        let quantizer = Quantizer::new(model.clone(), false, WeightBits::Eight).unwrap();
+        let graph = quantizer.quantize(&[1].into(), &observations(&quantizer)).graph.unwrap();
+        assert_eq!(tensor(&graph, "first.weight"), tensor(model.graph.as_ref().unwrap(), "first.weight"));
+        let nothing = quantizer.quantize(&HashSet::new(), &observations(&quantizer)).graph.unwrap();
+        assert_eq!(nothing, model.graph.unwrap());
+    }
+
+    #[test]
+    fn models_that_cannot_be_quantised_are_refused_with_a_reason() {
+        let refusal = |change: &dyn Fn(&mut ModelProto)| {
+            let mut model = model();
+            change(&mut model);
+            Quantizer::new(model, false, WeightBits::Eight).unwrap_err().to_string()
+        };
+        let old = refusal(&|model| model.opset_import[0].version = 12);
+        assert!(old.contains("operator set 12"), "{old}");
+        let external = refusal(&|model| {
+            let graph = model.graph.as_mut().unwrap();
+            graph.initializer.iter_mut().for_each(|tensor| tensor.data_location = 1);
+        });
+        assert!(external.contains("no convolution with 32-bit weights"), "{external}");
+        let branch = refusal(&|model| {
+            let branch = AttributeProto { r#type: number::ATTRIBUTE_GRAPH, ..AttributeProto::default() };
+            model.graph.as_mut().unwrap().node[0].attribute.push(branch);
+        });
+        assert!(branch.contains("branches"), "{branch}");
+    }
 }

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use serde_json::{Map, Value};
 
 use crate::outages::Unreliable;
 use crate::support::bucket::{Bucket, comparable};
-use crate::support::{Scratch, ffmpeg, make, reference, said, tables, test_video, vidindex};
+use crate::support::{Scratch, ffmpeg, make, reference, said, tables, test_video, tiny_model, vidindex};
 
 type Row = Map<String, Value>;
 
@@ -23,32 +22,15 @@ const JOBS: [(Option<f64>, Option<f64>); 6] = [
     (Some(0.7), Some(3.1)),
 ];
 
-/// Builds a model for small images, because each frame costs an inference. Its weights are random: its results change with
-/// each pixel.
-fn small(name: &str, side: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("models-{side}"));
-    let built = vidindex(["models", "build", name, "--side", side, "--out"]).arg(&folder).output().unwrap();
-    assert!(built.status.success(), "{}", said(&built));
-    folder.join(format!("{name}.onnx"))
-}
-
-fn detector() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| small("yolov5n", "96"))
-}
-
-fn classifier() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| small("slowfast-tiny", "32"))
-}
-
 fn sections((frames_per_second, stride_seconds): (Option<f64>, Option<f64>)) -> String {
     let actions = stride_seconds.map(|stride| {
-        let model = classifier().display();
+        let model = tiny_model("slowfast-tiny", "32");
+        let model = model.display();
         format!("[actions]\nmodel = \"{model}\"\nscores = \"full\"\nstride_seconds = {stride}\n")
     });
     let persons = frames_per_second.map(|rate| {
-        let model = detector().display();
+        let model = tiny_model("yolov5n", "96");
+        let model = model.display();
         format!("[persons]\nmodel = \"{model}\"\nconfidence = 0.0001\nframes_per_second = {rate}\n")
     });
     [actions, persons].into_iter().flatten().collect()

@@ -72,19 +72,24 @@ impl QuantizedWeight {
     }
 }
 
-/// Replaces the weights of a convolution by integers.
-pub(super) fn quantize_layer(graph: &mut GraphProto, layer: &Layer, observations: &Observations, bits: WeightBits) {
+/// Replaces the weights of a convolution by integers. `input_scale` is the scale of its rounded input, with which runtimes
+/// expect the bias to be scaled.
+pub(super) fn quantize_layer(
+    graph: &mut GraphProto,
+    layer: &Layer,
+    observations: &Observations,
+    input_scale: f32,
+    bits: WeightBits,
+) {
     let find = |name: &str| graph.initializer.iter().find(|tensor| tensor.name == name).cloned();
     let Some(weight) = find(&layer.weight) else { return };
-    let observed = observations.get(&layer.input);
     let mut quantized = QuantizedWeight::of(&weight, bits);
     let mut bias = layer.bias.as_deref().and_then(find).and_then(|bias| bias.floats());
-    if let Some(observed) = observed {
+    if let Some(observed) = observations.get(&layer.input) {
         let lost = quantized.bias_errors(&observed.means(), layer.groups);
         let exact = bias.get_or_insert_with(|| vec![0.0; quantized.scales.len()]);
         exact.iter_mut().zip(lost).for_each(|(bias, lost)| *bias += lost as f32);
     }
-    let input_scale = observed.map_or(1.0, |observed| observed.scale().scale);
     if let Some(bias) = &bias {
         let least = bias.iter().map(|bias| bias.abs() / BIAS_MAX / input_scale);
         let raised: Vec<f32> = quantized.scales.iter().zip(least).map(|(scale, least)| scale.max(least)).collect();
@@ -97,7 +102,7 @@ pub(super) fn quantize_layer(graph: &mut GraphProto, layer: &Layer, observations
         }
     }
     // Several convolutions may share a weight, but not the scale of a bias.
-    let name = &layer.name;
+    let name = graph.node[layer.node].output[0].clone();
     let weight_name = format!("{name}.int8_weight");
     let bytes = quantized.integers.iter().map(|integer| integer.to_le_bytes()[0]).collect();
     let mut added = vec![dequantize(

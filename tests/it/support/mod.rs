@@ -16,7 +16,7 @@ pub(crate) mod tables;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tempfile::TempDir;
 use vidindex::device::{Device, DeviceChoice, Precision};
@@ -131,6 +131,21 @@ fn small_models() -> PathBuf {
             folder
         })
         .clone()
+}
+
+/// Builds a model for small images, once, for tests that compare many rows. Its weights are random: its results change with
+/// each pixel.
+pub(crate) fn tiny_model(name: &str, side: &str) -> PathBuf {
+    static DONE: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("models-{side}"));
+    let model = folder.join(format!("{name}.onnx"));
+    let mut done = DONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if !done.contains(&model) {
+        let built = vidindex(["models", "build", name, "--side", side, "--out"]).arg(&folder).output().unwrap();
+        assert!(built.status.success(), "{}", said(&built));
+        done.push(model.clone());
+    }
+    model
 }
 
 /// The binary, without the variables of the caller's environment that would affect it.
