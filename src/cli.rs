@@ -5,6 +5,7 @@ mod bench;
 mod compact;
 mod completions;
 mod doctor;
+mod find;
 mod models;
 pub mod outcome;
 mod plan;
@@ -26,6 +27,7 @@ use clap::{Parser, Subcommand};
 use outcome::Known;
 
 use crate::error::{Error, Result};
+use crate::job::MaxFailed;
 use crate::pipeline::Pipeline;
 use crate::run::{RunId, RunSummary};
 use crate::telemetry::{LogFormat, MetricsFile, Progress, ProgressDisplay};
@@ -73,6 +75,7 @@ enum Command {
     Status(status::Status),
     Report(report::Report),
     Query(query::Query),
+    Find(find::Find),
     Prune(prune::Prune),
     Compact(compact::Compact),
     Bench(bench::Bench),
@@ -82,7 +85,8 @@ enum Command {
         after_help = "Examples:
   vidindex models list
   vidindex models pull yolov5s                        download the official weights and convert them
-  vidindex models convert mine.pt --out models        convert your own checkpoint"
+  vidindex models convert mine.pt --out models        convert your own checkpoint
+  vidindex models quantize models/mine.onnx --calibrate ~/Videos    make it faster on processors"
     )]
     Models(models::Command),
     Doctor(doctor::Doctor),
@@ -166,9 +170,16 @@ fn failed(error: &Error, format: LogFormat) -> ExitCode {
 /// The exit code of a run that finished, but not completely.
 const INCOMPLETE: u8 = 3;
 
-/// The exit code that follows from a summary.
-fn exit_code(summary: &RunSummary) -> u8 {
-    if summary.is_flawless() { 0 } else { INCOMPLETE }
+/// The exit code that follows from a summary. `max_failed` is how many videos may fail, or be indexed only in part.
+fn exit_code(summary: &RunSummary, max_failed: MaxFailed) -> u8 {
+    let failed = summary.totals.videos_failed + summary.totals.videos_partial;
+    if !summary.is_complete() || !max_failed.allows(failed, summary.totals.videos_ok + failed) {
+        return INCOMPLETE;
+    }
+    if failed > 0 {
+        tracing::warn!(failed, %max_failed, "videos failed or are partial, but not more than max_failed allows");
+    }
+    0
 }
 
 async fn run(cli: Cli, known: &Known) -> Result<u8> {
@@ -184,6 +195,7 @@ async fn run(cli: Cli, known: &Known) -> Result<u8> {
         Command::Status(command) => command.run().await,
         Command::Report(command) => command.run().await,
         Command::Query(command) => command.run().await,
+        Command::Find(command) => command.run().await,
         Command::Prune(command) => command.run().await,
         Command::Compact(command) => command.run().await,
         Command::Bench(command) => command.run(&pipeline).await,

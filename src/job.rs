@@ -3,6 +3,7 @@
 
 pub mod engine;
 mod keys;
+mod max_failed;
 mod partition;
 mod reader;
 
@@ -18,6 +19,7 @@ use crate::hash::hex;
 use crate::store::StoreConfig;
 use engine::Engines;
 pub use keys::SECTIONS;
+pub use max_failed::MaxFailed;
 pub use partition::{NULL_PARTITION, Partition};
 use reader::{Document, Entry, Section};
 
@@ -142,6 +144,9 @@ pub struct Run {
     pub shard_bytes: u64,
     /// The most seconds that decoding a video may take, without the time it waits for inference; at least 1.
     pub video_timeout_seconds: u64,
+    /// How many videos may fail, or be indexed only in part, before the exit code says so.
+    #[serde(default)]
+    pub max_failed: MaxFailed,
 }
 
 /// The job's `[report]`. It is not part of the fingerprint, because it does not change the other tables: an archive is not
@@ -376,6 +381,7 @@ impl Run {
             precision: Precision::Auto,
             shard_bytes: 4 << 30,
             video_timeout_seconds: 3600,
+            max_failed: MaxFailed::default(),
         };
         let Some(section) = section else { return Ok(run) };
         if let Some(device) = section.get("device", "a string", Entry::text)? {
@@ -399,6 +405,11 @@ impl Run {
         let timeout =
             section.get("video_timeout_seconds", wanted, |entry| entry.count().filter(|seconds| *seconds >= 1))?;
         run.video_timeout_seconds = timeout.unwrap_or(run.video_timeout_seconds);
+        let wanted = "a number of videos, or a share such as \"1%\"";
+        let max_failed = section.get("max_failed", wanted, |entry| {
+            entry.count().map(MaxFailed::Videos).or_else(|| entry.text()?.parse().ok())
+        })?;
+        run.max_failed = max_failed.unwrap_or_default();
         Ok(run)
     }
 }
@@ -490,6 +501,7 @@ model = \"models/yolov5s.onnx\"
         precision = "bf16"
         shard_bytes = "512 MiB"
         video_timeout_seconds = 60
+        max_failed = "1%"
         [report]
         thumbnails = true
         [store]
@@ -529,6 +541,7 @@ model = \"models/yolov5s.onnx\"
             precision: Precision::Auto,
             shard_bytes: 4 * 1024 * 1024 * 1024,
             video_timeout_seconds: 3600,
+            max_failed: MaxFailed::Videos(0),
         };
         assert_eq!(job.run, run);
         assert_eq!(job.store, StoreConfig::default());
@@ -593,6 +606,7 @@ model = \"models/yolov5s.onnx\"
             ("run.shard_bytes = '4 parsecs'", "not the string \"4 parsecs\""),
             ("run.shard_bytes = -1", "not -1"),
             ("run.video_timeout_seconds = 1.5", "a whole number of seconds"),
+            ("run.max_failed = '200%'", "a share such as \"1%\""),
             ("run.precision = 'fp64'", "auto, fp32, bf16 or fp16"),
             ("run.device = 'cude:0'", "did you mean `cuda`?"),
             ("run.device = 'cpu:1'", "which is not a device"),
@@ -709,6 +723,7 @@ model = \"models/yolov5s.onnx\"
             "run.device=cpu",
             "run.shard_bytes=1",
             "run.video_timeout_seconds=1",
+            "run.max_failed=7",
             "report.thumbnails=false",
             "input.uri=elsewhere",
             "input.deleted_max=0.1",

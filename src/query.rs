@@ -1,6 +1,8 @@
 //! `vidindex query`: starts DuckDB's command line on an index, with the views defined. DuckDB provides the query
 //! engine, the output formats and the shell; this module tells it where the files are and how to access them.
 
+mod moments;
+
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
@@ -9,6 +11,8 @@ use std::process::Command;
 use std::str::FromStr;
 
 use clap::ValueEnum;
+
+pub(crate) use moments::Moments;
 
 use crate::console;
 use crate::error::{Error, Result};

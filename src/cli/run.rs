@@ -53,7 +53,7 @@ impl Run {
         let work = pipeline.work(&job, models, output.clone(), run_id, progress.clone()).await?;
         let done = console.while_shown(run_id, progress, self.metrics.metrics.as_deref(), work.run(Task::ALL)).await?;
         let summary = pipeline::seal(&*output, run_id).await?;
-        let code = exit_code(&summary).max(plan::listed_code(&plan));
+        let code = exit_code(&summary, job.run.max_failed).max(plan::listed_code(&plan));
         if !self.reports() {
             console.show_published(&summary);
         }

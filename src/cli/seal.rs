@@ -8,12 +8,15 @@ use super::args::{JobArgs, JsonArg, RunArg};
 use super::{Console, exit_code};
 use crate::console;
 use crate::error::Result;
+use crate::job::MaxFailed;
 use crate::run::record;
 use crate::{pipeline, seal, store};
 
 /// Publish the committed shards of a run and write its summary.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  vidindex seal jobs/s3.toml --run $run")]
+#[command(
+    after_help = "Examples:\n  vidindex seal jobs/s3.toml --run $run\n  vidindex seal jobs/s3.toml --run $run --max-failed 1%"
+)]
 pub(super) struct Seal {
     #[command(flatten)]
     job: JobArgs,
@@ -22,6 +25,10 @@ pub(super) struct Seal {
     /// Wait up to this long until every shard is committed.
     #[arg(long, value_name = "SECONDS")]
     wait: Option<u64>,
+    /// Exit with 0 if at most so many videos, or such a share of them (1%), failed or are partial. The default is
+    /// run.max_failed of the job.
+    #[arg(long, value_name = "COUNT|PERCENT")]
+    max_failed: Option<MaxFailed>,
     #[command(flatten)]
     json: JsonArg,
 }
@@ -41,6 +48,6 @@ impl Seal {
         } else {
             console.show_published(&summary);
         }
-        Ok(exit_code(&summary))
+        Ok(exit_code(&summary, self.max_failed.unwrap_or(job.run.max_failed)))
     }
 }

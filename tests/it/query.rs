@@ -56,6 +56,68 @@ fn results_have_the_requested_format() {
     assert_eq!(stdout(&piped), "n\n1");
 }
 
+/// Runs `vidindex find INDEX ARGS...`.
+fn find(index: &Path, duckdb: &Path, args: &[&str]) -> Output {
+    let mut command = vidindex(["find".as_ref(), index.as_os_str()]);
+    command.args(args).args(["--format", "csv"]).env("VIDINDEX_DUCKDB", duckdb).output().unwrap()
+}
+
+/// The moments of a label as a loop over the rows finds them: start, end and highest score.
+fn moments(indexed: &Indexed, label: &str, min_score: f32) -> Vec<(f64, f64, f32)> {
+    let mut moments: Vec<(f64, f64, f32)> = Vec::new();
+    for action in &indexed.actions {
+        let Some(entry) = action.top.iter().find(|entry| &*entry.label == label) else { continue };
+        if entry.score < min_score {
+            continue;
+        }
+        match moments.last_mut().filter(|(_, end, _)| action.start_seconds < end + 1.0) {
+            Some((_, end, peak)) => (*end, *peak) = (action.end_seconds, peak.max(entry.score)),
+            None => moments.push((action.start_seconds, action.end_seconds, entry.score)),
+        }
+    }
+    moments
+}
+
+#[test]
+fn find_joins_the_segments_of_a_label_to_moments_strongest_first() {
+    let Some(duckdb) = duckdb() else { return };
+    let scratch = Scratch::new();
+    let both = run(1, Some(R50), Some(YOLO));
+    let videos = [0, 1].map(|n| Indexed::new(&both, "cam-1", "2026-11-01", n, 1));
+    write(&scratch.index(), &both, &videos);
+    for (label, min_score, min_seconds) in [("riding a bike", 0.5, 0.0), ("opening door", 0.2, 5.0)] {
+        let options = ["--min-score", &min_score.to_string(), "--min-seconds", &min_seconds.to_string()];
+        let found = find(&scratch.index(), &duckdb, &[&[&*label.to_uppercase()], &options[..]].concat());
+        assert!(found.status.success(), "{}", said(&found));
+        let mut expected = Vec::new();
+        for video in &videos {
+            let long =
+                moments(video, label, min_score).into_iter().filter(|(start, end, _)| end - start >= min_seconds);
+            expected.extend(long.map(|(start, end, peak)| (video.video.uri.to_string(), start, end, peak)));
+        }
+        expected.sort_by(|a, b| {
+            let rounded = |score: f32| (score * 1e4).round();
+            rounded(b.3).total_cmp(&rounded(a.3)).then(a.0.cmp(&b.0)).then(a.1.total_cmp(&b.1))
+        });
+        assert!(expected.len() > 4, "{label}: {} moments", expected.len());
+        let text = stdout(&found);
+        let mut lines = text.lines();
+        assert_eq!(lines.next(), Some("uri,start_seconds,end_seconds,peak_seconds,peak_score,segments"));
+        let rows: Vec<Vec<&str>> = lines.map(|line| line.split(',').collect()).collect();
+        assert_eq!(rows.len(), expected.len(), "{text}");
+        for (row, (uri, start, end, peak)) in rows.iter().zip(expected) {
+            assert_eq!(row[0], uri, "{text}");
+            let number = |at: usize| row[at].parse::<f64>().unwrap();
+            assert!((number(1) - start).abs() < 1e-3 && (number(2) - end).abs() < 1e-3, "{row:?} {start} {end}");
+            assert!(start < number(3) && number(3) < end && (number(4) - f64::from(peak)).abs() < 1e-4, "{row:?}");
+        }
+    }
+    let unknown = find(&scratch.index(), &duckdb, &["riding bikes"]);
+    let message = stderr(&unknown);
+    assert!(unknown.status.code() == Some(1) && message.contains("no segment has the label"), "{}", said(&unknown));
+    assert!(message.contains("Similar labels: riding a bike"), "{message}");
+}
+
 #[test]
 fn a_table_without_files_is_empty() {
     let Some(_) = duckdb() else { return };

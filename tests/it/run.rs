@@ -16,6 +16,30 @@ fn videos_by_name(index: &Path) -> BTreeMap<String, Map<String, Value>> {
 }
 
 #[test]
+fn few_failures_do_not_change_the_exit_code_if_the_job_allows_them() {
+    let scratch = Scratch::new();
+    for name in ["a.mp4", "b.mp4"] {
+        test_video(&scratch.videos().join(name), "160x120", "25", 1.0, &["-pix_fmt", "yuv420p"]);
+    }
+    std::fs::write(scratch.videos().join("c.mp4"), "not a video").unwrap();
+    let models = scratch.small_models();
+    let job = scratch.job(models.split("[persons]").next().unwrap());
+    let allowed = run(&job, &["--set", "run.max_failed='34%'"], 0);
+    assert!(stderr(&allowed).contains("not more than max_failed allows"), "{}", said(&allowed));
+    let id = stdout(&allowed).lines().last().unwrap().to_owned();
+    let seal = |max: &str, code| {
+        let mut command = vidindex(["seal".as_ref(), job.as_os_str()]);
+        let output = command.args(["--run", &id, "--max-failed", max]).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{max}: {}", said(&output));
+    };
+    seal("33%", 3);
+    seal("0", 3);
+    seal("1", 0);
+    seal("2x", 2);
+    run(&job, &["--reindex", "--set", "run.max_failed=0"], 3);
+}
+
+#[test]
 fn each_file_of_a_mixed_folder_has_a_row() {
     let scratch = Scratch::new();
     let videos = scratch.videos();
