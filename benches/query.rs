@@ -163,6 +163,7 @@ fn persons(video: u32, row: &VideoRow) -> Vec<PersonRow> {
             y2: y + 200.0 - noise,
             confidence: 0.25 + (best - 0.25) * noise,
             actions: None,
+            track_id: None,
             run_id: row.run_id.clone(),
         }
     };

@@ -45,3 +45,23 @@ JOIN (
     WHERE status <> 'failed'
     GROUP BY video_id
 ) AS latest ON thumbnails.video_id = latest.video_id AND thumbnails.run_id = latest.run_id;
+
+-- The objects of jobs with `track = true`.
+CREATE OR REPLACE VIEW current_tracks AS
+SELECT video_id, uri, track_id, label,
+    min(time_seconds) AS first_seconds,
+    max(time_seconds) AS last_seconds,
+    count(*) AS boxes,
+    avg(confidence) AS mean_confidence,
+    min_by(x1, time_seconds) AS first_x1,
+    min_by(y1, time_seconds) AS first_y1,
+    min_by(x2, time_seconds) AS first_x2,
+    min_by(y2, time_seconds) AS first_y2,
+    max_by(x1, time_seconds) AS last_x1,
+    max_by(y1, time_seconds) AS last_y1,
+    max_by(x2, time_seconds) AS last_x2,
+    max_by(y2, time_seconds) AS last_y2,
+    run_id
+FROM current_persons
+WHERE track_id IS NOT NULL
+GROUP BY video_id, uri, run_id, track_id, label;

@@ -76,6 +76,7 @@ CREATE OR REPLACE TEMPORARY VIEW persons (
     y2 float COMMENT 'Lower edge.',
     confidence float COMMENT 'The score of the class, multiplied by objectness if the detector has it.',
     actions array<struct<label_id:int,label:string,score:float>> COMMENT 'The person\'s actions with the highest scores, descending; as many as the job\'s top_k.',
+    track_id bigint COMMENT 'The object, numbered within the video and run from 1.',
     run_id string COMMENT 'The run that wrote the row.'
 ) USING parquet OPTIONS (path '${index}/persons');
 
@@ -109,3 +110,23 @@ JOIN (
     WHERE status = 'deleted' OR (status <> 'failed' AND persons_model IS NOT NULL)
     GROUP BY video_id
 ) AS latest ON persons.video_id = latest.video_id AND persons.run_id = latest.run_id;
+
+-- The objects of jobs with `track = true`.
+CREATE OR REPLACE TEMPORARY VIEW current_tracks AS
+SELECT video_id, uri, track_id, label,
+    min(time_seconds) AS first_seconds,
+    max(time_seconds) AS last_seconds,
+    count(*) AS boxes,
+    avg(confidence) AS mean_confidence,
+    min_by(x1, time_seconds) AS first_x1,
+    min_by(y1, time_seconds) AS first_y1,
+    min_by(x2, time_seconds) AS first_x2,
+    min_by(y2, time_seconds) AS first_y2,
+    max_by(x1, time_seconds) AS last_x1,
+    max_by(y1, time_seconds) AS last_y1,
+    max_by(x2, time_seconds) AS last_x2,
+    max_by(y2, time_seconds) AS last_y2,
+    run_id
+FROM current_persons
+WHERE track_id IS NOT NULL
+GROUP BY video_id, uri, run_id, track_id, label;

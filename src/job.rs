@@ -26,6 +26,10 @@ use reader::{Document, Entry, Section};
 /// The default of `input.include`: the common extensions of video files.
 pub const DEFAULT_INCLUDE: &str = "**/*.{mp4,m4v,mkv,mov,webm,avi,ts,m2ts,mts,mpg,mpeg,flv,wmv,3gp,ogv,mxf}";
 
+/// The default `frames_per_second` of a job that tracks. Boxes of a person are matched if they overlap: at 1.4 m/s, a person of
+/// 0.5 m width overlaps its box of a fifth of a second before, but not that of a whole one.
+const TRACKED_FRAMES_PER_SECOND: f64 = 5.0;
+
 /// Increased with every change of the text that [`Job::fingerprint`] hashes.
 const FINGERPRINT_VERSION: u32 = 1;
 
@@ -131,6 +135,9 @@ pub struct Persons {
     pub iou: f32,
     /// Names of the classes to keep; at least one.
     pub classes: Vec<String>,
+    /// Whether boxes of one object get one number.
+    #[serde(default)]
+    pub track: bool,
 }
 
 /// The job's `[run]`.
@@ -225,6 +232,10 @@ impl Job {
             lines.push(format!("persons.confidence {:?}", persons.confidence));
             lines.push(format!("persons.iou {:?}", persons.iou));
             lines.push(format!("persons.classes {classes:?}"));
+            // Indexes from before the key existed stay valid.
+            if persons.track {
+                lines.push("persons.track true".to_owned());
+            }
         }
         hex(&Sha256::digest(lines.join("\n"))[..8])
     }
@@ -364,12 +375,15 @@ impl Persons {
                 .complain("classes", "is empty, so no box would match")
                 .with_hint(r#"remove it for ["person"], or remove [persons] to run without the model"#));
         }
+        let track = section.get("track", "true or false", Entry::boolean)?.unwrap_or(false);
+        let frames_per_second = section.get("frames_per_second", "a number above 0", above_zero)?;
         Ok(Self {
             model: model(section, "models/yolov5s.onnx")?,
-            frames_per_second: section.get("frames_per_second", "a number above 0", above_zero)?.unwrap_or(1.0),
+            frames_per_second: frames_per_second.unwrap_or(if track { TRACKED_FRAMES_PER_SECOND } else { 1.0 }),
             confidence: confidence.unwrap_or(0.25),
             iou: iou.unwrap_or(0.45),
             classes: classes.unwrap_or_else(|| vec!["person".to_owned()]),
+            track,
         })
     }
 }
@@ -536,6 +550,10 @@ model = \"models/yolov5s.onnx\"
         let persons = job.persons.unwrap();
         assert_eq!((persons.frames_per_second, persons.confidence, persons.iou), (1.0, 0.25, 0.45));
         assert_eq!(persons.classes, ["person"]);
+        assert!(!persons.track);
+        let tracked = |overrides: &[&str]| parse(SMALLEST, overrides).unwrap().persons.unwrap().frames_per_second;
+        assert_eq!(tracked(&["persons.track=true"]), 5.0);
+        assert_eq!(tracked(&["persons.track=true", "persons.frames_per_second=2"]), 2.0);
         let run = Run {
             device: DeviceChoice::Auto,
             precision: Precision::Auto,
@@ -564,9 +582,11 @@ model = \"models/yolov5s.onnx\"
         assert_eq!(
             refused("confidense = 0.3"),
             "jobs/demo.toml:9: unknown key `confidense` in [persons]\n  9 | confidense = 0.3\n\
-             hint: did you mean `confidence`? (keys: classes, confidence, frames_per_second, iou, model)"
+             hint: did you mean `confidence`? (keys: classes, confidence, frames_per_second, iou, model, track)"
         );
-        assert!(refused("colour = 1").ends_with("hint: keys: classes, confidence, frames_per_second, iou, model"));
+        assert!(
+            refused("colour = 1").ends_with("hint: keys: classes, confidence, frames_per_second, iou, model, track")
+        );
         assert!(refused("shard_bytes = 1").contains("hint: `shard_bytes` belongs in [run]"));
     }
 
@@ -731,6 +751,7 @@ model = \"models/yolov5s.onnx\"
             "store.region=x",
             "persons.model=renamed.onnx",
             "persons.classes=[\"dog\", \"person\"]",
+            "persons.track=false",
             "actions.stride_seconds=1.0",
         ] {
             assert_eq!(of(&[same]), base, "{same}");
@@ -745,6 +766,7 @@ model = \"models/yolov5s.onnx\"
             "persons.confidence=0.31",
             "persons.iou=0.4",
             "persons.classes=[\"dog\"]",
+            "persons.track=true",
         ] {
             assert_ne!(of(&[other]), base, "{other}");
         }

@@ -33,6 +33,7 @@ pub mod store;
 pub mod tables;
 pub mod telemetry;
 mod toml_text;
+pub mod track;
 pub mod video_status;
 pub mod work;
 pub mod zoo;

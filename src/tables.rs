@@ -13,6 +13,7 @@ mod layout;
 mod persons;
 pub(crate) mod read;
 mod thumbnails;
+mod tracks;
 mod videos;
 mod views;
 
@@ -32,6 +33,7 @@ pub use label_scores::LabelScore;
 pub use layout::{Provenance, writer_properties};
 pub use persons::PersonRow;
 pub use thumbnails::ThumbnailRow;
+pub use tracks::current_tracks;
 pub use videos::{DecodeMode, VideoRow};
 
 pub use crate::video_status::VideoStatus;
@@ -260,7 +262,7 @@ mod tests {
             columns(Table::Persons),
             "video_id Utf8\nuri Utf8\nsegment Int64?\ntime_seconds Float64\nframe Int64\nbox Int32\nlabel Utf8\n\
              x1 Float32\ny1 Float32\nx2 Float32\ny2 Float32\nconfidence Float32\n\
-             actions list of {label_id Int32, label Utf8, score Float32}?\nrun_id Utf8"
+             actions list of {label_id Int32, label Utf8, score Float32}?\ntrack_id Int64?\nrun_id Utf8"
         );
         assert_eq!(
             columns(Table::Thumbnails),

@@ -128,6 +128,7 @@ async fn write_run(output: &MemoryStore, n: usize, run: &Run) {
                 y2: 0.0,
                 confidence: 0.5,
                 actions: None,
+                track_id: Some(1),
                 run_id: run_id.clone(),
             });
             let thumbnails = (0..rows).filter(|_| run.thumbnails).map(|frame| ThumbnailRow {
@@ -490,7 +491,7 @@ fn a_compaction_that_is_interrupted_anywhere_is_completed_by_the_next() {
         let shown = views(&whole).await;
         for writes in 0.. {
             let fault = [Some(WriteFault::OUTAGE), Some(WriteFault::AnswerLost)][writes % 2];
-            let output = written(&several()).await;
+            let output = whole.copied();
             let mut faults = vec![None; writes];
             faults.extend([fault; 200]);
             let failing: Arc<dyn Store> = Arc::new(FaultyStore::new(output.clone()).failing_writes(faults));

@@ -57,6 +57,11 @@ impl MemoryStore {
         Self { root: root.trim_end_matches('/').to_owned(), kind, objects, fetched_bytes: Arc::default() }
     }
 
+    /// A store with the same objects, which do not change with those of this one.
+    pub fn copied(&self) -> Self {
+        Self::new(&self.root, self.kind, self.objects().clone())
+    }
+
     /// Writes an object without waiting.
     pub fn insert(&self, key: &str, body: impl Into<Bytes>) {
         self.objects().get_or_insert_default().insert(key.to_owned(), object(key, body.into()));

@@ -42,6 +42,9 @@ pub struct PersonRow {
     /// middle of a segment. If overlapping segments have the same nearest frame, the scores are those of the segment
     /// whose middle is nearer. Full scores are never kept for persons.
     pub actions: Option<Vec<LabelScore>>,
+    /// The object, numbered within the video from 1. Null if the job does not track, or the object was seen in one frame
+    /// only.
+    pub track_id: Option<i64>,
     /// The run that wrote the row.
     pub run_id: Arc<str>,
 }
@@ -80,6 +83,8 @@ pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
             "The person was not scored: the actions model scores whole clips, or the frame is not the one nearest to \
                the middle of a segment.",
         ),
+        Column::new("track_id", DataType::Int64, "The object, numbered within the video and run from 1.", "2")
+            .null("The job does not track, or the object was seen in one frame only."),
         text("run_id", "The run that wrote the row.", "\"20261123T084549578Z-8f94c0\""),
     ]
 });
@@ -110,6 +115,7 @@ impl Row for PersonRow {
                 float(|row| row.y2),
                 float(|row| row.confidence),
                 label_score_lists(rows.iter().map(|row| row.actions.as_deref()))?,
+                Arc::new(rows.iter().map(|row| row.track_id).collect::<Int64Array>()),
                 text(|row| &row.run_id),
             ],
         )

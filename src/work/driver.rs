@@ -2,10 +2,11 @@
 //! the order of the frames.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::batch::{Batcher, Pending, answered};
 use super::key_frames::KeyFrames;
-use super::models::{ActionInput, ActionScores, OpenActions, OpenModels};
+use super::models::{ActionInput, ActionScores, OpenActions, OpenModels, OpenPersons};
 use super::rows::{RowBuilder, SegmentInfo};
 use crate::decode::{Clip, Image, SampledFrame, StreamInfo};
 use crate::error::{Result, WorkError};
@@ -13,6 +14,7 @@ use crate::infer::boxes::Detection;
 use crate::infer::person_actions::scaled_box;
 use crate::infer::session::Timed;
 use crate::telemetry::Progress;
+use crate::track::{Tracker, Tracks};
 
 /// A video on its way through the models.
 pub struct Driver<'a> {
@@ -24,6 +26,9 @@ pub struct Driver<'a> {
     images: VecDeque<(ImageAt, Pending<Vec<Detection>>)>,
     /// Frames in which a model that scores persons finds them.
     key_frames: KeyFrames,
+    tracker: Option<Tracker>,
+    /// Rows of the last frame: the next one decides to which tracks they belong.
+    untracked: Range<usize>,
 }
 
 struct ImageAt {
@@ -42,6 +47,8 @@ impl<'a> Driver<'a> {
             clips: VecDeque::new(),
             images: VecDeque::new(),
             key_frames: KeyFrames::default(),
+            tracker: models.persons.as_ref().and_then(OpenPersons::tracker),
+            untracked: 0..0,
         }
     }
 
@@ -129,7 +136,8 @@ impl<'a> Driver<'a> {
         while self.collect_image(wait).await? {}
         while self.collect_clip(wait).await? {}
         let waiting = self.clips.iter().flat_map(|(segment, _)| segment.persons.iter().copied());
-        let unsettled = waiting.chain(self.key_frames.first_row()).min();
+        let untracked = self.tracker.as_ref().map(|_| self.untracked.start);
+        let unsettled = waiting.chain(self.key_frames.first_row()).chain(untracked).min();
         tokio::task::block_in_place(|| self.rows.spill(unsettled)).map_err(WorkError::Fatal)
     }
 
@@ -149,17 +157,31 @@ impl<'a> Driver<'a> {
         let Some(model) = &self.models.persons else { return Ok(false) };
         let Some((at, answer)) = next(&mut self.images, &model.batcher, wait).await? else { return Ok(false) };
         self.rows.add_inference(answer.seconds);
-        self.progress.progress.boxes(answer.output.len());
+        let mut boxes = answer.output;
+        let mut tracks = self.tracker.as_mut().map(|tracker| tracker.next(&boxes)).unwrap_or_default();
+        // They are sorted, so that the first ones stay.
+        boxes.retain(|found| found.confidence > model.confidence);
+        tracks.numbers.truncate(boxes.len());
+        self.progress.progress.boxes(boxes.len());
         if self.models.actions.is_none() {
             self.progress.reach(at.time_seconds);
         }
-        let is_person: Vec<bool> =
-            answer.output.iter().map(|found| model.person_classes.contains(&found.class)).collect();
-        let rows = self.rows.push_boxes(at.frame, at.time_seconds, answer.output);
+        let is_person: Vec<bool> = boxes.iter().map(|found| model.person_classes.contains(&found.class)).collect();
+        let rows = self.rows.push_boxes(at.frame, at.time_seconds, boxes);
+        self.set_tracks(rows.clone(), tracks);
         if let Some(frame) = self.key_frames.get_mut(at.frame) {
             frame.rows = Some(rows.zip(is_person).filter_map(|(row, is_person)| is_person.then_some(row)).collect());
         }
         Ok(true)
+    }
+}
+
+impl Driver<'_> {
+    fn set_tracks(&mut self, rows: Range<usize>, tracks: Tracks) {
+        let begun = tracks.begun.into_iter().map(|(position, number)| (self.untracked.start + position, number));
+        let continued = rows.clone().zip(tracks.numbers).filter_map(|(row, number)| Some((row, number?)));
+        begun.chain(continued).for_each(|(row, number)| self.rows.set_track(row, number));
+        self.untracked = rows;
     }
 }
 

@@ -22,6 +22,7 @@ use crate::job::{self, Job};
 use crate::nearest::nearest;
 use crate::run::{ModelRef, PlanModels};
 use crate::telemetry::{self, UsageCounter};
+use crate::track::{Tracker, WEAK_MIN};
 use crate::zoo::deploy::Deployment;
 use crate::zoo::descriptor::{self, Descriptor, Origin};
 use crate::zoo::inspect::ModelInfo;
@@ -58,6 +59,7 @@ pub struct PersonModel {
     pub images: ImageSpec,
     thresholds: Thresholds,
     person_classes: Vec<usize>,
+    track: bool,
     random: bool,
 }
 
@@ -358,11 +360,16 @@ impl PersonModel {
         let descriptor::Size { height, width } = descriptor.size;
         let images = ImageSpec { width, height, frames_per_second: settings.frames_per_second };
         let random = descriptor.weights == Origin::Random;
-        Ok(Self { info, descriptor, images, thresholds, person_classes, random })
+        Ok(Self { info, descriptor, images, thresholds, person_classes, track: settings.track, random })
     }
 
     fn open(&self, runtime: &Runtime, lanes: usize) -> Result<OpenPersons> {
-        let open = || Detector::open(runtime, &self.info, &self.descriptor, self.thresholds.clone(), None);
+        let mut thresholds = self.thresholds.clone();
+        if self.track {
+            // Weak boxes continue tracks. They suppress no stronger ones.
+            thresholds.confidence = thresholds.confidence.min(WEAK_MIN);
+        }
+        let open = || Detector::open(runtime, &self.info, &self.descriptor, thresholds.clone(), None);
         let (first, others) = open_lanes(lanes, open)?;
         let (tensors, batch) = (first.tensors(), first.batch());
         let fill = move |images: Vec<Image>| {
@@ -376,6 +383,8 @@ impl PersonModel {
             labels: self.descriptor.labels.names().into_iter().map(Arc::from).collect(),
             images: self.images.clone(),
             person_classes: self.person_classes.as_slice().into(),
+            confidence: self.thresholds.confidence,
+            track: self.track,
         })
     }
 }
@@ -469,4 +478,14 @@ pub struct OpenPersons {
     pub labels: Arc<[Arc<str>]>,
     /// The images that the decoder makes.
     pub images: ImageSpec,
+    /// Rows are written of boxes that score above this. A model that tracks outputs weaker ones, too.
+    pub confidence: f32,
+    track: bool,
+}
+
+impl OpenPersons {
+    /// Follows the boxes of a video, if the job tracks.
+    pub fn tracker(&self) -> Option<Tracker> {
+        self.track.then(|| Tracker::new(self.images.frames_per_second, self.confidence))
+    }
 }

@@ -188,11 +188,19 @@ impl<'a> RowBuilder<'a> {
                 y2,
                 confidence: found.confidence,
                 actions: None,
+                track_id: None,
                 run_id: self.run_id.clone(),
             };
             self.persons.push(row, size_of::<PersonRow>());
         }
         first..self.persons.count()
+    }
+
+    /// Sets the track of a row of `persons`.
+    pub fn set_track(&mut self, row: usize, number: i64) {
+        if let Some(person) = self.persons.get_mut(row) {
+            person.track_id = Some(number);
+        }
     }
 
     /// The box of a row of `persons` in pixels of the frame: left, top, right, bottom.
@@ -209,7 +217,7 @@ impl<'a> RowBuilder<'a> {
     }
 
     /// Moves rows to the scratch disk if there are too many. Rows of `persons` from position `unsettled` on stay in
-    /// memory, because their actions are not known yet; without one, none may change. Blocks.
+    /// memory, because their actions or tracks are not known yet; without one, none may change. Blocks.
     ///
     /// # Errors
     /// If the scratch disk is full or fails.

@@ -168,6 +168,7 @@ mod tests {
             y2: 1.0,
             confidence: 0.5,
             actions: None,
+            track_id: None,
             run_id: text,
         }
     }

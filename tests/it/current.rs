@@ -158,6 +158,7 @@ impl Row {
             y2: 1.0,
             confidence: 0.5,
             actions: None,
+            track_id: None,
             run_id: run_id.clone(),
         });
         let thumbnails = (0..self.rows_in(Table::Thumbnails)).map(|frame| ThumbnailRow {

@@ -52,4 +52,5 @@ mod status;
 mod store;
 mod support;
 mod tidy;
+mod tracks;
 mod workflows;

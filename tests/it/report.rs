@@ -507,6 +507,7 @@ fn video(uri: &str, n: usize, scenes: &[Scene], dice: &mut Dice) -> Rows {
                 y2: (y2 * 1080.0) as f32,
                 confidence: (0.4 + 0.5 * dice.next()) as f32,
                 actions: None,
+                track_id: None,
                 run_id: run_id.clone(),
             });
         }

@@ -17,7 +17,7 @@ use vidindex::run::commit::{
     COMMIT_SCHEMA_VERSION, CommittedPart, Computed, Failure, Failures, ShardCommit, ShardTotals,
 };
 use vidindex::run::summary::{RunSummary, SUMMARY_SCHEMA_VERSION, TableTotals};
-use vidindex::tables::{Column, Dialect, SCHEMA_VERSION, Table, VideoStatus};
+use vidindex::tables::{Column, Dialect, SCHEMA_VERSION, Table, VideoStatus, current_tracks};
 
 fn schemas() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas")
@@ -70,7 +70,10 @@ const ABOUT_CURRENT: &str = "\
 const ALWAYS: [Table; 3] = [Table::Videos, Table::Actions, Table::Persons];
 
 fn current(create: &str, tables: &[Table]) -> String {
-    tables.iter().map(|table| format!("\n{create} current_{table} AS\n{};\n", table.current_rows())).collect()
+    let views = tables.iter().map(|table| format!("\n{create} current_{table} AS\n{};\n", table.current_rows()));
+    let tracks =
+        format!("\n-- The objects of jobs with `track = true`.\n{create} current_tracks AS\n{};\n", current_tracks());
+    views.chain([tracks]).collect()
 }
 
 fn duckdb() -> String {

@@ -123,6 +123,7 @@ fn person(uri: &str, frame: i64, r#box: i32) -> PersonRow {
             let label = |label_id| LabelScore { label_id, label: "stand".into(), score: 0.5 };
             (0..r#box).map(label).collect()
         }),
+        track_id: (r#box > 0).then_some(i64::from(r#box)),
         run_id: "r".into(),
     }
 }

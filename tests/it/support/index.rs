@@ -196,6 +196,7 @@ fn person(video: &VideoRow, t: f64, frame: i64, r#box: i32, confidence: f32, seg
         y2: place(2) + 200.0,
         confidence,
         actions: None,
+        track_id: (r#box < 2).then_some(i64::from(r#box) + 1),
         run_id: video.run_id.clone(),
     }
 }

@@ -104,7 +104,13 @@ impl Cluster {
         let ended = |state: &str| !matches!(state, "PENDING" | "RUNNING" | "COMPLETING" | "CONFIGURING" | "REQUEUED");
         let deadline = Instant::now() + Duration::from_secs(seconds);
         while !self.jobs().iter().all(|(_, state, _)| ended(state)) {
-            assert!(Instant::now() < deadline, "jobs are left: {:?}", self.jobs());
+            assert!(
+                Instant::now() < deadline,
+                "jobs are left: {:?}\n{}\n{}",
+                self.jobs(),
+                self.output("squeue", &["-r", "-o", "%i %T %r"]),
+                self.output("sinfo", &["-N", "-o", "%N %T %E"])
+            );
             std::thread::park_timeout(Duration::from_millis(200));
         }
     }
