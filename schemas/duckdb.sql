@@ -13,7 +13,7 @@
 
 SET VARIABLE videos_rows = (
     SELECT CASE WHEN count(*) > 0
-        THEN 'FROM read_parquet(getvariable(''index'') || ''/videos/**/*.parquet'', hive_partitioning = true, union_by_name = true) UNION ALL BY NAME SELECT NULL::VARCHAR AS "video_id", NULL::VARCHAR AS "uri", NULL::VARCHAR AS "etag", NULL::BIGINT AS "size_bytes", NULL::TIMESTAMP WITH TIME ZONE AS "last_modified", NULL::VARCHAR AS "status", NULL::VARCHAR AS "error_kind", NULL::VARCHAR AS "error_message", NULL::BIGINT AS "failures", NULL::VARCHAR AS "container", NULL::VARCHAR AS "codec", NULL::INTEGER AS "width", NULL::INTEGER AS "height", NULL::INTEGER AS "rotation", NULL::BOOLEAN AS "mirrored", NULL::DOUBLE AS "frames_per_second", NULL::DOUBLE AS "start_seconds", NULL::DOUBLE AS "duration_seconds", NULL::BIGINT AS "frames_decoded", NULL::BIGINT AS "frames_presented", NULL::VARCHAR AS "decode_mode", NULL::VARCHAR AS "full_decode_reason", NULL::BIGINT AS "segments", NULL::BIGINT AS "boxes", NULL::VARCHAR AS "actions_model", NULL::VARCHAR AS "persons_model", NULL::VARCHAR AS "precision", NULL::VARCHAR AS "fingerprint", NULL::VARCHAR AS "run_id", NULL::BIGINT AS "shard", NULL::TIMESTAMP WITH TIME ZONE AS "indexed_at", NULL::DOUBLE AS "decode_seconds", NULL::DOUBLE AS "inference_seconds", NULL::DATE AS "dt" WHERE false'
+        THEN 'FROM read_parquet(getvariable(''index'') || ''/videos/**/*.parquet'', hive_partitioning = true, union_by_name = true)'
         ELSE 'SELECT NULL::VARCHAR AS "video_id", NULL::VARCHAR AS "uri", NULL::VARCHAR AS "etag", NULL::BIGINT AS "size_bytes", NULL::TIMESTAMP WITH TIME ZONE AS "last_modified", NULL::VARCHAR AS "status", NULL::VARCHAR AS "error_kind", NULL::VARCHAR AS "error_message", NULL::BIGINT AS "failures", NULL::VARCHAR AS "container", NULL::VARCHAR AS "codec", NULL::INTEGER AS "width", NULL::INTEGER AS "height", NULL::INTEGER AS "rotation", NULL::BOOLEAN AS "mirrored", NULL::DOUBLE AS "frames_per_second", NULL::DOUBLE AS "start_seconds", NULL::DOUBLE AS "duration_seconds", NULL::BIGINT AS "frames_decoded", NULL::BIGINT AS "frames_presented", NULL::VARCHAR AS "decode_mode", NULL::VARCHAR AS "full_decode_reason", NULL::BIGINT AS "segments", NULL::BIGINT AS "boxes", NULL::VARCHAR AS "actions_model", NULL::VARCHAR AS "persons_model", NULL::VARCHAR AS "precision", NULL::VARCHAR AS "fingerprint", NULL::VARCHAR AS "run_id", NULL::BIGINT AS "shard", NULL::TIMESTAMP WITH TIME ZONE AS "indexed_at", NULL::DOUBLE AS "decode_seconds", NULL::DOUBLE AS "inference_seconds", NULL::DATE AS "dt" WHERE false' END
     FROM (FROM glob(getvariable('index') || '/videos/**/*.parquet') LIMIT 1)
 );
@@ -21,7 +21,7 @@ CREATE OR REPLACE VIEW videos AS FROM query(getvariable('videos_rows'));
 
 SET VARIABLE actions_rows = (
     SELECT CASE WHEN count(*) > 0
-        THEN 'FROM read_parquet(getvariable(''index'') || ''/actions/**/*.parquet'', hive_partitioning = true, union_by_name = true) UNION ALL BY NAME SELECT NULL::VARCHAR AS "video_id", NULL::VARCHAR AS "uri", NULL::BIGINT AS "segment", NULL::DOUBLE AS "start_seconds", NULL::DOUBLE AS "end_seconds", NULL::BIGINT AS "frames", NULL::VARCHAR AS "top_label", NULL::FLOAT AS "top_score", NULL::STRUCT(label_id INTEGER, label VARCHAR, score FLOAT)[] AS "top", NULL::FLOAT[] AS "scores", NULL::FLOAT[] AS "embedding", NULL::VARCHAR AS "run_id", NULL::VARCHAR AS "model", NULL::DATE AS "dt" WHERE false'
+        THEN 'FROM read_parquet(getvariable(''index'') || ''/actions/**/*.parquet'', hive_partitioning = true, union_by_name = true)'
         ELSE 'SELECT NULL::VARCHAR AS "video_id", NULL::VARCHAR AS "uri", NULL::BIGINT AS "segment", NULL::DOUBLE AS "start_seconds", NULL::DOUBLE AS "end_seconds", NULL::BIGINT AS "frames", NULL::VARCHAR AS "top_label", NULL::FLOAT AS "top_score", NULL::STRUCT(label_id INTEGER, label VARCHAR, score FLOAT)[] AS "top", NULL::FLOAT[] AS "scores", NULL::FLOAT[] AS "embedding", NULL::VARCHAR AS "run_id", NULL::VARCHAR AS "model", NULL::DATE AS "dt" WHERE false' END
     FROM (FROM glob(getvariable('index') || '/actions/**/*.parquet') LIMIT 1)
 );
@@ -29,7 +29,7 @@ CREATE OR REPLACE VIEW actions AS FROM query(getvariable('actions_rows'));
 
 SET VARIABLE persons_rows = (
     SELECT CASE WHEN count(*) > 0
-        THEN 'FROM read_parquet(getvariable(''index'') || ''/persons/**/*.parquet'', hive_partitioning = true, union_by_name = true) UNION ALL BY NAME SELECT NULL::VARCHAR AS "video_id", NULL::VARCHAR AS "uri", NULL::BIGINT AS "segment", NULL::DOUBLE AS "time_seconds", NULL::BIGINT AS "frame", NULL::INTEGER AS "box", NULL::VARCHAR AS "label", NULL::FLOAT AS "x1", NULL::FLOAT AS "y1", NULL::FLOAT AS "x2", NULL::FLOAT AS "y2", NULL::FLOAT AS "confidence", NULL::STRUCT(label_id INTEGER, label VARCHAR, score FLOAT)[] AS "actions", NULL::BIGINT AS "track_id", NULL::VARCHAR AS "run_id", NULL::VARCHAR AS "model", NULL::DATE AS "dt" WHERE false'
+        THEN 'FROM read_parquet(getvariable(''index'') || ''/persons/**/*.parquet'', hive_partitioning = true, union_by_name = true)'
         ELSE 'SELECT NULL::VARCHAR AS "video_id", NULL::VARCHAR AS "uri", NULL::BIGINT AS "segment", NULL::DOUBLE AS "time_seconds", NULL::BIGINT AS "frame", NULL::INTEGER AS "box", NULL::VARCHAR AS "label", NULL::FLOAT AS "x1", NULL::FLOAT AS "y1", NULL::FLOAT AS "x2", NULL::FLOAT AS "y2", NULL::FLOAT AS "confidence", NULL::STRUCT(label_id INTEGER, label VARCHAR, score FLOAT)[] AS "actions", NULL::BIGINT AS "track_id", NULL::VARCHAR AS "run_id", NULL::VARCHAR AS "model", NULL::DATE AS "dt" WHERE false' END
     FROM (FROM glob(getvariable('index') || '/persons/**/*.parquet') LIMIT 1)
 );
@@ -37,7 +37,7 @@ CREATE OR REPLACE VIEW persons AS FROM query(getvariable('persons_rows'));
 
 SET VARIABLE thumbnails_rows = (
     SELECT CASE WHEN count(*) > 0
-        THEN 'FROM read_parquet(getvariable(''index'') || ''/thumbnails/**/*.parquet'', hive_partitioning = true, union_by_name = true) UNION ALL BY NAME SELECT NULL::VARCHAR AS "video_id", NULL::VARCHAR AS "uri", NULL::BIGINT AS "segment", NULL::DOUBLE AS "time_seconds", NULL::BIGINT AS "frame", NULL::INTEGER AS "width", NULL::INTEGER AS "height", NULL::BLOB AS "jpeg", NULL::VARCHAR AS "run_id", NULL::DATE AS "dt" WHERE false'
+        THEN 'FROM read_parquet(getvariable(''index'') || ''/thumbnails/**/*.parquet'', hive_partitioning = true, union_by_name = true)'
         ELSE 'SELECT NULL::VARCHAR AS "video_id", NULL::VARCHAR AS "uri", NULL::BIGINT AS "segment", NULL::DOUBLE AS "time_seconds", NULL::BIGINT AS "frame", NULL::INTEGER AS "width", NULL::INTEGER AS "height", NULL::BLOB AS "jpeg", NULL::VARCHAR AS "run_id", NULL::DATE AS "dt" WHERE false' END
     FROM (FROM glob(getvariable('index') || '/thumbnails/**/*.parquet') LIMIT 1)
 );
@@ -100,6 +100,6 @@ SELECT video_id, uri, track_id, label,
     max_by(x2, time_seconds) AS last_x2,
     max_by(y2, time_seconds) AS last_y2,
     run_id
-FROM current_persons
+FROM (FROM current_persons UNION ALL BY NAME SELECT NULL::BIGINT AS track_id WHERE false)
 WHERE track_id IS NOT NULL
 GROUP BY video_id, uri, run_id, track_id, label;

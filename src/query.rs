@@ -18,7 +18,7 @@ use crate::console;
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::store::{self, Access, StoreConfig};
-use crate::tables::{Table, current_tracks};
+use crate::tables::{Dialect, Table, current_tracks};
 
 /// The format of results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -178,7 +178,7 @@ fn set_up(root: &str, is_there: impl Fn(Table) -> bool) -> String {
     for table in Table::ALL {
         sql.push_str(&format!(" CREATE VIEW current_{table} AS {};", table.current_rows()));
     }
-    sql.push_str(&format!(" CREATE VIEW current_tracks AS {};", current_tracks()));
+    sql.push_str(&format!(" CREATE VIEW current_tracks AS {};", current_tracks(Dialect::DuckDb)));
     sql
 }
 

@@ -124,8 +124,8 @@ impl Class {
         }
 
         let hidden: Vec<usize> = first.rows.into_iter().filter(|track| *track < visible_before).collect();
-        let candidates: Vec<Track> = hidden.iter().map(|track| tracks[*track].clone()).collect();
-        for (track, found) in matched(&candidates, &weak, unscored, WEAK_COST_MAX).pairs {
+        let candidates = hidden.iter().map(|track| &tracks[*track]);
+        for (track, found) in matched(candidates, &weak, unscored, WEAK_COST_MAX).pairs {
             step.see(&mut tracks[hidden[track]], weak[found]);
             seen[hidden[track]] = true;
         }
@@ -198,13 +198,18 @@ impl Step<'_> {
 }
 
 /// Matches tracks (rows) with boxes (columns).
-fn matched(tracks: &[Track], boxes: &[(usize, &Detection)], cost: fn(f64, f64) -> f64, cost_max: f64) -> Assigned {
-    let expected: Vec<[f32; 4]> = tracks.iter().map(|track| track.motion.xyxy()).collect();
+fn matched<'a>(
+    tracks: impl IntoIterator<Item = &'a Track>,
+    boxes: &[(usize, &Detection)],
+    cost: fn(f64, f64) -> f64,
+    cost_max: f64,
+) -> Assigned {
+    let expected: Vec<[f32; 4]> = tracks.into_iter().map(|track| track.motion.xyxy()).collect();
     let of = |track: usize, found: usize| {
         let found = boxes[found].1;
         cost(f64::from(iou(&expected[track], &found.xyxy)), f64::from(found.confidence))
     };
-    assign(tracks.len(), boxes.len(), of, cost_max)
+    assign(expected.len(), boxes.len(), of, cost_max)
 }
 
 fn scored(iou: f64, score: f64) -> f64 {

@@ -1,10 +1,15 @@
 //! The view `current_tracks`: one row per object that was followed through a video.
 
-/// The view as a query over `current_persons` that DuckDB, Spark and Athena all understand. A video has tracks if its job has
-/// `track = true` in `[persons]`.
-pub fn current_tracks() -> String {
-    let edges = ["first", "last"].map(|edge| {
-        let by = if edge == "first" { "min_by" } else { "max_by" };
+use super::Dialect;
+
+/// The view as a query over `current_persons`. A video has tracks if its job has `track = true` in `[persons]`.
+pub fn current_tracks(dialect: Dialect) -> String {
+    let persons = match dialect {
+        // Without a declared schema, an index whose files are all older than the column does not have it.
+        Dialect::DuckDb => "(FROM current_persons UNION ALL BY NAME SELECT NULL::BIGINT AS track_id WHERE false)",
+        Dialect::Hive => "current_persons",
+    };
+    let edges = [("first", "min_by"), ("last", "max_by")].map(|(edge, by)| {
         ["x1", "y1", "x2", "y2"].map(|side| format!("    {by}({side}, time_seconds) AS {edge}_{side},\n")).concat()
     });
     format!(
@@ -15,7 +20,7 @@ pub fn current_tracks() -> String {
              avg(confidence) AS mean_confidence,\n\
              {}    \
              run_id\n\
-         FROM current_persons\n\
+         FROM {persons}\n\
          WHERE track_id IS NOT NULL\n\
          GROUP BY video_id, uri, run_id, track_id, label",
         edges.concat()

@@ -4,13 +4,10 @@
 use super::{Dialect, Table};
 
 impl Table {
-    /// The table's files as DuckDB reads them, below its variable `index`. Columns that were added since the files were
-    /// written are null.
+    /// The table's files as DuckDB reads them, below its variable `index`.
     pub fn duckdb_files(self) -> String {
         format!(
-            "FROM read_parquet(getvariable('index') || '/{self}/**/*.parquet', hive_partitioning = true, union_by_name = true) \
-             UNION ALL BY NAME {}",
-            self.duckdb_nothing()
+            "FROM read_parquet(getvariable('index') || '/{self}/**/*.parquet', hive_partitioning = true, union_by_name = true)"
         )
     }
 

@@ -27,8 +27,8 @@ pub struct Driver<'a> {
     /// Frames in which a model that scores persons finds them.
     key_frames: KeyFrames,
     tracker: Option<Tracker>,
-    /// Rows of the last frame: the next one decides to which tracks they belong.
-    untracked: Range<usize>,
+    /// The first row of the last frame: the next frame decides to which tracks its rows belong.
+    untracked: usize,
 }
 
 struct ImageAt {
@@ -48,7 +48,7 @@ impl<'a> Driver<'a> {
             images: VecDeque::new(),
             key_frames: KeyFrames::default(),
             tracker: models.persons.as_ref().and_then(OpenPersons::tracker),
-            untracked: 0..0,
+            untracked: 0,
         }
     }
 
@@ -136,7 +136,7 @@ impl<'a> Driver<'a> {
         while self.collect_image(wait).await? {}
         while self.collect_clip(wait).await? {}
         let waiting = self.clips.iter().flat_map(|(segment, _)| segment.persons.iter().copied());
-        let untracked = self.tracker.as_ref().map(|_| self.untracked.start);
+        let untracked = self.tracker.as_ref().map(|_| self.untracked);
         let unsettled = waiting.chain(self.key_frames.first_row()).chain(untracked).min();
         tokio::task::block_in_place(|| self.rows.spill(unsettled)).map_err(WorkError::Fatal)
     }
@@ -158,10 +158,9 @@ impl<'a> Driver<'a> {
         let Some((at, answer)) = next(&mut self.images, &model.batcher, wait).await? else { return Ok(false) };
         self.rows.add_inference(answer.seconds);
         let mut boxes = answer.output;
-        let mut tracks = self.tracker.as_mut().map(|tracker| tracker.next(&boxes)).unwrap_or_default();
+        let tracks = self.tracker.as_mut().map(|tracker| tracker.next(&boxes)).unwrap_or_default();
         // They are sorted, so that the first ones stay.
         boxes.retain(|found| found.confidence > model.confidence);
-        tracks.numbers.truncate(boxes.len());
         self.progress.progress.boxes(boxes.len());
         if self.models.actions.is_none() {
             self.progress.reach(at.time_seconds);
@@ -174,14 +173,13 @@ impl<'a> Driver<'a> {
         }
         Ok(true)
     }
-}
 
-impl Driver<'_> {
+    /// Sets the tracks of the frame with these rows, and those that it begins with boxes of the frame before.
     fn set_tracks(&mut self, rows: Range<usize>, tracks: Tracks) {
-        let begun = tracks.begun.into_iter().map(|(position, number)| (self.untracked.start + position, number));
+        let begun = tracks.begun.into_iter().map(|(position, number)| (self.untracked + position, number));
         let continued = rows.clone().zip(tracks.numbers).filter_map(|(row, number)| Some((row, number?)));
         begun.chain(continued).for_each(|(row, number)| self.rows.set_track(row, number));
-        self.untracked = rows;
+        self.untracked = rows.start;
     }
 }
 

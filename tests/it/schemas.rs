@@ -69,10 +69,12 @@ const ABOUT_CURRENT: &str = "\
 /// The tables with views for Spark. A view needs files, and only some jobs write thumbnails.
 const ALWAYS: [Table; 3] = [Table::Videos, Table::Actions, Table::Persons];
 
-fn current(create: &str, tables: &[Table]) -> String {
+fn current(create: &str, tables: &[Table], dialect: Dialect) -> String {
     let views = tables.iter().map(|table| format!("\n{create} current_{table} AS\n{};\n", table.current_rows()));
-    let tracks =
-        format!("\n-- The objects of jobs with `track = true`.\n{create} current_tracks AS\n{};\n", current_tracks());
+    let tracks = format!(
+        "\n-- The objects of jobs with `track = true`.\n{create} current_tracks AS\n{};\n",
+        current_tracks(dialect)
+    );
     views.chain([tracks]).collect()
 }
 
@@ -89,7 +91,7 @@ fn duckdb() -> String {
          -- A table without files is empty: the job has only one model, or writes no thumbnails, or nothing is indexed yet.\n\
          -- After it gets its first files, read this file again.\n{}{}",
         tables.concat(),
-        current("CREATE OR REPLACE VIEW", &Table::ALL)
+        current("CREATE OR REPLACE VIEW", &Table::ALL, Dialect::DuckDb)
     )
 }
 
@@ -117,7 +119,7 @@ fn spark() -> String {
         )
         .unwrap();
     }
-    sql + &current("CREATE OR REPLACE TEMPORARY VIEW", &ALWAYS)
+    sql + &current("CREATE OR REPLACE TEMPORARY VIEW", &ALWAYS, Dialect::Hive)
 }
 
 fn athena() -> String {
@@ -125,7 +127,7 @@ fn athena() -> String {
         "-- Views for Athena, and for Spark with Glue as its catalogue, over the tables that `terraform/` creates. Athena\n\
          -- runs one statement at a time.\n\
          --\n{ABOUT_CURRENT}{}",
-        current("CREATE OR REPLACE VIEW", &Table::ALL)
+        current("CREATE OR REPLACE VIEW", &Table::ALL, Dialect::Hive)
     )
 }
 
