@@ -104,6 +104,7 @@ impl Cluster {
         let ended = |state: &str| !matches!(state, "PENDING" | "RUNNING" | "COMPLETING" | "CONFIGURING" | "REQUEUED");
         let deadline = Instant::now() + Duration::from_secs(seconds);
         while !self.jobs().iter().all(|(_, state, _)| ended(state)) {
+            self.release_duplicates();
             assert!(
                 Instant::now() < deadline,
                 "jobs are left: {:?}\n{}\n{}",
@@ -112,6 +113,23 @@ impl Cluster {
                 self.output("sinfo", &["-N", "-o", "%N %T %E"])
             );
             std::thread::park_timeout(Duration::from_millis(200));
+        }
+    }
+
+    /// Does what an administrator does after a crash of the controller. A controller that was killed before it saved its
+    /// state starts a running task again; the task's node refuses, and the controller then drains the node and holds
+    /// the task.
+    fn release_duplicates(&self) {
+        for node in self.output("sinfo", &["-h", "-N", "-t", "drain", "-o", "%N %E"]).lines() {
+            if let Some(name) = node.strip_suffix(" Duplicate jobid") {
+                self.output("scontrol", &["update", &format!("nodename={name}"), "state=resume"]);
+            }
+        }
+        for job in self.output("squeue", &["-h", "-r", "-t", "pending", "-o", "%i %r"]).lines() {
+            if let Some(job) = job.strip_suffix(" launch failed requeued held") {
+                eprintln!("releases {job}");
+                self.output("scontrol", &["release", job]);
+            }
         }
     }
 
