@@ -6,12 +6,11 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
+use crate::decoding;
 use crate::support::bucket::{Bucket, comparable};
 use crate::support::s3::S3Server;
-use crate::support::{Scratch, python, run, said, stdout, tiny_model, vidindex};
+use crate::support::{Scratch, copy_drawn_clips, drawn_clips, python, run, said, stdout, vidindex};
 
-/// The demo's models were not trained on scenes of this seed.
-const SEED: u64 = 20_260;
 const STRIDE_SECONDS: f64 = 0.5;
 const FRAMES_PER_SECOND: f64 = 2.0;
 /// Expected delay of transitions: people take a quarter of a second to change their pose.
@@ -35,26 +34,22 @@ fn demo_models() -> String {
     models_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models"), "")
 }
 
-/// Clips with ground truth, and how well the demo's models do on them in 32-bit floats. `None` without Python.
-fn with_demo_models() -> Option<&'static (Scratch, Value)> {
-    static INDEXED: OnceLock<Option<(Scratch, Value)>> = OnceLock::new();
-    let index = || {
-        let python = python()?;
-        let scratch = Scratch::new();
-        scenes::write(&scratch.videos(), SEED, 24).unwrap();
-        index(&scratch.job(&demo_models()), &scratch.index());
-        let found = compare(python, &scratch.videos().join("truth.json"), &scratch.index());
-        Some((scratch, found))
-    };
-    INDEXED.get_or_init(index).as_ref()
+/// How well the demo's models do on the drawn clips in 32-bit floats. `None` without Python.
+fn with_demo_models() -> Option<&'static Value> {
+    static FOUND: OnceLock<Option<Value>> = OnceLock::new();
+    FOUND.get_or_init(|| Some(measure(python()?, &demo_models()))).as_ref()
 }
 
-/// Runs the job on OpenVINO, which is several times faster with these models.
-fn index(job: &Path, index: &Path) {
+/// Indexes the drawn clips on OpenVINO, which is several times faster with these models, and compares the tables with the
+/// ground truth.
+fn measure(python: PathBuf, models: &str) -> Value {
+    let scratch = Scratch::new();
+    let job = scratch.job(models);
     let mut command = vidindex(["run".as_ref(), job.as_os_str()]);
     command.args(["--device", "openvino", "--set", "run.precision=fp32", "--set"]);
-    let output = command.arg(format!("output.uri={}", index.display())).output().unwrap();
+    let output = command.arg(format!("input.uri={}", drawn_clips().display())).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
+    compare(python, &drawn_clips().join("truth.json"), &scratch.index())
 }
 
 fn number(of: &Value, name: &str) -> f64 {
@@ -73,7 +68,7 @@ fn compare(python: PathBuf, truth: &Path, index: &Path) -> Value {
 
 #[test]
 fn drawn_actions_and_persons_are_found_at_the_right_time_and_place() {
-    let Some((_, found)) = with_demo_models() else { return };
+    let Some(found) = with_demo_models() else { return };
     println!("{found:#}");
     let all = &found["all"];
     assert!(number(all, "ap50") >= 0.95, "average precision {}", all["ap50"]);
@@ -95,9 +90,9 @@ fn drawn_actions_and_persons_are_found_at_the_right_time_and_place() {
 
 #[test]
 fn quantised_models_lose_at_most_a_point_of_accuracy() {
-    let Some(((scratch, exact), python)) = with_demo_models().zip(python()) else { return };
+    let Some((exact, python)) = with_demo_models().zip(python()) else { return };
     let others = Scratch::new();
-    scenes::write(&others.videos(), SEED + 2, 6).unwrap();
+    scenes::write(&others.videos(), 20_262, 6).unwrap();
     let folder = others.path("models");
     for name in ["demo-slowfast", "demo-yolov5"] {
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("models/{name}.onnx"));
@@ -111,9 +106,7 @@ fn quantised_models_lose_at_most_a_point_of_accuracy() {
         assert!(number(&report, "drop") <= 0.01, "{report:#}");
         assert!(report["layers"].as_u64().unwrap() > 50 && report["in_float"].as_array().unwrap().len() < 10);
     }
-    let quantised = others.path("index");
-    index(&scratch.job(&models_in(&folder, "-int8")), &quantised);
-    let found = compare(python, &scratch.videos().join("truth.json"), &quantised);
+    let found = measure(python, &models_in(&folder, "-int8"));
     println!("{:#}", found["all"]);
     for metric in ["ap50", "top1"] {
         let (exact, found) = (number(&exact["all"], metric), number(&found["all"], metric));
@@ -125,11 +118,9 @@ fn quantised_models_lose_at_most_a_point_of_accuracy() {
 fn drawn_clips_give_the_same_rows_from_a_bucket() {
     let Some(server) = S3Server::start() else { return };
     let scratch = Scratch::new();
-    scenes::write(&scratch.videos(), SEED + 1, 12).unwrap();
-    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo-slowfast.onnx");
-    // What it sees matters here, not what it says.
-    let tiny = tiny_model("slowfast-tiny", "32");
-    let models = demo_models().replace(demo.to_str().unwrap(), tiny.to_str().unwrap());
+    copy_drawn_clips(&scratch.videos());
+    // What the models see matters here, not what they say.
+    let models = decoding::sections((Some(FRAMES_PER_SECOND), Some(STRIDE_SECONDS)));
     run(&scratch.job(&models), &[], 0);
     let bucket = Bucket::with_models(server, scratch, &models);
     bucket.vidindex(&["run"], 0);

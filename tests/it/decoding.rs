@@ -7,7 +7,9 @@ use serde_json::{Map, Value};
 
 use crate::outages::Unreliable;
 use crate::support::bucket::{Bucket, comparable};
-use crate::support::{Scratch, ffmpeg, make, reference, said, tables, test_video, tiny_model, vidindex};
+use crate::support::{
+    Scratch, copy_drawn_clips, ffmpeg, make, reference, said, tables, test_video, tiny_model, vidindex,
+};
 
 type Row = Map<String, Value>;
 
@@ -22,7 +24,7 @@ const JOBS: [(Option<f64>, Option<f64>); 6] = [
     (Some(0.7), Some(3.1)),
 ];
 
-fn sections((frames_per_second, stride_seconds): (Option<f64>, Option<f64>)) -> String {
+pub(crate) fn sections((frames_per_second, stride_seconds): (Option<f64>, Option<f64>)) -> String {
     let actions = stride_seconds.map(|stride| {
         let model = tiny_model("slowfast-tiny", "32");
         let model = model.display();
@@ -65,7 +67,7 @@ fn encode_corpus(folder: &Path) {
         ("open_hevc.mkv", "-c:v libx265 -preset ultrafast -x265-params keyint=25:open-gop=1:bframes=3:log-level=none"),
         ("vp8.webm", "-c:v libvpx -deadline realtime -cpu-used -8 -b:v 300k -g 40"),
         ("vp9.webm", "-c:v libvpx-vp9 -deadline good -cpu-used 8 -b:v 200k -g 60 -auto-alt-ref 1 -lag-in-frames 16"),
-        ("av1.mp4", "-c:v libaom-av1 -cpu-used 8 -g 50 -b:v 200k"),
+        ("av1.mp4", "-c:v libsvtav1 -preset 10 -g 50"),
         ("mpeg2.mpg", "-c:v mpeg2video -q:v 4 -bf 2 -g 12"),
         ("mpeg4.avi", "-c:v mpeg4 -q:v 4 -bf 2"),
         ("mpeg4.mp4", "-c:v mpeg4 -q:v 4 -bf 2 -g 25"),
@@ -156,7 +158,7 @@ fn selective_decoding_writes_the_same_rows_from_fewer_frames() {
     let folder = scratch.videos();
     encode_corpus(&folder);
     encode_long(&folder);
-    scenes::write(&folder, 20_270, 12).unwrap();
+    copy_drawn_clips(&folder);
     link_real(&folder);
     let mut wrong = Vec::new();
     let mut modes = BTreeMap::<String, Vec<String>>::new();

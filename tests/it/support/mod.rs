@@ -148,6 +148,32 @@ pub(crate) fn tiny_model(name: &str, side: &str) -> PathBuf {
     model
 }
 
+/// Number of clips that [`drawn_clips`] draws: two of each kind.
+pub(crate) const DRAWN_CLIPS: usize = 24;
+
+/// The folder of drawn clips that tests share, with their `truth.json`. The demo's models were not trained on scenes of
+/// this seed.
+pub(crate) fn drawn_clips() -> &'static Path {
+    static DRAWN: OnceLock<PathBuf> = OnceLock::new();
+    DRAWN.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clips");
+        scenes::write(&folder, 20_260, DRAWN_CLIPS).unwrap();
+        folder
+    })
+}
+
+/// Copies the first of the drawn clips into a folder, at most one of each kind.
+pub(crate) fn copy_drawn_clips(folder: &Path) {
+    for number in 0..DRAWN_CLIPS / 2 {
+        let camera = drawn_clips().join(format!("cam-{}", number % 3 + 1));
+        let name = format!("clip-{:03}.", number + 1);
+        let clips = std::fs::read_dir(camera).unwrap().map(|file| file.unwrap().path());
+        let clip = clips.into_iter().find(|clip| clip.file_name().unwrap().to_str().unwrap().starts_with(&name));
+        let clip = clip.unwrap();
+        std::fs::copy(&clip, folder.join(clip.file_name().unwrap())).unwrap();
+    }
+}
+
 /// The binary, without the variables of the caller's environment that would affect it.
 pub(crate) fn vidindex<I: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = I>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vidindex"));

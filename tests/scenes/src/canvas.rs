@@ -30,9 +30,12 @@ impl Canvas {
         let mut view = Self::new(width, self.height);
         let (first, share) = (left.floor() as usize, left.fract());
         for (row, own) in view.rgb.chunks_mut(width * 3).zip(self.rgb.chunks(self.width * 3)) {
-            let right = own[((first + 1) * 3).min(own.len())..].iter().chain(&own[own.len() - 3..]);
-            for ((pixel, left), right) in row.iter_mut().zip(&own[first * 3..]).zip(right) {
-                *pixel = rounded(f32::from(*left) + share * (f32::from(*right) - f32::from(*left)));
+            let left = &own[first * 3..][..width * 3];
+            row.copy_from_slice(left);
+            if share > 0.0 {
+                for ((pixel, left), right) in row.iter_mut().zip(left).zip(&own[(first + 1) * 3..]) {
+                    *pixel = rounded(f32::from(*left) + share * (f32::from(*right) - f32::from(*left)));
+                }
             }
         }
         view
@@ -42,14 +45,12 @@ impl Canvas {
     pub(crate) fn owned(&self, owner: u8) -> (Option<[f32; 4]>, usize) {
         let (mut left, mut top, mut right, mut bottom) = (usize::MAX, usize::MAX, 0, 0);
         let mut pixels = 0;
-        for (y, row) in self.owners.chunks(self.width).enumerate() {
-            let mut own = row.iter().enumerate().filter(|(_, by)| **by == owner).map(|(x, _)| x);
-            if let Some(first) = own.next() {
-                let (mut last, mut count) = (first, 1);
-                own.for_each(|x| (last, count) = (x, count + 1));
+        for (y, row) in self.owners.chunks(self.width).enumerate().filter(|(_, row)| row.contains(&owner)) {
+            let is_own = |by: &u8| *by == owner;
+            if let (Some(first), Some(last)) = (row.iter().position(is_own), row.iter().rposition(is_own)) {
                 (left, right) = (left.min(first), right.max(last + 1));
                 (top, bottom) = (top.min(y), y + 1);
-                pixels += count;
+                pixels += row[first..=last].iter().filter(|by| is_own(by)).count();
             }
         }
         ((pixels > 0).then_some([left as f32, top as f32, right as f32, bottom as f32]), pixels)
@@ -61,9 +62,13 @@ impl Canvas {
         const BYTE: f32 = 73.9;
         let mut grain = vec![0; self.width * self.height];
         rng.fill_bytes(&mut grain);
-        for (pixel, grain) in self.rgb.chunks_mut(3).zip(grain) {
-            let noise = (f32::from(grain) - 127.5) * noise / BYTE;
-            pixel.iter_mut().for_each(|value| *value = rounded(f32::from(*value) * light + noise));
+        // A table of all results is smaller than a picture.
+        let noise = |grain: u8| (f32::from(grain) - 127.5) * noise / BYTE;
+        let exposed = |grain| (0..=255u8).map(move |value| rounded(f32::from(value) * light + noise(grain)));
+        let table: Vec<u8> = (0..=255u8).flat_map(exposed).collect();
+        for (pixel, grain) in self.rgb.chunks_exact_mut(3).zip(grain) {
+            let exposed = &table[usize::from(grain) * 256..][..256];
+            pixel.iter_mut().for_each(|value| *value = exposed[usize::from(*value)]);
         }
     }
 
@@ -113,6 +118,10 @@ impl Part {
                 let along = ((offset[0] * axis[0] + offset[1] * axis[1]) / length).clamp(0.0, 1.0);
                 let (dx, dy) = (offset[0] - along * axis[0], offset[1] - along * axis[1]);
                 let radius = self.radii[0] + along * (self.radii[1] - self.radii[0]);
+                // Most pixels of the bounds are outside.
+                if dx * dx + dy * dy > (radius + 1.0).powi(2) {
+                    continue;
+                }
                 let distance = dx.hypot(dy);
                 let light = 0.95 - 0.16 * (0.5 * dx + 0.6 * dy) / radius - 0.1 * (distance / radius).powi(2);
                 let opacity = (radius - distance + 0.5).clamp(0.0, 1.0);
