@@ -57,7 +57,7 @@ train: setup ## Train the demo's models anew, on drawn clips: an hour or so on t
 
 # Tests wait for servers much of the time, so there are more of them than processors.
 test: setup-test ## Run all tests; a test that cannot run here fails
-	VIDINDEX_TEST_REQUIRE=1 RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$(($$(nproc) * 2))} cargo test --locked
+	VIDINDEX_TEST_REQUIRE=1 RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$(($$(nproc) * 3))} cargo test --locked
 
 test-heavy: setup-heavy ## Run what takes too long for every change: Ceph losing storage, 100 rounds of racing workers
 	VIDINDEX_TEST_REQUIRE=1 cargo test --locked --test it ceph:: -- --ignored --nocapture
