@@ -23,7 +23,7 @@ use vidindex::device::Precision;
 use vidindex::infer::boxes::Thresholds;
 use vidindex::infer::detector::Detector;
 use vidindex::infer::session::Runtime;
-use vidindex::infer::slowfast::SlowFast;
+use vidindex::infer::slowfast::{ClipOptions, ClipView, SlowFast};
 use vidindex::zoo::descriptor::Descriptor;
 use vidindex::zoo::inspect::ModelInfo;
 
@@ -77,12 +77,13 @@ fn floor(models: &[PathBuf; 2], device: &str, clips: u64, images: u64, rounds: u
     let Descriptor::SlowFast(descriptor) = Descriptor::for_model(&action_info).unwrap() else {
         panic!("not a SlowFast")
     };
-    let mut slowfast = SlowFast::open(&runtime, &action_info, &descriptor, false, None).unwrap();
+    let mut slowfast = SlowFast::open(&runtime, &action_info, &descriptor, ClipOptions::default()).unwrap();
     let clip: Vec<f16> = (0..3 * descriptor.frames * descriptor.crop * descriptor.crop)
         .map(|i| f16::from_f32((i % 1021) as f32 / 510.0 - 1.0))
         .collect();
     let clip_seconds = inference_seconds(clips, slowfast.batch(), rounds, |n| {
-        let batch = slowfast.tensors().batch(&vec![&clip[..]; n]).unwrap();
+        let batch =
+            slowfast.tensors().batch(&vec![ClipView::all(&clip, (descriptor.crop, descriptor.crop)); n]).unwrap();
         slowfast.run(&batch).unwrap().seconds
     });
     let thresholds = Thresholds { confidence: 0.25, iou: 0.45, classes: vec![0] };

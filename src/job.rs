@@ -110,6 +110,32 @@ pub struct Actions {
     pub top_k: usize,
     /// Whether each segment's pooled features are written.
     pub embedding: bool,
+    /// The part of a frame that the model sees. A model that scores persons sees whole frames.
+    #[serde(default)]
+    pub view: ActionView,
+}
+
+/// The part of a frame that a model that scores clips sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ActionView {
+    /// The square in the centre: 56 % of a frame of 16:9.
+    #[default]
+    Center,
+    /// Three squares along the long side, whose scores are averaged.
+    ThreeCrops,
+    /// All of it at once.
+    Whole,
+}
+
+impl ActionView {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Center => "center",
+            Self::ThreeCrops => "three-crops",
+            Self::Whole => "whole",
+        }
+    }
 }
 
 /// Which scores of a segment are written.
@@ -223,6 +249,10 @@ impl Job {
             lines.push(format!("actions.scores {scores}"));
             lines.push(format!("actions.top_k {}", actions.top_k));
             lines.push(format!("actions.embedding {}", actions.embedding));
+            // Indexes from before the key existed stay valid.
+            if actions.view != ActionView::Center {
+                lines.push(format!("actions.view {}", actions.view.as_str()));
+            }
         }
         if let Some(persons) = &self.persons {
             let mut classes = persons.classes.clone();
@@ -345,6 +375,12 @@ impl Actions {
             "full" => Some(Scores::Full),
             _ => None,
         })?;
+        let view = section.get("view", r#""center", "three-crops" or "whole""#, |entry| {
+            let text = entry.text()?;
+            [ActionView::Center, ActionView::ThreeCrops, ActionView::Whole]
+                .into_iter()
+                .find(|view| view.as_str() == text)
+        })?;
         Ok(Self {
             model: model(section, "models/slowfast-r50-8x8.onnx")?,
             clip_seconds: seconds("clip_seconds")?,
@@ -356,6 +392,7 @@ impl Actions {
                 })?
                 .unwrap_or(10),
             embedding: section.get("embedding", "true or false", Entry::boolean)?.unwrap_or(false),
+            view: view.unwrap_or_default(),
         })
     }
 }

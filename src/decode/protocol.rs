@@ -43,6 +43,8 @@ pub enum View {
     Centre(usize),
     /// All of it. The length of its long side depends on the video.
     Whole,
+    /// All of it, with bars of zeros if it is more elongated than this ratio of long to short side.
+    Within(usize),
 }
 
 impl ClipSpec {
@@ -59,6 +61,10 @@ impl ClipSpec {
         let size = match self.view {
             View::Centre(side) => (side, side),
             View::Whole => self.scaled(width, height),
+            View::Within(aspect) => {
+                let (width, height) = self.scaled(width, height);
+                (width.min(aspect * self.side), height.min(aspect * self.side))
+            }
         };
         self.holds(size).then_some(size)
     }
@@ -67,7 +73,9 @@ impl ClipSpec {
     pub(super) fn holds(&self, (width, height): (usize, usize)) -> bool {
         match self.view {
             View::Centre(side) => (width, height) == (side, side),
-            View::Whole => width.min(height) == self.side && width.max(height) <= WHOLE_ASPECT_MAX * self.side,
+            View::Whole | View::Within(_) => {
+                width.min(height) == self.side && width.max(height) <= self.aspect_max() * self.side
+            }
         }
     }
 
@@ -80,8 +88,17 @@ impl ClipSpec {
     fn bytes_max(&self) -> usize {
         self.bytes(match self.view {
             View::Centre(side) => (side, side),
-            View::Whole => (WHOLE_ASPECT_MAX * self.side, self.side),
+            View::Whole | View::Within(_) => (self.aspect_max() * self.side, self.side),
         })
+    }
+
+    /// Largest ratio of long to short side.
+    fn aspect_max(&self) -> usize {
+        match self.view {
+            View::Centre(_) => 1,
+            View::Whole => WHOLE_ASPECT_MAX,
+            View::Within(aspect) => aspect,
+        }
     }
 }
 

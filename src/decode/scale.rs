@@ -261,25 +261,31 @@ impl Line {
 
 /// Writes the picture as a frame of a clip: its red, green and blue planes of `size` (width, height). Scales the short side to
 /// `side`, crops the centre, and computes (RGB/255 - mean) / std. Equals PyTorchVideo's ShortSideScale, CenterCrop and
-/// Normalize, rounded to halves. A whole picture is scaled to `size` regardless of its aspect ratio.
+/// Normalize, rounded to halves. A whole picture is scaled to `size` regardless of its aspect ratio, or gets bars of zeros.
 pub fn clip_frame(picture: &Picture<'_>, spec: &ClipSpec, size: (usize, usize), mut planes: [&mut [f16]; 3]) {
     let (width, height) = picture.size();
     let scaled = match spec.view {
+        View::Within(_) if spec.scaled(width, height) != size => {
+            let letterbox = Letterbox::new((width, height), size);
+            planes.iter_mut().for_each(|plane| plane.fill(f16::ZERO));
+            (letterbox.width, letterbox.height)
+        }
         View::Centre(_) => spec.scaled(width, height),
-        View::Whole => size,
+        View::Whole | View::Within(_) => size,
     };
     let start = |scaled: usize, shown: usize| (scaled.saturating_sub(shown) as f64 / 2.0).round_ties_even() as usize;
-    let columns = taps(width, scaled.0, start(scaled.0, size.0), size.0);
-    let rows = taps(height, scaled.1, start(scaled.1, size.1), size.1);
+    let (left, top) = (start(size.0, scaled.0), start(size.1, scaled.1));
+    let columns = taps(width, scaled.0, start(scaled.0, size.0), size.0.min(scaled.0));
+    let rows = taps(height, scaled.1, start(scaled.1, size.1), size.1.min(scaled.1));
     let gain: [f32; 3] = std::array::from_fn(|c| 1.0 / (255.0 * spec.std[c]));
     let shift: [f32; 3] = std::array::from_fn(|c| -spec.mean[c] / spec.std[c]);
-    let mut row = vec![0.0; size.0];
+    let mut row = vec![0.0; columns.len()];
     sample(picture, &columns, &rows, |y, pixels| {
         for (c, plane) in planes.iter_mut().enumerate() {
             for (value, pixel) in row.iter_mut().zip(pixels) {
                 *value = pixel[c] * gain[c] + shift[c];
             }
-            plane[y * size.0..][..size.0].convert_from_f32_slice(&row);
+            plane[(top + y) * size.0 + left..][..row.len()].convert_from_f32_slice(&row);
         }
     });
 }
@@ -402,6 +408,19 @@ mod tests {
         let square = Picture(Pixels::Rgb(Rgb { width: 2, height: 2, data: vec![255; 12] }));
         let [red, ..] = clip_planes(&square, &whole, (6, 4));
         assert!(red.iter().all(|v| (v - 1.0).abs() < 1e-3), "{red:?}");
+    }
+
+    #[test]
+    fn an_elongated_picture_gets_bars_of_zeros() {
+        let within = ClipSpec { view: View::Within(2), ..spec() };
+        assert_eq!(within.size(16, 4), Some((8, 4)));
+        assert_eq!(within.size(6, 4), Some((6, 4)));
+        assert_eq!(within.size(4, 64), Some((4, 8)));
+        let white = Picture(Pixels::Rgb(Rgb { width: 16, height: 4, data: vec![255; 192] }));
+        let [red, ..] = clip_planes(&white, &within, (8, 4));
+        let rows: Vec<&[f32]> = red.chunks(8).collect();
+        assert!(rows[0].iter().chain(rows[3]).all(|v| *v == 0.0), "{rows:?}");
+        assert!(rows[1].iter().chain(rows[2]).all(|v| (v - 1.0).abs() < 1e-3), "{rows:?}");
     }
 
     #[test]

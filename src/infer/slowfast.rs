@@ -31,25 +31,85 @@ pub struct ClipBatch {
     clips: usize,
 }
 
+/// What the model sees of a clip, `[3, frames, height, width]`.
+#[derive(Debug, Clone, Copy)]
+pub struct ClipView<'a> {
+    /// The clip's values.
+    pub values: &'a [f16],
+    /// Width and height of the clip's frames.
+    pub size: (usize, usize),
+    /// Left and top edge of the part that the model sees.
+    pub start: (usize, usize),
+}
+
+impl<'a> ClipView<'a> {
+    /// A clip of square frames, or of frames that the model sees whole.
+    pub fn all(values: &'a [f16], size: (usize, usize)) -> Self {
+        Self { values, size, start: (0, 0) }
+    }
+
+    /// Three squares of a clip: at both ends of the long side and in its centre, as in the paper's tests (`uniform_crop` of
+    /// the reference implementation).
+    pub fn three_crops(values: &'a [f16], size: (usize, usize), side: usize) -> [Self; 3] {
+        let start = |length: usize, half: usize| (length.saturating_sub(side) * half).div_ceil(2);
+        [0, 1, 2].map(|half| {
+            let start = match size.0 < size.1 {
+                true => (start(size.0, 1), start(size.1, half)),
+                false => (start(size.0, half), start(size.1, 1)),
+            };
+            Self { values, size, start }
+        })
+    }
+
+    /// Copies what is seen into frames of this size, of which the rest stays as it is.
+    fn copy_to(&self, values: &mut [f16], size: (usize, usize)) {
+        if self.size == size {
+            return values.copy_from_slice(self.values);
+        }
+        let width = size.0.min(self.size.0 - self.start.0);
+        let frames = self.values.chunks_exact(self.size.0 * self.size.1);
+        for (to, from) in values.chunks_exact_mut(size.0 * size.1).zip(frames) {
+            let rows = from.chunks_exact(self.size.0).skip(self.start.1);
+            for (to, from) in to.chunks_exact_mut(size.0).zip(rows) {
+                to[..width].copy_from_slice(&from[self.start.0..][..width]);
+            }
+        }
+    }
+}
+
 /// Makes the input tensors of a SlowFast.
 #[derive(Debug)]
 pub struct ClipTensors {
     memory: Memory,
     frames: usize,
-    crop: usize,
+    /// Side of the squares that the model takes. `None` if it takes whole frames.
+    crop: Option<usize>,
     rows: usize,
 }
 
+/// The sides of whole frames are padded to multiples of this: by so much, the network scales frames down.
+const WHOLE_STEP: usize = 32;
+
 impl ClipTensors {
-    /// A batch of clips, `[3, frames, crop, crop]` each, padded to the model's batch size.
+    /// A batch of clips, padded to the model's batch size. All clips of whole frames have the same size; they are padded
+    /// with zeros, as the network pads.
     ///
     /// # Errors
     /// If there is no memory.
-    pub fn batch(&self, clips: &[&[f16]]) -> Result<ClipBatch> {
-        let shape = [self.rows, 3, self.frames, self.crop, self.crop];
+    pub fn batch(&self, clips: &[ClipView<'_>]) -> Result<ClipBatch> {
+        let whole =
+            |clip: &ClipView<'_>| (clip.size.0.next_multiple_of(WHOLE_STEP), clip.size.1.next_multiple_of(WHOLE_STEP));
+        let square = self.crop.map(|side| (side, side));
+        let size = square.or(clips.first().map(whole)).unwrap_or((WHOLE_STEP * 8, WHOLE_STEP * 8));
+        let shape = [self.rows, 3, self.frames, size.1, size.0];
         let input = self.memory.input(CLIPS, &shape, |values: &mut [f16]| {
-            let mut slots = values.chunks_exact_mut(3 * self.frames * self.crop * self.crop);
-            clips.iter().zip(&mut slots).for_each(|(clip, slot)| slot.copy_from_slice(clip));
+            let mut slots = values.chunks_exact_mut(3 * self.frames * size.0 * size.1);
+            for (clip, slot) in clips.iter().zip(&mut slots) {
+                if self.crop.is_none() {
+                    slot.fill(f16::ZERO);
+                }
+                clip.copy_to(slot, size);
+            }
             slots.for_each(|slot| slot.fill(f16::ZERO));
         })?;
         Ok(ClipBatch { input, clips: clips.len() })
@@ -66,11 +126,24 @@ pub(super) fn slow_frames(descriptor: &descriptor::SlowFastDescriptor) -> Vec<us
     (0..count).map(frame).collect()
 }
 
+/// How a SlowFast is opened.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ClipOptions {
+    /// Whether the pooled features are output, too.
+    pub embedding: bool,
+    /// Whether the model takes whole frames instead of squares. Then a batch is one clip, because the shape of frames
+    /// differs between videos.
+    pub whole: bool,
+    /// Number of clips in a batch, unless the graph has a fixed one. `None` for the one that suits the device.
+    pub batch: Option<usize>,
+}
+
 /// An open SlowFast.
 pub struct SlowFast {
     model: Model,
     frames: usize,
-    crop: usize,
+    /// `None` if the model takes whole frames.
+    crop: Option<usize>,
     /// Names of the outputs: the scores and, if they were requested, the pooled features.
     outputs: Vec<String>,
     activation: Activation,
@@ -80,8 +153,7 @@ pub struct SlowFast {
 }
 
 impl SlowFast {
-    /// Opens the model that `info` and `descriptor` describe. `embedding` requests the pooled features. `batch` is the
-    /// number of clips in each batch, unless the graph has a fixed one; `None` for the one that suits the device.
+    /// Opens the model that `info` and `descriptor` describe.
     ///
     /// # Errors
     /// As for [`Runtime::open`], and if the model does not output the requested features.
@@ -89,10 +161,9 @@ impl SlowFast {
         runtime: &Runtime,
         info: &ModelInfo,
         descriptor: &descriptor::SlowFastDescriptor,
-        embedding: bool,
-        batch: Option<usize>,
+        options: ClipOptions,
     ) -> Result<Self> {
-        Self::open_version(runtime, Deployment::read(&info.path)?, info, descriptor, embedding, batch)
+        Self::open_version(runtime, Deployment::read(&info.path)?, info, descriptor, options)
     }
 
     /// As [`SlowFast::open`], for a version of the model with the same inputs and outputs.
@@ -104,19 +175,22 @@ impl SlowFast {
         mut deployment: Deployment,
         info: &ModelInfo,
         descriptor: &descriptor::SlowFastDescriptor,
-        embedding: bool,
-        batch: Option<usize>,
+        options: ClipOptions,
     ) -> Result<Self> {
         let tensors = slowfast_tensors(info)?;
-        let batch = batch.unwrap_or(usual_batch(runtime.device(), GPU_BATCH));
-        let (rows, fixed) = batch_dimension(tensors.fast, batch);
-        let embedding = embedding.then(|| embedding_output(info)).transpose()?;
+        let usual = if options.whole { 1 } else { usual_batch(runtime.device(), GPU_BATCH) };
+        let (rows, fixed) = batch_dimension(tensors.fast, options.batch.unwrap_or(usual));
+        let embedding = options.embedding.then(|| embedding_output(info)).transpose()?;
         let slow_frames = slow_frames(descriptor);
         deployment.take_clips(&tensors.fast.name, tensors.slow.map(|slow| (slow.name.as_str(), &slow_frames[..])));
+        if options.whole {
+            deployment.free_sides(CLIPS);
+        }
         let model = runtime.open(&deployment, &fixed)?;
         let outputs = [tensors.scores.name.clone()].into_iter().chain(embedding).collect();
         let descriptor::SlowFastDescriptor { frames, crop, activation, .. } = *descriptor;
         let classes = descriptor.labels.len();
+        let crop = (!options.whole).then_some(crop);
         let mut opened = Self { model, frames, crop, outputs, activation, classes, rows };
         if !runtime.device().is_cpu() {
             // The first run measures which algorithms are fastest, which takes seconds.
@@ -233,6 +307,42 @@ pub(super) fn not_a_number(model: &str) -> Error {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    /// A clip of one frame, whose pixels are their columns plus ten times their rows.
+    fn numbered(width: usize, height: usize) -> Vec<f16> {
+        let pixel = |i: usize| f16::from_f32((i % width + 10 * (i / width)) as f32);
+        let plane = (0..width * height).map(pixel);
+        [plane.clone(), plane.clone(), plane].into_iter().flatten().collect()
+    }
+
+    fn seen(view: ClipView<'_>, size: (usize, usize)) -> Vec<f32> {
+        let mut values = vec![f16::ZERO; 3 * size.0 * size.1];
+        view.copy_to(&mut values, size);
+        assert_eq!(values[..size.0 * size.1], values[2 * size.0 * size.1..]);
+        values[..size.0 * size.1].iter().map(|value| value.to_f32()).collect()
+    }
+
+    #[test]
+    fn three_crops_are_at_both_ends_of_the_long_side_and_in_the_centre() {
+        let wide = numbered(5, 2);
+        let crops = ClipView::three_crops(&wide, (5, 2), 2).map(|view| seen(view, (2, 2)));
+        assert_eq!(crops, [[0.0, 1.0, 10.0, 11.0], [2.0, 3.0, 12.0, 13.0], [3.0, 4.0, 13.0, 14.0]]);
+        let tall = numbered(3, 4);
+        let crops = ClipView::three_crops(&tall, (3, 4), 2).map(|view| seen(view, (2, 2)));
+        assert_eq!(crops, [[1.0, 2.0, 11.0, 12.0], [11.0, 12.0, 21.0, 22.0], [21.0, 22.0, 31.0, 32.0]]);
+        let square = numbered(2, 2);
+        let crops = ClipView::three_crops(&square, (2, 2), 2).map(|view| seen(view, (2, 2)));
+        assert!(crops.iter().all(|crop| *crop == [0.0, 1.0, 10.0, 11.0]), "{crops:?}");
+    }
+
+    #[test]
+    fn a_whole_frame_is_padded_at_the_right_and_the_bottom() {
+        let clip = numbered(3, 2);
+        assert_eq!(
+            seen(ClipView::all(&clip, (3, 2)), (4, 3)),
+            [0.0, 1.0, 2.0, 0.0, 10.0, 11.0, 12.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+        );
+    }
 
     #[test]
     fn softmax_sums_to_one_even_for_large_logits() {

@@ -8,7 +8,7 @@ use futures::{StreamExt, TryStreamExt};
 
 use super::Quantize;
 use super::subject::Subject;
-use crate::decode::{ClipSpec, Decoding, ImageSpec, Request, SampledFrame};
+use crate::decode::{ClipSpec, Decoding, ImageSpec, Request, SampledFrame, View};
 use crate::error::{Error, Result, VideoError, WorkError};
 use crate::plan;
 use crate::run::VideoObject;
@@ -194,7 +194,11 @@ impl Subject<'_> {
     /// What a decoder must produce for an input every so many seconds.
     fn sampled_every(&self, seconds: f64) -> (Option<ClipSpec>, Option<ImageSpec>) {
         match self {
-            Self::Actions(model) => (Some(ClipSpec { stride_seconds: seconds, ..model.clips.clone() }), None),
+            Self::Actions(model) => {
+                // Squares, whatever part of a frame the job looks at.
+                let view = View::Centre(model.crop().0);
+                (Some(ClipSpec { stride_seconds: seconds, view, ..model.clips.clone() }), None)
+            }
             Self::Persons(model) => {
                 (None, Some(ImageSpec { frames_per_second: 1.0 / seconds, ..model.images.clone() }))
             }

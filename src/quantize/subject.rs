@@ -9,6 +9,7 @@ use super::samples::Sample;
 use crate::error::{Error, Result};
 use crate::infer::boxes::Detection;
 use crate::infer::session::{Runtime, See, Timed};
+use crate::infer::slowfast::ClipView;
 use crate::work::models::{ActionModel, JobModels, PersonModel};
 use crate::zoo::deploy::Deployment;
 use crate::zoo::descriptor::Descriptor;
@@ -68,7 +69,8 @@ impl<'a> Subject<'a> {
             Self::Actions(actions) => {
                 let mut model = actions.open_version(runtime, model)?;
                 let scores = one_by_one(samples, |sample| {
-                    let scored = model.run(&model.tensors().batch(&[&halves(sample)?])?)?;
+                    let scored =
+                        model.run(&model.tensors().batch(&[ClipView::all(&halves(sample)?, actions.crop())])?)?;
                     Ok(scored.map(|clips| clips.into_iter().flat_map(|clip| clip.scores).collect()))
                 });
                 Ok(scores?.map(Answers::Scores))
@@ -98,7 +100,7 @@ impl<'a> Subject<'a> {
             Self::Actions(actions) => {
                 let mut model = actions.open_version(runtime, model)?;
                 samples.iter().try_for_each(|sample| {
-                    let batch = model.tensors().batch(&[&halves(sample)?])?;
+                    let batch = model.tensors().batch(&[ClipView::all(&halves(sample)?, actions.crop())])?;
                     model.observe(&batch, &names, see)
                 })
             }

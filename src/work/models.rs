@@ -17,8 +17,8 @@ use crate::infer::boxes::{Detection, Thresholds};
 use crate::infer::detector::{Detector, ImageBatch};
 use crate::infer::person_actions::{PersonActions, PersonClip};
 use crate::infer::session::{Runtime, Timed};
-use crate::infer::slowfast::{ClipBatch, ClipScores, SlowFast, embedding_output};
-use crate::job::{self, Job};
+use crate::infer::slowfast::{ClipBatch, ClipOptions, ClipScores, ClipView, SlowFast, embedding_output};
+use crate::job::{self, ActionView, Job};
 use crate::nearest::nearest;
 use crate::run::{ModelRef, PlanModels};
 use crate::telemetry::{self, UsageCounter};
@@ -150,11 +150,22 @@ impl ActionModel {
         let Descriptor::SlowFast(descriptor) = Descriptor::for_model(&info)? else {
             return Err(wrong_kind(&info, "[actions]", "a SlowFast"));
         };
+        if descriptor.persons && settings.view != ActionView::Center {
+            return Err(Error::usage(format!("{}: `view` in [actions] has no effect", info.path.display()))
+                .with_hint("remove it: the model scores persons, and sees whole frames"));
+        }
+        let view = match settings.view {
+            _ if descriptor.persons => View::Whole,
+            ActionView::Center => View::Centre(descriptor.crop),
+            // Three squares side by side are as long. They see all of a longer frame if it has bars.
+            ActionView::ThreeCrops => View::Within(3),
+            ActionView::Whole => View::Within(2),
+        };
         let clip_seconds = settings.clip_seconds.unwrap_or_else(|| descriptor.clip_seconds());
         let clips = ClipSpec {
             frames: descriptor.frames,
             side: descriptor.side,
-            view: if descriptor.persons { View::Whole } else { View::Centre(descriptor.crop) },
+            view,
             mean: descriptor.mean,
             std: descriptor.std,
             clip_seconds,
@@ -181,20 +192,45 @@ type ActionBatcher = Batcher<ActionInput, ActionScores>;
 
 impl ActionModel {
     fn score_clips(&self, runtime: &Runtime, lanes: usize) -> Result<ActionBatcher> {
-        let open = || SlowFast::open(runtime, &self.info, &self.descriptor, self.settings.embedding, None);
-        let (first, others) = open_lanes(lanes, open)?;
-        let (tensors, batch) = (first.tensors(), first.batch());
+        let (first, others) = open_lanes(lanes, || self.open_clips(runtime, None))?;
+        let (tensors, rows, views) = (first.tensors(), first.batch(), self.views());
+        let model = self.clone();
         let fill = move |inputs: Vec<ActionInput>| {
-            let clips: Vec<_> = inputs.iter().map(|input| input.clip.slot.halves()).collect();
-            tensors.batch(&clips)
+            let clips = inputs.iter().map(|ActionInput { clip, .. }| (clip.slot.halves(), (clip.width, clip.height)));
+            let views: Vec<ClipView<'_>> = clips.flat_map(|(clip, size)| model.views_of(clip, size)).collect();
+            views.chunks(rows).map(|views| tensors.batch(views)).collect::<Result<Vec<ClipBatch>>>()
         };
         let run = |mut model: SlowFast| {
-            move |batch: ClipBatch| {
-                let scored = |ClipScores { scores, embedding }| ActionScores { scores: vec![scores], embedding };
-                Ok(model.run(&batch)?.map(|clips| clips.into_iter().map(scored).collect()))
+            move |batches: Vec<ClipBatch>| {
+                let mut all = Timed { output: Vec::new(), seconds: 0.0 };
+                for batch in batches {
+                    let scored = model.run(&batch)?;
+                    all.output.extend(scored.output);
+                    all.seconds += scored.seconds;
+                }
+                Ok(all.map(|scored| scored.chunks(views).map(averaged).collect()))
             }
         };
-        Batcher::start("actions", batch, fill, std::iter::once(first).chain(others).map(run))
+        Batcher::start("actions", (rows / views).max(1), fill, std::iter::once(first).chain(others).map(run))
+    }
+
+    fn open_clips(&self, runtime: &Runtime, batch: Option<usize>) -> Result<SlowFast> {
+        let whole = self.settings.view == ActionView::Whole;
+        let options = ClipOptions { embedding: self.settings.embedding, whole, batch };
+        SlowFast::open(runtime, &self.info, &self.descriptor, options)
+    }
+
+    /// How many times the model runs for a clip.
+    fn views(&self) -> usize {
+        if self.settings.view == ActionView::ThreeCrops { 3 } else { 1 }
+    }
+
+    /// What the model sees of a clip whose frames have this size (width, height).
+    fn views_of<'a>(&self, clip: &'a [f16], size: (usize, usize)) -> Vec<ClipView<'a>> {
+        match self.settings.view {
+            ActionView::ThreeCrops => ClipView::three_crops(clip, size, self.descriptor.crop).to_vec(),
+            ActionView::Center | ActionView::Whole => vec![ClipView::all(clip, size)],
+        }
     }
 
     fn score_persons(&self, runtime: &Runtime, lanes: usize) -> Result<ActionBatcher> {
@@ -219,6 +255,20 @@ impl ActionModel {
             }
         };
         Batcher::start("actions", 1, fill, std::iter::once(first).chain(others).map(run))
+    }
+}
+
+/// The mean of the views of a clip.
+fn averaged(views: &[ClipScores]) -> ActionScores {
+    let mean = |values: Vec<&[f32]>| -> Vec<f32> {
+        let sums =
+            (0..values.first().map_or(0, |first| first.len())).map(|i| values.iter().map(|of| of[i]).sum::<f32>());
+        sums.map(|sum| sum / values.len() as f32).collect()
+    };
+    let features: Option<Vec<&[f32]>> = views.iter().map(|view| view.embedding.as_deref()).collect();
+    ActionScores {
+        scores: vec![mean(views.iter().map(|view| &view.scores[..]).collect())],
+        embedding: features.map(mean),
     }
 }
 
@@ -252,22 +302,25 @@ impl ActionModel {
     /// # Errors
     /// As for [`Runtime::open`].
     pub fn open_bare(&self, runtime: &Runtime, batch: Option<usize>) -> Result<BareModel> {
-        let descriptor::SlowFastDescriptor { frames, side, crop, .. } = self.descriptor;
+        let descriptor::SlowFastDescriptor { frames, side, .. } = self.descriptor;
         let id = self.info.model_id();
+        // Of a video of 16:9.
+        let Some((width, height)) = self.clips.size(16, 9) else { return Err(Error::failed("no size of a clip")) };
+        let clip = vec![f16::ZERO; 3 * frames * height * width];
         if self.descriptor.persons {
             let mut model = PersonActions::open(runtime, &self.info, &self.descriptor)?;
-            // Frames of 16:9 with one person in them.
-            let (height, width) = (side, side * 16 / 9);
-            let clip = vec![f16::ZERO; 3 * frames * height * width];
             let person = [0.0, 0.0, side as f32 / 2.0, side as f32 - 1.0];
             let tensors = model.tensors();
             let run = move || Ok(model.run(&tensors.clip(&clip, (width, height), &[person])?)?.seconds);
             return Ok(BareModel { id, batch: 1, run: Box::new(run) });
         }
-        let mut model = SlowFast::open(runtime, &self.info, &self.descriptor, self.settings.embedding, batch)?;
-        let (tensors, batch) = (model.tensors(), model.batch());
-        let clip = vec![f16::ZERO; 3 * frames * crop * crop];
-        let run = move || Ok(model.run(&tensors.batch(&vec![&clip[..]; batch])?)?.seconds);
+        let mut model = self.open_clips(runtime, batch)?;
+        let (tensors, batch, of_job) = (model.tensors(), model.batch(), self.clone());
+        let run = move || {
+            let views: Vec<_> =
+                of_job.views_of(&clip, (width, height)).into_iter().cycle().take(batch * of_job.views()).collect();
+            views.chunks(batch).map(|views| Ok(model.run(&tensors.batch(views)?)?.seconds)).sum()
+        };
         Ok(BareModel { id, batch, run: Box::new(run) })
     }
 }
@@ -283,12 +336,18 @@ impl ActionModel {
         Descriptor::SlowFast(self.descriptor.clone())
     }
 
+    /// Width and height of the squares that a model that scores clips takes.
+    pub fn crop(&self) -> (usize, usize) {
+        (self.descriptor.crop, self.descriptor.crop)
+    }
+
     /// Opens a version of a model that scores clips, for one clip at a time.
     ///
     /// # Errors
     /// As for [`Runtime::open`].
     pub fn open_version(&self, runtime: &Runtime, version: Deployment) -> Result<SlowFast> {
-        SlowFast::open_version(runtime, version, &self.info, &self.descriptor, false, Some(1))
+        let options = ClipOptions { batch: Some(1), ..ClipOptions::default() };
+        SlowFast::open_version(runtime, version, &self.info, &self.descriptor, options)
     }
 }
 

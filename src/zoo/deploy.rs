@@ -69,6 +69,11 @@ impl Deployment {
         self.graph(|graph| inputs::take_clips(graph, fast, slow));
     }
 
+    /// Lets the height and width of the clips have any length, and forgets the shapes that follow from them.
+    pub fn free_sides(&mut self, input: &str) {
+        self.graph(|graph| inputs::free_sides(graph, input));
+    }
+
     /// Replaces the input for boxes by [`BOXES`], which are 32-bit floats.
     pub fn take_boxes(&mut self, boxes: &str) {
         self.graph(|graph| inputs::take_boxes(graph, boxes));

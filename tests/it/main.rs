@@ -53,4 +53,5 @@ mod store;
 mod support;
 mod tidy;
 mod tracks;
+mod views;
 mod workflows;

@@ -2,7 +2,7 @@
 //! them.
 
 use crate::zoo::graph::{cast, float_tensor, int, int_tensor, ints, node};
-use crate::zoo::onnx::{GraphProto, TensorTypeProto, ValueInfoProto, number};
+use crate::zoo::onnx::{DimensionValue, GraphProto, NodeProto, TensorProto, TensorTypeProto, ValueInfoProto, number};
 
 /// The input for images.
 pub const IMAGES: &str = "vidindex.images";
@@ -43,6 +43,37 @@ pub(super) fn take_clips(graph: &mut GraphProto, fast: &str, slow: Option<(&str,
         nodes.push(cast("vidindex.slow", slow, element));
     }
     graph.node.splice(..0, nodes);
+}
+
+pub(super) fn free_sides(graph: &mut GraphProto, input: &str) {
+    let dims = type_of(graph, input).and_then(|tensor| tensor.shape.as_mut()).map(|shape| &mut shape.dim);
+    for (dim, name) in dims.into_iter().flat_map(|dims| dims.iter_mut().rev()).zip(["width", "height"]) {
+        dim.value = Some(DimensionValue::DimParam(name.to_owned()));
+    }
+    graph.value_info.clear();
+    let reshapes = std::mem::take(&mut graph.node).into_iter().flat_map(|node| keep_area(node, &mut graph.initializer));
+    graph.node = reshapes.collect();
+}
+
+/// The lowering (`zoo/lower`) splits and joins the leading dimensions of frames with reshapes to constant shapes that end with
+/// height and width. They are taken from the value instead.
+fn keep_area(mut node: NodeProto, weights: &mut Vec<TensorProto>) -> Vec<NodeProto> {
+    let shape = node.input.get(1).and_then(|shape| weights.iter().find(|weight| weight.name == *shape));
+    let sizes: Vec<i64> = match shape.and_then(|shape| shape.raw_data.as_ref()) {
+        Some(bytes) => bytes.as_chunks::<8>().0.iter().map(|&bytes| i64::from_le_bytes(bytes)).collect(),
+        None => Vec::new(),
+    };
+    if node.op_type != "Reshape" || sizes.len() < 4 {
+        return vec![node];
+    }
+    let [lead, area, all] = ["lead", "area", "sizes"].map(|what| format!("vidindex.{}.{what}", node.output[0]));
+    weights.push(int_tensor(&lead, &[sizes.len() - 2], &sizes[..sizes.len() - 2]));
+    let made = [
+        self::node("Shape", &area, &[&node.input[0]], &area, vec![int("start", -2)]),
+        self::node("Concat", &all, &[&lead, &area], &all, vec![int("axis", 0)]),
+    ];
+    node.input[1] = all;
+    made.into_iter().chain([node]).collect()
 }
 
 pub(super) fn take_boxes(graph: &mut GraphProto, boxes: &str) {

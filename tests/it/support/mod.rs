@@ -162,14 +162,17 @@ pub(crate) fn drawn_clips() -> &'static Path {
     })
 }
 
+/// The drawn clip of this number, from 0.
+pub(crate) fn drawn_clip(number: usize) -> PathBuf {
+    let camera = drawn_clips().join(format!("cam-{}", number % 3 + 1));
+    let name = format!("clip-{:03}.", number + 1);
+    let mut clips = std::fs::read_dir(camera).unwrap().map(|file| file.unwrap().path());
+    clips.find(|clip| clip.file_name().unwrap().to_str().unwrap().starts_with(&name)).unwrap()
+}
+
 /// Copies the first of the drawn clips into a folder, at most one of each kind.
 pub(crate) fn copy_drawn_clips(folder: &Path) {
-    for number in 0..DRAWN_CLIPS / 2 {
-        let camera = drawn_clips().join(format!("cam-{}", number % 3 + 1));
-        let name = format!("clip-{:03}.", number + 1);
-        let clips = std::fs::read_dir(camera).unwrap().map(|file| file.unwrap().path());
-        let clip = clips.into_iter().find(|clip| clip.file_name().unwrap().to_str().unwrap().starts_with(&name));
-        let clip = clip.unwrap();
+    for clip in (0..DRAWN_CLIPS / 2).map(drawn_clip) {
         std::fs::copy(&clip, folder.join(clip.file_name().unwrap())).unwrap();
     }
 }
