@@ -5,6 +5,7 @@ mod bench;
 mod compact;
 mod completions;
 mod doctor;
+mod eval;
 mod find;
 mod models;
 pub mod outcome;
@@ -76,6 +77,7 @@ enum Command {
     Report(report::Report),
     Query(query::Query),
     Find(find::Find),
+    Eval(eval::Eval),
     Prune(prune::Prune),
     Compact(compact::Compact),
     Bench(bench::Bench),
@@ -196,6 +198,7 @@ async fn run(cli: Cli, known: &Known) -> Result<u8> {
         Command::Report(command) => command.run().await,
         Command::Query(command) => command.run().await,
         Command::Find(command) => command.run().await,
+        Command::Eval(command) => command.run().await,
         Command::Prune(command) => command.run().await,
         Command::Compact(command) => command.run().await,
         Command::Bench(command) => command.run(&pipeline).await,

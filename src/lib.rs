@@ -14,6 +14,7 @@ pub mod device;
 mod doctor;
 mod engine;
 pub mod error;
+mod eval;
 pub mod hash;
 mod in_use;
 pub mod infer;

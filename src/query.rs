@@ -4,13 +4,15 @@
 mod moments;
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::str::FromStr;
 
 use clap::ValueEnum;
+use serde::de::DeserializeOwned;
 
 pub(crate) use moments::Moments;
 
@@ -105,14 +107,18 @@ pub(crate) struct Index {
 }
 
 impl Index {
+    /// The output of a job.
+    pub(crate) fn of(job: &Job) -> Self {
+        Self { uri: job.output.uri.clone(), store: job.store.clone() }
+    }
+
     /// `place` is a job file (`….toml`), whose output is used, or the address of an index.
     ///
     /// # Errors
     /// Those of loading the job file.
     pub(crate) fn named(place: &str, set: &[String]) -> Result<Self> {
         if !place.contains("://") && Path::new(place).extension().is_some_and(|extension| extension == "toml") {
-            let job = Job::load(Path::new(place), set)?;
-            return Ok(Self { uri: job.output.uri, store: job.store });
+            return Ok(Self::of(&Job::load(Path::new(place), set)?));
         }
         if !set.is_empty() {
             return Err(Error::usage(format!("--set changes a job file, but {place} is not one"))
@@ -127,6 +133,33 @@ impl Index {
 /// # Errors
 /// If DuckDB or the index does not exist, or the store cannot be accessed.
 pub(crate) async fn run(index: &Index, query: &Query, duckdb: Option<&Path>) -> Result<u8> {
+    let (mut command, duckdb) = prepared(index, query, duckdb).await?;
+    let error = command.exec();
+    Err(Error::failed(format!("{}: failed to run: {error}", duckdb.program.display())).with_hint(HINT))
+}
+
+/// The rows of a query.
+///
+/// # Errors
+/// As for [`run`], and if the query fails or its rows have other columns.
+pub(crate) async fn rows<R: DeserializeOwned>(index: &Index, sql: &str, duckdb: Option<&Path>) -> Result<Vec<R>> {
+    let query = Query { sql: Some(sql.to_owned()), file: None, format: Format::Json };
+    let (mut command, duckdb) = prepared(index, &query, duckdb).await?;
+    let failed = |problem: &dyn Display| Error::failed(format!("{}: {problem}", duckdb.program.display()));
+    let output = command.stdin(Stdio::null()).output().map_err(|error| failed(&error).with_hint(HINT))?;
+    if !output.status.success() {
+        return Err(failed(&String::from_utf8_lossy(&output.stderr).trim()));
+    }
+    // Without rows, some versions print nothing.
+    let text = output.stdout.trim_ascii();
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    serde_json::from_slice(text).map_err(|error| failed(&error))
+}
+
+/// A command that runs a query on an index.
+async fn prepared(index: &Index, query: &Query, duckdb: Option<&Path>) -> Result<(Command, DuckDb)> {
     let duckdb = DuckDb::find(duckdb)?;
     let store = store::open(&index.uri, &index.store).await?;
     let folders = store.folders("").await?;
@@ -164,8 +197,7 @@ pub(crate) async fn run(index: &Index, query: &Query, duckdb: Option<&Path>) -> 
     } else if let Some(file) = &query.file {
         command.arg("-f").arg(file);
     }
-    let error = command.exec();
-    Err(Error::failed(format!("{}: failed to run: {error}", duckdb.program.display())).with_hint(HINT))
+    Ok((command, duckdb))
 }
 
 /// The SQL that defines the variable and the views. The view of a table without files is empty.

@@ -41,7 +41,7 @@ fn with_demo_models() -> Option<&'static Value> {
 }
 
 /// Indexes the drawn clips on OpenVINO, which is several times faster with these models, and compares the tables with the
-/// ground truth.
+/// ground truth: by a script, which `vidindex eval` must agree with.
 fn measure(python: PathBuf, models: &str) -> Value {
     let scratch = Scratch::new();
     let job = scratch.job(models);
@@ -49,7 +49,17 @@ fn measure(python: PathBuf, models: &str) -> Value {
     command.args(["--device", "openvino", "--set", "run.precision=fp32", "--set"]);
     let output = command.arg(format!("input.uri={}", drawn_clips().display())).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
-    compare(python, &drawn_clips().join("truth.json"), &scratch.index())
+    let truth = drawn_clips().join("truth.json");
+    let mut command = vidindex(["eval".as_ref(), job.as_os_str(), "--truth".as_ref(), truth.as_os_str()]);
+    command.args(["--format", "scenes", "--json"]).env("VIDINDEX_DUCKDB", python.with_file_name("duckdb"));
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let found = compare(python, &truth, &scratch.index());
+    for (own, name) in [(&report["actions"], "top1"), (&report["persons"], "ap50")] {
+        assert!((number(own, name) - number(&found["all"], name)).abs() < 1e-9, "{name}: {report:#}");
+    }
+    found
 }
 
 fn number(of: &Value, name: &str) -> f64 {

@@ -19,6 +19,7 @@ mod deploy;
 mod docs;
 mod duckdb;
 mod engines;
+mod eval;
 mod faults;
 mod golden;
 mod gpu;
