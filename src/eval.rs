@@ -3,16 +3,18 @@
 mod metrics;
 mod truth;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::{self, Display};
+use std::io::Write as _;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 
 pub(crate) use truth::TruthFormat;
 
 use crate::error::{Error, Result};
-use crate::job::Job;
+use crate::job::{Job, Persons};
 use crate::query::{self, Index};
 use metrics::{
     Answer, BoxImage, average_precision, box_average_precision, by_class, mean_class_accuracy, most_confused,
@@ -25,8 +27,15 @@ const FILLED_MIN: f64 = 2.0 / 3.0;
 const NEAR_SECONDS: f64 = 1e-3;
 /// Number of confused pairs that are reported.
 const CONFUSED: usize = 10;
+/// Top-5 needs so many labels of an item.
+const RANKED: usize = 5;
 /// The overlap at which a box is found.
 const OVERLAP: f64 = 0.5;
+/// The videos of the index that were not deleted, those that failed, too.
+const PRESENT: &str = "SELECT uri FROM videos
+GROUP BY uri HAVING max_by(status, (indexed_at, run_id)) <> 'deleted' ORDER BY uri";
+/// The class of the boxes that are compared.
+const PERSON: &str = "person";
 
 /// How well an index agrees with the truth.
 #[derive(Debug, Serialize)]
@@ -35,8 +44,6 @@ pub(crate) struct EvalReport {
     videos: usize,
     /// Number of them that are in the index.
     indexed: usize,
-    /// Labels of the truth that no row has.
-    unknown_labels: Vec<String>,
     actions: Option<ActionsReport>,
     persons: Option<PersonsReport>,
 }
@@ -44,6 +51,7 @@ pub(crate) struct EvalReport {
 /// Measures of actions.
 #[derive(Debug, Serialize)]
 struct ActionsReport {
+    model: String,
     /// `videos` or `segments`.
     items_are: &'static str,
     items: usize,
@@ -51,6 +59,8 @@ struct ActionsReport {
     measures: Measures,
     classes: Vec<ClassReport>,
     most_confused: Vec<Confused>,
+    /// Labels of the truth that no row of these videos has among its best.
+    unknown_labels: Vec<String>,
 }
 
 /// Measures of items with one label, or with several.
@@ -85,19 +95,24 @@ struct PersonsReport {
     ap50: Option<f64>,
 }
 
-/// The predictions for a video or a segment: labels, best first.
-type Ranked = Vec<Entry>;
-
+/// A label of a segment or video, the best first. A segment without labels has one entry without a label.
 #[derive(Debug, Deserialize)]
 struct Entry {
     uri: String,
-    label: String,
-    label_id: usize,
-    score: f64,
+    model: String,
+    label: Option<String>,
+    label_id: Option<usize>,
+    score: Option<f64>,
     #[serde(default)]
     start_seconds: f64,
     #[serde(default)]
     end_seconds: f64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Label {
+    label: String,
+    label_id: usize,
 }
 
 #[derive(Debug, Deserialize)]
@@ -111,134 +126,267 @@ struct Found {
     confidence: f64,
 }
 
+#[derive(Debug, Deserialize)]
+struct Uri {
+    uri: String,
+}
+
 /// Compares the job's index with a file of ground truth.
 ///
 /// # Errors
-/// If the file cannot be read, the index cannot be queried, or none of the videos is in the index.
+/// If the file cannot be read, the index cannot be queried, none of the videos is in the index, or it is not clear which
+/// one is meant.
 pub(crate) async fn run(job: &Job, path: &Path, format: TruthFormat, duckdb: Option<&Path>) -> Result<EvalReport> {
     let truth = truth::read(path, format)?;
     let index = Index::of(job);
-    let uris: Vec<Uri> = query::rows(&index, "SELECT DISTINCT uri FROM current_videos", duckdb).await?;
-    let by_name: HashMap<String, &str> = uris.iter().map(|row| (truth::video_name(&row.uri), &row.uri[..])).collect();
-    let videos: Vec<(&str, &VideoTruth)> = truth
-        .iter()
-        .filter_map(|video| Some((*video.names.iter().find_map(|name| by_name.get(name))?, video)))
-        .collect();
+    let uris: Vec<Uri> = query::rows(&index, PRESENT, duckdb).await?;
+    let videos = matched(&truth, &uris)?;
     if videos.is_empty() {
-        let (named, indexed) = (&truth[0].names, uris.first().map_or("none", |row| &row.uri));
+        let (named, indexed) = (&truth[0].paths, uris.first().map_or("none", |row| &row.uri));
         return Err(Error::failed(format!("none of the {} videos of {} is in the index", truth.len(), path.display()))
             .with_hint(format!(
                 "files are matched by name: the truth has {}, the index {indexed}",
                 named.join(" or ")
             )));
     }
-    let mut report = EvalReport {
-        videos: truth.len(),
-        indexed: videos.len(),
-        unknown_labels: Vec::new(),
-        actions: None,
-        persons: None,
+    let eval = Eval { index: &index, duckdb, format, chosen: chosen(&videos)?, videos: &videos };
+    let actions = match &job.actions {
+        Some(_) => Some(eval.actions().await?),
+        None => None,
     };
-    if job.actions.is_some() {
-        let by_segment = format == TruthFormat::Scenes;
-        let ranked = ranked(&index, by_segment, format, duckdb).await?;
-        let items = items(&videos, ranked, by_segment);
+    let has_persons = |persons: &Persons| persons.classes.iter().any(|class| class == PERSON);
+    let persons = match job.persons.as_ref().filter(|persons| format == TruthFormat::Scenes && has_persons(persons)) {
+        Some(persons) => Some(eval.persons(persons.frames_per_second).await?),
+        None => None,
+    };
+    if actions.is_none() && persons.is_none() {
+        return Err(Error::usage("the job has no [actions], which this truth is about".to_owned()));
+    }
+    Ok(EvalReport { videos: truth.len(), indexed: videos.len(), actions, persons })
+}
+
+/// The videos that are in the index. They are matched by the names of their files, and by their folders if several files have
+/// the same name.
+fn matched<'a>(truth: &'a [VideoTruth], uris: &'a [Uri]) -> Result<Vec<(&'a str, &'a VideoTruth)>> {
+    let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+    let mut by_name = HashMap::<String, Vec<(String, &str)>>::new();
+    for Uri { uri } in uris {
+        let path = truth::plain_path(uri);
+        by_name.entry(name(&path)).or_default().push((path, uri));
+    }
+    let mut found = BTreeMap::<&str, &VideoTruth>::new();
+    for video in truth {
+        for path in &video.paths {
+            let Some(same_name) = by_name.get(&name(path)) else { continue };
+            let in_folder: Vec<_> = same_name.iter().filter(|(of, _)| of.ends_with(&format!("/{path}"))).collect();
+            let uri = match (&in_folder[..], &same_name[..]) {
+                ([(_, uri)], _) | ([], [(_, uri)]) => *uri,
+                ([], several) => return Err(ambiguous(path, several.iter())),
+                (several, _) => return Err(ambiguous(path, several.iter().copied())),
+            };
+            if let Some(other) = found.insert(uri, video)
+                && !std::ptr::eq(other, video)
+            {
+                let paths = format!("{} and {}", other.paths.join(" or "), video.paths.join(" or "));
+                return Err(Error::usage(format!("the truth has two videos that {uri} can be: {paths}")));
+            }
+        }
+    }
+    Ok(found.into_iter().collect())
+}
+
+fn ambiguous<'a>(path: &str, several: impl Iterator<Item = &'a (String, &'a str)>) -> Error {
+    let uris: Vec<&str> = several.take(2).map(|(_, uri)| *uri).collect();
+    Error::usage(format!("{path} can be two videos of the index: {}", uris.join(" and ")))
+        .with_hint("write more of their paths into the truth")
+}
+
+/// A file with the URIs of the videos, for a query.
+fn chosen(videos: &[(&str, &VideoTruth)]) -> Result<NamedTempFile> {
+    let failed = |error: std::io::Error| Error::failed(format!("failed to write a temporary file: {error}"));
+    let mut file = tempfile::Builder::new().suffix(".json").tempfile().map_err(failed)?;
+    for (uri, _) in videos {
+        writeln!(file, "{}", serde_json::json!({ "uri": uri })).map_err(failed)?;
+    }
+    file.flush().map_err(failed)?;
+    Ok(file)
+}
+
+/// A comparison with an index.
+struct Eval<'a> {
+    index: &'a Index,
+    duckdb: Option<&'a Path>,
+    format: TruthFormat,
+    chosen: NamedTempFile,
+    videos: &'a [(&'a str, &'a VideoTruth)],
+}
+
+impl Eval<'_> {
+    async fn actions(&self) -> Result<ActionsReport> {
+        let (entries, labels) = self.labels().await?;
+        let models: BTreeSet<&str> = entries.iter().map(|entry| &entry.model[..]).collect();
+        let model = match models.iter().copied().collect::<Vec<_>>()[..] {
+            [model] => model.to_owned(),
+            [] => return Err(Error::failed("these videos have no segments")),
+            [first, second, ..] => {
+                return Err(Error::failed(format!("these videos were scored by several models: {first}, {second}"))
+                    .with_hint("index all of them with one model"));
+            }
+        };
+        let items = self.items(entries);
         if items.is_empty() {
-            return Err(Error::failed(format!("no segment of these videos can be compared with {}", path.display()))
-                .with_hint(
-                    "the truth has no labels for them, or the action model scores persons instead of segments",
-                ));
+            return Err(Error::failed("the truth has no labels for these videos"));
         }
-        report.unknown_labels = unknown_labels(&items);
-        report.actions = Some(match format {
-            TruthFormat::Charades => several(&items),
-            _ => one(&items, if by_segment { "segments" } else { "videos" }),
-        });
+        let known: BTreeSet<String> = labels.iter().map(|label| self.key(&label.label, label.label_id)).collect();
+        let wanted: BTreeSet<&String> = items.iter().flat_map(|item| &item.labels).collect();
+        let unknown = wanted.into_iter().filter(|label| !known.contains(*label)).cloned().collect();
+        let items_are = if self.by_segment() { "segments" } else { "videos" };
+        Ok(match self.format {
+            TruthFormat::Charades => several(model, &items, unknown),
+            _ => one(model, &items, items_are, unknown),
+        })
     }
-    if let Some(persons) = job.persons.as_ref().filter(|_| format == TruthFormat::Scenes) {
-        let sql = "SELECT uri, time_seconds, x1, y1, x2, y2, confidence FROM current_persons";
-        let found: Vec<Found> = query::rows(&index, sql, duckdb).await?;
-        report.persons = Some(compare_boxes(&videos, found, persons.frames_per_second));
+
+    fn by_segment(&self) -> bool {
+        self.format == TruthFormat::Scenes
     }
-    Ok(report)
-}
 
-#[derive(Debug, Deserialize)]
-struct Uri {
-    uri: String,
-}
+    /// The name under which labels are compared. Data sets write them in different ways, and Charades as numbers (`c092`).
+    fn key(&self, label: &str, label_id: usize) -> String {
+        if self.format == TruthFormat::Charades { format!("c{label_id:03}") } else { plain(label) }
+    }
 
-/// The labels of each segment, or of each video: by the mean of its segments' scores, or by the largest one if a video has
-/// several labels.
-async fn ranked(index: &Index, by_segment: bool, format: TruthFormat, duckdb: Option<&Path>) -> Result<Vec<Ranked>> {
-    let (columns, score) = match (by_segment, format) {
-        (true, _) => (", start_seconds, end_seconds", "max(entry.score)"),
-        (false, TruthFormat::Charades) => ("", "max(entry.score)"),
-        (false, _) => ("", "sum(entry.score) / any_value(segments)"),
-    };
-    let sql = format!(
-        "WITH counted AS (
-    SELECT uri, start_seconds, end_seconds, top, count(*) OVER (PARTITION BY uri) AS segments FROM current_actions
-), scored AS (
-    SELECT uri, start_seconds, end_seconds, segments, unnest(top) AS entry FROM counted
-)
-SELECT uri{columns}, entry.label AS label, entry.label_id AS label_id, {score} AS score
+    fn condition(&self) -> String {
+        let file = query::quoted(&self.chosen.path().to_string_lossy());
+        format!(
+            "uri IN (SELECT uri FROM read_json({file}, format = 'newline_delimited', columns = {{uri: 'VARCHAR'}}))"
+        )
+    }
+
+    /// The best labels of each segment, or of each video: by the mean of its segments' scores, or by the largest one if a video
+    /// has several labels. And all labels.
+    async fn labels(&self) -> Result<(Vec<Entry>, Vec<Label>)> {
+        let (columns, score) = match (self.by_segment(), self.format) {
+            (true, _) => (", start_seconds, end_seconds", "max(entry.score)"),
+            (false, TruthFormat::Charades) => ("", "max(entry.score)"),
+            (false, _) => ("", "sum(entry.score) / any_value(segments)"),
+        };
+        let most = if self.format == TruthFormat::Charades { usize::MAX >> 1 } else { RANKED };
+        let condition = self.condition();
+        // A segment may have no labels.
+        let scored = format!(
+            "WITH scored AS (
+    SELECT uri, model, start_seconds, end_seconds, segments, unnest(if(len(top) > 0, top, [NULL])) AS entry
+    FROM (
+        SELECT uri, model, start_seconds, end_seconds, top, count(*) OVER (PARTITION BY uri) AS segments
+        FROM current_actions
+        WHERE {condition}
+    )
+)"
+        );
+        let best = format!(
+            "{scored}
+SELECT uri, model{columns}, entry.label AS label, entry.label_id AS label_id, {score} AS score
 FROM scored
-GROUP BY uri{columns}, entry.label, entry.label_id
-ORDER BY uri{columns}, score DESC, label_id"
-    );
-    let mut all: Vec<Ranked> = Vec::new();
-    for entry in query::rows::<Entry>(index, &sql, duckdb).await? {
-        match all
-            .last_mut()
-            .filter(|ranked| ranked[0].uri == entry.uri && ranked[0].start_seconds == entry.start_seconds)
-        {
-            Some(ranked) => ranked.push(entry),
-            None => all.push(vec![entry]),
-        }
+GROUP BY uri, model{columns}, entry.label, entry.label_id
+QUALIFY row_number() OVER (PARTITION BY uri, model{columns} ORDER BY {score} DESC NULLS LAST, label_id) <= {most}
+ORDER BY uri, model{columns}, score DESC NULLS LAST, label_id"
+        );
+        let labels = format!(
+            "{scored}
+SELECT DISTINCT entry.label AS label, entry.label_id AS label_id FROM scored WHERE entry IS NOT NULL"
+        );
+        Ok((query::rows(self.index, &best, self.duckdb).await?, query::rows(self.index, &labels, self.duckdb).await?))
     }
-    Ok(all)
+
+    /// The labelled videos, or the segments that one action fills.
+    fn items(&self, entries: Vec<Entry>) -> Vec<Item> {
+        let mut by_video = HashMap::<String, Vec<Entry>>::new();
+        entries.into_iter().for_each(|entry| by_video.entry(entry.uri.clone()).or_default().push(entry));
+        let mut items = Vec::new();
+        for (uri, video) in self.videos {
+            let entries = by_video.remove(*uri).unwrap_or_default();
+            let ranked = |entries: &[Entry]| -> Vec<Ranked> {
+                let scored =
+                    entries.iter().filter_map(|entry| Some((entry.label.clone()?, entry.label_id?, entry.score?)));
+                scored.map(|(label, id, score)| Ranked { key: self.key(&label, id), label, score }).collect()
+            };
+            if self.by_segment() {
+                for segment in entries.chunk_by(|a, b| a.start_seconds == b.start_seconds) {
+                    let label = filling(video, segment[0].start_seconds, segment[0].end_seconds);
+                    items.extend(label.map(|label| Item { labels: vec![plain(label)], ranked: ranked(segment) }));
+                }
+            } else if !video.labels.is_empty() {
+                let is_number = self.format == TruthFormat::Charades;
+                let labels = video.labels.iter().map(|label| if is_number { label.clone() } else { plain(label) });
+                // A video without segments is not found.
+                items.push(Item { labels: labels.collect(), ranked: ranked(&entries) });
+            }
+        }
+        items
+    }
+
+    /// Compares the boxes of the frames that the job examined.
+    async fn persons(&self, frames_per_second: f64) -> Result<PersonsReport> {
+        let sql = format!(
+            "SELECT uri, time_seconds, x1, y1, x2, y2, confidence FROM current_persons
+WHERE label = {} AND {} ORDER BY uri, time_seconds, box",
+            query::quoted(PERSON),
+            self.condition()
+        );
+        let mut by_video = HashMap::<String, Vec<Found>>::new();
+        for row in query::rows::<Found>(self.index, &sql, self.duckdb).await? {
+            by_video.entry(row.uri.clone()).or_default().push(row);
+        }
+        let mut images = Vec::new();
+        for (uri, video) in self.videos {
+            let found = by_video.remove(*uri).unwrap_or_default();
+            let mut due = 0.0;
+            for frame in &video.frames {
+                let interval = frame.time_seconds * frames_per_second;
+                if interval < due - NEAR_SECONDS {
+                    continue;
+                }
+                due = (interval + NEAR_SECONDS).floor() + 1.0;
+                let here = found.iter().filter(|row| (row.time_seconds - frame.time_seconds).abs() < NEAR_SECONDS);
+                let found = here.map(|row| ([row.x1, row.y1, row.x2, row.y2], row.confidence)).collect();
+                images.push(BoxImage { truth: frame.persons.clone(), ignored: frame.hidden.clone(), found });
+            }
+        }
+        Ok(PersonsReport {
+            frames: images.len(),
+            boxes: images.iter().map(|image| image.truth.len()).sum(),
+            ap50: box_average_precision(&images, OVERLAP),
+        })
+    }
 }
 
-/// What is compared: the true labels and the predictions.
-struct Item<'a> {
-    labels: Vec<&'a str>,
-    ranked: Ranked,
+/// What is compared: the true labels and the predicted ones, the best first.
+struct Item {
+    labels: Vec<String>,
+    ranked: Vec<Ranked>,
 }
 
-impl Item<'_> {
-    fn score(&self, label: &str) -> Option<f64> {
-        self.ranked.iter().find(|entry| entry.is(label)).map(|entry| entry.score)
+struct Ranked {
+    key: String,
+    label: String,
+    score: f64,
+}
+
+impl Item {
+    fn score(&self, label: &str) -> f64 {
+        self.ranked.iter().find(|ranked| ranked.key == label).map_or(0.0, |ranked| ranked.score)
     }
 
     /// The position of its label among the predictions.
     fn rank(&self) -> Option<usize> {
-        self.ranked.iter().position(|entry| entry.is(self.labels[0]))
+        self.ranked.iter().position(|ranked| Some(&ranked.key) == self.labels.first())
     }
 }
 
-impl Entry {
-    /// Whether this is the label. Data sets write labels in different ways, and Charades as numbers (`c092`).
-    fn is(&self, label: &str) -> bool {
-        plain(&self.label) == plain(label) || format!("c{:03}", self.label_id) == label
-    }
-}
-
+/// A label without regard to case, spaces and punctuation.
 fn plain(label: &str) -> String {
     label.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
-}
-
-fn items<'a>(videos: &[(&str, &'a VideoTruth)], ranked: Vec<Ranked>, by_segment: bool) -> Vec<Item<'a>> {
-    let videos: HashMap<&str, &VideoTruth> = videos.iter().copied().collect();
-    let item = |ranked: Ranked| {
-        let video = *videos.get(ranked[0].uri.as_str())?;
-        let labels = match by_segment {
-            true => vec![filling(video, ranked[0].start_seconds, ranked[0].end_seconds)?],
-            false => video.labels.iter().map(String::as_str).collect(),
-        };
-        Some(Item { labels, ranked })
-    };
-    ranked.into_iter().filter_map(item).collect()
 }
 
 /// The label of the action that fills a segment.
@@ -248,24 +396,18 @@ fn filling(video: &VideoTruth, start: f64, end: f64) -> Option<&str> {
     video.acts.iter().find(filled).map(|act| act.label.as_str())
 }
 
-fn unknown_labels(items: &[Item<'_>]) -> Vec<String> {
-    let mut known = BTreeMap::new();
-    for label in items.iter().flat_map(|item| &item.labels) {
-        known.entry(*label).or_insert_with(|| items.iter().any(|item| item.score(label).is_some()));
-    }
-    known.into_iter().filter(|(_, is_known)| !is_known).map(|(label, _)| label.to_owned()).collect()
-}
-
 /// Measures of items with one label.
-fn one(items: &[Item<'_>], items_are: &'static str) -> ActionsReport {
-    let items: Vec<&Item<'_>> = items.iter().filter(|item| item.labels.len() == 1).collect();
+fn one(model: String, items: &[Item], items_are: &'static str, unknown_labels: Vec<String>) -> ActionsReport {
     let within = |k: usize| {
         let found = items.iter().filter(|item| item.rank().is_some_and(|rank| rank < k)).count();
         found as f64 / items.len() as f64
     };
-    let answer = |item: &&'_ Item<'_>| match item.rank() {
-        Some(0) => (item.labels[0].to_owned(), item.labels[0].to_owned()),
-        _ => (item.labels[0].to_owned(), item.ranked[0].label.clone()),
+    // Labels as the index writes them, if it has them.
+    let spelled: HashMap<&str, &str> =
+        items.iter().flat_map(|item| &item.ranked).map(|ranked| (&ranked.key[..], &ranked.label[..])).collect();
+    let shown = |key: &'_ str| spelled.get(key).copied().unwrap_or(key).to_owned();
+    let answer = |item: &Item| {
+        (shown(&item.labels[0]), item.ranked.first().map_or("nothing".to_owned(), |ranked| ranked.label.clone()))
     };
     let answers: Vec<(String, String)> = items.iter().map(answer).collect();
     let answers: Vec<Answer<'_>> = answers.iter().map(|(truth, predicted)| (&truth[..], &predicted[..])).collect();
@@ -280,6 +422,7 @@ fn one(items: &[Item<'_>], items_are: &'static str) -> ActionsReport {
         items,
     };
     ActionsReport {
+        model,
         items_are,
         items: items.len(),
         measures: Measures::One {
@@ -289,61 +432,39 @@ fn one(items: &[Item<'_>], items_are: &'static str) -> ActionsReport {
         },
         classes: by_class(&answers).into_iter().map(class).collect(),
         most_confused: most_confused(&answers, CONFUSED).into_iter().map(confused).collect(),
+        unknown_labels,
     }
 }
 
-/// Measures of items with several labels.
-fn several(items: &[Item<'_>]) -> ActionsReport {
-    let mut counts = BTreeMap::<&str, usize>::new();
+/// Measures of videos with several labels.
+fn several(model: String, items: &[Item], unknown_labels: Vec<String>) -> ActionsReport {
+    let mut counts = BTreeMap::<&String, usize>::new();
     items.iter().flat_map(|item| &item.labels).for_each(|label| *counts.entry(label).or_default() += 1);
-    let class = |(label, count): (&str, usize)| {
-        let scored = items.iter().map(|item| (item.score(label).unwrap_or(0.0), item.labels.contains(&label)));
-        Some(ClassReport { label: label.to_owned(), items: count, value: average_precision(scored.collect())? })
+    let class = |(label, count): (&String, usize)| {
+        let scored = items.iter().map(|item| (item.score(label), item.labels.contains(label)));
+        Some(ClassReport { label: label.clone(), items: count, value: average_precision(scored.collect())? })
     };
     let classes: Vec<ClassReport> = counts.into_iter().filter_map(class).collect();
     let mean_average_precision = classes.iter().map(|class| class.value).sum::<f64>() / classes.len() as f64;
     ActionsReport {
+        model,
         items_are: "videos",
         items: items.len(),
         measures: Measures::Several { mean_average_precision },
         classes,
         most_confused: Vec::new(),
-    }
-}
-
-/// Compares the boxes of the frames that the job examined.
-fn compare_boxes(videos: &[(&str, &VideoTruth)], found: Vec<Found>, frames_per_second: f64) -> PersonsReport {
-    let mut by_video = HashMap::<String, Vec<Found>>::new();
-    found.into_iter().for_each(|row| by_video.entry(row.uri.clone()).or_default().push(row));
-    let mut images = Vec::new();
-    for (uri, video) in videos {
-        let found = by_video.remove(*uri).unwrap_or_default();
-        let mut due = 0.0;
-        for frame in &video.frames {
-            let interval = frame.time_seconds * frames_per_second;
-            if interval < due - NEAR_SECONDS {
-                continue;
-            }
-            due = (interval + NEAR_SECONDS).floor() + 1.0;
-            let here = found.iter().filter(|row| (row.time_seconds - frame.time_seconds).abs() < NEAR_SECONDS);
-            let found = here.map(|row| ([row.x1, row.y1, row.x2, row.y2], row.confidence)).collect();
-            images.push(BoxImage { truth: frame.persons.clone(), ignored: frame.hidden.clone(), found });
-        }
-    }
-    PersonsReport {
-        frames: images.len(),
-        boxes: images.iter().map(|image| image.truth.len()).sum(),
-        ap50: box_average_precision(&images, OVERLAP),
+        unknown_labels,
     }
 }
 
 impl Display for EvalReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "videos                {} of {} are in the index", self.indexed, self.videos)?;
-        if !self.unknown_labels.is_empty() {
-            writeln!(f, "labels without rows   {}", self.unknown_labels.join(", "))?;
-        }
         if let Some(actions) = &self.actions {
+            writeln!(f, "model                 {}", actions.model)?;
+            if !actions.unknown_labels.is_empty() {
+                writeln!(f, "labels without rows   {}", actions.unknown_labels.join(", "))?;
+            }
             let (name, value) = match actions.measures {
                 Measures::One { top1, top5, mean_class_accuracy } => {
                     writeln!(f, "{:<21} {}", actions.items_are, actions.items)?;

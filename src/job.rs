@@ -7,6 +7,7 @@ mod max_failed;
 mod partition;
 mod reader;
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
@@ -64,7 +65,7 @@ pub struct Job {
 /// a glob that ends with `/` matches everything below that folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Input {
-    /// `s3://bucket/prefix/` or a directory.
+    /// `s3://bucket/prefix/` or a directory. A job file may name a local file, too.
     pub uri: String,
     /// The `manifest.json` of an S3 Inventory report, which is read instead of listing the bucket.
     #[serde(default)]
@@ -211,7 +212,7 @@ impl Job {
     /// As [`Job::load`].
     pub fn parse(name: &str, text: &str, overrides: &[String]) -> Result<Self> {
         let document = Document::read(name, text, overrides)?;
-        let job = Self {
+        let mut job = Self {
             input: Input::read(document.required("input", r#"uri = "s3://archive/2026/""#)?)?,
             output: Output { uri: uri(document.required("output", r#"uri = "s3://index/""#)?, "s3://index/")? },
             actions: document.section("actions").map(Actions::read).transpose()?,
@@ -221,6 +222,7 @@ impl Job {
             store: document.section("store").map(read_store).transpose()?.unwrap_or_default(),
             engine: Engines::read(&document)?,
         };
+        job.input.take_file();
         if job.actions.is_none() && job.persons.is_none() {
             return Err(Error::usage(format!(
                 "{name}: neither [actions] nor [persons] is present, so there is nothing to index"
@@ -357,6 +359,18 @@ impl Input {
             partition: partition.map_err(|problem| section.complain("partition", problem))?,
             deleted_max: deleted_max.unwrap_or_else(default_deleted_max),
         })
+    }
+}
+
+impl Input {
+    /// If the input is a file, its folder becomes the input, of which only the file is included.
+    fn take_file(&mut self) {
+        let path = Path::new(&self.uri);
+        let parts = path.parent().and_then(Path::to_str).zip(path.file_name().and_then(OsStr::to_str));
+        let Some((folder, name)) = parts.filter(|_| path.is_file()) else { return };
+        self.hidden |= name.starts_with('.');
+        self.include = vec![format!("/{}", globset::escape(name))];
+        self.uri = if folder.is_empty() { ".".to_owned() } else { folder.to_owned() };
     }
 }
 

@@ -102,7 +102,7 @@ const LIKE_ROWS: usize = 20;
 /// An index, and the settings for accessing it.
 #[derive(Debug)]
 pub(crate) struct Index {
-    uri: String,
+    pub(crate) uri: String,
     store: StoreConfig,
 }
 
@@ -112,12 +112,18 @@ impl Index {
         Self { uri: job.output.uri.clone(), store: job.store.clone() }
     }
 
-    /// `place` is a job file (`….toml`), whose output is used, or the address of an index.
+    /// Whether this is a job file (`….toml`), not the address of an index.
+    pub(crate) fn is_job(place: &str) -> bool {
+        let path = Path::new(place);
+        !place.contains("://") && (path.extension().is_some_and(|extension| extension == "toml") || path.is_file())
+    }
+
+    /// `place` is a job file, whose output is used, or the address of an index.
     ///
     /// # Errors
     /// Those of loading the job file.
     pub(crate) fn named(place: &str, set: &[String]) -> Result<Self> {
-        if !place.contains("://") && Path::new(place).extension().is_some_and(|extension| extension == "toml") {
+        if Self::is_job(place) {
             return Ok(Self::of(&Job::load(Path::new(place), set)?));
         }
         if !set.is_empty() {
@@ -133,7 +139,8 @@ impl Index {
 /// # Errors
 /// If DuckDB or the index does not exist, or the store cannot be accessed.
 pub(crate) async fn run(index: &Index, query: &Query, duckdb: Option<&Path>) -> Result<u8> {
-    let (mut command, duckdb) = prepared(index, query, duckdb).await?;
+    let is_coloured = console::is_coloured(&std::io::stdout());
+    let (mut command, duckdb) = prepared(index, query, duckdb, is_coloured).await?;
     let error = command.exec();
     Err(Error::failed(format!("{}: failed to run: {error}", duckdb.program.display())).with_hint(HINT))
 }
@@ -144,7 +151,7 @@ pub(crate) async fn run(index: &Index, query: &Query, duckdb: Option<&Path>) -> 
 /// As for [`run`], and if the query fails or its rows have other columns.
 pub(crate) async fn rows<R: DeserializeOwned>(index: &Index, sql: &str, duckdb: Option<&Path>) -> Result<Vec<R>> {
     let query = Query { sql: Some(sql.to_owned()), file: None, format: Format::Json };
-    let (mut command, duckdb) = prepared(index, &query, duckdb).await?;
+    let (mut command, duckdb) = prepared(index, &query, duckdb, false).await?;
     let failed = |problem: &dyn Display| Error::failed(format!("{}: {problem}", duckdb.program.display()));
     let output = command.stdin(Stdio::null()).output().map_err(|error| failed(&error).with_hint(HINT))?;
     if !output.status.success() {
@@ -159,7 +166,7 @@ pub(crate) async fn rows<R: DeserializeOwned>(index: &Index, sql: &str, duckdb: 
 }
 
 /// A command that runs a query on an index.
-async fn prepared(index: &Index, query: &Query, duckdb: Option<&Path>) -> Result<(Command, DuckDb)> {
+async fn prepared(index: &Index, query: &Query, duckdb: Option<&Path>, is_coloured: bool) -> Result<(Command, DuckDb)> {
     let duckdb = DuckDb::find(duckdb)?;
     let store = store::open(&index.uri, &index.store).await?;
     let folders = store.folders("").await?;
@@ -174,7 +181,7 @@ async fn prepared(index: &Index, query: &Query, duckdb: Option<&Path>) -> Result
         command.args(["-no-init", "-batch"]);
     }
     command.arg("-bail").args(query.format.options());
-    if !console::is_coloured(&std::io::stdout()) {
+    if !is_coloured {
         // DuckDB does not support NO_COLOR and colours some results even if they do not go to a terminal.
         command.args(
             ["highlight", "highlight_errors", "highlight_results"]
@@ -253,7 +260,7 @@ impl Access {
 }
 
 /// Quotes an SQL string.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 

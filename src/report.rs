@@ -15,7 +15,7 @@ use futures::{StreamExt, TryStreamExt};
 
 use crate::error::Result;
 use crate::run::commit::{CommittedPart, ShardTotals, read_commit};
-use crate::run::{RunId, RunKind, RunRecord, record};
+use crate::run::{RunId, RunRecord, record};
 use crate::store::Store;
 use read::Contents;
 
@@ -70,22 +70,6 @@ pub async fn page(output: &dyn Store, run: &RunId) -> Result<String> {
         );
     }
     page::render(&record, &committed, &contents)
-}
-
-/// The latest run of the output with a complete plan. Indexing runs take precedence over runs of `compact`.
-///
-/// # Errors
-/// If the output cannot be accessed.
-pub async fn newest(output: &dyn Store) -> Result<Option<RunId>> {
-    let mut merging = None;
-    for run in record::runs(output).await?.into_iter().rev() {
-        match record::find_record(output, &run).await? {
-            Some(record) if record.kind() == RunKind::Merge => merging = merging.or(Some(run)),
-            Some(_) => return Ok(Some(run)),
-            None => {}
-        }
-    }
-    Ok(merging)
 }
 
 async fn committed(output: &dyn Store, record: &RunRecord) -> Result<Committed> {

@@ -4,9 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::plan::PlanOptions;
+use crate::query::Index;
+use crate::run::record;
+use crate::store::{self, StoreConfig};
 
 #[derive(Debug, Args)]
 pub(super) struct MetricsArg {
@@ -38,6 +41,40 @@ impl JobArgs {
     pub(super) fn options(&self) -> Vec<String> {
         let set = self.set.iter().flat_map(|set| ["--set".to_owned(), set.clone()]);
         set.chain(self.device.iter().flat_map(|device| ["--device".to_owned(), device.clone()])).collect()
+    }
+}
+
+/// Names an index, by the job that writes it or by its address.
+#[derive(Debug, Args)]
+pub(super) struct IndexArgs {
+    /// A job file (NAME.toml), whose output is meant, or an index: a directory or s3://bucket/prefix/.
+    #[arg(value_name = "JOB|INDEX")]
+    place: String,
+    /// Override a value of the job file. May be repeated.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl IndexArgs {
+    pub(super) fn index(&self) -> Result<Index> {
+        Index::named(&self.place, &self.set)
+    }
+
+    /// The job that writes the index. For the address of an index, the job of its latest run.
+    pub(super) async fn job(&self) -> Result<Job> {
+        if Index::is_job(&self.place) {
+            return Job::load(self.place.as_ref(), &self.set);
+        }
+        let uri = self.index()?.uri;
+        let output = store::open(&uri, &StoreConfig::default()).await?;
+        let Some(run) = record::newest(&*output).await? else {
+            return Err(Error::usage(format!("there are no runs in {uri}"))
+                .with_hint("name a job file (NAME.toml), or the directory or s3:// address in its [output] uri"));
+        };
+        let mut job = record::read_record(&*output, &run).await?.job;
+        job.output.uri = uri;
+        job.store = StoreConfig::default();
+        Ok(job)
     }
 }
 

@@ -3,7 +3,7 @@
 use chrono::Utc;
 use clap::Args;
 
-use super::args::JobArgs;
+use super::args::IndexArgs;
 use crate::error::Result;
 use crate::{compact, console, store};
 
@@ -18,7 +18,7 @@ The current views show the same rows before and after. Nothing is removed: the m
 left alone.")]
 pub(super) struct Compact {
     #[command(flatten)]
-    job: JobArgs,
+    index: IndexArgs,
     /// Only print what would be merged.
     #[arg(long)]
     dry_run: bool,
@@ -26,7 +26,7 @@ pub(super) struct Compact {
 
 impl Compact {
     pub(super) async fn run(self) -> Result<u8> {
-        let job = self.job.load()?;
+        let job = self.index.job().await?;
         let output = store::open(&job.output.uri, &job.store).await?;
         if !self.dry_run {
             compact::catch_up(&*output, Utc::now()).await?;

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::args::IndexArgs;
 use crate::console;
 use crate::error::Result;
 use crate::eval::{self, TruthFormat};
-use crate::job::Job;
 
 /// Compare an index with the ground truth of a data set: top-1, top-5, mean class accuracy, mAP, AP of persons.
 #[derive(Debug, Args)]
@@ -21,8 +21,8 @@ label is the mean over its segments (Charades: the largest), of the labels that 
 [actions] to the number of classes for exact figures. Clips of scenes are compared segment by segment, where one action fills
 two thirds, and their persons by the average precision at an IoU of 0.5. Needs DuckDB, as `query` does.")]
 pub(super) struct Eval {
-    /// The job file (TOML), whose output is compared.
-    job: PathBuf,
+    #[command(flatten)]
+    index: IndexArgs,
     /// The file with the ground truth.
     #[arg(long, value_name = "FILE")]
     truth: PathBuf,
@@ -32,9 +32,6 @@ pub(super) struct Eval {
     /// Print the results as JSON.
     #[arg(long)]
     json: bool,
-    /// Override a value of the job file. May be repeated.
-    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
-    set: Vec<String>,
     /// The DuckDB command-line program, if it is not `duckdb` on the PATH.
     #[arg(long, value_name = "PROGRAM", env = "VIDINDEX_DUCKDB")]
     duckdb: Option<PathBuf>,
@@ -42,7 +39,7 @@ pub(super) struct Eval {
 
 impl Eval {
     pub(super) async fn run(self) -> Result<u8> {
-        let job = Job::load(&self.job, &self.set)?;
+        let job = self.index.job().await?;
         let report = eval::run(&job, &self.truth, self.format, self.duckdb.as_deref()).await?;
         match self.json {
             true => console::print_json(&report)?,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::args::IndexArgs;
 use crate::error::Result;
 use crate::query::{self, Moments};
 
@@ -17,9 +18,8 @@ A moment joins the segments of a video that have the label among their best ones
 second apart. Its peak is the middle of the segment with the highest score. An unknown label is an error, which names similar
 ones. Needs DuckDB, as `query` does.")]
 pub(super) struct Find {
-    /// A job file (NAME.toml), whose output is searched, or an index: a directory or s3://bucket/prefix/.
-    #[arg(value_name = "JOB|INDEX")]
-    place: String,
+    #[command(flatten)]
+    index: IndexArgs,
     /// The label, in upper or lower case.
     label: String,
     /// Smallest score of a segment.
@@ -31,9 +31,6 @@ pub(super) struct Find {
     /// The format of results.
     #[arg(long, value_enum, default_value = "table", env = "VIDINDEX_FORMAT")]
     format: query::Format,
-    /// Override a value of the job file. May be repeated.
-    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
-    set: Vec<String>,
     /// The DuckDB command-line program, if it is not `duckdb` on the PATH.
     #[arg(long, value_name = "PROGRAM", env = "VIDINDEX_DUCKDB")]
     duckdb: Option<PathBuf>,
@@ -41,8 +38,8 @@ pub(super) struct Find {
 
 impl Find {
     pub(super) async fn run(self) -> Result<u8> {
-        let Self { place, label, min_score, min_seconds, format, set, duckdb } = self;
-        let index = query::Index::named(&place, &set)?;
+        let Self { index, label, min_score, min_seconds, format, duckdb } = self;
+        let index = index.index()?;
         let sql = Some(Moments { label, min_score, min_seconds }.sql());
         query::run(&index, &query::Query { sql, file: None, format }, duckdb.as_deref()).await
     }

@@ -3,7 +3,7 @@
 use chrono::Utc;
 use clap::Args;
 
-use super::args::JobArgs;
+use super::args::IndexArgs;
 use crate::error::Result;
 use crate::{console, prune, store};
 
@@ -17,7 +17,7 @@ A file is removed if newer rows replace all of its rows, and the state of a run 
 completely sealed a day ago are kept.")]
 pub(super) struct Prune {
     #[command(flatten)]
-    job: JobArgs,
+    index: IndexArgs,
     /// Remove the files.
     #[arg(long)]
     yes: bool,
@@ -25,7 +25,7 @@ pub(super) struct Prune {
 
 impl Prune {
     pub(super) async fn run(self) -> Result<u8> {
-        let job = self.job.load()?;
+        let job = self.index.job().await?;
         let output = store::open(&job.output.uri, &job.store).await?;
         let prunable = prune::find(&*output, Utc::now()).await?;
         console::print(&prunable)?;

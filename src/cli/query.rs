@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::args::IndexArgs;
 use crate::error::Result;
 use crate::query;
 
@@ -18,9 +19,8 @@ use crate::query;
 Views: videos, actions and persons contain the rows of every run; current_videos, current_actions and current_persons those of
 each video's latest successful run. Times are in UTC.")]
 pub(super) struct Query {
-    /// A job file (NAME.toml), whose output is queried, or an index: a directory or s3://bucket/prefix/.
-    #[arg(value_name = "JOB|INDEX")]
-    place: String,
+    #[command(flatten)]
+    index: IndexArgs,
     /// The query. Without it, SQL is read from standard input; on a terminal, DuckDB's shell opens.
     #[arg(conflicts_with = "file")]
     sql: Option<String>,
@@ -33,9 +33,6 @@ pub(super) struct Query {
     /// The format of results.
     #[arg(long, value_enum, default_value = "table", env = "VIDINDEX_FORMAT")]
     format: query::Format,
-    /// Override a value of the job file. May be repeated.
-    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
-    set: Vec<String>,
     /// The DuckDB command-line program, if it is not `duckdb` on the PATH.
     #[arg(long, value_name = "PROGRAM", env = "VIDINDEX_DUCKDB")]
     duckdb: Option<PathBuf>,
@@ -43,8 +40,8 @@ pub(super) struct Query {
 
 impl Query {
     pub(super) async fn run(self) -> Result<u8> {
-        let Self { place, sql, file, like, format, set, duckdb } = self;
-        let index = query::Index::named(&place, &set)?;
+        let Self { index, sql, file, like, format, duckdb } = self;
+        let index = index.index()?;
         let sql = sql.or(like.map(|moment| moment.likeness_sql()));
         query::run(&index, &query::Query { sql, file, format }, duckdb.as_deref()).await
     }

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::args::JobArgs;
+use super::args::IndexArgs;
 use crate::console;
 use crate::error::{Error, Result};
+use crate::run::record;
 use crate::{report, store};
 
 /// Write an HTML page of a run: totals, failures, and each video's actions and people on a timeline.
@@ -14,12 +15,13 @@ use crate::{report, store};
 #[command(after_help = "Examples:
   vidindex report jobs/local.toml                     the latest run, as report.html
   vidindex report jobs/s3.toml --run $run -o run.html
+  vidindex report s3://index/                         of an index, without its job file
 
 The page is self-contained and needs no network. With `thumbnails = true` in [report] of the job file, `work` writes pictures
 of a few moments of each video, which the page then shows with the boxes that were detected in them.")]
 pub(super) struct Report {
     #[command(flatten)]
-    job: JobArgs,
+    index: IndexArgs,
     /// Id of the run. The default is the latest run.
     #[arg(long, value_name = "ID", env = "VIDINDEX_RUN")]
     run: Option<String>,
@@ -30,11 +32,11 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) async fn run(self) -> Result<u8> {
-        let (job, file) = (self.job.load()?, self.output);
+        let (job, file) = (self.index.job().await?, self.output);
         let output = store::open(&job.output.uri, &job.store).await?;
         let run = match self.run {
             Some(run) => run.parse()?,
-            None => report::newest(&*output).await?.ok_or_else(|| {
+            None => record::newest(&*output).await?.ok_or_else(|| {
                 Error::usage(format!("there are no runs in {}", job.output.uri))
                     .with_hint("check output.uri, or create a run with `vidindex run JOB.toml`")
             })?,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::args::JobArgs;
+use super::args::IndexArgs;
 use crate::error::Result;
 use crate::job::Job;
 use crate::status::{self, RunStatus, State};
@@ -21,7 +21,7 @@ A submitted run is watched until its engine has no pending or running task of it
 queried from here (no squeue, no kubectl), status says so, and --watch waits until the run is sealed.")]
 pub(super) struct Status {
     #[command(flatten)]
-    job: JobArgs,
+    index: IndexArgs,
     /// Show one run in detail.
     #[arg(long, value_name = "ID", env = "VIDINDEX_RUN")]
     run: Option<String>,
@@ -38,8 +38,8 @@ const WATCH_EVERY: Duration = Duration::from_secs(5);
 
 impl Status {
     pub(super) async fn run(self) -> Result<u8> {
-        let Self { job, run, watch, json } = self;
-        let job = &job.load()?;
+        let Self { index, run, watch, json } = self;
+        let job = &index.job().await?;
         let output = store::open(&job.output.uri, &job.store).await?;
         let Some(run) = run else {
             let mut runs = status::of_all(&*output).await?;

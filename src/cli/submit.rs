@@ -8,6 +8,7 @@ use crate::engine::{self, Engine, Submission};
 use crate::error::Result;
 use crate::pipeline::{Pipeline, Planned};
 use crate::run::record;
+use crate::status::{self, State};
 use crate::{console, decode, store};
 
 /// Plan a run and submit it to a cluster: an array of tasks, followed by the seal.
@@ -43,7 +44,12 @@ impl Submit {
         let (run, shards, output) = match run {
             Some(run) => {
                 let output = store::open(&job.output.uri, &job.store).await?;
-                let record = record::read_record(&*output, &run.parse()?).await?;
+                let (record, _) = record::read(&*output, &run.parse()?).await?;
+                if status::of_run(&*output, &record.run_id).await?.state == State::Sealed {
+                    console::note(format_args!("{} is finished and sealed: there is nothing to submit", record.run_id));
+                    console::print(&record.run_id)?;
+                    return Ok(0);
+                }
                 (record.run_id, record.shards, output)
             }
             None => {

@@ -91,7 +91,8 @@ pub(super) fn box_average_precision(images: &[BoxImage], overlap: f64) -> Option
         *precision = best;
     }
     let at = |recall: f64| curve[curve.partition_point(|(reached, _)| *reached < recall)..].first();
-    let sum: f64 = (0..=100).filter_map(|step| at(f64::from(step) / 100.0)).map(|(_, precision)| precision).sum();
+    // As the reference rounds: 0.7 is a little more than 70 / 100.
+    let sum: f64 = (0..=100).filter_map(|step| at(f64::from(step) * 0.01)).map(|(_, precision)| precision).sum();
     (positives > 0).then_some(sum / 101.0)
 }
 

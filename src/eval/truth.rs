@@ -26,8 +26,8 @@ pub(crate) enum TruthFormat {
 /// What is true of a video.
 #[derive(Debug, Default)]
 pub(super) struct VideoTruth {
-    /// Names that the video may have: the last part of its path, without the extension, in lower case.
-    pub(super) names: Vec<String>,
+    /// Paths that the video may have, as [`plain_path`] makes them. The archive may have fewer or more folders.
+    pub(super) paths: Vec<String>,
     /// Labels of the whole video.
     pub(super) labels: Vec<String>,
     /// Labels of parts of it.
@@ -54,10 +54,10 @@ pub(super) struct FrameTruth {
     pub(super) hidden: Vec<Xyxy>,
 }
 
-/// The name by which a video is found.
-pub(super) fn video_name(path: &str) -> String {
-    let file = path.rsplit('/').next().unwrap_or(path);
-    file.rsplit_once('.').map_or(file, |(stem, _)| stem).to_lowercase()
+/// A path without its extension, in lower case.
+pub(super) fn plain_path(path: &str) -> String {
+    let file = path.rfind('/').map_or(0, |slash| slash + 1);
+    path[..path[file..].rfind('.').map_or(path.len(), |dot| file + dot)].to_lowercase()
 }
 
 /// Reads a file.
@@ -71,7 +71,7 @@ pub(super) fn read(path: &Path, format: TruthFormat) -> Result<Vec<VideoTruth>> 
         TruthFormat::Kinetics => kinetics(&text),
         TruthFormat::Ucf101 => ucf101(&text),
         TruthFormat::Csv => {
-            of_columns(&text, ["video", "label"], |video, label| VideoTruth::of([video_name(video)], [label]))
+            of_columns(&text, ["video", "label"], |video, label| VideoTruth::of([plain_path(video)], [label]))
         }
         TruthFormat::Charades => of_columns(&text, ["id", "actions"], charades),
         TruthFormat::Scenes => scenes(&text),
@@ -86,9 +86,9 @@ pub(super) fn read(path: &Path, format: TruthFormat) -> Result<Vec<VideoTruth>> 
 type Parsed = Result<Vec<VideoTruth>, String>;
 
 impl VideoTruth {
-    fn of<'a>(names: impl IntoIterator<Item = String>, labels: impl IntoIterator<Item = &'a str>) -> Self {
+    fn of<'a>(paths: impl IntoIterator<Item = String>, labels: impl IntoIterator<Item = &'a str>) -> Self {
         let labels = labels.into_iter().map(str::to_owned).collect();
-        Self { names: names.into_iter().collect(), labels, ..Self::default() }
+        Self { paths: paths.into_iter().collect(), labels, ..Self::default() }
     }
 }
 
@@ -103,7 +103,11 @@ fn columns<const N: usize>(text: &str, names: [&str; N]) -> Result<Vec<[String; 
     }
     let row = |record: csv::Result<csv::StringRecord>| {
         let record = record.map_err(|error| error.to_string())?;
-        Ok(positions.map(|position| record.get(position).unwrap_or_default().trim().to_owned()))
+        if let Some((_, name)) = positions.iter().zip(names).find(|(position, _)| record.get(**position).is_none()) {
+            let line = record.position().map_or(0, csv::Position::line);
+            return Err(format!("line {line} has no value for `{name}`"));
+        }
+        Ok(positions.map(|position| record[position].trim().to_owned()))
     };
     reader.records().map(row).collect()
 }
@@ -113,7 +117,10 @@ fn of_columns(text: &str, names: [&str; 2], video: impl Fn(&str, &str) -> VideoT
 }
 
 fn charades(id: &str, actions: &str) -> VideoTruth {
-    VideoTruth::of([id.to_lowercase()], actions.split(';').filter_map(|action| action.split_whitespace().next()))
+    let mut classes: Vec<&str> = actions.split(';').filter_map(|action| action.split_whitespace().next()).collect();
+    classes.sort_unstable();
+    classes.dedup();
+    VideoTruth::of([id.to_lowercase()], classes)
 }
 
 fn kinetics(text: &str) -> Parsed {
@@ -131,11 +138,11 @@ fn ucf101(text: &str) -> Parsed {
     let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
     let video = |(number, line): (usize, &str)| {
         let path = line.split_whitespace().next().unwrap_or_default();
-        let (class, video) = path.split_once('/').filter(|(_, video)| !video.contains('/')).ok_or_else(|| {
+        let (class, _) = path.split_once('/').filter(|(_, video)| !video.contains('/')).ok_or_else(|| {
             let shown: String = line.chars().take(60).collect();
             format!("line {number} is not CLASS/VIDEO: {shown}")
         })?;
-        Ok(VideoTruth::of([video_name(video)], [class]))
+        Ok(VideoTruth::of([plain_path(path)], [class]))
     };
     lines.map(video).collect()
 }
@@ -153,7 +160,7 @@ fn scenes(text: &str) -> Parsed {
     }
     let scenes: Scenes = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let truth = |Scene { path, actions, frames }| VideoTruth {
-        names: vec![video_name(&path)],
+        paths: vec![plain_path(&path)],
         labels: Vec::new(),
         acts: actions,
         frames,
@@ -167,7 +174,7 @@ mod tests {
     use super::*;
 
     fn described(videos: &[VideoTruth]) -> Vec<String> {
-        videos.iter().map(|video| format!("{}: {}", video.names.join(" "), video.labels.join(" "))).collect()
+        videos.iter().map(|video| format!("{}: {}", video.paths.join(" "), video.labels.join(" "))).collect()
     }
 
     #[test]
@@ -180,9 +187,9 @@ mod tests {
         let ucf101 = "ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi 1\n\nArchery/v_Archery_g01_c01.avi\n";
         assert_eq!(
             described(&super::ucf101(ucf101).unwrap()),
-            ["v_applyeyemakeup_g01_c01: ApplyEyeMakeup", "v_archery_g01_c01: Archery"]
+            ["applyeyemakeup/v_applyeyemakeup_g01_c01: ApplyEyeMakeup", "archery/v_archery_g01_c01: Archery"]
         );
-        let charades = "id,subject,actions\n46GP8,HR43,c092 11.90 21.20;c147 0.00 12.60\nN11GT,0KZ7,\n";
+        let charades = "id,subject,actions\n46GP8,HR43,c147 0.00 12.60;c092 11.90 21.20;c147 13 14\nN11GT,0KZ7,\n";
         let charades = of_columns(charades, ["id", "actions"], super::charades).unwrap();
         assert_eq!(described(&charades), ["46gp8: c092 c147", "n11gt: "]);
         let scenes = super::scenes(
@@ -190,16 +197,18 @@ mod tests {
                 "frames": [{"time_seconds": 0.04, "persons": [[1, 2, 3, 4]], "hidden": []}]}]}"#,
         )
         .unwrap();
-        assert_eq!(described(&scenes), ["clip-001: "]);
+        assert_eq!(described(&scenes), ["cam-1/clip-001: "]);
         assert_eq!(scenes[0].acts[0].end_seconds, 2.5);
         assert_eq!(scenes[0].frames[0].persons, [[1.0, 2.0, 3.0, 4.0]]);
     }
 
     #[test]
     fn a_file_in_another_format_is_an_error_that_says_what_is_missing() {
-        let error = kinetics("a,b\n1,2\n").unwrap_err();
+        let error = kinetics("a,b\n1,2\n").map(drop).unwrap_err();
         assert!(error.contains("`label`"), "{error}");
-        assert!(ucf101("one\n").unwrap_err().contains("line 1"));
+        let error = of_columns("video,label\na,b\nc\n", ["video", "label"], super::charades).map(drop).unwrap_err();
+        assert_eq!(error, "line 3 has no value for `label`");
+        assert!(ucf101("one\n").map(drop).unwrap_err().contains("line 1"));
         assert!(scenes("[]").is_err());
     }
 }

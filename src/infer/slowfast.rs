@@ -100,7 +100,7 @@ impl ClipTensors {
         let whole =
             |clip: &ClipView<'_>| (clip.size.0.next_multiple_of(WHOLE_STEP), clip.size.1.next_multiple_of(WHOLE_STEP));
         let square = self.crop.map(|side| (side, side));
-        let size = square.or(clips.first().map(whole)).unwrap_or((WHOLE_STEP * 8, WHOLE_STEP * 8));
+        let size = square.or(clips.first().map(whole)).unwrap_or((WHOLE_STEP, WHOLE_STEP));
         let shape = [self.rows, 3, self.frames, size.1, size.0];
         let input = self.memory.input(CLIPS, &shape, |values: &mut [f16]| {
             let mut slots = values.chunks_exact_mut(3 * self.frames * size.0 * size.1);
@@ -131,8 +131,8 @@ pub(super) fn slow_frames(descriptor: &descriptor::SlowFastDescriptor) -> Vec<us
 pub struct ClipOptions {
     /// Whether the pooled features are output, too.
     pub embedding: bool,
-    /// Whether the model takes whole frames instead of squares. Then a batch is one clip, because the shape of frames
-    /// differs between videos.
+    /// Whether the model takes whole frames instead of squares. Then a batch is one clip, unless the graph has a fixed
+    /// number, because the shape of frames differs between videos.
     pub whole: bool,
     /// Number of clips in a batch, unless the graph has a fixed one. `None` for the one that suits the device.
     pub batch: Option<usize>,
@@ -192,7 +192,7 @@ impl SlowFast {
         let classes = descriptor.labels.len();
         let crop = (!options.whole).then_some(crop);
         let mut opened = Self { model, frames, crop, outputs, activation, classes, rows };
-        if !runtime.device().is_cpu() {
+        if !runtime.device().is_cpu() && !options.whole {
             // The first run measures which algorithms are fastest, which takes seconds.
             opened.run(&opened.tensors().batch(&[])?)?;
         }

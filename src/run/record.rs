@@ -157,6 +157,22 @@ pub async fn read_record(output: &dyn Store, run: &RunId) -> Result<RunRecord> {
     }
 }
 
+/// The latest run of the output with a complete plan. Indexing runs take precedence over runs of `compact`.
+///
+/// # Errors
+/// If the output cannot be accessed.
+pub async fn newest(output: &dyn Store) -> Result<Option<RunId>> {
+    let mut merging = None;
+    for run in runs(output).await?.into_iter().rev() {
+        match find_record(output, &run).await? {
+            Some(record) if record.kind() == RunKind::Merge => merging = merging.or(Some(run)),
+            Some(_) => return Ok(Some(run)),
+            None => {}
+        }
+    }
+    Ok(merging)
+}
+
 /// Reads a run's record and opens its plan, whose shards are fetched on demand.
 ///
 /// # Errors

@@ -198,7 +198,11 @@ impl ActionModel {
         let fill = move |inputs: Vec<ActionInput>| {
             let clips = inputs.iter().map(|ActionInput { clip, .. }| (clip.slot.halves(), (clip.width, clip.height)));
             let views: Vec<ClipView<'_>> = clips.flat_map(|(clip, size)| model.views_of(clip, size)).collect();
-            views.chunks(rows).map(|views| tensors.batch(views)).collect::<Result<Vec<ClipBatch>>>()
+            // Whole frames of different sizes do not fit into one tensor.
+            let fits =
+                |a: &ClipView<'_>, b: &ClipView<'_>| model.settings.view != ActionView::Whole || a.size == b.size;
+            let batches = views.chunk_by(fits).flat_map(|views| views.chunks(rows));
+            batches.map(|views| tensors.batch(views)).collect::<Result<Vec<ClipBatch>>>()
         };
         let run = |mut model: SlowFast| {
             move |batches: Vec<ClipBatch>| {
@@ -211,7 +215,8 @@ impl ActionModel {
                 Ok(all.map(|scored| scored.chunks(views).map(averaged).collect()))
             }
         };
-        Batcher::start("actions", (rows / views).max(1), fill, std::iter::once(first).chain(others).map(run))
+        // Several views of each fill several batches.
+        Batcher::start("actions", rows, fill, std::iter::once(first).chain(others).map(run))
     }
 
     fn open_clips(&self, runtime: &Runtime, batch: Option<usize>) -> Result<SlowFast> {

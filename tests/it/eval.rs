@@ -19,7 +19,8 @@ fn indexed(scratch: &Scratch) -> Option<(PathBuf, PathBuf)> {
     let models = scratch.small_models();
     let (actions, _) = models.split_once("[persons]").unwrap();
     let job = scratch.job(&format!("{actions}stride_seconds = 1\nscores = \"full\"\ntop_k = 400\n"));
-    run(&job, &[], 0);
+    std::fs::write(scratch.videos().join("damaged.mp4"), "not a video").unwrap();
+    run(&job, &[], 3);
     Some((job, duckdb))
 }
 
@@ -50,24 +51,33 @@ fn labels_of_whole_videos_are_compared_with_the_mean_of_their_segments() {
     // The best label in another spelling, the third best, and one beyond the fifth.
     let spelled = first[0].to_uppercase().replace(' ', "_");
     let truth = scratch.path("truth.csv");
-    let text =
-        format!("label,video\n\"{spelled}\",first.avi\n\"{}\",second\n\"{}\",third\nx,absent\n", second[2], third[7]);
+    let text = format!(
+        "label,video\n\"{spelled}\",first.avi\n\"{}\",second\n\"{}\",third\nx,absent\nriding a bike,damaged\n",
+        second[2], third[7]
+    );
     std::fs::write(&truth, text).unwrap();
     let output = eval(&job, &duckdb, &truth, "csv");
     assert!(output.status.success(), "{}", said(&output));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&report["videos"], &report["indexed"]), (&4.into(), &3.into()), "{report:#}");
+    assert_eq!((&report["videos"], &report["indexed"]), (&5.into(), &4.into()), "{report:#}");
     let actions = &report["actions"];
     let near = |name: &str, expected: f64| {
         assert!((actions[name].as_f64().unwrap() - expected).abs() < 1e-9, "{name}: {report:#}");
     };
-    assert_eq!(actions["items"], 3);
-    near("top1", 1.0 / 3.0);
-    near("top5", 2.0 / 3.0);
-    near("mean_class_accuracy", 1.0 / 3.0);
+    // A video without rows is not found.
+    assert_eq!(actions["items"], 4);
+    near("top1", 1.0 / 4.0);
+    near("top5", 2.0 / 4.0);
+    near("mean_class_accuracy", 1.0 / 4.0);
     let confused = actions["most_confused"].as_array().unwrap();
     let wrong = |of: &str, as_: &str| confused.iter().any(|pair| pair["truth"] == of && pair["predicted"] == as_);
-    assert!(confused.len() == 2 && wrong(&second[2], &second[0]) && wrong(&third[7], &third[0]), "{report:#}");
+    assert!(
+        confused.len() == 3
+            && wrong("ridingabike", "nothing")
+            && wrong(&second[2], &second[0])
+            && wrong(&third[7], &third[0]),
+        "{report:#}"
+    );
 }
 
 #[test]
@@ -75,7 +85,10 @@ fn videos_with_several_labels_are_judged_by_the_mean_average_precision() {
     let scratch = Scratch::new();
     let Some((job, duckdb)) = indexed(&scratch) else { return };
     let truth = scratch.path("charades.csv");
-    std::fs::write(&truth, "id,actions\nFIRST,c003 0.00 1.00;c007 0.50 2.00\nsecond,c003 0.00 1.00\nthird,\n").unwrap();
+    // A video without labels is not compared.
+    let text =
+        "id,actions\nFIRST,c003 0.00 1.00;c007 0.50 2.00\nsecond,c007 0.00 1.00\nthird,c003 0 1;c003 2 3\ndamaged,\n";
+    std::fs::write(&truth, text).unwrap();
     let output = eval(&job, &duckdb, &truth, "charades");
     assert!(output.status.success(), "{}", said(&output));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -93,7 +106,7 @@ fn videos_with_several_labels_are_judged_by_the_mean_average_precision() {
         let at = |i: usize| better(i).filter(|&j| own[j]).count() as f64 / better(i).count() as f64;
         (0..3).filter(|&i| own[i]).map(at).sum::<f64>() / own.iter().filter(|own| **own).count() as f64
     };
-    let expected = (precision(3, [true, true, false]) + precision(7, [true, false, false])) / 2.0;
+    let expected = (precision(3, [true, false, true]) + precision(7, [true, true, false])) / 2.0;
     let found = report["actions"]["mean_average_precision"].as_f64().unwrap();
     assert!((found - expected).abs() < 1e-6, "{found}, not {expected}: {report:#}");
 }
@@ -117,5 +130,33 @@ fn truth_that_does_not_fit_is_an_error_that_says_why() {
         assert!(matches!(output.status.code(), Some(1 | 2)), "{format}: {}", said(&output));
         assert!(said(&output).contains(expected), "{format}: {}", said(&output));
         assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn files_of_the_same_name_are_told_apart_by_their_folders() {
+    let scratch = Scratch::new();
+    let Some(duckdb) = python().map(|python| python.with_file_name("duckdb")) else { return };
+    for folder in ["wave", "run"] {
+        std::fs::create_dir_all(scratch.videos().join(folder)).unwrap();
+        let video = scratch.videos().join(folder).join("001.mp4");
+        test_video(&video, "160x120", "25", 2.0, &["-pix_fmt", "yuv420p"]);
+    }
+    let models = scratch.small_models();
+    let job = scratch.job(models.split_once("[persons]").unwrap().0);
+    run(&job, &[], 0);
+    let truth = scratch.path("truth.csv");
+    std::fs::write(&truth, "video,label\nwave/001.avi,wave\nRUN/001.mp4,run\n").unwrap();
+    let output = eval(&job, &duckdb, &truth, "csv");
+    assert!(output.status.success(), "{}", said(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["indexed"], &report["actions"]["items"]), (&2.into(), &2.into()), "{report:#}");
+    for (text, expected) in [
+        ("video,label\n001,wave\n", "001 can be two videos of the index"),
+        ("video,label\nwave/001,wave\nwave/001.avi,run\n", "the truth has two videos that"),
+    ] {
+        std::fs::write(&truth, text).unwrap();
+        let output = eval(&job, &duckdb, &truth, "csv");
+        assert!(output.status.code() == Some(2) && said(&output).contains(expected), "{}", said(&output));
     }
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod accuracy;
+mod addresses;
 mod aws_batch;
 mod aws_stack;
 mod bench;

@@ -323,3 +323,25 @@ fn a_run_that_is_stopped_by_a_signal_is_reported_as_stopped() {
     assert_eq!((&status["run_id"], &status["state"]), (&report["run_id"], &"stopped".into()));
     assert_eq!(status["attempts"][0]["failure"], "stopped by a signal");
 }
+
+#[test]
+fn one_file_is_indexed_without_the_others_of_its_folder() {
+    let scratch = Scratch::new();
+    let folder = scratch.videos();
+    std::fs::create_dir(folder.join("below")).unwrap();
+    let names = ["a [1].mp4", "b.mp4", "below/a [1].mp4"];
+    for name in names {
+        test_video(&folder.join(name), "160x120", "25", 1.0, &["-pix_fmt", "yuv420p"]);
+    }
+    let job = scratch.job(&scratch.small_models());
+    let only = format!("input.uri={}", folder.join(names[0]).display());
+    run(&job, &["--set", &only], 0);
+    let rows = tables::rows(&scratch.index(), "videos");
+    let uris: Vec<&str> = rows.iter().map(|row| row["uri"].as_str().unwrap()).collect();
+    assert_eq!(uris, [folder.join(names[0]).to_str().unwrap()]);
+    // The whole folder adds the others, and the file alone removes none of them.
+    run(&job, &[], 0);
+    run(&job, &["--set", &only], 0);
+    let rows = tables::rows(&scratch.index(), "videos");
+    assert_eq!((rows.len(), rows.iter().filter(|row| row["status"] == "ok").count()), (3, 3), "{rows:?}");
+}

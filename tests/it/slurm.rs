@@ -280,3 +280,25 @@ fn a_dry_run_prints_the_submission() {
     assert_eq!(failed.status.code(), Some(1));
     assert!(stderr(&failed).contains("scontrol: failed to run"), "{}", stderr(&failed));
 }
+
+#[test]
+fn a_finished_run_is_not_submitted_again() {
+    let scratch = Scratch::new();
+    test_video(&scratch.videos().join("a.mp4"), "160x120", "25", 1.0, &["-pix_fmt", "yuv420p"]);
+    let job = scratch.job(&scratch.small_models());
+    let submit = |run: &str| {
+        let mut command = vidindex(["submit".as_ref(), job.as_os_str()]);
+        command.args(["--engine", "slurm", "--run", run]).env("PATH", "/nowhere").output().unwrap()
+    };
+    // Only a run that is sealed is finished.
+    let planned = vidindex(["plan".as_ref(), job.as_os_str()]).output().unwrap();
+    let run = stdout(&planned);
+    assert!(stderr(&submit(&run)).contains("scontrol: failed to run"));
+    for command in ["work", "seal"] {
+        let output = vidindex([command.as_ref(), job.as_os_str()]).args(["--run", &run]).output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+    }
+    let again = submit(&run);
+    assert_eq!((again.status.code(), stdout(&again)), (Some(0), run.clone()), "{}", said(&again));
+    assert!(stderr(&again).contains("there is nothing to submit"), "{}", said(&again));
+}

@@ -58,12 +58,15 @@ pub(super) fn free_sides(graph: &mut GraphProto, input: &str) {
 /// The lowering (`zoo/lower`) splits and joins the leading dimensions of frames with reshapes to constant shapes that end with
 /// height and width. They are taken from the value instead.
 fn keep_area(mut node: NodeProto, weights: &mut Vec<TensorProto>) -> Vec<NodeProto> {
+    if node.op_type != "Reshape" {
+        return vec![node];
+    }
     let shape = node.input.get(1).and_then(|shape| weights.iter().find(|weight| weight.name == *shape));
     let sizes: Vec<i64> = match shape.and_then(|shape| shape.raw_data.as_ref()) {
         Some(bytes) => bytes.as_chunks::<8>().0.iter().map(|&bytes| i64::from_le_bytes(bytes)).collect(),
         None => Vec::new(),
     };
-    if node.op_type != "Reshape" || sizes.len() < 4 {
+    if sizes.len() < 4 {
         return vec![node];
     }
     let [lead, area, all] = ["lead", "area", "sizes"].map(|what| format!("vidindex.{}.{what}", node.output[0]));

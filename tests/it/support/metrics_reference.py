@@ -62,6 +62,10 @@ def images():
         drawn.append({"truth": truth, "ignored": ignored, "found": [[box, float(rng.random())] for box in found]})
     drawn[0]["truth"].append(random_box())
     drawn[0]["found"].append([random_box(), 0.5])
+    return with_ap50(drawn)
+
+
+def with_ap50(drawn):
     annotations, detections = [], []
     for number, image in enumerate(drawn, 1):
         here = {"image_id": number}
@@ -85,6 +89,12 @@ def images():
     return {"images": drawn, "ap50": float(evaluation.stats[1])}
 
 
+def some_of(count, found):
+    """An image of which some boxes are found, and nothing else: the recall is a round number."""
+    truth = [[20 * i, 0, 20 * i + 10, 10] for i in range(count)]
+    return with_ap50([{"truth": truth, "ignored": [], "found": [[box, 0.9 - 0.01 * i] for i, box in enumerate(truth[:found])]}])
+
+
 json.dump({"scores": [scores() for _ in range(30)], "answers": [answers() for _ in range(10)],
-           "boxes": [images() for _ in range(30)]}, sys.stdout)
+           "boxes": [images() for _ in range(30)] + [some_of(10, 7), some_of(20, 7), some_of(100, 57)]}, sys.stdout)
 sys.stdout.write("\n")
