@@ -101,7 +101,7 @@ pub struct InEngine {
 
 impl InEngine {
     /// Whether the engine reports that it has no tasks of the run any more.
-    fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         (self.pending, self.running) == (Some(0), Some(0))
     }
 }

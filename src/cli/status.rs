@@ -75,10 +75,16 @@ impl Status {
 
 /// Asks the engine of a submitted run about waiting tasks, which the output does not show.
 async fn ask_engine(output: &dyn Store, job: &Job, status: &mut RunStatus) -> Result<()> {
-    if status.state != State::Sealed
-        && let Some(found) = engine::queue::look(output, job, &status.run_id).await?
-    {
-        status.learn(found);
+    if status.state == State::Sealed {
+        return Ok(());
+    }
+    let Some(engine) = engine::queue::look(output, job, &status.run_id).await? else { return Ok(()) };
+    if engine.is_done() {
+        // The last tasks may have committed, and the seal published, after the output was read.
+        *status = status::of_run(output, &status.run_id).await?;
+    }
+    if status.state != State::Sealed {
+        status.learn(engine);
     }
     Ok(())
 }

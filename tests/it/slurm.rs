@@ -1,5 +1,6 @@
 //! The same job on a real Slurm: an array on S3 whose tasks are lost, duplicated, timed out and cancelled.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::OnceLock;
@@ -184,6 +185,29 @@ fn watch_waits_for_pending_tasks_and_ends_after_the_seal() {
     let last = text.rsplit("run      ").next().unwrap();
     assert!(watched.status.success() && last.contains(": sealed") && text.contains("pending"), "{text}");
     archive.assert_rows(&archive.bucket.index());
+}
+
+#[test]
+fn a_run_that_is_sealed_while_its_engine_is_queried_is_reported_as_sealed() {
+    let Some(cluster) = Cluster::start(1) else { return };
+    let scratch = Scratch::new();
+    test_video(&scratch.videos().join("a.mp4"), "160x120", "25", 1.0, &["-pix_fmt", "yuv420p"]);
+    let job = scratch.job(&format!("{}{ENGINE}", scratch.small_models()));
+    let run = cluster.submit(&job, scratch.dir.path(), &[], &[]);
+    cluster.drain(180);
+    let summary = scratch.index().join(format!("_vidindex/runs/{run}/summary.json"));
+    let kept = scratch.path("summary.json");
+    std::fs::rename(&summary, &kept).unwrap();
+    // The seal ends after `status` has read the output, before Slurm responds.
+    let folder = scratch.path("bin");
+    std::fs::create_dir(&folder).unwrap();
+    let squeue = folder.join("squeue");
+    std::fs::write(&squeue, format!("#!/bin/sh\nmv '{}' '{}'\n", kept.display(), summary.display())).unwrap();
+    std::fs::set_permissions(&squeue, PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+    let mut command = vidindex(["status".as_ref(), job.as_os_str(), "--run".as_ref(), run.as_ref()]);
+    let text = stdout(&command.env("PATH", path).output().unwrap());
+    assert!(text.contains(": sealed") && summary.exists(), "{text}");
 }
 
 #[test]
