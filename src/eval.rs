@@ -1,24 +1,28 @@
 //! `vidindex eval`: compares the current rows of an index with the ground truth of a data set, as papers do.
 
+mod matching;
 mod metrics;
+mod report;
 mod truth;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt::{self, Display};
 use std::io::Write as _;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tempfile::NamedTempFile;
 
+pub(crate) use report::EvalReport;
 pub(crate) use truth::TruthFormat;
 
 use crate::error::{Error, Result};
 use crate::job::{Job, Persons};
 use crate::query::{self, Index};
+use matching::matched;
 use metrics::{
     Answer, BoxImage, average_precision, box_average_precision, by_class, mean_class_accuracy, most_confused,
 };
+use report::{ActionsReport, ClassReport, Confused, Measures, PersonsReport};
 use truth::VideoTruth;
 
 /// A segment is compared if one action fills this share of it.
@@ -36,64 +40,6 @@ const PRESENT: &str = "SELECT uri FROM videos
 GROUP BY uri HAVING max_by(status, (indexed_at, run_id)) <> 'deleted' ORDER BY uri";
 /// The class of the boxes that are compared.
 const PERSON: &str = "person";
-
-/// How well an index agrees with the truth.
-#[derive(Debug, Serialize)]
-pub(crate) struct EvalReport {
-    /// Number of videos that the truth names.
-    videos: usize,
-    /// Number of them that are in the index.
-    indexed: usize,
-    actions: Option<ActionsReport>,
-    persons: Option<PersonsReport>,
-}
-
-/// Measures of actions.
-#[derive(Debug, Serialize)]
-struct ActionsReport {
-    model: String,
-    /// `videos` or `segments`.
-    items_are: &'static str,
-    items: usize,
-    #[serde(flatten)]
-    measures: Measures,
-    classes: Vec<ClassReport>,
-    most_confused: Vec<Confused>,
-    /// Labels of the truth that no row of these videos has among its best.
-    unknown_labels: Vec<String>,
-}
-
-/// Measures of items with one label, or with several.
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-enum Measures {
-    One { top1: f64, top5: f64, mean_class_accuracy: f64 },
-    Several { mean_average_precision: f64 },
-}
-
-#[derive(Debug, Serialize)]
-struct ClassReport {
-    label: String,
-    items: usize,
-    /// The share of its items whose top label it is, or its average precision.
-    value: f64,
-}
-
-#[derive(Debug, Serialize)]
-struct Confused {
-    truth: String,
-    predicted: String,
-    items: usize,
-}
-
-/// Measures of persons.
-#[derive(Debug, Serialize)]
-struct PersonsReport {
-    frames: usize,
-    boxes: usize,
-    /// Average precision at an overlap of 0.5.
-    ap50: Option<f64>,
-}
 
 /// A label of a segment or video, the best first. A segment without labels has one entry without a label.
 #[derive(Debug, Deserialize)]
@@ -163,42 +109,6 @@ pub(crate) async fn run(job: &Job, path: &Path, format: TruthFormat, duckdb: Opt
         return Err(Error::usage("the job has no [actions], which this truth is about".to_owned()));
     }
     Ok(EvalReport { videos: truth.len(), indexed: videos.len(), actions, persons })
-}
-
-/// The videos that are in the index. They are matched by the names of their files, and by their folders if several files have
-/// the same name.
-fn matched<'a>(truth: &'a [VideoTruth], uris: &'a [Uri]) -> Result<Vec<(&'a str, &'a VideoTruth)>> {
-    let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
-    let mut by_name = HashMap::<String, Vec<(String, &str)>>::new();
-    for Uri { uri } in uris {
-        let path = truth::plain_path(uri);
-        by_name.entry(name(&path)).or_default().push((path, uri));
-    }
-    let mut found = BTreeMap::<&str, &VideoTruth>::new();
-    for video in truth {
-        for path in &video.paths {
-            let Some(same_name) = by_name.get(&name(path)) else { continue };
-            let in_folder: Vec<_> = same_name.iter().filter(|(of, _)| of.ends_with(&format!("/{path}"))).collect();
-            let uri = match (&in_folder[..], &same_name[..]) {
-                ([(_, uri)], _) | ([], [(_, uri)]) => *uri,
-                ([], several) => return Err(ambiguous(path, several.iter())),
-                (several, _) => return Err(ambiguous(path, several.iter().copied())),
-            };
-            if let Some(other) = found.insert(uri, video)
-                && !std::ptr::eq(other, video)
-            {
-                let paths = format!("{} and {}", other.paths.join(" or "), video.paths.join(" or "));
-                return Err(Error::usage(format!("the truth has two videos that {uri} can be: {paths}")));
-            }
-        }
-    }
-    Ok(found.into_iter().collect())
-}
-
-fn ambiguous<'a>(path: &str, several: impl Iterator<Item = &'a (String, &'a str)>) -> Error {
-    let uris: Vec<&str> = several.take(2).map(|(_, uri)| *uri).collect();
-    Error::usage(format!("{path} can be two videos of the index: {}", uris.join(" and ")))
-        .with_hint("write more of their paths into the truth")
 }
 
 /// A file with the URIs of the videos, for a query.
@@ -454,42 +364,5 @@ fn several(model: String, items: &[Item], unknown_labels: Vec<String>) -> Action
         classes,
         most_confused: Vec::new(),
         unknown_labels,
-    }
-}
-
-impl Display for EvalReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "videos                {} of {} are in the index", self.indexed, self.videos)?;
-        if let Some(actions) = &self.actions {
-            writeln!(f, "model                 {}", actions.model)?;
-            if !actions.unknown_labels.is_empty() {
-                writeln!(f, "labels without rows   {}", actions.unknown_labels.join(", "))?;
-            }
-            let (name, value) = match actions.measures {
-                Measures::One { top1, top5, mean_class_accuracy } => {
-                    writeln!(f, "{:<21} {}", actions.items_are, actions.items)?;
-                    writeln!(f, "top-1                 {top1:.4}")?;
-                    writeln!(f, "top-5                 {top5:.4}")?;
-                    ("mean class accuracy", mean_class_accuracy)
-                }
-                Measures::Several { mean_average_precision } => ("mAP", mean_average_precision),
-            };
-            writeln!(f, "{name:<21} {value:.4}")?;
-            writeln!(f, "\n{:<40} {:>8} {:>8}", "class", actions.items_are, "value")?;
-            for ClassReport { label, items, value } in &actions.classes {
-                writeln!(f, "{label:<40} {items:>8} {value:>8.4}")?;
-            }
-            if !actions.most_confused.is_empty() {
-                writeln!(f, "\n{:<40} {:>8}", "most confused", actions.items_are)?;
-            }
-            for Confused { truth, predicted, items } in &actions.most_confused {
-                writeln!(f, "{:<40} {items:>8}", format!("{truth} as {predicted}"))?;
-            }
-        }
-        if let Some(PersonsReport { frames, boxes, ap50 }) = &self.persons {
-            let ap50 = ap50.map_or("no box in the truth".to_owned(), |ap50| format!("{ap50:.4}"));
-            writeln!(f, "\npersons               {boxes} boxes in {frames} frames\nAP at IoU 0.5         {ap50}")?;
-        }
-        Ok(())
     }
 }

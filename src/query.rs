@@ -103,7 +103,7 @@ const LIKE_ROWS: usize = 20;
 #[derive(Debug)]
 pub(crate) struct Index {
     pub(crate) uri: String,
-    store: StoreConfig,
+    pub(crate) store: StoreConfig,
 }
 
 impl Index {

@@ -32,12 +32,12 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) async fn run(self) -> Result<u8> {
-        let (job, file) = (self.index.job().await?, self.output);
-        let output = store::open(&job.output.uri, &job.store).await?;
+        let (index, file) = (self.index.index()?, self.output);
+        let output = store::open(&index.uri, &index.store).await?;
         let run = match self.run {
             Some(run) => run.parse()?,
             None => record::newest(&*output).await?.ok_or_else(|| {
-                Error::usage(format!("there are no runs in {}", job.output.uri))
+                Error::usage(format!("there are no runs in {}", index.uri))
                     .with_hint("check output.uri, or create a run with `vidindex run JOB.toml`")
             })?,
         };

@@ -9,7 +9,7 @@ use super::samples::Sample;
 use crate::error::{Error, Result};
 use crate::infer::boxes::Detection;
 use crate::infer::session::{Runtime, See, Timed};
-use crate::infer::slowfast::ClipView;
+use crate::infer::slowfast::{ClipBatch, ClipView, SlowFast};
 use crate::work::models::{ActionModel, JobModels, PersonModel};
 use crate::zoo::deploy::Deployment;
 use crate::zoo::descriptor::Descriptor;
@@ -69,8 +69,7 @@ impl<'a> Subject<'a> {
             Self::Actions(actions) => {
                 let mut model = actions.open_version(runtime, model)?;
                 let scores = one_by_one(samples, |sample| {
-                    let scored =
-                        model.run(&model.tensors().batch(&[ClipView::all(&halves(sample)?, actions.crop())])?)?;
+                    let scored = model.run(&clip(&model, sample, actions)?)?;
                     Ok(scored.map(|clips| clips.into_iter().flat_map(|clip| clip.scores).collect()))
                 });
                 Ok(scores?.map(Answers::Scores))
@@ -100,7 +99,7 @@ impl<'a> Subject<'a> {
             Self::Actions(actions) => {
                 let mut model = actions.open_version(runtime, model)?;
                 samples.iter().try_for_each(|sample| {
-                    let batch = model.tensors().batch(&[ClipView::all(&halves(sample)?, actions.crop())])?;
+                    let batch = clip(&model, sample, actions)?;
                     model.observe(&batch, &names, see)
                 })
             }
@@ -141,6 +140,7 @@ fn one_by_one<T>(samples: &[&Sample], mut run: impl FnMut(&Sample) -> Result<Tim
     Ok(Timed { output, seconds: seconds.get(seconds.len() / 2).copied().unwrap_or_default() })
 }
 
-fn halves(sample: &Sample) -> Result<Vec<f16>> {
-    Ok(sample.read()?.as_chunks::<2>().0.iter().map(|&bytes| f16::from_ne_bytes(bytes)).collect())
+fn clip(model: &SlowFast, sample: &Sample, actions: &ActionModel) -> Result<ClipBatch> {
+    let values: Vec<f16> = sample.read()?.as_chunks::<2>().0.iter().map(|&bytes| f16::from_ne_bytes(bytes)).collect();
+    model.tensors().batch(&[ClipView::all(&values, actions.crop())])
 }

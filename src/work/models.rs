@@ -1,12 +1,16 @@
 //! The models of a job. Their files are read and checked before anything is listed. They are opened when there is a shard
 //! to process.
 
+mod bare;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use half::f16;
 use sha2::{Digest, Sha256};
+
+pub use bare::BareModel;
 
 use super::batch::Batcher;
 use crate::decode::{Clip, ClipSpec, Image, ImageSpec, View};
@@ -29,6 +33,8 @@ use crate::zoo::inspect::ModelInfo;
 
 /// Number of classes that an error lists.
 const CLASSES_SHOWN: usize = 100;
+
+type ActionBatcher = Batcher<ActionInput, ActionScores>;
 
 /// The model files of a job.
 #[derive(Debug, Clone)]
@@ -145,6 +151,30 @@ impl JobModels {
 }
 
 impl ActionModel {
+    /// What the file says of itself.
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// Its descriptor.
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor::SlowFast(self.descriptor.clone())
+    }
+
+    /// Width and height of the squares that a model that scores clips takes.
+    pub fn crop(&self) -> (usize, usize) {
+        (self.descriptor.crop, self.descriptor.crop)
+    }
+
+    /// Opens a version of a model that scores clips, for one clip at a time.
+    ///
+    /// # Errors
+    /// As for [`Runtime::open`].
+    pub fn open_version(&self, runtime: &Runtime, version: Deployment) -> Result<SlowFast> {
+        let options = ClipOptions { batch: Some(1), ..ClipOptions::default() };
+        SlowFast::open_version(runtime, version, &self.info, &self.descriptor, options)
+    }
+
     fn read(settings: &job::Actions) -> Result<Self> {
         let info = ModelInfo::read(&settings.model)?;
         let Descriptor::SlowFast(descriptor) = Descriptor::for_model(&info)? else {
@@ -186,11 +216,7 @@ impl ActionModel {
         let labels = self.descriptor.labels.names().into_iter().map(Arc::from).collect();
         Ok(OpenActions { batcher, labels, clips: self.clips.clone(), settings: self.settings.clone() })
     }
-}
 
-type ActionBatcher = Batcher<ActionInput, ActionScores>;
-
-impl ActionModel {
     fn score_clips(&self, runtime: &Runtime, lanes: usize) -> Result<ActionBatcher> {
         let (first, others) = open_lanes(lanes, || self.open_clips(runtime, None))?;
         let (tensors, rows, views) = (first.tensors(), first.batch(), self.views());
@@ -282,80 +308,6 @@ fn open_lanes<M>(lanes: usize, open: impl Fn() -> Result<M>) -> Result<(M, Vec<M
     Ok((open()?, (1..lanes).map(|_| open()).collect::<Result<_>>()?))
 }
 
-/// A model without the rest of the pipeline, to measure it.
-pub struct BareModel {
-    /// The model's id, as in the tables.
-    pub id: String,
-    /// Number of inputs in a batch.
-    pub batch: usize,
-    run: Box<dyn FnMut() -> Result<f64>>,
-}
-
-impl BareModel {
-    /// Runs a batch of blank inputs. Returns the seconds that it took.
-    ///
-    /// # Errors
-    /// If the model fails.
-    pub fn run(&mut self) -> Result<f64> {
-        (self.run)()
-    }
-}
-
-impl ActionModel {
-    /// Opens the model to measure it, with batches of this size (`None` for the usual one) if the graph supports it.
-    ///
-    /// # Errors
-    /// As for [`Runtime::open`].
-    pub fn open_bare(&self, runtime: &Runtime, batch: Option<usize>) -> Result<BareModel> {
-        let descriptor::SlowFastDescriptor { frames, side, .. } = self.descriptor;
-        let id = self.info.model_id();
-        // Of a video of 16:9.
-        let Some((width, height)) = self.clips.size(16, 9) else { return Err(Error::failed("no size of a clip")) };
-        let clip = vec![f16::ZERO; 3 * frames * height * width];
-        if self.descriptor.persons {
-            let mut model = PersonActions::open(runtime, &self.info, &self.descriptor)?;
-            let person = [0.0, 0.0, side as f32 / 2.0, side as f32 - 1.0];
-            let tensors = model.tensors();
-            let run = move || Ok(model.run(&tensors.clip(&clip, (width, height), &[person])?)?.seconds);
-            return Ok(BareModel { id, batch: 1, run: Box::new(run) });
-        }
-        let mut model = self.open_clips(runtime, batch)?;
-        let (tensors, batch, of_job) = (model.tensors(), model.batch(), self.clone());
-        let run = move || {
-            let views: Vec<_> =
-                of_job.views_of(&clip, (width, height)).into_iter().cycle().take(batch * of_job.views()).collect();
-            views.chunks(batch).map(|views| Ok(model.run(&tensors.batch(views)?)?.seconds)).sum()
-        };
-        Ok(BareModel { id, batch, run: Box::new(run) })
-    }
-}
-
-impl ActionModel {
-    /// What the file says of itself.
-    pub fn info(&self) -> &ModelInfo {
-        &self.info
-    }
-
-    /// Its descriptor.
-    pub fn descriptor(&self) -> Descriptor {
-        Descriptor::SlowFast(self.descriptor.clone())
-    }
-
-    /// Width and height of the squares that a model that scores clips takes.
-    pub fn crop(&self) -> (usize, usize) {
-        (self.descriptor.crop, self.descriptor.crop)
-    }
-
-    /// Opens a version of a model that scores clips, for one clip at a time.
-    ///
-    /// # Errors
-    /// As for [`Runtime::open`].
-    pub fn open_version(&self, runtime: &Runtime, version: Deployment) -> Result<SlowFast> {
-        let options = ClipOptions { batch: Some(1), ..ClipOptions::default() };
-        SlowFast::open_version(runtime, version, &self.info, &self.descriptor, options)
-    }
-}
-
 impl PersonModel {
     /// What the file says of itself.
     pub fn info(&self) -> &ModelInfo {
@@ -380,25 +332,7 @@ impl PersonModel {
         let thresholds = Thresholds { confidence: share * self.thresholds.confidence, ..self.thresholds.clone() };
         Detector::open_version(runtime, version, &self.info, &self.descriptor, thresholds, Some(1))
     }
-}
 
-impl PersonModel {
-    /// As [`ActionModel::open_bare`].
-    ///
-    /// # Errors
-    /// As for [`Runtime::open`].
-    pub fn open_bare(&self, runtime: &Runtime, batch: Option<usize>) -> Result<BareModel> {
-        let mut model = Detector::open(runtime, &self.info, &self.descriptor, self.thresholds.clone(), batch)?;
-        let (tensors, batch) = (model.tensors(), model.batch());
-        let (width, height) = self.images.size();
-        let image = vec![0; height * width * 3];
-        let frame = (width as u32, height as u32);
-        let run = move || Ok(model.run(&tensors.batch(&vec![(&image[..], frame); batch])?)?.seconds);
-        Ok(BareModel { id: self.info.model_id(), batch, run: Box::new(run) })
-    }
-}
-
-impl PersonModel {
     fn read(settings: &job::Persons) -> Result<Self> {
         let info = ModelInfo::read(&settings.model)?;
         let Descriptor::Detector(descriptor) = Descriptor::for_model(&info)? else {
