@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use vidindex::infer::session::Timed;
-use vidindex::work::batch::Batcher;
+use vidindex::work::batch::{Batcher, Lanes};
 
 const BATCH: usize = 8;
 /// Batches that are measured.
@@ -64,7 +64,8 @@ async fn measure(device: &Arc<Device>, lanes: usize) -> (f64, f64) {
         thread::sleep(filled.fill);
         Ok(inputs)
     };
-    let batcher = Batcher::start("bench", BATCH, fill, (0..lanes).map(|_| run())).unwrap();
+    let runs: Vec<_> = (0..lanes).map(|_| run()).collect();
+    let (batcher, _) = Batcher::start("bench", move || Ok(Lanes::new(BATCH, fill, runs))).unwrap();
     // Decoders that are always ahead.
     let inputs = (0..BATCH * 8).map(|_| {
         let batcher = batcher.clone();

@@ -72,7 +72,8 @@ impl Bench {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
 
         tracing::info!(videos = sample.videos, "measuring decoding");
-        let models = tokio::task::block_in_place(|| self.models.open(&self.runtime))?;
+        let (models, opening) = self.models.open(&self.runtime)?;
+        opening.wait().await?;
         let quarter = self.time / 4;
         let decoding = [
             self.decode(&models, &videos, Some(FullDecode::Requested), quarter / 2).await?,

@@ -31,7 +31,7 @@ pub(crate) async fn check(onnxruntime: Option<&Path>, job: Option<&Job>) -> Resu
     report.line("decoder sandbox", sandbox.map(|()| "no files, no network, no programs".to_owned()));
     let choice = job.map_or(DeviceChoice::Auto, |job| job.run.device);
     let precision = job.map_or(Precision::Auto, |job| job.run.precision);
-    let runtime = Runtime::load(onnxruntime, choice, precision);
+    let runtime = Runtime::load(onnxruntime, choice, precision).map(Arc::new);
     match &runtime {
         Ok(runtime) => {
             report.line("ONNX Runtime", Ok(runtime.library().display().to_string()));
@@ -52,11 +52,16 @@ pub(crate) async fn check(onnxruntime: Option<&Path>, job: Option<&Job>) -> Resu
     report.unwritten.map_or(Ok(report.well), Err)
 }
 
-async fn job(report: &mut Report, job: &Job, runtime: Option<&Runtime>) {
+async fn job(report: &mut Report, job: &Job, runtime: Option<&Arc<Runtime>>) {
     let models = JobModels::read(job);
     match (&models, runtime) {
         (Ok(models), Some(runtime)) => {
-            report.line("models", models.open(runtime).map(|_| "open".to_owned()));
+            let opened = match models.open(runtime) {
+                // The models are kept until they are open.
+                Ok((_models, opening)) => opening.wait().await,
+                Err(error) => Err(error),
+            };
+            report.line("models", opened.map(|_| "open".to_owned()));
         }
         (Ok(_), None) => report.line("models", Ok("described".to_owned())),
         (Err(error), _) => report.fail("models", error),

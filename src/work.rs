@@ -34,7 +34,7 @@ use crate::telemetry::{self, Progress, StageTimings, VideoDone};
 use attempt::Attempt;
 use commit::{Committed, ShardRows};
 use encode::ShardEncoder;
-use models::{JobModels, OpenModels};
+use models::{JobModels, OpenModels, Opening};
 use restore::Restorer;
 use rows::VideoRows;
 use video::Indexer;
@@ -91,11 +91,10 @@ pub struct Done {
     pub timings: StageTimings,
 }
 
-/// The open models, and how long it took to open them.
+/// The open models, and what they run on.
 struct Opened {
     models: OpenModels,
     device: String,
-    seconds: f64,
 }
 
 impl Worker {
@@ -112,7 +111,7 @@ impl Worker {
         runtime: &(dyn Fn() -> Result<Arc<Runtime>> + Send + Sync),
     ) -> Result<Done> {
         let started = Instant::now();
-        let mut opened = None;
+        let (mut opened, mut open_seconds) = (None, 0.0);
         let (mut shards, mut committed_before) = (0, 0);
         let mine = || (task.index..plan.shard_count()).step_by(task.count.max(1) as usize);
         let mut to_do = Vec::new();
@@ -127,17 +126,22 @@ impl Worker {
         }
         for index in to_do {
             let shard = plan.shard(&*self.output, index).await?;
-            let opened = match &opened {
-                Some(opened) => opened,
-                None => opened.insert(self.open(runtime)?),
-            };
-            self.shard(&shard, opened).await?;
+            if let Some(opened) = &opened {
+                self.shard(&shard, opened).await?;
+            } else {
+                // The first videos are decoded meanwhile.
+                let (models, opening) = self.open(runtime)?;
+                let (opening, shard) = tokio::join!(opening.wait(), self.shard(&shard, opened.insert(models)));
+                // It is why the shard failed, too.
+                open_seconds = opening?;
+                shard?;
+            }
             shards += 1;
         }
         let timings = StageTimings {
             ended: self.progress.ended(),
             wall_seconds: started.elapsed().as_secs_f64(),
-            open_seconds: opened.as_ref().map_or(0.0, |opened| opened.seconds),
+            open_seconds,
             write_seconds: self.progress.write_seconds(),
             models: self.progress.models(),
             device: opened.map(|opened| opened.device),
@@ -145,15 +149,12 @@ impl Worker {
         Ok(Done { shards, committed_before, timings })
     }
 
-    fn open(&self, runtime: &(dyn Fn() -> Result<Arc<Runtime>> + Send + Sync)) -> Result<Opened> {
-        let started = Instant::now();
+    fn open(&self, runtime: &(dyn Fn() -> Result<Arc<Runtime>> + Send + Sync)) -> Result<(Opened, Opening)> {
         // Nothing else runs yet, so that it is no problem to block this thread.
-        tokio::task::block_in_place(|| {
-            let runtime = runtime()?;
-            let models = self.models.open(&runtime)?;
-            self.progress.watch(models.counters());
-            Ok(Opened { models, device: runtime.device().to_string(), seconds: started.elapsed().as_secs_f64() })
-        })
+        let runtime = tokio::task::block_in_place(runtime)?;
+        let (models, opening) = self.models.open(&runtime)?;
+        self.progress.watch(models.counters());
+        Ok((Opened { models, device: runtime.device().to_string() }, opening))
     }
 
     /// Processes a shard, with retries, until it is committed.

@@ -12,9 +12,9 @@ use sha2::{Digest, Sha256};
 
 pub use bare::BareModel;
 
-use super::batch::Batcher;
+use super::batch::{Batcher, Lanes, Opened};
 use crate::decode::{Clip, ClipSpec, Image, ImageSpec, View};
-use crate::device::Precision;
+use crate::device::{Device, Precision};
 use crate::error::{Error, Result};
 use crate::hash::hex;
 use crate::infer::boxes::{Detection, Thresholds};
@@ -33,8 +33,6 @@ use crate::zoo::inspect::ModelInfo;
 
 /// Number of classes that an error lists.
 const CLASSES_SHOWN: usize = 100;
-
-type ActionBatcher = Batcher<ActionInput, ActionScores>;
 
 /// The model files of a job.
 #[derive(Debug, Clone)]
@@ -125,28 +123,50 @@ impl JobModels {
         }
     }
 
-    /// Opens both models at the same time, each on a thread.
+    /// Starts to open both models, each on a thread of its own. They take inputs at once.
     ///
     /// # Errors
-    /// As for [`Runtime::open`].
-    pub fn open(&self, runtime: &Runtime) -> Result<OpenModels> {
+    /// If a thread cannot be started.
+    pub fn open(&self, runtime: &Arc<Runtime>) -> Result<(OpenModels, Opening)> {
         let started = Instant::now();
         // Two models already fill each other's gaps on a GPU.
         let is_alone = self.actions.is_none() || self.persons.is_none();
         let lanes = if is_alone && !runtime.device().is_cpu() { 2 } else { 1 };
-        let (actions, persons) = std::thread::scope(|scope| {
-            let actions = self.actions.as_ref().map(|model| scope.spawn(|| model.open(runtime, lanes)));
-            let persons = self.persons.as_ref().map(|model| model.open(runtime, lanes)).transpose();
-            let join = |thread: std::thread::ScopedJoinHandle<'_, Result<OpenActions>>| {
-                thread.join().unwrap_or_else(|_| Err(Error::failed("opening the action model panicked")))
-            };
-            (actions.map(join).transpose(), persons)
-        });
+        let (actions, actions_opened) =
+            self.actions.as_ref().map(|model| model.open(runtime, lanes)).transpose()?.unzip();
+        let (persons, persons_opened) =
+            self.persons.as_ref().map(|model| model.open(runtime, lanes)).transpose()?.unzip();
+        let opened = actions_opened.into_iter().chain(persons_opened).collect();
         let precision = runtime.precision();
-        let open = OpenModels { precision, actions: actions?, persons: persons? };
-        let seconds = telemetry::rounded(started.elapsed());
-        tracing::info!(device = %runtime.device(), precision = precision.as_str(), seconds, "models opened");
-        Ok(open)
+        let opening = Opening { started, opened, device: runtime.device(), precision };
+        Ok((OpenModels { precision, actions, persons }, opening))
+    }
+}
+
+/// Models that are being opened.
+#[derive(Debug)]
+pub struct Opening {
+    started: Instant,
+    opened: Vec<Opened>,
+    device: Device,
+    precision: Precision,
+}
+
+impl Opening {
+    /// Waits until all models are open or have failed. Returns the seconds that it took.
+    ///
+    /// # Errors
+    /// As for [`Runtime::open`].
+    pub async fn wait(self) -> Result<f64> {
+        let mut last = self.started;
+        // All of them: a process must not end while a library is opening a model.
+        for opened in futures::future::join_all(self.opened).await {
+            last = last.max(opened.unwrap_or_else(|_| Err(Error::failed("opening a model panicked")))?);
+        }
+        let took = last - self.started;
+        let (device, precision, seconds) = (self.device, self.precision.as_str(), telemetry::rounded(took));
+        tracing::info!(%device, precision, seconds, "models opened");
+        Ok(took.as_secs_f64())
     }
 }
 
@@ -208,19 +228,25 @@ impl ActionModel {
     }
 
     /// `lanes` is the number of batches that run at the same time, each in a session of its own.
-    fn open(&self, runtime: &Runtime, lanes: usize) -> Result<OpenActions> {
-        let batcher = match self.descriptor.persons {
-            true => self.score_persons(runtime, lanes)?,
-            false => self.score_clips(runtime, lanes)?,
-        };
+    fn open(&self, runtime: &Arc<Runtime>, lanes: usize) -> Result<(OpenActions, Opened)> {
+        let (model, runtime) = (self.clone(), runtime.clone());
+        let (batcher, opened) = match self.descriptor.persons {
+            true => Batcher::start("actions", move || model.score_persons(runtime, lanes)),
+            false => Batcher::start("actions", move || model.score_clips(runtime, lanes)),
+        }?;
         let labels = self.descriptor.labels.names().into_iter().map(Arc::from).collect();
-        Ok(OpenActions { batcher, labels, clips: self.clips.clone(), settings: self.settings.clone() })
+        let open = OpenActions { batcher, labels, clips: self.clips.clone(), settings: self.settings.clone() };
+        Ok((open, opened))
     }
 
-    fn score_clips(&self, runtime: &Runtime, lanes: usize) -> Result<ActionBatcher> {
-        let (first, others) = open_lanes(lanes, || self.open_clips(runtime, None))?;
-        let (tensors, rows, views) = (first.tensors(), first.batch(), self.views());
-        let model = self.clone();
+    fn score_clips(
+        self,
+        runtime: Arc<Runtime>,
+        lanes: usize,
+    ) -> Result<Lanes<ActionInput, Vec<ClipBatch>, ActionScores>> {
+        let opened = open_lanes(lanes, || self.open_clips(&runtime, None))?;
+        let (tensors, rows, views) = (opened[0].tensors(), opened[0].batch(), self.views());
+        let model = self;
         let fill = move |inputs: Vec<ActionInput>| {
             let clips = inputs.iter().map(|ActionInput { clip, .. }| (clip.slot.halves(), (clip.width, clip.height)));
             let views: Vec<ClipView<'_>> = clips.flat_map(|(clip, size)| model.views_of(clip, size)).collect();
@@ -242,7 +268,7 @@ impl ActionModel {
             }
         };
         // Several views of each fill several batches.
-        Batcher::start("actions", rows, fill, std::iter::once(first).chain(others).map(run))
+        Ok(Lanes::new(rows, fill, opened.into_iter().map(run)))
     }
 
     fn open_clips(&self, runtime: &Runtime, batch: Option<usize>) -> Result<SlowFast> {
@@ -264,10 +290,13 @@ impl ActionModel {
         }
     }
 
-    fn score_persons(&self, runtime: &Runtime, lanes: usize) -> Result<ActionBatcher> {
-        let open = || PersonActions::open(runtime, &self.info, &self.descriptor);
-        let (first, others) = open_lanes(lanes, open)?;
-        let tensors = first.tensors();
+    fn score_persons(
+        self,
+        runtime: Arc<Runtime>,
+        lanes: usize,
+    ) -> Result<Lanes<ActionInput, Vec<PersonClip>, ActionScores>> {
+        let opened = open_lanes(lanes, || PersonActions::open(&runtime, &self.info, &self.descriptor))?;
+        let tensors = opened[0].tensors();
         let fill = move |inputs: Vec<ActionInput>| {
             let clips = inputs.iter();
             let clips = clips
@@ -285,7 +314,7 @@ impl ActionModel {
                 Ok(all)
             }
         };
-        Batcher::start("actions", 1, fill, std::iter::once(first).chain(others).map(run))
+        Ok(Lanes::new(1, fill, opened.into_iter().map(run)))
     }
 }
 
@@ -303,9 +332,9 @@ fn averaged(views: &[ClipScores]) -> ActionScores {
     }
 }
 
-/// Opens a model at least once, and once for each lane.
-fn open_lanes<M>(lanes: usize, open: impl Fn() -> Result<M>) -> Result<(M, Vec<M>)> {
-    Ok((open()?, (1..lanes).map(|_| open()).collect::<Result<_>>()?))
+/// Opens a model once for each lane.
+fn open_lanes<M>(lanes: usize, open: impl Fn() -> Result<M>) -> Result<Vec<M>> {
+    (0..lanes).map(|_| open()).collect()
 }
 
 impl PersonModel {
@@ -361,29 +390,34 @@ impl PersonModel {
         Ok(Self { info, descriptor, images, thresholds, person_classes, track: settings.track, random })
     }
 
-    fn open(&self, runtime: &Runtime, lanes: usize) -> Result<OpenPersons> {
+    fn open(&self, runtime: &Arc<Runtime>, lanes: usize) -> Result<(OpenPersons, Opened)> {
         let mut thresholds = self.thresholds.clone();
         if self.track {
             // Weak boxes continue tracks. They suppress no stronger ones.
             thresholds.confidence = thresholds.confidence.min(WEAK_MIN);
         }
-        let open = || Detector::open(runtime, &self.info, &self.descriptor, thresholds.clone(), None);
-        let (first, others) = open_lanes(lanes, open)?;
-        let (tensors, batch) = (first.tensors(), first.batch());
-        let fill = move |images: Vec<Image>| {
-            let images: Vec<_> = images.iter().map(|image| (image.slot.bytes(), (image.width, image.height))).collect();
-            tensors.batch(&images)
-        };
-        let run = |mut model: Detector| move |batch: ImageBatch| model.run(&batch);
-        let batcher = Batcher::start("persons", batch, fill, std::iter::once(first).chain(others).map(run))?;
-        Ok(OpenPersons {
+        let (model, runtime) = (self.clone(), runtime.clone());
+        let (batcher, opened) = Batcher::start("persons", move || {
+            let open = || Detector::open(&runtime, &model.info, &model.descriptor, thresholds.clone(), None);
+            let opened = open_lanes(lanes, open)?;
+            let (tensors, batch) = (opened[0].tensors(), opened[0].batch());
+            let fill = move |images: Vec<Image>| {
+                let images: Vec<_> =
+                    images.iter().map(|image| (image.slot.bytes(), (image.width, image.height))).collect();
+                tensors.batch(&images)
+            };
+            let run = |mut model: Detector| move |batch: ImageBatch| model.run(&batch);
+            Ok(Lanes::new(batch, fill, opened.into_iter().map(run)))
+        })?;
+        let open = OpenPersons {
             batcher,
             labels: self.descriptor.labels.names().into_iter().map(Arc::from).collect(),
             images: self.images.clone(),
             person_classes: self.person_classes.as_slice().into(),
             confidence: self.thresholds.confidence,
             track: self.track,
-        })
+        };
+        Ok((open, opened))
     }
 }
 
