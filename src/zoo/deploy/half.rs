@@ -55,7 +55,7 @@ const OPERATORS: [&str; 41] = [
 ];
 
 /// Operators whose results are not 32-bit floats, whatever their inputs are.
-const NOT_FLOAT: [&str; 15] = [
+const NOT_FLOAT: [&str; 16] = [
     "And",
     "ArgMax",
     "ArgMin",
@@ -69,6 +69,7 @@ const NOT_FLOAT: [&str; 15] = [
     "NonMaxSuppression",
     "NonZero",
     "Not",
+    "QuantizeLinear",
     "Shape",
     "Size",
 ];
@@ -131,7 +132,7 @@ fn float_values(graph: &GraphProto, nodes: &[NodeProto]) -> HashSet<String> {
                         || node.attribute.iter().any(|a| a.name.starts_with("value_float"))
                 }
             },
-            "Where" => of_input(1),
+            "Where" | "DequantizeLinear" => of_input(1),
             operator if NOT_FLOAT.contains(&operator) => false,
             _ => of_input(0),
         };
@@ -346,6 +347,30 @@ mod tests {
         let mut graph = graph(65_520.0);
         assert_eq!(compute_in_half(&mut graph), 0);
         assert!(nodes(&graph).contains(&"Conv(large, weight) = made".to_owned()));
+    }
+
+    #[test]
+    fn integers_before_a_convolution_become_floats_of_16_bits() {
+        let mut graph = GraphProto {
+            node: vec![
+                node("QuantizeLinear", "integers", &["x", "scale"], "integers", vec![]),
+                node("DequantizeLinear", "rounded", &["integers", "scale"], "rounded", vec![]),
+                node("Conv", "y", &["rounded", "weight"], "y", vec![]),
+            ],
+            initializer: vec![float_tensor("scale", &[], &[0.5]), float_tensor("weight", &[1, 1, 1, 1], &[2.0])],
+            ..graph(2.0)
+        };
+        assert_eq!(compute_in_half(&mut graph), 1);
+        assert_eq!(
+            nodes(&graph),
+            [
+                "QuantizeLinear(x, scale) = integers",
+                "DequantizeLinear(integers, scale) = rounded",
+                "Cast(rounded) = rounded.f16",
+                "Conv(rounded.f16, weight.f16) = y.f16",
+                "Cast(y.f16) = y",
+            ]
+        );
     }
 
     #[test]
