@@ -73,7 +73,7 @@ impl Bench {
 
         tracing::info!(videos = sample.videos, "measuring decoding");
         let (models, opening) = self.models.open(&self.runtime)?;
-        opening.wait().await?;
+        opening.wait(&models).await?;
         let quarter = self.time / 4;
         let decoding = [
             self.decode(&models, &videos, Some(FullDecode::Requested), quarter / 2).await?,

@@ -57,8 +57,7 @@ async fn job(report: &mut Report, job: &Job, runtime: Option<&Arc<Runtime>>) {
     match (&models, runtime) {
         (Ok(models), Some(runtime)) => {
             let opened = match models.open(runtime) {
-                // The models are kept until they are open.
-                Ok((_models, opening)) => opening.wait().await,
+                Ok((models, opening)) => opening.wait(&models).await,
                 Err(error) => Err(error),
             };
             report.line("models", opened.map(|_| "open".to_owned()));

@@ -91,12 +91,6 @@ pub struct Done {
     pub timings: StageTimings,
 }
 
-/// The open models, and what they run on.
-struct Opened {
-    models: OpenModels,
-    device: String,
-}
-
 impl Worker {
     /// Processes each shard of the task that is not committed yet. `runtime` loads ONNX Runtime. It is called only if
     /// there is a shard to process.
@@ -126,12 +120,13 @@ impl Worker {
         }
         for index in to_do {
             let shard = plan.shard(&*self.output, index).await?;
-            if let Some(opened) = &opened {
-                self.shard(&shard, opened).await?;
+            if let Some(models) = &opened {
+                self.shard(&shard, models).await?;
             } else {
                 // The first videos are decoded meanwhile.
                 let (models, opening) = self.open(runtime)?;
-                let (opening, shard) = tokio::join!(opening.wait(), self.shard(&shard, opened.insert(models)));
+                let models = opened.insert(models);
+                let (opening, shard) = tokio::join!(opening.wait(models), self.shard(&shard, models));
                 // It is why the shard failed, too.
                 open_seconds = opening?;
                 shard?;
@@ -144,28 +139,28 @@ impl Worker {
             open_seconds,
             write_seconds: self.progress.write_seconds(),
             models: self.progress.models(),
-            device: opened.map(|opened| opened.device),
+            device: opened.map(|models| models.device.to_string()),
         };
         Ok(Done { shards, committed_before, timings })
     }
 
-    fn open(&self, runtime: &(dyn Fn() -> Result<Arc<Runtime>> + Send + Sync)) -> Result<(Opened, Opening)> {
+    fn open(&self, runtime: &(dyn Fn() -> Result<Arc<Runtime>> + Send + Sync)) -> Result<(OpenModels, Opening)> {
         // Nothing else runs yet, so that it is no problem to block this thread.
         let runtime = tokio::task::block_in_place(runtime)?;
         let (models, opening) = self.models.open(&runtime)?;
         self.progress.watch(models.counters());
-        Ok((Opened { models, device: runtime.device().to_string() }, opening))
+        Ok((models, opening))
     }
 
     /// Processes a shard, with retries, until it is committed.
-    async fn shard(&self, shard: &Shard, opened: &Opened) -> Result<()> {
+    async fn shard(&self, shard: &Shard, models: &OpenModels) -> Result<()> {
         let span = tracing::info_span!("shard", shard = shard.index);
         let mut delays =
             ExponentialBuilder::new().with_min_delay(DELAY_MIN).with_factor(4.0).with_max_times(RETRIES).build();
         loop {
             let run_id = self.run.run_id.as_str();
             let heartbeat = Attempt::begin(self.output.clone(), run_id, shard.index, shard.videos.len());
-            let result = tracing::Instrument::instrument(self.attempt(shard, &heartbeat, opened), span.clone()).await;
+            let result = tracing::Instrument::instrument(self.attempt(shard, &heartbeat, models), span.clone()).await;
             match &result {
                 Ok(_) => heartbeat.end().await,
                 Err(failure) => heartbeat.fail(&failure.to_string()).await,
@@ -184,7 +179,7 @@ impl Worker {
         }
     }
 
-    async fn attempt(&self, shard: &Shard, heartbeat: &Attempt, opened: &Opened) -> Result<(), WorkError> {
+    async fn attempt(&self, shard: &Shard, heartbeat: &Attempt, models: &OpenModels) -> Result<(), WorkError> {
         let started = Instant::now();
         let scratch = Scratch::new().map_err(WorkError::Fatal)?;
         let provenance = Provenance {
@@ -196,12 +191,12 @@ impl Worker {
         };
         let mut encoder = ShardEncoder::new(scratch.path(), provenance);
         let mut totals = ShardTotals::default();
-        self.videos(shard, heartbeat, opened, &scratch, &mut encoder, &mut totals).await?;
+        self.videos(shard, heartbeat, models, &scratch, &mut encoder, &mut totals).await?;
         let writing = Instant::now();
         let parts = tokio::task::block_in_place(|| encoder.finish()).map_err(WorkError::Fatal)?;
         totals.wall_seconds = started.elapsed().as_secs_f64();
         let run_id = self.run.run_id.as_str();
-        let computed = Some(Computed { device: opened.device.clone(), precision: opened.models.precision });
+        let computed = Some(Computed { device: models.device.to_string(), precision: models.precision });
         let rows = ShardRows { parts: &parts, totals, computed };
         let committed = commit::commit(&*self.output, run_id, shard.index, &heartbeat.id, rows).await;
         let committed = committed.map_err(WorkError::of_output)?;
@@ -217,7 +212,7 @@ impl Worker {
         &self,
         shard: &Shard,
         heartbeat: &Attempt,
-        opened: &Opened,
+        models: &OpenModels,
         scratch: &Scratch,
         encoder: &mut ShardEncoder,
         totals: &mut ShardTotals,
@@ -227,7 +222,7 @@ impl Worker {
         let indexer = Arc::new(Indexer {
             input: self.input.clone(),
             restorer: Restorer::new(self.output.clone()),
-            models: opened.models.clone(),
+            models: models.clone(),
             scratch_dir: scratch.path().to_owned(),
             run: self.run.clone(),
             decoders: self.decoders.clone(),

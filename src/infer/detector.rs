@@ -62,7 +62,7 @@ pub struct Detector {
 impl Detector {
     /// Opens the model that `info` and `descriptor` describe. `batch` is the number of images in each batch, unless the graph
     /// has a fixed one; `None` for the one that suits the device. A model whose output has dynamic dimensions is run once, so
-    /// that a wrong descriptor is an error before any video is opened.
+    /// that a wrong descriptor is an error even if no image comes.
     ///
     /// # Errors
     /// As for [`Runtime::open`], and a usage error if the output does not match the descriptor.

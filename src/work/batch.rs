@@ -27,7 +27,7 @@ impl<I, O> Clone for Batcher<I, O> {
     }
 }
 
-/// Most inputs that wait for a batch. Decoders have fewer slots than this, so that those limit the memory.
+/// Most inputs that wait for a batch. Each holds a slot of a decoder, whose number limits the memory.
 const QUEUE: usize = 64;
 
 /// Computes one output for each input of a batch.

@@ -137,9 +137,8 @@ impl JobModels {
         let (persons, persons_opened) =
             self.persons.as_ref().map(|model| model.open(runtime, lanes)).transpose()?.unzip();
         let opened = actions_opened.into_iter().chain(persons_opened).collect();
-        let precision = runtime.precision();
-        let opening = Opening { started, opened, device: runtime.device(), precision };
-        Ok((OpenModels { precision, actions, persons }, opening))
+        let models = OpenModels { device: runtime.device(), precision: runtime.precision(), actions, persons };
+        Ok((models, Opening { started, opened }))
     }
 }
 
@@ -148,23 +147,21 @@ impl JobModels {
 pub struct Opening {
     started: Instant,
     opened: Vec<Opened>,
-    device: Device,
-    precision: Precision,
 }
 
 impl Opening {
-    /// Waits until all models are open or have failed. Returns the seconds that it took.
+    /// Waits until all of `models` are open or have failed. Returns the seconds that it took.
     ///
     /// # Errors
     /// As for [`Runtime::open`].
-    pub async fn wait(self) -> Result<f64> {
+    pub async fn wait(self, models: &OpenModels) -> Result<f64> {
         let mut last = self.started;
         // All of them: a process must not end while a library is opening a model.
         for opened in futures::future::join_all(self.opened).await {
             last = last.max(opened.unwrap_or_else(|_| Err(Error::failed("opening a model panicked")))?);
         }
         let took = last - self.started;
-        let (device, precision, seconds) = (self.device, self.precision.as_str(), telemetry::rounded(took));
+        let (device, precision, seconds) = (models.device, models.precision.as_str(), telemetry::rounded(took));
         tracing::info!(%device, precision, seconds, "models opened");
         Ok(took.as_secs_f64())
     }
@@ -231,20 +228,16 @@ impl ActionModel {
     fn open(&self, runtime: &Arc<Runtime>, lanes: usize) -> Result<(OpenActions, Opened)> {
         let (model, runtime) = (self.clone(), runtime.clone());
         let (batcher, opened) = match self.descriptor.persons {
-            true => Batcher::start("actions", move || model.score_persons(runtime, lanes)),
-            false => Batcher::start("actions", move || model.score_clips(runtime, lanes)),
+            true => Batcher::start("actions", move || model.score_persons(&runtime, lanes)),
+            false => Batcher::start("actions", move || model.score_clips(&runtime, lanes)),
         }?;
         let labels = self.descriptor.labels.names().into_iter().map(Arc::from).collect();
         let open = OpenActions { batcher, labels, clips: self.clips.clone(), settings: self.settings.clone() };
         Ok((open, opened))
     }
 
-    fn score_clips(
-        self,
-        runtime: Arc<Runtime>,
-        lanes: usize,
-    ) -> Result<Lanes<ActionInput, Vec<ClipBatch>, ActionScores>> {
-        let opened = open_lanes(lanes, || self.open_clips(&runtime, None))?;
+    fn score_clips(self, runtime: &Runtime, lanes: usize) -> Result<Lanes<ActionInput, Vec<ClipBatch>, ActionScores>> {
+        let opened = open_lanes(lanes, || self.open_clips(runtime, None))?;
         let (tensors, rows, views) = (opened[0].tensors(), opened[0].batch(), self.views());
         let model = self;
         let fill = move |inputs: Vec<ActionInput>| {
@@ -292,10 +285,10 @@ impl ActionModel {
 
     fn score_persons(
         self,
-        runtime: Arc<Runtime>,
+        runtime: &Runtime,
         lanes: usize,
     ) -> Result<Lanes<ActionInput, Vec<PersonClip>, ActionScores>> {
-        let opened = open_lanes(lanes, || PersonActions::open(&runtime, &self.info, &self.descriptor))?;
+        let opened = open_lanes(lanes, || PersonActions::open(runtime, &self.info, &self.descriptor))?;
         let tensors = opened[0].tensors();
         let fill = move |inputs: Vec<ActionInput>| {
             let clips = inputs.iter();
@@ -443,6 +436,8 @@ fn wrong_kind(info: &ModelInfo, section: &str, wanted: &str) -> Error {
 /// The open models.
 #[derive(Debug, Clone)]
 pub struct OpenModels {
+    /// What they run on.
+    pub device: Device,
     /// The number format in which they compute.
     pub precision: Precision,
     /// The model of `[actions]`.
