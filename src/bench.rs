@@ -27,11 +27,11 @@ use crate::work::models::{BareModel, JobModels, OpenModels};
 use crate::work::restore::Restorer;
 use crate::work::video::{DECODER_MEMORY_BYTES, Indexer};
 
-/// Batch sizes that are measured in the job's precision, unless a graph has only one. Other precisions are measured with
-/// the usual one.
+/// Batch sizes that are measured on a GPU in the job's precision, unless a graph has only one. Other precisions are measured
+/// with the usual one.
 const GPU_BATCHES: [usize; 3] = [1, 8, 32];
-/// The same on a CPU, where batches bring nothing.
-const CPU_BATCHES: [usize; 2] = [1, 2];
+/// Numbers of streams that are measured on a CPU, besides a higher one that is usual on this machine.
+const CPU_STREAMS: [usize; 2] = [1, 2];
 /// Runs of a batch, at least, after one that plans the graph.
 const RUNS_MIN: usize = 3;
 
@@ -121,7 +121,8 @@ impl Bench {
     fn inference_bound(&self, rates: &[InferenceRate]) -> f64 {
         let refs = self.models.refs();
         let best = |id: &str| {
-            let same = |rate: &&InferenceRate| rate.model == id && rate.precision == self.runtime.precision();
+            let usual = (self.runtime.precision(), self.runtime.streams());
+            let same = |rate: &&InferenceRate| rate.model == id && (rate.precision, rate.streams) == usual;
             rates.iter().filter(same).map(|rate| rate.per_second).fold(0.0, f64::max)
         };
         let actions = self.models.actions.as_ref().zip(refs.actions.as_ref());
@@ -232,36 +233,54 @@ impl Bench {
     }
 
     fn inference(&self, time: Duration) -> Result<Vec<InferenceRate>> {
-        let usual = self.runtime.precision();
-        let others = self.runtime.precisions().into_iter().filter(|&precision| precision != usual);
-        let batches: &[usize] = if self.runtime.device().is_cpu() { &CPU_BATCHES } else { &GPU_BATCHES };
-        let sizes = batches.iter().copied().map(Some);
-        let settings: Vec<(Precision, Option<usize>)> =
-            sizes.map(|batch| (usual, batch)).chain(others.map(|precision| (precision, None))).collect();
+        let settings = self.settings();
         let share = time / (2 * settings.len()) as u32;
         let mut rates: Vec<InferenceRate> = Vec::new();
-        for (precision, batch) in settings {
-            let runtime = self.runtime.with_precision(precision)?;
-            let actions = self.models.actions.as_ref().map(|model| model.open_bare(&runtime, batch));
-            let persons = self.models.persons.as_ref().map(|model| model.open_bare(&runtime, batch));
-            for model in actions.into_iter().chain(persons) {
-                let mut model = model?;
-                let is_known = |rate: &InferenceRate| {
-                    rate.model == model.id && (rate.precision, rate.batch) == (precision, model.batch)
-                };
+        for Setting { precision, batch, streams } in settings {
+            let runtime = self.runtime.with_precision(precision)?.with_streams(streams);
+            let open = |open: &dyn Fn() -> Result<BareModel>| (0..streams).map(|_| open()).collect::<Result<Vec<_>>>();
+            let actions = self.models.actions.as_ref().map(|model| open(&|| model.open_bare(&runtime, batch)));
+            let persons = self.models.persons.as_ref().map(|model| open(&|| model.open_bare(&runtime, batch)));
+            for models in actions.into_iter().chain(persons) {
+                let models = models?;
+                let Some(BareModel { id: model, batch, .. }) = models.first() else { continue };
+                let (model, batch) = (model.clone(), *batch);
                 // A graph may have only one batch size.
-                if rates.iter().any(is_known) {
+                let of = |rate: &InferenceRate| (rate.precision, rate.batch, rate.streams);
+                if rates.iter().any(|rate| rate.model == model && of(rate) == (precision, batch, streams)) {
                     continue;
                 }
-                let seconds = median_seconds(share, || model.run())?;
-                let (batch_ms, per_second) = (1e3 * seconds, model.batch as f64 / seconds);
-                let BareModel { id: model, batch, .. } = model;
-                rates.push(InferenceRate { model, precision, batch, batch_ms, per_second });
+                let seconds = median_seconds(share, models)?;
+                let (batch_ms, per_second) = (1e3 * seconds, (streams * batch) as f64 / seconds);
+                rates.push(InferenceRate { model, precision, batch, streams, batch_ms, per_second });
             }
         }
         rates.sort_by(|a, b| a.model.cmp(&b.model));
         Ok(rates)
     }
+
+    /// How the models are measured.
+    fn settings(&self) -> Vec<Setting> {
+        let (precision, streams) = (self.runtime.precision(), self.runtime.streams());
+        let usual = Setting { precision, batch: None, streams };
+        let many = (streams > 2).then_some(streams);
+        let mut settings: Vec<Setting> = match self.runtime.device().is_cpu() {
+            true => CPU_STREAMS.into_iter().chain(many).map(|streams| Setting { streams, ..usual }).collect(),
+            false => GPU_BATCHES.into_iter().map(|batch| Setting { batch: Some(batch), ..usual }).collect(),
+        };
+        let others = self.runtime.precisions().into_iter().filter(|&other| other != precision);
+        settings.extend(others.map(|precision| Setting { precision, ..usual }));
+        settings
+    }
+}
+
+/// How a model is measured.
+#[derive(Debug, Clone, Copy)]
+struct Setting {
+    precision: Precision,
+    /// `None` for the usual one.
+    batch: Option<usize>,
+    streams: usize,
 }
 
 /// Threads of each decoder: as many videos are decoded at a time as there are cores.
@@ -344,14 +363,23 @@ async fn cycle<F: Future<Output = Result<(), WorkError>> + Send + 'static>(
     Ok(started.elapsed().as_secs_f64())
 }
 
-/// Runs once, then until the time is over. Returns the median of the seconds.
-fn median_seconds(time: Duration, mut run: impl FnMut() -> Result<f64>) -> Result<f64> {
-    run()?;
-    let started = Instant::now();
-    let mut seconds = Vec::new();
-    while seconds.len() < RUNS_MIN || started.elapsed() < time {
-        seconds.push(run()?);
-    }
+/// Runs the models at the same time, each once and then until the time is over. Returns the median of the seconds.
+fn median_seconds(time: Duration, models: Vec<BareModel>) -> Result<f64> {
+    let until_over = |mut model: BareModel| {
+        model.run()?;
+        let started = Instant::now();
+        let mut seconds = Vec::new();
+        while seconds.len() < RUNS_MIN || started.elapsed() < time {
+            seconds.push(model.run()?);
+        }
+        Ok(seconds)
+    };
+    let measured: Result<Vec<Vec<f64>>> = std::thread::scope(|scope| {
+        let running: Vec<_> = models.into_iter().map(|model| scope.spawn(move || until_over(model))).collect();
+        let ended = running.into_iter().map(|thread| thread.join());
+        ended.map(|seconds| seconds.unwrap_or_else(|_| Err(Error::failed("a measurement panicked")))).collect()
+    });
+    let mut seconds = measured?.concat();
     seconds.sort_by(f64::total_cmp);
     Ok(seconds[seconds.len() / 2])
 }

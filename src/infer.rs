@@ -7,6 +7,7 @@ pub mod memory;
 pub mod person_actions;
 pub mod session;
 pub mod slowfast;
+mod streams;
 mod turn;
 
 pub use closing::close_sessions;

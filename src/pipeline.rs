@@ -110,12 +110,11 @@ impl Pipeline {
     /// # Errors
     /// As for [`Quantize::run`], and if the model cannot be read.
     pub async fn quantize(&self, job: &Job, samples: usize, max_drop: f64, out: PathBuf) -> Result<QuantizeReport> {
-        let models = JobModels::read(job)?;
         let runtime = self.runtime(job)?;
         let input = store::open(&job.input.uri, &job.store).await?;
         let output = store::open(&job.output.uri, &job.store).await?;
         let decoders = Arc::new(Decoders::new(decode::own_program()?));
-        Quantize { job: job.clone(), models, runtime, input, output, decoders, samples, max_drop, out }.run().await
+        Quantize { job: job.clone(), runtime, input, output, decoders, samples, max_drop, out }.run().await
     }
 
     /// Prepares the processing of a planned run. `progress` receives the progress.

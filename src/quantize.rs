@@ -22,7 +22,6 @@ use crate::error::{Error, Result};
 use crate::infer::session::Runtime;
 use crate::job::Job;
 use crate::store::Store;
-use crate::work::models::JobModels;
 use crate::zoo;
 use crate::zoo::deploy::Deployment;
 use crate::zoo::descriptor::Descriptor;
@@ -46,8 +45,6 @@ const OBSERVED_FIRST: usize = 32;
 pub struct Quantize {
     /// A job with one model, which is the one to quantise.
     pub job: Job,
-    /// That model.
-    pub models: JobModels,
     /// The device that the result is compared on.
     pub runtime: Arc<Runtime>,
     /// The store of the videos.
@@ -65,17 +62,10 @@ pub struct Quantize {
 }
 
 /// The section of a job that the model to quantise belongs to.
-///
-/// # Errors
-/// A usage error if models of this kind cannot be quantised.
-pub fn section(descriptor: &Descriptor) -> Result<&'static str> {
+pub fn section(descriptor: &Descriptor) -> &'static str {
     match descriptor {
-        Descriptor::SlowFast(model) if model.persons => {
-            Err(Error::usage("the model cannot be quantised: it scores the actions of persons")
-                .with_hint("models that score clips, and detectors, can be quantised"))
-        }
-        Descriptor::SlowFast(_) => Ok("actions"),
-        Descriptor::Detector(_) => Ok("persons"),
+        Descriptor::SlowFast(_) => "actions",
+        Descriptor::Detector(_) => "persons",
     }
 }
 
@@ -86,7 +76,7 @@ impl Quantize {
     /// If the model cannot be quantised, there are too few samples, or no version of it is accurate enough. Then nothing is
     /// written.
     pub async fn run(self) -> Result<QuantizeReport> {
-        let subject = Subject::of(&self.models)?;
+        let subject = Subject::read(&self.job)?;
         let original = Deployment::read(subject.path())?;
         let quantizer = Quantizer::new(original.into_model(), subject.is_detector(), self.runtime.weight_bits())?;
         if self.samples < SAMPLES_MIN {
@@ -106,7 +96,7 @@ impl Quantize {
         tokio::task::block_in_place(|| self.quantize(&subject, &quantizer, &samples))
     }
 
-    fn quantize(&self, subject: &Subject<'_>, quantizer: &Quantizer, samples: &Samples) -> Result<QuantizeReport> {
+    fn quantize(&self, subject: &Subject, quantizer: &Quantizer, samples: &Samples) -> Result<QuantizeReport> {
         let (held_out, calibration) = samples.split(HELD_OUT);
         tracing::info!(samples = calibration.len(), layers = quantizer.layers().len(), "observing the values");
         let observations = self.observe(subject, quantizer, &calibration)?;
@@ -165,7 +155,7 @@ impl Quantize {
     }
 
     /// Runs the calibration samples, in as many rounds as the memory for all values asks for.
-    fn observe(&self, subject: &Subject<'_>, quantizer: &Quantizer, samples: &[&Sample]) -> Result<Observations> {
+    fn observe(&self, subject: &Subject, quantizer: &Quantizer, samples: &[&Sample]) -> Result<Observations> {
         let names = quantizer.observed();
         let mut observations = Observations::new();
         let mut sizes = vec![0; names.len()];

@@ -59,9 +59,11 @@ pub struct InferenceRate {
     pub precision: Precision,
     /// Inputs in a batch.
     pub batch: usize,
+    /// Batches that are computed at the same time, each with its share of the cores.
+    pub streams: usize,
     /// Median time of a batch, milliseconds.
     pub batch_ms: f64,
-    /// Inputs per second.
+    /// Inputs per second, of all streams together.
     pub per_second: f64,
 }
 
@@ -103,11 +105,12 @@ impl fmt::Display for BenchReport {
         }
         writeln!(
             f,
-            "\n{:<36} {:>9} {:>6} {:>12} {:>12}",
-            "inference alone", "precision", "batch", "ms a batch", "per second"
+            "\n{:<36} {:>9} {:>6} {:>8} {:>11} {:>11}",
+            "inference alone", "precision", "batch", "streams", "ms a batch", "per second"
         )?;
-        for InferenceRate { model, precision, batch, batch_ms, per_second } in &self.inference {
-            writeln!(f, "{model:<36} {:>9} {batch:>6} {batch_ms:>12.1} {per_second:>12.1}", precision.as_str())?;
+        for InferenceRate { model, precision, batch, streams, batch_ms, per_second } in &self.inference {
+            let precision = precision.as_str();
+            writeln!(f, "{model:<36} {precision:>9} {batch:>6} {streams:>8} {batch_ms:>11.1} {per_second:>11.1}")?;
         }
         let PipelineRate { precision, seconds, times_real_time, busy, bound } = pipeline;
         let precision = precision.as_str();

@@ -125,7 +125,7 @@ impl Detector {
     /// # Errors
     /// As for [`Model::run`].
     pub fn observe(&mut self, batch: &ImageBatch, names: &[&str], see: &mut See<'_>) -> Result<()> {
-        self.model.observe(&batch.images, names, see)
+        self.model.observe(std::slice::from_ref(&batch.images), names, see)
     }
 
     /// Computes the boxes of each image, strongest first.

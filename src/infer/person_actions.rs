@@ -4,7 +4,7 @@
 use half::f16;
 
 use super::memory::{InputTensor, Memory};
-use super::session::{Model, Runtime, Timed};
+use super::session::{Model, Runtime, See, Timed};
 use super::slowfast::{activated, batch_dimension, other_classes, slow_frames};
 use crate::error::{Error, Result};
 use crate::zoo::deploy::{BOXES, CLIPS, Deployment};
@@ -60,12 +60,24 @@ impl PersonActions {
     /// # Errors
     /// As for [`Runtime::open`].
     pub fn open(runtime: &Runtime, info: &ModelInfo, descriptor: &descriptor::SlowFastDescriptor) -> Result<Self> {
+        Self::open_version(runtime, Deployment::read(&info.path)?, info, descriptor)
+    }
+
+    /// As [`PersonActions::open`], for a version of the model with the same inputs and outputs.
+    ///
+    /// # Errors
+    /// As for [`Runtime::open`].
+    pub fn open_version(
+        runtime: &Runtime,
+        mut deployment: Deployment,
+        info: &ModelInfo,
+        descriptor: &descriptor::SlowFastDescriptor,
+    ) -> Result<Self> {
         let tensors = slowfast_tensors(info)?;
         let Some(boxes) = tensors.boxes else {
             return Err(Error::usage(format!("{} takes no boxes of persons", info.path.display())));
         };
         let (_, fixed) = batch_dimension(tensors.fast, 1);
-        let mut deployment = Deployment::read(&info.path)?;
         let slow_frames = slow_frames(descriptor);
         deployment.take_clips(&tensors.fast.name, tensors.slow.map(|slow| (slow.name.as_str(), &slow_frames[..])));
         deployment.take_boxes(&boxes.name);
@@ -78,6 +90,14 @@ impl PersonActions {
     /// Makes the model's input tensors.
     pub fn tensors(&self) -> PersonTensors {
         PersonTensors { memory: self.model.memory(), frames: self.frames }
+    }
+
+    /// Passes further outputs of the graph to `see`: the index of the name, the shape and the elements.
+    ///
+    /// # Errors
+    /// As for [`Model::run`].
+    pub fn observe(&mut self, clip: &PersonClip, names: &[&str], see: &mut See<'_>) -> Result<()> {
+        self.model.observe(&clip.inputs, names, see)
     }
 
     /// Computes the scores of each box, in label order, after the activation.

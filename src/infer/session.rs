@@ -14,6 +14,7 @@ use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType};
 
 use super::closing::{Stopper, stopper};
 use super::memory::{InputTensor, Memory};
+use super::streams::Streams;
 use super::turn::Turn;
 use crate::device::{Device, DeviceChoice, Precision, has_bf16, has_integer_products};
 use crate::error::{Error, Result};
@@ -30,12 +31,14 @@ const LOCAL_FOLDER: &str = ".onnxruntime";
 const EXTERNAL_WEIGHTS: &str = "session.model_external_initializers_file_folder_path";
 
 /// The loaded library, and the device on which models run.
+#[derive(Clone)]
 pub struct Runtime {
     environment: Environment,
     library: PathBuf,
     device: Device,
     precision: Precision,
-    threads: usize,
+    cores: usize,
+    streams: Streams,
     turn: Turn,
 }
 
@@ -58,8 +61,9 @@ impl Runtime {
         if precision == Precision::Bf16 && precision.on(device, has_bf16()) != precision {
             tracing::warn!("this processor does not multiply bfloat16, so the models compute in fp32");
         }
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(Self { environment, library, device, precision, threads, turn: Turn::default() })
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let streams = Streams::of_cores(cores);
+        Ok(Self { environment, library, device, precision, cores, streams, turn: Turn::default() })
     }
 
     /// The device on which models run.
@@ -89,9 +93,23 @@ impl Runtime {
     /// If the device does not support it.
     pub fn with_precision(&self, precision: Precision) -> Result<Self> {
         check_precision(self.device, precision)?;
-        let Self { environment, library, device, threads, turn, .. } = self;
-        let (environment, library, turn) = (environment.clone(), library.clone(), turn.clone());
-        Ok(Self { environment, library, device: *device, precision, threads: *threads, turn })
+        Ok(Self { precision, ..self.clone() })
+    }
+
+    /// How many models compute at the same time. A GPU takes care of that itself.
+    pub fn streams(&self) -> usize {
+        if self.device.is_cpu() { self.streams.count() } else { 1 }
+    }
+
+    /// The same, with another number of streams on a CPU.
+    #[must_use]
+    pub fn with_streams(&self, count: usize) -> Self {
+        Self { streams: Streams::new(count), ..self.clone() }
+    }
+
+    /// Threads of each stream.
+    fn threads(&self) -> usize {
+        (self.cores / self.streams.count()).max(1)
     }
 
     /// How many bits of a quantised model's weights the device can use without overflow.
@@ -158,14 +176,14 @@ impl Runtime {
                 _ => failed,
             }
         })?;
-        let (turn, known) = (self.turn.clone(), HashSet::new());
-        Ok(Model { session, stopper, path: path.to_owned(), device: self.device, turn, known })
+        let (streams, turn, known) = (self.streams.clone(), self.turn.clone(), HashSet::new());
+        Ok(Model { session, stopper, path: path.to_owned(), device: self.device, streams, turn, known })
     }
 
     fn session(&self, deployment: &Deployment, fixed: &[(String, i64)]) -> ort::Result<Session> {
         let mut builder = Session::builder(&self.environment)?
             .with_optimization_level(GraphOptimizationLevel::All)?
-            .with_intra_threads(self.threads)?
+            .with_intra_threads(self.threads())?
             // Waiting threads sleep, because decoders need the cores.
             .with_intra_op_spinning(false)?;
         if let Some(folder) = deployment.path().parent() {
@@ -194,7 +212,9 @@ impl Runtime {
                 let config = serde_json::json!({"CPU": {
                     "INFERENCE_PRECISION_HINT": precision,
                     "NUM_STREAMS": "1",
-                    "INFERENCE_NUM_THREADS": self.threads.to_string(),
+                    "INFERENCE_NUM_THREADS": self.threads().to_string(),
+                    // The threads of all streams would be bound to the same cores.
+                    "ENABLE_CPU_PINNING": if self.streams.count() == 1 { "YES" } else { "NO" },
                 }});
                 Some(
                     ep::OpenVINO::default()
@@ -226,6 +246,7 @@ pub struct Model {
     stopper: Arc<Stopper>,
     path: PathBuf,
     device: Device,
+    streams: Streams,
     turn: Turn,
     /// Shapes of the inputs so far. A GPU's libraries measure their algorithms for each new one.
     known: HashSet<Vec<Vec<usize>>>,
@@ -287,15 +308,16 @@ impl Model {
     ) -> Result<Timed<T>> {
         let failed = |error: ort::Error| Error::failed(format!("failed to run {}: {error}", self.path.display()));
         let is_new = self.known.insert(inputs.iter().map(|input| input.shape.clone()).collect());
-        let turn = self.turn.clone();
-        let alone = (self.device.is_cpu() || is_new).then(|| turn.alone());
-        let beside = alone.is_none().then(|| turn.beside_others());
+        let (streams, turn) = (self.streams.clone(), self.turn.clone());
+        let stream = self.device.is_cpu().then(|| streams.take());
+        let alone = (!self.device.is_cpu() && is_new).then(|| turn.alone());
+        let beside = (!self.device.is_cpu() && !is_new).then(|| turn.beside_others());
         let started = std::time::Instant::now();
         let values = inputs.iter().map(|input| (input.name.as_str(), SessionInputValue::from(&input.tensor)));
         let values: Vec<_> = values.collect();
         let outputs = self.session.run_with_options(values, &self.stopper).map_err(failed)?;
         let seconds = started.elapsed().as_secs_f64();
-        drop((alone, beside));
+        drop((stream, alone, beside));
         let mut found = Vec::with_capacity(names.len());
         for name in names {
             found.push(floats(&outputs[*name]).map_err(failed)?);
@@ -310,8 +332,8 @@ impl Model {
     ///
     /// # Errors
     /// As for [`Model::run`].
-    pub fn observe(&mut self, input: &InputTensor, names: &[&str], see: &mut See<'_>) -> Result<()> {
-        self.run_for(std::slice::from_ref(input), names, |outputs| {
+    pub fn observe(&mut self, inputs: &[InputTensor], names: &[&str], see: &mut See<'_>) -> Result<()> {
+        self.run_for(inputs, names, |outputs| {
             outputs.iter().enumerate().for_each(|(at, (shape, values))| see(at, shape, values));
             Ok(())
         })?;

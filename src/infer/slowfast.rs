@@ -214,7 +214,7 @@ impl SlowFast {
     /// # Errors
     /// As for [`Model::run`].
     pub fn observe(&mut self, batch: &ClipBatch, names: &[&str], see: &mut See<'_>) -> Result<()> {
-        self.model.observe(&batch.input, names, see)
+        self.model.observe(std::slice::from_ref(&batch.input), names, see)
     }
 
     /// Computes the scores of each clip.

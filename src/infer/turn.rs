@@ -1,6 +1,6 @@
-//! Turns: on a CPU one model runs at a time, because two would slow each other down. On a GPU models run beside each other,
-//! unless one of them runs with new shapes. Then CUDA's libraries measure which algorithms are fastest, and meanwhile calls of
-//! other threads that allocate or wait for the GPU fail ("operation not permitted when stream is capturing").
+//! Turns on a GPU. Models run beside each other, unless one of them runs with new shapes. Then CUDA's libraries measure which
+//! algorithms are fastest, and meanwhile calls of other threads that allocate or wait for the GPU fail ("operation not permitted
+//! when stream is capturing").
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 

@@ -18,10 +18,12 @@ pub enum Agreement {
     Persons(PersonAgreement),
 }
 
-/// How the scores of clips compare.
+/// How the scores of clips, or of boxes in clips, compare.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ActionAgreement {
-    /// Share of the clips with the same top label.
+    /// Number of clips, or of boxes in clips, that were scored.
+    pub compared: usize,
+    /// Share of them with the same top label.
     pub same_top_label: f64,
     /// The mean of what the exact model scores its own top label above the one that the quantised model chooses. If its scores
     /// are probabilities, this is the expected loss of accuracy.
@@ -56,7 +58,7 @@ impl Agreement {
     }
 }
 
-/// Compares the scores of the same clips.
+/// Compares the scores of the same clips, or of the same boxes in them.
 pub(super) fn actions(exact: &[Vec<f32>], quantised: &[Vec<f32>]) -> ActionAgreement {
     let top = |scores: &[f32]| (0..scores.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap_or(0);
     let (mut same, mut drop) = (0, 0.0);
@@ -68,10 +70,12 @@ pub(super) fn actions(exact: &[Vec<f32>], quantised: &[Vec<f32>]) -> ActionAgree
         differences.extend(exact.iter().zip(quantised).map(|(a, b)| f64::from((a - b).abs())));
     }
     differences.sort_by(f64::total_cmp);
-    let clips = exact.len().max(1) as f64;
+    let compared = exact.len();
+    let count = compared.max(1) as f64;
     ActionAgreement {
-        same_top_label: same as f64 / clips,
-        drop: drop / clips,
+        compared,
+        same_top_label: same as f64 / count,
+        drop: drop / count,
         mean_difference: differences.iter().sum::<f64>() / differences.len().max(1) as f64,
         p99_difference: differences.get(differences.len().saturating_sub(1) * 99 / 100).copied().unwrap_or(0.0),
     }

@@ -63,7 +63,9 @@ impl fmt::Display for QuantizeReport {
         }
         match &self.agreement {
             Agreement::Actions(actions) => {
-                writeln!(f, "same label  {:.1} % of the clips", 100.0 * actions.same_top_label)?;
+                let what = if actions.compared == *compared_with { "clips" } else { "boxes in clips" };
+                let (same, compared) = (100.0 * actions.same_top_label, actions.compared);
+                writeln!(f, "same label  {same:.1} % of {compared} {what}")?;
                 let (mean, p99) = (actions.mean_difference, actions.p99_difference);
                 writeln!(f, "scores      differ by {mean:.4} in the mean, 99 % by at most {p99:.4}")?;
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
+use half::f16;
 
 use super::Quantize;
 use super::subject::Subject;
@@ -29,7 +30,7 @@ const DECODER_THREADS: usize = 2;
 /// A sample in a file.
 pub(super) struct Sample {
     file: PathBuf,
-    /// Width and height of the frame as displayed, pixels.
+    /// Width and height, pixels: of the clip's frames, or of the image's frame as displayed.
     pub(super) frame: (u32, u32),
 }
 
@@ -42,6 +43,11 @@ pub(super) struct Samples {
 }
 
 impl Sample {
+    /// The values of a clip.
+    pub(super) fn halves(&self) -> Result<Vec<f16>> {
+        Ok(self.read()?.as_chunks::<2>().0.iter().map(|&bytes| f16::from_ne_bytes(bytes)).collect())
+    }
+
     /// The clip's 16-bit floats, or the image's pixels.
     pub(super) fn read(&self) -> Result<Vec<u8>> {
         std::fs::read(&self.file)
@@ -62,7 +68,7 @@ impl Samples {
     }
 
     /// Collects as many samples as are wanted, or as there are.
-    pub(super) async fn collect(wanted: &Quantize, subject: &Subject<'_>) -> Result<Self> {
+    pub(super) async fn collect(wanted: &Quantize, subject: &Subject) -> Result<Self> {
         let count = wanted.samples;
         let (videos, _) = plan::sample(&wanted.job, &*wanted.input, &*wanted.output, count).await?;
         if videos.is_empty() {
@@ -106,7 +112,7 @@ type OfVideo = (Vec<Sample>, Option<(String, VideoError)>);
 /// The samples of each video, so many seconds apart. A video that cannot be decoded has none.
 async fn pass(
     wanted: &Quantize,
-    subject: &Subject<'_>,
+    subject: &Subject,
     videos: &[VideoObject],
     spacing: f64,
     folder: &Path,
@@ -182,11 +188,11 @@ async fn of_video(
     }
 }
 
-impl Subject<'_> {
+impl Subject {
     /// Seconds from one input to the next in a job.
     fn spacing(&self) -> f64 {
         match self {
-            Self::Actions(model) => model.clips.stride_seconds,
+            Self::Actions(model) | Self::PersonActions(model) => model.clips.stride_seconds,
             Self::Persons(model) => 1.0 / model.images.frames_per_second,
         }
     }
@@ -196,9 +202,10 @@ impl Subject<'_> {
         match self {
             Self::Actions(model) => {
                 // Squares, whatever part of a frame the job looks at.
-                let view = View::Centre(model.crop().0);
+                let view = View::Centre(model.crop());
                 (Some(ClipSpec { stride_seconds: seconds, view, ..model.clips.clone() }), None)
             }
+            Self::PersonActions(model) => (Some(ClipSpec { stride_seconds: seconds, ..model.clips.clone() }), None),
             Self::Persons(model) => {
                 (None, Some(ImageSpec { frames_per_second: 1.0 / seconds, ..model.images.clone() }))
             }

@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use half::f16;
-
 use super::judge::{self, Agreement};
 use super::samples::Sample;
 use crate::error::{Error, Result};
 use crate::infer::boxes::Detection;
+use crate::infer::person_actions::{PersonActions, PersonClip};
 use crate::infer::session::{Runtime, See, Timed};
 use crate::infer::slowfast::{ClipBatch, ClipView, SlowFast};
-use crate::work::models::{ActionModel, JobModels, PersonModel};
+use crate::job::Job;
+use crate::work::models::{ActionModel, PersonModel};
 use crate::zoo::deploy::Deployment;
 use crate::zoo::descriptor::Descriptor;
 
@@ -18,9 +18,11 @@ use crate::zoo::descriptor::Descriptor;
 const CONFIDENCE_SHARE: f32 = 0.2;
 
 /// The model to quantise.
-pub(super) enum Subject<'a> {
-    Actions(&'a ActionModel),
-    Persons(&'a PersonModel),
+pub(super) enum Subject {
+    Actions(ActionModel),
+    /// A model that scores the actions of persons.
+    PersonActions(ActionModel),
+    Persons(PersonModel),
 }
 
 /// What a model answers for each sample.
@@ -29,11 +31,15 @@ pub(super) enum Answers {
     Boxes(Vec<Vec<Detection>>),
 }
 
-impl<'a> Subject<'a> {
-    pub(super) fn of(models: &'a JobModels) -> Result<Self> {
-        match (&models.actions, &models.persons) {
-            (Some(actions), None) => Ok(Self::Actions(actions)),
-            (None, Some(persons)) => Ok(Self::Persons(persons)),
+impl Subject {
+    /// Reads the model of a job that has one.
+    pub(super) fn read(job: &Job) -> Result<Self> {
+        match (&job.actions, &job.persons) {
+            (Some(actions), None) => {
+                let model = ActionModel::read(actions)?;
+                Ok(if model.scores_persons() { Self::PersonActions(model) } else { Self::Actions(model) })
+            }
+            (None, Some(persons)) => Ok(Self::Persons(PersonModel::read(persons)?)),
             _ => Err(Error::failed("there must be one model")),
         }
     }
@@ -42,23 +48,23 @@ impl<'a> Subject<'a> {
         matches!(self, Self::Persons(_))
     }
 
-    pub(super) fn path(&self) -> &'a Path {
+    pub(super) fn path(&self) -> &Path {
         match self {
-            Self::Actions(model) => &model.info().path,
+            Self::Actions(model) | Self::PersonActions(model) => &model.info().path,
             Self::Persons(model) => &model.info().path,
         }
     }
 
     pub(super) fn id(&self) -> String {
         match self {
-            Self::Actions(model) => model.info().model_id(),
+            Self::Actions(model) | Self::PersonActions(model) => model.info().model_id(),
             Self::Persons(model) => model.info().model_id(),
         }
     }
 
     pub(super) fn descriptor(&self) -> Descriptor {
         match self {
-            Self::Actions(model) => model.descriptor(),
+            Self::Actions(model) | Self::PersonActions(model) => model.descriptor(),
             Self::Persons(model) => model.descriptor(),
         }
     }
@@ -73,6 +79,11 @@ impl<'a> Subject<'a> {
                     Ok(scored.map(|clips| clips.into_iter().flat_map(|clip| clip.scores).collect()))
                 });
                 Ok(scores?.map(Answers::Scores))
+            }
+            Self::PersonActions(actions) => {
+                let mut model = actions.open_persons_version(runtime, model)?;
+                let scores = one_by_one(samples, |sample| model.run(&person_clip(&model, sample)?))?;
+                Ok(scores.map(|clips| Answers::Scores(clips.into_iter().flatten().collect())))
             }
             Self::Persons(persons) => {
                 let mut model = persons.open_version(runtime, model, CONFIDENCE_SHARE)?;
@@ -103,6 +114,13 @@ impl<'a> Subject<'a> {
                     model.observe(&batch, &names, see)
                 })
             }
+            Self::PersonActions(actions) => {
+                let mut model = actions.open_persons_version(runtime, model)?;
+                samples.iter().try_for_each(|sample| {
+                    let clip = person_clip(&model, sample)?;
+                    model.observe(&clip, &names, see)
+                })
+            }
             Self::Persons(persons) => {
                 let mut model = persons.open_version(runtime, model, CONFIDENCE_SHARE)?;
                 samples.iter().try_for_each(|sample| {
@@ -116,7 +134,7 @@ impl<'a> Subject<'a> {
     /// Compares the answers of the exact model with those of a quantised one.
     pub(super) fn compare(&self, exact: &Answers, quantised: &Answers) -> Result<Agreement> {
         match (self, exact, quantised) {
-            (Self::Actions(_), Answers::Scores(exact), Answers::Scores(quantised)) => {
+            (Self::Actions(_) | Self::PersonActions(_), Answers::Scores(exact), Answers::Scores(quantised)) => {
                 Ok(Agreement::Actions(judge::actions(exact, quantised)))
             }
             (Self::Persons(model), Answers::Boxes(exact), Answers::Boxes(quantised)) => {
@@ -141,6 +159,15 @@ fn one_by_one<T>(samples: &[&Sample], mut run: impl FnMut(&Sample) -> Result<Tim
 }
 
 fn clip(model: &SlowFast, sample: &Sample, actions: &ActionModel) -> Result<ClipBatch> {
-    let values: Vec<f16> = sample.read()?.as_chunks::<2>().0.iter().map(|&bytes| f16::from_ne_bytes(bytes)).collect();
-    model.tensors().batch(&[ClipView::all(&values, actions.crop())])
+    let side = actions.crop();
+    model.tensors().batch(&[ClipView::all(&sample.halves()?, (side, side))])
+}
+
+/// A clip with boxes at fixed places, because there is no detector: the whole frame and its upright thirds.
+fn person_clip(model: &PersonActions, sample: &Sample) -> Result<PersonClip> {
+    let size = (sample.frame.0 as usize, sample.frame.1 as usize);
+    let (width, height) = (size.0 as f32, size.1 as f32);
+    let part = |from: f32, to: f32| [from * width, 0.0, to * width, height];
+    let boxes = [part(0.0, 1.0), part(0.0, 1.0 / 3.0), part(1.0 / 3.0, 2.0 / 3.0), part(2.0 / 3.0, 1.0)];
+    model.tensors().clip(&sample.halves()?, size, &boxes)
 }

@@ -1,7 +1,7 @@
 //! Batches: combines the inputs of several videos, and runs them on the threads that own the model.
 //!
-//! One thread opens the model, and then fills the next batch while others run the previous ones: one, or on a GPU several, each
-//! with a session of its own. Every queue is bounded, so that decoders that are ahead wait in [`Batcher::submit`].
+//! One thread opens the model, and then fills the next batch while others run the previous ones: one or several, each with a
+//! session of its own. Every queue is bounded, so that decoders that are ahead wait in [`Batcher::submit`].
 
 use std::sync::mpsc as std_mpsc;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

@@ -129,9 +129,12 @@ impl JobModels {
     /// If a thread cannot be started.
     pub fn open(&self, runtime: &Arc<Runtime>) -> Result<(OpenModels, Opening)> {
         let started = Instant::now();
-        // Two models already fill each other's gaps on a GPU.
         let is_alone = self.actions.is_none() || self.persons.is_none();
-        let lanes = if is_alone && !runtime.device().is_cpu() { 2 } else { 1 };
+        let lanes = match runtime.device().is_cpu() {
+            true => runtime.streams(),
+            // Two models already fill each other's gaps on a GPU.
+            false => 1 + usize::from(is_alone),
+        };
         let (actions, actions_opened) =
             self.actions.as_ref().map(|model| model.open(runtime, lanes)).transpose()?.unzip();
         let (persons, persons_opened) =
@@ -178,9 +181,9 @@ impl ActionModel {
         Descriptor::SlowFast(self.descriptor.clone())
     }
 
-    /// Width and height of the squares that a model that scores clips takes.
-    pub fn crop(&self) -> (usize, usize) {
-        (self.descriptor.crop, self.descriptor.crop)
+    /// Side of the squares that a model that scores clips takes.
+    pub fn crop(&self) -> usize {
+        self.descriptor.crop
     }
 
     /// Opens a version of a model that scores clips, for one clip at a time.
@@ -192,7 +195,24 @@ impl ActionModel {
         SlowFast::open_version(runtime, version, &self.info, &self.descriptor, options)
     }
 
-    fn read(settings: &job::Actions) -> Result<Self> {
+    /// Opens a version of a model that scores persons.
+    ///
+    /// # Errors
+    /// As for [`Runtime::open`].
+    pub fn open_persons_version(&self, runtime: &Runtime, version: Deployment) -> Result<PersonActions> {
+        PersonActions::open_version(runtime, version, &self.info, &self.descriptor)
+    }
+
+    /// Whether the model scores persons instead of clips.
+    pub fn scores_persons(&self) -> bool {
+        self.descriptor.persons
+    }
+
+    /// Reads the model file.
+    ///
+    /// # Errors
+    /// A usage error if it is not a SlowFast, or does not suit the settings.
+    pub fn read(settings: &job::Actions) -> Result<Self> {
         let info = ModelInfo::read(&settings.model)?;
         let Descriptor::SlowFast(descriptor) = Descriptor::for_model(&info)? else {
             return Err(wrong_kind(&info, "[actions]", "a SlowFast"));
@@ -355,7 +375,11 @@ impl PersonModel {
         Detector::open_version(runtime, version, &self.info, &self.descriptor, thresholds, Some(1))
     }
 
-    fn read(settings: &job::Persons) -> Result<Self> {
+    /// Reads the model file.
+    ///
+    /// # Errors
+    /// A usage error if it is not a detector, or does not have the job's classes.
+    pub fn read(settings: &job::Persons) -> Result<Self> {
         let info = ModelInfo::read(&settings.model)?;
         let Descriptor::Detector(descriptor) = Descriptor::for_model(&info)? else {
             return Err(wrong_kind(&info, "[persons]", "a detector"));

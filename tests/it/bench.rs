@@ -35,7 +35,8 @@ fn a_job_is_measured_with_a_sample_of_its_videos_and_nothing_is_written() {
     assert!(models.iter().any(|model| model.starts_with("slowfast-tiny-")), "{models:?}");
     assert!(models.iter().any(|model| model.starts_with("yolov5n-")), "{models:?}");
     for rate in report["inference"].as_array().unwrap() {
-        let per_second = 1e3 * number(&rate["batch"]) / number(&rate["batch_ms"]);
+        let inputs = number(&rate["batch"]) * number(&rate["streams"]);
+        let per_second = 1e3 * inputs / number(&rate["batch_ms"]);
         assert!((per_second / number(&rate["per_second"]) - 1.0).abs() < 1e-6, "{rate}");
     }
     let pipeline = &report["pipeline"];

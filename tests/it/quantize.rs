@@ -88,6 +88,33 @@ fn a_detector_is_quantised_with_a_jobs_videos_and_settings() {
 }
 
 #[test]
+fn a_model_that_scores_persons_is_quantised_without_a_detector_and_used_with_one() {
+    let scratch = Scratch::new();
+    let model = build(&scratch, "slowfast-tiny-ava", "64");
+    let videos = videos(&scratch);
+    let output = quantize(&model, &videos, &["--samples", "16", "--max-drop", "1"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let report = stdout(&output);
+    assert!(report.contains(" % of 16 boxes in clips"), "four samples are held out, with four boxes each: {report}");
+    let quantised = scratch.path("slowfast-tiny-ava-int8.onnx");
+    let detector = scratch.small_person_models();
+    let detector = &detector[detector.find("[persons]").unwrap()..];
+    let scores = |model: &Path| {
+        // Segments in which nobody was found have no scores.
+        let job = scratch.job(&format!("[actions]\nmodel = \"{}\"\nscores = \"full\"\n{detector}", model.display()));
+        let index = model.with_extension("index");
+        run(&job, &["--set", &format!("output.uri={}", index.display())], 0);
+        let rows = tables::rows(&index, "actions");
+        let scores = rows.iter().filter_map(|row| row["scores"].as_array().cloned()).flatten();
+        scores.map(|score| score.as_f64().unwrap()).collect::<Vec<f64>>()
+    };
+    let (exact, rounded) = (scores(&model), scores(&quantised));
+    assert!(exact.len() == rounded.len() && exact.len() >= 80, "{} {}", exact.len(), rounded.len());
+    let mean = exact.iter().zip(&rounded).map(|(a, b)| (a - b).abs()).sum::<f64>() / exact.len() as f64;
+    assert!(mean > 0.0 && mean < 0.05, "{mean}");
+}
+
+#[test]
 fn what_cannot_be_quantised_is_refused_and_nothing_is_written() {
     let scratch = Scratch::new();
     let model = build(&scratch, "slowfast-tiny", "32");
@@ -114,10 +141,6 @@ fn what_cannot_be_quantised_is_refused_and_nothing_is_written() {
     test_video(&unreadable.join("short.mp4"), "160x120", "25", 1.0, &["-pix_fmt", "yuv420p"]);
     assert_refused(&quantize(&model, &unreadable, &[]), &model, &["samples, but at least 16 are needed"]);
 
-    let of_persons = build(&scratch, "slowfast-tiny-ava", "64");
-    let texts = ["it scores the actions of persons"];
-    // Its job would need a detector, too.
-    assert_refused(&quantize(&of_persons, &folder, &[]), &of_persons, &texts);
     let text = scratch.path("text.onnx");
     std::fs::write(&text, "not a model").unwrap();
     assert_refused(&quantize(&text, &folder, &[]), &text, &["not an ONNX model"]);

@@ -65,7 +65,7 @@ impl Quantize {
 
     /// The job with this model alone.
     fn job(&self) -> Result<Job> {
-        let section = quantize::section(&Descriptor::for_model(&ModelInfo::read(&self.model)?)?)?;
+        let section = quantize::section(&Descriptor::for_model(&ModelInfo::read(&self.model)?)?);
         let quoted = |path: &Path| toml::Value::from(path.to_string_lossy().into_owned()).to_string();
         let model = format!("{section}.model={}", quoted(&self.model));
         let device = self.device.iter().map(|device| format!("run.device=\"{device}\""));

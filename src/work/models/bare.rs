@@ -15,7 +15,7 @@ pub struct BareModel {
     pub id: String,
     /// Number of inputs in a batch.
     pub batch: usize,
-    run: Box<dyn FnMut() -> Result<f64>>,
+    run: Box<dyn FnMut() -> Result<f64> + Send>,
 }
 
 impl BareModel {
