@@ -8,7 +8,10 @@
 
 pub mod avio;
 mod child;
+mod cut;
+mod cutting;
 mod damage;
+mod dialogue;
 mod ending;
 mod fragments;
 mod identify;
@@ -37,6 +40,8 @@ use std::os::unix::fs::FileExt;
 use bytes::Bytes;
 
 use crate::error::{VideoError, VideoErrorKind, WorkError};
+pub use cut::{Caption, CutInfo, CutRequest, Drawing, DrawnBox};
+pub use cutting::{cut, needs_encoding};
 pub use orientation::Orientation;
 pub use plan::FullDecode;
 pub use process::{Decoding, own_program, probe_sandbox};

@@ -7,6 +7,7 @@
 
 pub mod bench;
 pub mod cli;
+mod clips;
 pub mod compact;
 mod console;
 pub mod decode;
@@ -20,6 +21,7 @@ mod in_use;
 pub mod infer;
 pub mod job;
 mod nearest;
+mod palette;
 pub mod pipeline;
 pub mod plan;
 pub mod prune;

@@ -18,6 +18,7 @@ use ffmpeg_next::{Dictionary, Error as AvError, Packet, Stream, ffi, media};
 use memmap2::MmapMut;
 
 use super::avio::{Link, READ_BYTES, RemoteBytes};
+use super::cut;
 use super::damage::Damage;
 use super::ending::{Ending, stream_seconds};
 use super::identify;
@@ -48,8 +49,12 @@ pub(super) fn main(control: UnixStream, bytes: UnixStream, frames: File) -> Exit
 
 fn serve(control: UnixStream, bytes: UnixStream, frames: File) -> io::Result<()> {
     let mut orders = BufReader::new(control.try_clone()?);
-    let ToDecoder::Decode(request) = receive(&mut orders)? else { return Err(io::ErrorKind::InvalidData.into()) };
-    let layout = Layout::of(&request);
+    let order = receive(&mut orders)?;
+    let (layout, memory_bytes) = match &order {
+        ToDecoder::Decode(request) => (Layout::of(request), request.memory_bytes),
+        ToDecoder::Cut(request) => (Layout::of_parts(), request.memory_bytes),
+        ToDecoder::Free { .. } => return Err(io::ErrorKind::InvalidData.into()),
+    };
     // SAFETY: the file is memory shared with the parent and sealed against shrinking. The parent only reads a slot
     // between our message that it is full and its message that it is free.
     let memory = unsafe { MmapMut::map_mut(&frames)? };
@@ -60,9 +65,17 @@ fn serve(control: UnixStream, bytes: UnixStream, frames: File) -> io::Result<()>
     for kind in [SlotKind::Clip, SlotKind::Image] {
         output.free[kind as usize] = (0..layout.slots(kind)).collect();
     }
-    if let Err(reason) = sandbox::enter(request.memory_bytes) {
+    if let Err(reason) = sandbox::enter(memory_bytes) {
         return output.send(&Message::NotSandboxed { reason });
     }
+    match order {
+        ToDecoder::Decode(request) => decode(&request, bytes, output),
+        ToDecoder::Cut(request) => cut::serve(&request, bytes, output),
+        ToDecoder::Free { .. } => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+fn decode(request: &Request, bytes: UnixStream, mut output: Output) -> io::Result<()> {
     if request.probe_sandbox {
         return output.send(&Message::SandboxProbed { escapes: escapes() });
     }
@@ -70,7 +83,7 @@ fn serve(control: UnixStream, bytes: UnixStream, frames: File) -> io::Result<()>
     let link = Link::new(bytes);
     let source = RemoteBytes::new(link.clone(), request.size_bytes);
     let mut totals = Totals::default();
-    let error = match index(&request, source, &link, &mut output, &mut totals) {
+    let error = match index(request, source, &link, &mut output, &mut totals) {
         Ok(()) => None,
         Err(Stop::Video(error)) => Some(error),
         Err(Stop::Parent(error)) => return Err(error),
@@ -261,7 +274,7 @@ fn in_full(stop: Stop) -> Stop {
 }
 
 /// Opens the container. Formats that refer to other files or addresses are rejected before they are opened.
-fn open(source: RemoteBytes, head: &[u8]) -> Result<Input, VideoError> {
+pub(super) fn open(source: RemoteBytes, head: &[u8]) -> Result<Input, VideoError> {
     let mut io = StreamIo::from_read_seek_with_capacity(source, READ_BYTES).map_err(|e| av("open the file", e))?;
     let mut format = std::ptr::null();
     // SAFETY: `io` is a live read context, with no name and no log context. The probed bytes are rewound into its
@@ -280,7 +293,7 @@ fn open(source: RemoteBytes, head: &[u8]) -> Result<Input, VideoError> {
 }
 
 /// Selects the stream to decode. Its codec may have no decoder.
-fn video_stream(input: &Input) -> Result<Stream<'_>, VideoError> {
+pub(super) fn video_stream(input: &Input) -> Result<Stream<'_>, VideoError> {
     let moving = |s: &Stream<'_>| !s.disposition().contains(Disposition::ATTACHED_PIC);
     let best = input.streams().best(media::Type::Video).filter(moving);
     let first = || input.streams().find(|s| s.parameters().medium() == media::Type::Video && moving(s));
@@ -291,7 +304,7 @@ fn video_stream(input: &Input) -> Result<Stream<'_>, VideoError> {
 }
 
 /// The orientation that the container gives for the stream.
-fn orientation(stream: &Stream<'_>) -> Orientation {
+pub(super) fn orientation(stream: &Stream<'_>) -> Orientation {
     let matrix = stream.side_data().find(|data| data.kind() == side_data::Type::DisplayMatrix);
     matrix.map_or_else(Orientation::default, |matrix| Orientation::from_matrix(matrix.data()))
 }
@@ -328,7 +341,11 @@ fn container_clock(input: &Input, stream: &Stream<'_>) -> ContainerClock {
     }
 }
 
-fn open_decoder(stream: &Stream<'_>, threads: usize, is_selective: bool) -> Result<decoder::Video, VideoError> {
+pub(super) fn open_decoder(
+    stream: &Stream<'_>,
+    threads: usize,
+    is_selective: bool,
+) -> Result<decoder::Video, VideoError> {
     let doing = "open the decoder";
     let mut context =
         ffmpeg_next::codec::context::Context::from_parameters(stream.parameters()).map_err(|e| av(doing, e))?;

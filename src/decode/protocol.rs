@@ -3,6 +3,7 @@
 use half::f16;
 use serde::{Deserialize, Serialize};
 
+use super::cut::{CutInfo, CutRequest, PART_BYTES};
 use super::orientation::Orientation;
 use super::plan::FullDecode;
 use super::sample::{DetectionSampler, Samplers, SegmentSampler};
@@ -230,6 +231,7 @@ pub(super) enum SlotKind {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum ToDecoder {
     Decode(Request),
+    Cut(CutRequest),
     Free { kind: SlotKind, slot: usize },
 }
 
@@ -268,6 +270,16 @@ pub(super) enum Message {
     NeedsFull {
         reason: FullDecode,
     },
+    /// Bytes of the clip's file, at an offset of it.
+    Part {
+        slot: usize,
+        offset: u64,
+        bytes: usize,
+    },
+    CutEnded {
+        info: Option<CutInfo>,
+        error: Option<VideoError>,
+    },
 }
 
 /// Positions of the slots in shared memory: clips first, each slot on a page boundary.
@@ -284,6 +296,11 @@ impl Layout {
         let clip = request.clips.as_ref().map_or(0, ClipSpec::bytes_max);
         let image = request.images.as_ref().map_or(0, |spec| 3 * spec.width * spec.height);
         Self { clip_bytes: clip, image_bytes: image }
+    }
+
+    /// For parts of a clip's file, in the slots of images.
+    pub(super) fn of_parts() -> Self {
+        Self { clip_bytes: 0, image_bytes: PART_BYTES }
     }
 
     pub(super) fn slot_bytes(&self, kind: SlotKind) -> usize {

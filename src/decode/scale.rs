@@ -107,6 +107,16 @@ impl Converter {
         self.rgb(frame, source, orientation).map(|rgb| Picture(Pixels::Rgb(rgb)))
     }
 
+    /// The frame as displayed: its width, its height, and red, green and blue of each pixel.
+    pub(super) fn upright(
+        &mut self,
+        frame: &Frame,
+        orientation: Orientation,
+    ) -> Result<(usize, usize, Vec<u8>), Error> {
+        let Rgb { width, height, data } = self.rgb(frame, Source::of(frame), orientation)?;
+        Ok((width, height, data))
+    }
+
     fn rgb(&mut self, frame: &Frame, source: Source, orientation: Orientation) -> Result<Rgb, Error> {
         if self.context.as_ref().is_none_or(|(made_for, _)| *made_for != source) {
             self.context = Some((source, conversion(source)?));

@@ -66,14 +66,12 @@ impl Drop for Ahead {
 impl Fetch {
     /// The object as listed. Bytes of another version are rejected.
     pub fn new(store: Arc<dyn Store>, object: &VideoObject) -> Self {
-        Self {
-            store,
-            key: object.key.as_str().into(),
-            uri: object.uri.clone(),
-            size_bytes: object.size_bytes,
-            etag: object.etag.clone(),
-            state: Mutex::default(),
-        }
+        Self::object(store, &object.key, &object.uri, object.size_bytes, &object.etag)
+    }
+
+    /// The version of an object that has this ETag.
+    pub fn object(store: Arc<dyn Store>, key: &str, uri: &str, size_bytes: u64, etag: &str) -> Self {
+        Self { store, key: key.into(), uri: uri.to_owned(), size_bytes, etag: etag.to_owned(), state: Mutex::default() }
     }
 
     fn read_ahead(&self, state: &mut State, offset: u64) {

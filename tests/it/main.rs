@@ -12,6 +12,7 @@ mod cases;
 mod ceph;
 mod checker;
 mod checkpoints;
+mod clips;
 mod compact;
 mod console;
 mod current;
