@@ -103,3 +103,92 @@ SELECT video_id, uri, track_id, label,
 FROM (FROM current_persons UNION ALL BY NAME SELECT NULL::BIGINT AS track_id WHERE false)
 WHERE track_id IS NOT NULL
 GROUP BY video_id, uri, run_id, track_id, label;
+
+-- Segments that follow each other and have a label with a score of 0.5 or more, joined. `vidindex find` has other scores.
+CREATE OR REPLACE VIEW current_moments AS
+WITH entries AS (
+    SELECT uri, video_id, model, run_id, start_seconds, end_seconds, unnest(top) AS entry FROM current_actions
+), scored AS (
+    SELECT uri, video_id, model, run_id, start_seconds, end_seconds, entry.label AS label, entry.score AS score FROM entries
+), chosen AS (
+    SELECT *, max(end_seconds) OVER (
+        PARTITION BY video_id, model, label ORDER BY start_seconds ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    ) AS ended
+    FROM scored
+    WHERE score >= 0.5
+), numbered AS (
+    SELECT *, sum(CASE WHEN start_seconds < ended + 1 THEN 0 ELSE 1 END) OVER (
+        PARTITION BY video_id, model, label ORDER BY start_seconds
+    ) AS moment
+    FROM chosen
+), moments AS (
+    SELECT uri, video_id, model, label, min(start_seconds) AS start_seconds, max(end_seconds) AS end_seconds,
+        max_by((start_seconds + end_seconds) / 2, score) AS peak_seconds, max(score) AS peak_score,
+        count(*) AS segments, run_id
+    FROM numbered
+    GROUP BY uri, video_id, model, label, moment, run_id
+)
+SELECT * FROM moments;
+
+-- What each followed person does, if the action model scores persons. Scores are smoothed over three segments.
+CREATE OR REPLACE VIEW current_track_actions AS
+WITH entries AS (
+    SELECT persons.video_id, persons.uri, persons.run_id, persons.track_id, persons.segment,
+        spans.start_seconds, spans.end_seconds, unnest(persons.actions) AS entry
+    FROM (FROM current_persons UNION ALL BY NAME SELECT NULL::BIGINT AS track_id WHERE false) AS persons JOIN current_actions AS spans
+        ON persons.video_id = spans.video_id AND persons.run_id = spans.run_id AND persons.segment = spans.segment
+    WHERE persons.track_id IS NOT NULL
+), scored AS (
+    SELECT video_id, uri, run_id, track_id, segment, start_seconds, end_seconds, entry.label AS label, entry.score AS score
+    FROM entries
+), smoothed AS (
+    SELECT video_id, uri, run_id, track_id, segment, start_seconds, end_seconds, label, avg(score) OVER (
+        PARTITION BY video_id, run_id, track_id, label ORDER BY segment RANGE BETWEEN 1 PRECEDING AND 1 FOLLOWING
+    ) AS score
+    FROM scored
+), chosen AS (
+    SELECT *, max(end_seconds) OVER (
+        PARTITION BY video_id, run_id, track_id, label ORDER BY segment
+        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    ) AS ended
+    FROM smoothed
+    WHERE score >= 0.5
+), numbered AS (
+    SELECT *, sum(CASE WHEN start_seconds < ended + 1 THEN 0 ELSE 1 END) OVER (
+        PARTITION BY video_id, run_id, track_id, label ORDER BY segment
+    ) AS event
+    FROM chosen
+)
+SELECT video_id, uri, track_id, label, min(start_seconds) AS start_seconds, max(end_seconds) AS end_seconds,
+    max(score) AS peak_score, count(*) AS segments, run_id
+FROM numbered
+GROUP BY video_id, uri, run_id, track_id, label, event;
+
+-- The boxes of persons, and those in gaps of tracks of up to two seconds, which are interpolated and have no confidence.
+CREATE OR REPLACE VIEW filled_persons AS
+WITH boxes AS (
+    SELECT * FROM (FROM current_persons UNION ALL BY NAME SELECT NULL::BIGINT AS track_id WHERE false)
+), steps AS (
+    SELECT video_id, run_id, min(step) AS step
+    FROM (
+        SELECT video_id, run_id, time_seconds - lag(time_seconds) OVER (
+            PARTITION BY video_id, run_id ORDER BY time_seconds
+        ) AS step
+        FROM (SELECT DISTINCT video_id, run_id, time_seconds FROM boxes) AS times
+    ) AS apart
+    GROUP BY video_id, run_id
+), followed AS (
+    SELECT *, lead(time_seconds) OVER track AS next_time_seconds, lead(x1) OVER track AS next_x1, lead(y1) OVER track AS next_y1, lead(x2) OVER track AS next_x2, lead(y2) OVER track AS next_y2
+    FROM boxes
+    WHERE track_id IS NOT NULL
+    WINDOW track AS (PARTITION BY video_id, run_id, track_id ORDER BY time_seconds)
+), gaps AS (
+    SELECT followed.*, CAST(round((next_time_seconds - time_seconds) / step) AS INTEGER) AS pieces
+    FROM followed JOIN steps ON followed.video_id = steps.video_id AND followed.run_id = steps.run_id
+    WHERE next_time_seconds - time_seconds > 1.5 * step AND next_time_seconds - time_seconds <= 2
+), filled AS (
+    SELECT *, unnest(generate_series(1, pieces - 1)) AS piece FROM gaps
+)
+SELECT video_id, uri, track_id, label, time_seconds, x1, y1, x2, y2, confidence, run_id FROM boxes
+UNION ALL
+SELECT video_id, uri, track_id, label, time_seconds + (next_time_seconds - time_seconds) * piece / pieces AS time_seconds, x1 + (next_x1 - x1) * piece / pieces AS x1, y1 + (next_y1 - y1) * piece / pieces AS y1, x2 + (next_x2 - x2) * piece / pieces AS x2, y2 + (next_y2 - y2) * piece / pieces AS y2, NULL AS confidence, run_id FROM filled;

@@ -2,6 +2,7 @@
 
 mod args;
 mod bench;
+mod clips;
 mod compact;
 mod completions;
 mod doctor;
@@ -77,6 +78,7 @@ enum Command {
     Report(report::Report),
     Query(query::Query),
     Find(find::Find),
+    Clips(clips::Clips),
     Eval(eval::Eval),
     Prune(prune::Prune),
     Compact(compact::Compact),
@@ -198,6 +200,7 @@ async fn run(cli: Cli, known: &Known) -> Result<u8> {
         Command::Report(command) => command.run().await,
         Command::Query(command) => command.run().await,
         Command::Find(command) => command.run().await,
+        Command::Clips(command) => command.run().await,
         Command::Eval(command) => command.run().await,
         Command::Prune(command) => command.run().await,
         Command::Compact(command) => command.run().await,

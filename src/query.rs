@@ -20,7 +20,7 @@ use crate::console;
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::store::{self, Access, StoreConfig};
-use crate::tables::{Dialect, Table, current_tracks};
+use crate::tables::{Dialect, Table, current_moments, current_track_actions, current_tracks, filled_persons};
 
 /// The format of results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -217,7 +217,14 @@ fn set_up(root: &str, is_there: impl Fn(Table) -> bool) -> String {
     for table in Table::ALL {
         sql.push_str(&format!(" CREATE VIEW current_{table} AS {};", table.current_rows()));
     }
-    sql.push_str(&format!(" CREATE VIEW current_tracks AS {};", current_tracks(Dialect::DuckDb)));
+    for (name, rows) in [
+        ("current_tracks", current_tracks(Dialect::DuckDb)),
+        ("current_moments", current_moments(Dialect::DuckDb)),
+        ("current_track_actions", current_track_actions(Dialect::DuckDb)),
+        ("filled_persons", filled_persons(Dialect::DuckDb)),
+    ] {
+        sql.push_str(&format!(" CREATE VIEW {name} AS {rows};"));
+    }
     sql
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Strong boxes are matched with all tracks first. Weak boxes, which a detector gives to objects that are partly hidden,
 //! continue tracks that are left. The settings are those of Ultralytics' `bytetrack.yaml`: a box is strong at the detector's
-//! usual threshold. Each class is tracked by itself.
+//! usual threshold, and two more are different, because those are for thirty frames per second: strong boxes continue a track at a
+//! smaller overlap, and velocities change faster. Each class is tracked by itself.
 
 mod assign;
 mod motion;
@@ -11,7 +12,7 @@ use std::collections::BTreeMap;
 
 use crate::infer::boxes::{Detection, iou};
 use assign::{Assigned, assign};
-use motion::Motion;
+use motion::{Motion, Noise};
 
 /// Boxes with a score of at most this continue no track.
 pub const WEAK_MIN: f32 = 0.1;
@@ -19,8 +20,8 @@ pub const WEAK_MIN: f32 = 0.1;
 /// A lost track is continued after at most this time.
 const LOST_SECONDS_MAX: f64 = 1.0;
 
-/// Largest cost, 1 - IoU x score, of a strong box and a track.
-const STRONG_COST_MAX: f64 = 0.8;
+/// Largest cost, 1 - IoU x score, of a strong box and a track. `bytetrack.yaml` has 0.8.
+const STRONG_COST_MAX: f64 = 0.9;
 
 /// Largest cost, 1 - IoU, of a weak box and a track.
 const WEAK_COST_MAX: f64 = 0.5;
@@ -38,6 +39,7 @@ pub struct Tracker {
     strong: f32,
     /// Number of frames after which a lost track ends.
     lost_frames_max: u32,
+    noise: Noise,
     frame: u32,
     numbers: i64,
     classes: BTreeMap<usize, Class>,
@@ -77,7 +79,8 @@ impl Tracker {
     /// is an object.
     pub fn new(frames_per_second: f64, strong: f32) -> Self {
         let lost_frames_max = (frames_per_second * LOST_SECONDS_MAX).round().max(1.0) as u32;
-        Self { strong, lost_frames_max, frame: 0, numbers: 0, classes: BTreeMap::new() }
+        let noise = Noise::at(frames_per_second);
+        Self { strong, lost_frames_max, noise, frame: 0, numbers: 0, classes: BTreeMap::new() }
     }
 
     /// Continues the tracks with the boxes of the next frame.
@@ -91,7 +94,7 @@ impl Tracker {
             let of_class = boxes.iter().enumerate().filter(|(_, found)| found.class == *class);
             let (strong, weak): (Vec<_>, Vec<_>) = of_class.partition(|(_, found)| found.confidence > self.strong);
             let weak = weak.into_iter().filter(|(_, found)| found.confidence > WEAK_MIN).collect();
-            let step = Step { frame: self.frame, numbers: &mut self.numbers, tracks: &mut tracks };
+            let step = Step { frame: self.frame, noise: self.noise, numbers: &mut self.numbers, tracks: &mut tracks };
             state.next(strong, weak, step);
             state.lost.retain(|track| self.frame - track.last_frame <= self.lost_frames_max);
             state.drop_duplicates();
@@ -105,6 +108,7 @@ type Boxes<'a> = Vec<(usize, &'a Detection)>;
 /// What one frame changes besides the tracks of a class.
 struct Step<'a> {
     frame: u32,
+    noise: Noise,
     numbers: &'a mut i64,
     tracks: &'a mut Tracks,
 }
@@ -114,7 +118,7 @@ impl Class {
         let visible_before = self.visible.len();
         let mut tracks: Vec<Track> = self.visible.drain(..).chain(self.lost.drain(..)).collect();
         for (at, track) in tracks.iter_mut().enumerate() {
-            track.motion.predict(at < visible_before);
+            track.motion.predict(at < visible_before, step.noise);
         }
         let first = matched(&tracks, &strong, scored, STRONG_COST_MAX);
         let mut seen = vec![false; tracks.len()];
@@ -140,7 +144,7 @@ impl Class {
         }
         for found in second.columns {
             let (position, found) = rest[found];
-            let motion = Motion::new(found.xyxy);
+            let motion = Motion::new(found.xyxy, step.noise);
             let mut track = Track { number: None, motion, first_frame: step.frame, last_frame: step.frame, position };
             // Nothing could have been seen before.
             if step.frame == 1 {

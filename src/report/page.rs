@@ -7,6 +7,7 @@ use super::Committed;
 use super::pack::{Columns, Names, base64, packed};
 use super::read::{Contents, PersonBox, Picture, Scored, Segment, TOP, Video};
 use crate::error::{Error, Result};
+use crate::palette;
 use crate::run::{ModelRef, RunRecord};
 
 const HTML: &str = include_str!("page/page.html");
@@ -62,6 +63,7 @@ fn facts(run: &RunRecord, committed: &Committed, contents: &Contents, columns: s
         "persons_model": model(&run.persons_model),
         "random_models": random,
         "classes": run.job.persons.as_ref().map(|persons| &persons.classes),
+        "track_colours": palette::COLOURS.map(|fill| [fill, palette::ink(fill)].map(hexadecimal)),
         "planned_at": run.created_at,
         "finished_at": committed.finished_at,
         "shards": run.shards,
@@ -96,6 +98,11 @@ fn facts(run: &RunRecord, committed: &Committed, contents: &Contents, columns: s
     })
 }
 
+/// A colour as CSS writes it.
+fn hexadecimal([red, green, blue]: [u8; 3]) -> String {
+    format!("#{red:02x}{green:02x}{blue:02x}")
+}
+
 /// The many small numbers. Times are stored as differences from the previous time, which compress well.
 fn columns(contents: &Contents) -> Columns {
     let mut columns = Columns::default();
@@ -104,6 +111,7 @@ fn columns(contents: &Contents) -> Columns {
     columns.push_u32("segment_length", segments().map(|segment| segment.end_ms.saturating_sub(segment.start_ms)));
     columns.push_u32("picture_time", pictures(contents).map(|picture| picture.time_ms));
     columns.push_u32("picture_letters", pictures(contents).map(|picture| picture.jpeg.len().div_ceil(3) as u32 * 4));
+    columns.push_u32("box_track", pictures(contents).flat_map(|picture| &picture.boxes).map(|found| found.track));
     // Store one rank after another, because similar values compress better together.
     let rank = |rank: usize| segments().map(move |segment| segment.top.get(rank).copied().unwrap_or((Names::NONE, 0)));
     columns.push_u16("segment_label", (0..TOP).flat_map(rank).map(|(label, _)| label));

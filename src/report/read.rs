@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::run::RunRecord;
 use crate::run::commit::CommittedPart;
 use crate::store::{Store, StoreErrorKind};
-use crate::tables::read::{number_column, read_file, text_column, value, whole_number_column};
+use crate::tables::read::{number_column, optional, read_file, text_column, value, whole_number_column};
 use crate::tables::{Table, VideoStatus};
 
 /// Maximum number of labels per segment.
@@ -97,6 +97,8 @@ pub(super) struct PersonBox {
     pub(super) label: Scored,
     /// The person's action.
     pub(super) action: Option<Scored>,
+    /// The number of its track; 0 without one.
+    pub(super) track: u32,
 }
 
 impl Contents {
@@ -266,6 +268,7 @@ impl Contents {
         let (times, confidences) = (column("time_seconds")?, column("confidence")?);
         let corners = [column("x1")?, column("y1")?, column("x2")?, column("y2")?];
         let actions = LabelLists::of(batch, "actions")?;
+        let tracks = optional(batch, "track_id", whole_number_column)?;
         let mut video = Finder::new(numbers);
         for row in 0..batch.num_rows() {
             let Some(number_of_video) = video.find(value(&ids, row)) else { continue };
@@ -281,6 +284,7 @@ impl Contents {
                     corners: [share(0, width), share(1, height), share(2, width), share(3, height)],
                     label: (self.labels.number(value(&names, row)), thousandths(number(&confidences, row))),
                     action: actions.best(row, &mut self.labels).first().copied(),
+                    track: tracks.as_ref().map_or(0, |tracks| whole_number(tracks, row).max(0) as u32),
                 });
             }
         }
@@ -304,8 +308,8 @@ const VIDEO_COLUMNS: [&str; 12] = [
 ];
 const ACTION_COLUMNS: [&str; 4] = ["video_id", "start_seconds", "end_seconds", "top"];
 const THUMBNAIL_COLUMNS: [&str; 6] = ["video_id", "time_seconds", "frame", "width", "height", "jpeg"];
-const PERSON_COLUMNS: [&str; 10] =
-    ["video_id", "time_seconds", "frame", "label", "x1", "y1", "x2", "y2", "confidence", "actions"];
+const PERSON_COLUMNS: [&str; 11] =
+    ["video_id", "time_seconds", "frame", "label", "x1", "y1", "x2", "y2", "confidence", "actions", "track_id"];
 
 impl Video {
     fn count_box(&mut self, frame: i64, time_seconds: f64) {

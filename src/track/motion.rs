@@ -4,8 +4,21 @@
 /// Standard deviation of a position, as a share of the height.
 const POSITION: f64 = 1.0 / 20.0;
 
-/// Standard deviation of a velocity, as a share of the height.
+/// Standard deviation of a velocity, as a share of the height, if thirty frames a second are seen.
 const VELOCITY: f64 = 1.0 / 160.0;
+
+/// How much velocities change from one frame to the next.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Noise {
+    velocity: f64,
+}
+
+impl Noise {
+    /// That of so many frames per second: a velocity wanders, so it changes with the square root of the time.
+    pub(super) fn at(frames_per_second: f64) -> Self {
+        Self { velocity: VELOCITY * (30.0 / frames_per_second).sqrt() }
+    }
+}
 
 /// A box in motion.
 #[derive(Debug, Clone)]
@@ -28,13 +41,13 @@ const HEIGHT: usize = 3;
 
 impl Motion {
     /// A box that was seen for the first time: left, top, right, bottom.
-    pub(super) fn new(xyxy: [f32; 4]) -> Self {
+    pub(super) fn new(xyxy: [f32; 4], noise: Noise) -> Self {
         let measured = measured(xyxy);
         let height = measured[HEIGHT];
         let states = std::array::from_fn(|at| {
             let (value, velocity) = match at {
                 ASPECT => (1e-2, 1e-5),
-                _ => (2.0 * POSITION * height, 10.0 * VELOCITY * height),
+                _ => (2.0 * POSITION * height, 10.0 * noise.velocity * height),
             };
             State { value: measured[at], velocity: 0.0, covariance: [value * value, 0.0, velocity * velocity] }
         });
@@ -42,7 +55,7 @@ impl Motion {
     }
 
     /// Moves the box to the next frame. The height of a box that was not seen in the last one does not change.
-    pub(super) fn predict(&mut self, was_seen: bool) {
+    pub(super) fn predict(&mut self, was_seen: bool, noise: Noise) {
         if !was_seen {
             self.states[HEIGHT].velocity = 0.0;
         }
@@ -50,7 +63,7 @@ impl Motion {
         for (at, state) in self.states.iter_mut().enumerate() {
             let (value, velocity) = match at {
                 ASPECT => (1e-2, 1e-5),
-                _ => (POSITION * height, VELOCITY * height),
+                _ => (POSITION * height, noise.velocity * height),
             };
             let [a, b, c] = state.covariance;
             state.value += state.velocity;

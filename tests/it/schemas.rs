@@ -17,7 +17,10 @@ use vidindex::run::commit::{
     COMMIT_SCHEMA_VERSION, CommittedPart, Computed, Failure, Failures, ShardCommit, ShardTotals,
 };
 use vidindex::run::summary::{RunSummary, SUMMARY_SCHEMA_VERSION, TableTotals};
-use vidindex::tables::{Column, Dialect, SCHEMA_VERSION, Table, VideoStatus, current_tracks};
+use vidindex::tables::{
+    Column, Dialect, SCHEMA_VERSION, Table, VideoStatus, current_moments, current_track_actions, current_tracks,
+    filled_persons,
+};
 
 fn schemas() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas")
@@ -78,6 +81,21 @@ fn current(create: &str, tables: &[Table], dialect: Dialect) -> String {
     views.chain([tracks]).collect()
 }
 
+/// Views that Athena's SQL has other words for.
+fn more(create: &str, dialect: Dialect) -> String {
+    format!(
+        "\n-- Segments that follow each other and have a label with a score of 0.5 or more, joined. `vidindex find` has other scores.\n\
+         {create} current_moments AS\n{};\n\n\
+         -- What each followed person does, if the action model scores persons. Scores are smoothed over three segments.\n\
+         {create} current_track_actions AS\n{};\n\n\
+         -- The boxes of persons, and those in gaps of tracks of up to two seconds, which are interpolated and have no confidence.\n\
+         {create} filled_persons AS\n{};\n",
+        current_moments(dialect),
+        current_track_actions(dialect),
+        filled_persons(dialect)
+    )
+}
+
 fn duckdb() -> String {
     let tables = Table::ALL.map(|table| format!("\n{}", table.duckdb_view()));
     format!(
@@ -89,9 +107,10 @@ fn duckdb() -> String {
          --\n{ABOUT_CURRENT}\
          --\n\
          -- A table without files is empty: the job has only one model, or writes no thumbnails, or nothing is indexed yet.\n\
-         -- After it gets its first files, read this file again.\n{}{}",
+         -- After it gets its first files, read this file again.\n{}{}{}",
         tables.concat(),
-        current("CREATE OR REPLACE VIEW", &Table::ALL, Dialect::DuckDb)
+        current("CREATE OR REPLACE VIEW", &Table::ALL, Dialect::DuckDb),
+        more("CREATE OR REPLACE VIEW", Dialect::DuckDb)
     )
 }
 
@@ -119,7 +138,8 @@ fn spark() -> String {
         )
         .unwrap();
     }
-    sql + &current("CREATE OR REPLACE TEMPORARY VIEW", &ALWAYS, Dialect::Hive)
+    let create = "CREATE OR REPLACE TEMPORARY VIEW";
+    sql + &current(create, &ALWAYS, Dialect::Hive) + &more(create, Dialect::Hive)
 }
 
 fn athena() -> String {

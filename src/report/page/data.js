@@ -108,7 +108,11 @@ function pictureOf(data, p) {
     // If every box is a person, the label is omitted.
     if (data.facts.classes?.length > 1) parts.unshift(data.labels[data.box_label[b]]);
     if (data.box_action[b] !== NO_LABEL) parts.push(`· ${data.labels[data.box_action[b]]} ${score(data.box_action_score[b] / 1000)}`);
-    boxes.push({ left, top, right, bottom, text: parts.join(" ") });
+    const track = data.box_track[b];
+    if (track) parts.unshift(`#${track}`);
+    const colours = data.facts.track_colours;
+    const [fill, ink] = track ? colours[(track - 1) % colours.length] : [];
+    boxes.push({ left, top, right, bottom, fill, ink, text: parts.join(" ") });
   }
   const letters = data.letters.slice(data.picture_at[p], data.picture_at[p + 1]);
   return {
@@ -125,14 +129,17 @@ function pictured(picture, named) {
   const frame = make("span", { class: "picture" }, make("img", { src: picture.url, alt: text, draggable: "false" }));
   frame.style.aspectRatio = String(picture.ratio);
   const overlay = draw("svg", { viewBox: "0 0 10000 10000", preserveAspectRatio: "none", "aria-hidden": "true" });
-  for (const { left, top, right, bottom, text } of picture.boxes) {
-    overlay.append(draw("rect", { x: left, y: top, width: right - left, height: bottom - top }, draw("title", {}, text)));
+  for (const { left, top, right, bottom, fill, ink, text } of picture.boxes) {
+    const rect = draw("rect", { x: left, y: top, width: right - left, height: bottom - top }, draw("title", {}, text));
+    if (fill) rect.style.stroke = fill;
+    overlay.append(rect);
     if (named) {
       const tag = make("span", { class: "tag", "aria-hidden": "true" }, text);
       // Place the tag inside the box if there is no room above it.
       tag.style.left = `${left / 100}%`;
       tag.style.top = `${top / 100}%`;
       tag.classList.toggle("inside", top < 700);
+      if (fill) Object.assign(tag.style, { background: fill, color: ink });
       frame.append(tag);
     }
   }

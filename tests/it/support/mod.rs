@@ -12,6 +12,7 @@ pub(crate) mod s3;
 pub(crate) mod site;
 pub(crate) mod slurm;
 pub(crate) mod tables;
+pub(crate) mod tracking;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};

@@ -10,11 +10,15 @@ from types import SimpleNamespace
 
 import numpy as np
 from ultralytics.trackers.basetrack import TrackState
-from ultralytics.trackers.byte_tracker import BYTETracker
+from ultralytics.trackers.byte_tracker import BYTETracker, STrack
 
-SETTINGS = SimpleNamespace(
-    track_high_thresh=0.25, track_low_thresh=0.1, new_track_thresh=0.25, track_buffer=5, match_thresh=0.8, fuse_score=True
+# Those of bytetrack.yaml at five frames per second, and of its Kalman filter.
+DEFAULTS = SimpleNamespace(
+    track_high_thresh=0.25, track_low_thresh=0.1, new_track_thresh=0.25, track_buffer=5, match_thresh=0.8, fuse_score=True,
+    std_velocity=1 / 160,
 )
+# Those of vidindex.
+SETTINGS = SimpleNamespace(**{**vars(DEFAULTS), "match_thresh": 0.9, "std_velocity": 6**0.5 / 160})
 
 
 class Boxes:
@@ -64,9 +68,11 @@ def scene(seed, frames=80, people=7):
     return shown
 
 
-def tracks(frames):
+def tracks(frames, settings=SETTINGS):
     """The track of each box, or null."""
-    tracker = BYTETracker(SETTINGS)
+    tracker = BYTETracker(settings)
+    for kalman in (tracker.kalman_filter, STrack.shared_kalman):
+        kalman._std_weight_velocity = settings.std_velocity
     numbers = []
     for boxes in frames:
         of_frame = [None] * len(boxes)
@@ -79,8 +85,13 @@ def tracks(frames):
     return numbers
 
 
-scenes = []
-for seed in range(6):
-    frames = scene(seed)
-    scenes.append({"frames": frames, "tracks": tracks(frames)})
-json.dump(scenes, sys.stdout, separators=(",", ":"))
+def main():
+    scenes = []
+    for seed in range(6):
+        frames = scene(seed)
+        scenes.append({"frames": frames, "tracks": tracks(frames)})
+    json.dump(scenes, sys.stdout, separators=(",", ":"))
+
+
+if __name__ == "__main__":
+    main()

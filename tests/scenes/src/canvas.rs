@@ -150,6 +150,12 @@ impl Part {
     pub(crate) fn bottom(&self) -> f32 {
         self.bounds()[3]
     }
+
+    /// Left and right edge.
+    pub(crate) fn sides(&self) -> (f32, f32) {
+        let [left, _, right, _] = self.bounds();
+        (left, right)
+    }
 }
 
 pub(crate) fn shade(colour: [u8; 3], light: f32) -> [u8; 3] {

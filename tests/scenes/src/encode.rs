@@ -50,6 +50,9 @@ pub(crate) const KINDS: [Kind; 12] = [
     Kind { extension: "mov", size: (640, 360), quarters: 2, ..PLAIN },
 ];
 
+/// The kind of clips with crowds.
+pub(crate) const CROWD: Kind = Kind { size: (640, 360), ..PLAIN };
+
 impl Kind {
     pub(crate) fn displayed_size(&self) -> (usize, usize) {
         if self.quarters % 2 == 1 { (self.size.1, self.size.0) } else { self.size }
@@ -95,7 +98,7 @@ impl Kind {
 /// Draws and encodes all frames of the scene, and returns the ground truth of each frame.
 pub(crate) fn encode(file: &Path, kind: &Kind, scene: &Scene, rng: &mut ChaCha8Rng) -> Result<Vec<FrameTruth>> {
     let (width, height) = (kind.size.0 as u32, kind.size.1 as u32);
-    let (time_base, times) = kind.times(scene.seconds(), rng);
+    let (time_base, times) = kind.times(scene.seconds, rng);
     let frame_rate = Rational(kind.frame_rate.0, kind.frame_rate.1);
     let chosen =
         encoder::find_by_name(kind.encoder).ok_or_else(|| format!("FFmpeg lacks the encoder {}", kind.encoder))?;

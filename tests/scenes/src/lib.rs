@@ -7,6 +7,7 @@
 
 mod backdrop;
 mod canvas;
+mod crowd;
 mod encode;
 mod figure;
 mod pose;
@@ -22,8 +23,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use serde::Serialize;
 
-use canvas::Canvas;
-use encode::{KINDS, Kind, encode};
+use canvas::{Canvas, Part};
+use encode::{CROWD, KINDS, Kind, encode};
 use figure::Person;
 use script::script;
 pub use script::{Act, Action};
@@ -37,6 +38,8 @@ const CAMERAS: usize = 3;
 const PAN: f32 = 24.0;
 /// A person with a smaller visible share than this is listed as hidden.
 const VISIBLE_MIN: f32 = 0.4;
+/// A person with a smaller share of their width inside the frame than this is listed as hidden.
+const INSIDE_MIN: f32 = 0.5;
 
 /// One video of `truth.json`.
 #[derive(Serialize)]
@@ -56,13 +59,15 @@ pub struct FrameTruth {
     pub time_seconds: f64,
     /// People who should be detected.
     pub persons: Vec<[f32; 4]>,
+    /// The number of each of them, which is the same in all frames.
+    pub numbers: Vec<u8>,
     /// People with a visible part that is too small.
     pub hidden: Vec<[f32; 4]>,
 }
 
 impl fmt::Display for Truth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.actions.last().map_or(0.0, |act| act.end_seconds);
+        let seconds = self.frames.last().map_or(0.0, |frame| frame.time_seconds);
         let labels: Vec<&str> = self.actions.iter().map(|act| act.label.name()).collect();
         write!(f, "{}  {seconds:.1} s  {}", self.path, labels.join(", "))
     }
@@ -70,6 +75,15 @@ impl fmt::Display for Truth {
 
 /// Draws and encodes the clips on all cores, and writes `truth.json`.
 pub fn write(out: &Path, seed: u64, clips: usize) -> Result<Vec<Truth>> {
+    write_with(out, clips, |number| clip(out, seed, number))
+}
+
+/// As [`write`], with clips of people who walk across the frame, to follow them. They have no actions.
+pub fn write_crowd(out: &Path, seed: u64, clips: usize) -> Result<Vec<Truth>> {
+    write_with(out, clips, |number| crowd_clip(out, seed, number))
+}
+
+fn write_with(out: &Path, clips: usize, one: impl Fn(usize) -> Result<Truth> + Sync) -> Result<Vec<Truth>> {
     ffmpeg_next::init()?;
     log::set_level(log::Level::Error);
     let next = AtomicUsize::new(0);
@@ -80,7 +94,7 @@ pub fn write(out: &Path, seed: u64, clips: usize) -> Result<Vec<Truth>> {
             if number >= clips {
                 return Ok(drawn);
             }
-            drawn.push((number, clip(out, seed, number)?));
+            drawn.push((number, one(number)?));
         }
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -114,18 +128,38 @@ fn clip(out: &Path, seed: u64, number: usize) -> Result<Truth> {
     Ok(Truth { path, actions: scene.script, frames })
 }
 
+fn crowd_clip(out: &Path, seed: u64, number: usize) -> Result<Truth> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(number as u64);
+    let kind = &CROWD;
+    let path = format!("crowd-{:03}.{}", number + 1, kind.extension);
+    std::fs::create_dir_all(out)?;
+    let scene = crowd::scene(&mut rng, kind, number);
+    let frames = encode(&out.join(&path), kind, &scene, &mut rng).map_err(|error| format!("{path}: {error}"))?;
+    Ok(Truth { path, actions: vec![], frames })
+}
+
 /// A background, people from back to front, and their actions.
 struct Scene {
     /// Wider than the frame, by the maximum pan to each side.
     background: Canvas,
     size: (usize, usize),
-    people: Vec<Person>,
+    people: Vec<Actor>,
+    /// What is in front of them.
+    front: Vec<Part>,
     script: Vec<Act>,
+    seconds: f32,
     pan: Pan,
     light: f32,
     /// Noise of the sensor: standard deviation of a pixel's brightness, of 256 levels.
     noise: f32,
     noise_seed: u64,
+}
+
+/// A person, and what they do.
+struct Actor {
+    person: Person,
+    script: Vec<Act>,
 }
 
 /// The movement of the camera from side to side.
@@ -162,10 +196,13 @@ impl Scene {
             seconds: between(rng, 6.0, 14.0),
             phase: between(rng, 0.0, 1.0),
         };
+        let people = people.into_iter().map(|person| Actor { person, script: script.clone() }).collect();
         Self {
             background: backdrop::draw(rng, (width + 2 * PAN as usize, height)),
             size: (width, height),
             people,
+            front: vec![],
+            seconds: script.last().map_or(0.0, |act| act.end_seconds),
             script,
             pan,
             light: between(rng, 0.75, 1.12),
@@ -174,32 +211,37 @@ impl Scene {
         }
     }
 
-    fn seconds(&self) -> f32 {
-        self.script.last().map_or(0.0, |act| act.end_seconds)
-    }
-
     /// Draws the frame at this time, and returns it with its ground truth.
     fn draw(&self, seconds: f32) -> (Canvas, FrameTruth) {
         let swing = (std::f32::consts::TAU * (seconds / self.pan.seconds + self.pan.phase)).sin();
         let offset = self.pan.pixels * swing;
         let mut canvas = self.background.view(self.size.0, PAN + offset);
-        for person in &self.people {
-            person.stools(&self.script).iter().for_each(|part| part.shifted(-offset).draw(&mut canvas, 0));
+        for Actor { person, script } in &self.people {
+            person.stools(script).iter().for_each(|part| part.shifted(-offset).draw(&mut canvas, 0));
         }
-        let mut full_pixels = Vec::new();
-        for (person, owner) in self.people.iter().zip(1..) {
-            let mut figure = person.figure(&self.script, seconds);
+        let mut full = Vec::new();
+        for (Actor { person, script }, owner) in self.people.iter().zip(1..) {
+            let mut figure = person.figure(script, seconds);
             figure.iter_mut().for_each(|part| *part = part.shifted(-offset));
             person.cast_shadow(&figure, &mut canvas);
             figure.iter().for_each(|part| part.draw(&mut canvas, owner));
-            full_pixels.push(canvas.owned(owner).1);
+            let (left, right) = figure
+                .iter()
+                .map(Part::sides)
+                .fold((f32::MAX, f32::MIN), |sides, part| (sides.0.min(part.0), sides.1.max(part.1)));
+            let inside = right.min(self.size.0 as f32) - left.max(0.0);
+            full.push((canvas.owned(owner).1, inside >= INSIDE_MIN * (right - left)));
         }
-        let mut truth = FrameTruth { time_seconds: 0.0, persons: vec![], hidden: vec![] };
-        for (full, owner) in full_pixels.into_iter().zip(1..) {
+        self.front.iter().for_each(|part| part.draw(&mut canvas, 0));
+        let mut truth = FrameTruth { time_seconds: 0.0, persons: vec![], numbers: vec![], hidden: vec![] };
+        for ((full, is_inside), owner) in full.into_iter().zip(1..) {
             if let (Some(visible), pixels) = canvas.owned(owner) {
-                let list =
-                    if pixels as f32 >= VISIBLE_MIN * full as f32 { &mut truth.persons } else { &mut truth.hidden };
-                list.push(visible);
+                if is_inside && pixels as f32 >= VISIBLE_MIN * full as f32 {
+                    truth.persons.push(visible);
+                    truth.numbers.push(owner);
+                } else {
+                    truth.hidden.push(visible);
+                }
             }
         }
         let mut rng = ChaCha8Rng::seed_from_u64(self.noise_seed);

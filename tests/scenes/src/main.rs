@@ -15,6 +15,9 @@ struct Arguments {
     /// Number of clips.
     #[arg(long, default_value_t = 24)]
     clips: usize,
+    /// Draw people who walk across the frame, cross and hide, to follow them.
+    #[arg(long)]
+    crowd: bool,
     /// The folder to write to.
     #[arg(long)]
     out: PathBuf,
@@ -22,7 +25,8 @@ struct Arguments {
 
 fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let arguments = Arguments::parse();
-    let videos = scenes::write(&arguments.out, arguments.seed, arguments.clips)?;
+    let write = if arguments.crowd { scenes::write_crowd } else { scenes::write };
+    let videos = write(&arguments.out, arguments.seed, arguments.clips)?;
     for video in &videos {
         println!("{video}");
     }
