@@ -1,6 +1,7 @@
 //! Measures a job on this machine with a sample of its own videos: decoding and inference alone, both together, and which
 //! of them is the limit. Nothing is written to the job's output.
 
+mod cost;
 mod report;
 
 use std::path::Path;
@@ -9,6 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
+pub use cost::milliseconds;
 pub use report::{BenchReport, DecodeRate, InferenceRate, Limit, PipelineRate, Sample};
 use tokio::task::JoinSet;
 

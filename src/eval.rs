@@ -1,13 +1,18 @@
-//! `vidindex eval`: compares the current rows of an index with the ground truth of a data set, as papers do.
+//! `vidindex eval`: compares the current rows of an index with the ground truth of a data set, as papers do, or with the rows of
+//! another run.
 
+mod against;
+mod ava;
+mod boxes;
+mod labels;
 mod matching;
 mod metrics;
 mod report;
 mod truth;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use serde::Deserialize;
 use tempfile::NamedTempFile;
@@ -16,60 +21,65 @@ pub(crate) use report::EvalReport;
 pub(crate) use truth::TruthFormat;
 
 use crate::error::{Error, Result};
-use crate::job::{Job, Persons};
+use crate::job::{ActionView, Job, Persons};
 use crate::query::{self, Index};
+use crate::run::RunId;
 use matching::matched;
-use metrics::{
-    Answer, BoxImage, average_precision, box_average_precision, by_class, mean_class_accuracy, most_confused,
-};
-use report::{ActionsReport, ClassReport, Confused, Measures, PersonsReport};
 use truth::VideoTruth;
 
-/// A segment is compared if one action fills this share of it.
-const FILLED_MIN: f64 = 2.0 / 3.0;
-/// Times of frames that differ less are equal.
-const NEAR_SECONDS: f64 = 1e-3;
-/// Number of confused pairs that are reported.
-const CONFUSED: usize = 10;
-/// Top-5 needs so many labels of an item.
-const RANKED: usize = 5;
-/// The overlap at which a box is found.
-const OVERLAP: f64 = 0.5;
 /// The videos of the index that were not deleted, those that failed, too.
 const PRESENT: &str = "SELECT uri FROM videos
 GROUP BY uri HAVING max_by(status, (indexed_at, run_id)) <> 'deleted' ORDER BY uri";
-/// The class of the boxes that are compared.
-const PERSON: &str = "person";
 
-/// A label of a segment or video, the best first. A segment without labels has one entry without a label.
-#[derive(Debug, Deserialize)]
-struct Entry {
-    uri: String,
-    model: String,
-    label: Option<String>,
-    label_id: Option<usize>,
-    score: Option<f64>,
-    #[serde(default)]
-    start_seconds: f64,
-    #[serde(default)]
-    end_seconds: f64,
+/// What an index is compared with.
+#[derive(Debug)]
+pub(crate) enum With {
+    /// Ground truth.
+    Truth {
+        /// The file, or a folder of files.
+        path: PathBuf,
+        /// Its format.
+        format: TruthFormat,
+        /// Which segments count.
+        views: Option<Views>,
+        /// AVA's list of key frames that do not count.
+        excluded: Option<PathBuf>,
+    },
+    /// The rows of another run.
+    Run(RunId),
 }
 
-#[derive(Debug, Deserialize)]
-struct Label {
-    label: String,
-    label_id: usize,
+/// Clips per video and crops per clip, such as `10x3`: as many clips are spread evenly over a video.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Views {
+    clips: usize,
+    crops: usize,
 }
 
-#[derive(Debug, Deserialize)]
-struct Found {
-    uri: String,
-    time_seconds: f64,
-    x1: f64,
-    y1: f64,
-    x2: f64,
-    y2: f64,
-    confidence: f64,
+impl FromStr for Views {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers = text.split_once('x').and_then(|(clips, crops)| Some((clips.parse().ok()?, crops.parse().ok()?)));
+        match numbers {
+            Some((clips @ 1.., crops @ (1 | 3))) => Ok(Self { clips, crops }),
+            _ => Err("give CLIPSxCROPS with 1 or 3 crops, such as 10x3".to_owned()),
+        }
+    }
+}
+
+impl Views {
+    /// Checks that a job scores so many crops.
+    fn check(self, job: &Job) -> Result<()> {
+        let view = job.actions.as_ref().map(|actions| actions.view);
+        let (needed, name) =
+            if self.crops == 3 { (ActionView::ThreeCrops, "three-crops") } else { (ActionView::Center, "center") };
+        if view.is_none_or(|view| view == needed) {
+            return Ok(());
+        }
+        Err(Error::usage(format!("{} crops of a clip were not scored", self.crops))
+            .with_hint(format!("index with `view = \"{name}\"` in [actions]")))
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -77,16 +87,38 @@ struct Uri {
     uri: String,
 }
 
-/// Compares the job's index with a file of ground truth.
+/// Compares the job's index.
 ///
 /// # Errors
-/// If the file cannot be read, the index cannot be queried, none of the videos is in the index, or it is not clear which
+/// If the truth cannot be read, the index cannot be queried, none of the videos is in the index, or it is not clear which
 /// one is meant.
-pub(crate) async fn run(job: &Job, path: &Path, format: TruthFormat, duckdb: Option<&Path>) -> Result<EvalReport> {
-    let truth = truth::read(path, format)?;
+pub(crate) async fn run(job: &Job, with: &With, duckdb: Option<&Path>) -> Result<EvalReport> {
+    match with {
+        With::Truth { path, format, views, excluded } => {
+            let truth = truth::read(path, *format)?;
+            let excluded = match excluded {
+                Some(file) => truth::excluded(file)?,
+                None => ava::Excluded::default(),
+            };
+            views.map(|views| views.check(job)).transpose()?;
+            with_truth(job, &truth, path, *format, *views, &excluded, duckdb).await
+        }
+        With::Run(run) => against::run(&Index::of(job), run, duckdb).await,
+    }
+}
+
+async fn with_truth(
+    job: &Job,
+    truth: &[VideoTruth],
+    path: &Path,
+    format: TruthFormat,
+    views: Option<Views>,
+    excluded: &ava::Excluded,
+    duckdb: Option<&Path>,
+) -> Result<EvalReport> {
     let index = Index::of(job);
     let uris: Vec<Uri> = query::rows(&index, PRESENT, duckdb).await?;
-    let videos = matched(&truth, &uris)?;
+    let videos = matched(truth, &uris)?;
     if videos.is_empty() {
         let (named, indexed) = (&truth[0].paths, uris.first().map_or("none", |row| &row.uri));
         return Err(Error::failed(format!("none of the {} videos of {} is in the index", truth.len(), path.display()))
@@ -95,18 +127,21 @@ pub(crate) async fn run(job: &Job, path: &Path, format: TruthFormat, duckdb: Opt
                 named.join(" or ")
             )));
     }
-    let eval = Eval { index: &index, duckdb, format, chosen: chosen(&videos)?, videos: &videos };
-    let actions = match &job.actions {
-        Some(_) => Some(eval.actions().await?),
-        None => None,
+    let eval = Eval { index: &index, duckdb, format, views, chosen: chosen(&videos)?, videos: &videos };
+    let actions = match (&job.actions, format) {
+        (Some(_), TruthFormat::Ava) => Some(eval.ava(excluded).await?),
+        (Some(_), format) if format != TruthFormat::Coco => Some(eval.actions().await?),
+        _ => None,
     };
-    let has_persons = |persons: &Persons| persons.classes.iter().any(|class| class == PERSON);
-    let persons = match job.persons.as_ref().filter(|persons| format == TruthFormat::Scenes && has_persons(persons)) {
+    let has_boxes = matches!(format, TruthFormat::Scenes | TruthFormat::Coco);
+    let has_persons = |persons: &Persons| persons.classes.iter().any(|class| class == boxes::PERSON);
+    let persons = match job.persons.as_ref().filter(|persons| has_boxes && has_persons(persons)) {
         Some(persons) => Some(eval.persons(persons.frames_per_second).await?),
         None => None,
     };
     if actions.is_none() && persons.is_none() {
-        return Err(Error::usage("the job has no [actions], which this truth is about".to_owned()));
+        let section = if format == TruthFormat::Coco { "[persons]" } else { "[actions]" };
+        return Err(Error::usage(format!("the job has no {section}, which this truth is about")));
     }
     Ok(EvalReport { videos: truth.len(), indexed: videos.len(), actions, persons })
 }
@@ -122,247 +157,22 @@ fn chosen(videos: &[(&str, &VideoTruth)]) -> Result<NamedTempFile> {
     Ok(file)
 }
 
-/// A comparison with an index.
+/// A comparison with ground truth.
 struct Eval<'a> {
     index: &'a Index,
     duckdb: Option<&'a Path>,
     format: TruthFormat,
+    views: Option<Views>,
     chosen: NamedTempFile,
     videos: &'a [(&'a str, &'a VideoTruth)],
 }
 
 impl Eval<'_> {
-    async fn actions(&self) -> Result<ActionsReport> {
-        let (entries, labels) = self.labels().await?;
-        let models: BTreeSet<&str> = entries.iter().map(|entry| &entry.model[..]).collect();
-        let model = match models.iter().copied().collect::<Vec<_>>()[..] {
-            [model] => model.to_owned(),
-            [] => return Err(Error::failed("these videos have no segments")),
-            [first, second, ..] => {
-                return Err(Error::failed(format!("these videos were scored by several models: {first}, {second}"))
-                    .with_hint("index all of them with one model"));
-            }
-        };
-        let items = self.items(entries);
-        if items.is_empty() {
-            return Err(Error::failed("the truth has no labels for these videos"));
-        }
-        let known: BTreeSet<String> = labels.iter().map(|label| self.key(&label.label, label.label_id)).collect();
-        let wanted: BTreeSet<&String> = items.iter().flat_map(|item| &item.labels).collect();
-        let unknown = wanted.into_iter().filter(|label| !known.contains(*label)).cloned().collect();
-        let items_are = if self.by_segment() { "segments" } else { "videos" };
-        Ok(match self.format {
-            TruthFormat::Charades => several(model, &items, unknown),
-            _ => one(model, &items, items_are, unknown),
-        })
-    }
-
-    fn by_segment(&self) -> bool {
-        self.format == TruthFormat::Scenes
-    }
-
-    /// The name under which labels are compared. Data sets write them in different ways, and Charades as numbers (`c092`).
-    fn key(&self, label: &str, label_id: usize) -> String {
-        if self.format == TruthFormat::Charades { format!("c{label_id:03}") } else { plain(label) }
-    }
-
+    /// SQL that chooses the rows of the videos.
     fn condition(&self) -> String {
         let file = query::quoted(&self.chosen.path().to_string_lossy());
         format!(
             "uri IN (SELECT uri FROM read_json({file}, format = 'newline_delimited', columns = {{uri: 'VARCHAR'}}))"
         )
-    }
-
-    /// The best labels of each segment, or of each video: by the mean of its segments' scores, or by the largest one if a video
-    /// has several labels. And all labels.
-    async fn labels(&self) -> Result<(Vec<Entry>, Vec<Label>)> {
-        let (columns, score) = match (self.by_segment(), self.format) {
-            (true, _) => (", start_seconds, end_seconds", "max(entry.score)"),
-            (false, TruthFormat::Charades) => ("", "max(entry.score)"),
-            (false, _) => ("", "sum(entry.score) / any_value(segments)"),
-        };
-        let most = if self.format == TruthFormat::Charades { usize::MAX >> 1 } else { RANKED };
-        let condition = self.condition();
-        // A segment may have no labels.
-        let scored = format!(
-            "WITH scored AS (
-    SELECT uri, model, start_seconds, end_seconds, segments, unnest(if(len(top) > 0, top, [NULL])) AS entry
-    FROM (
-        SELECT uri, model, start_seconds, end_seconds, top, count(*) OVER (PARTITION BY uri) AS segments
-        FROM current_actions
-        WHERE {condition}
-    )
-)"
-        );
-        let best = format!(
-            "{scored}
-SELECT uri, model{columns}, entry.label AS label, entry.label_id AS label_id, {score} AS score
-FROM scored
-GROUP BY uri, model{columns}, entry.label, entry.label_id
-QUALIFY row_number() OVER (PARTITION BY uri, model{columns} ORDER BY {score} DESC NULLS LAST, label_id) <= {most}
-ORDER BY uri, model{columns}, score DESC NULLS LAST, label_id"
-        );
-        let labels = format!(
-            "{scored}
-SELECT DISTINCT entry.label AS label, entry.label_id AS label_id FROM scored WHERE entry IS NOT NULL"
-        );
-        Ok((query::rows(self.index, &best, self.duckdb).await?, query::rows(self.index, &labels, self.duckdb).await?))
-    }
-
-    /// The labelled videos, or the segments that one action fills.
-    fn items(&self, entries: Vec<Entry>) -> Vec<Item> {
-        let mut by_video = HashMap::<String, Vec<Entry>>::new();
-        entries.into_iter().for_each(|entry| by_video.entry(entry.uri.clone()).or_default().push(entry));
-        let mut items = Vec::new();
-        for (uri, video) in self.videos {
-            let entries = by_video.remove(*uri).unwrap_or_default();
-            let ranked = |entries: &[Entry]| -> Vec<Ranked> {
-                let scored =
-                    entries.iter().filter_map(|entry| Some((entry.label.clone()?, entry.label_id?, entry.score?)));
-                scored.map(|(label, id, score)| Ranked { key: self.key(&label, id), label, score }).collect()
-            };
-            if self.by_segment() {
-                for segment in entries.chunk_by(|a, b| a.start_seconds == b.start_seconds) {
-                    let label = filling(video, segment[0].start_seconds, segment[0].end_seconds);
-                    items.extend(label.map(|label| Item { labels: vec![plain(label)], ranked: ranked(segment) }));
-                }
-            } else if !video.labels.is_empty() {
-                let is_number = self.format == TruthFormat::Charades;
-                let labels = video.labels.iter().map(|label| if is_number { label.clone() } else { plain(label) });
-                // A video without segments is not found.
-                items.push(Item { labels: labels.collect(), ranked: ranked(&entries) });
-            }
-        }
-        items
-    }
-
-    /// Compares the boxes of the frames that the job examined.
-    async fn persons(&self, frames_per_second: f64) -> Result<PersonsReport> {
-        let sql = format!(
-            "SELECT uri, time_seconds, x1, y1, x2, y2, confidence FROM current_persons
-WHERE label = {} AND {} ORDER BY uri, time_seconds, box",
-            query::quoted(PERSON),
-            self.condition()
-        );
-        let mut by_video = HashMap::<String, Vec<Found>>::new();
-        for row in query::rows::<Found>(self.index, &sql, self.duckdb).await? {
-            by_video.entry(row.uri.clone()).or_default().push(row);
-        }
-        let mut images = Vec::new();
-        for (uri, video) in self.videos {
-            let found = by_video.remove(*uri).unwrap_or_default();
-            let mut due = 0.0;
-            for frame in &video.frames {
-                let interval = frame.time_seconds * frames_per_second;
-                if interval < due - NEAR_SECONDS {
-                    continue;
-                }
-                due = (interval + NEAR_SECONDS).floor() + 1.0;
-                let here = found.iter().filter(|row| (row.time_seconds - frame.time_seconds).abs() < NEAR_SECONDS);
-                let found = here.map(|row| ([row.x1, row.y1, row.x2, row.y2], row.confidence)).collect();
-                images.push(BoxImage { truth: frame.persons.clone(), ignored: frame.hidden.clone(), found });
-            }
-        }
-        Ok(PersonsReport {
-            frames: images.len(),
-            boxes: images.iter().map(|image| image.truth.len()).sum(),
-            ap50: box_average_precision(&images, OVERLAP),
-        })
-    }
-}
-
-/// What is compared: the true labels and the predicted ones, the best first.
-struct Item {
-    labels: Vec<String>,
-    ranked: Vec<Ranked>,
-}
-
-struct Ranked {
-    key: String,
-    label: String,
-    score: f64,
-}
-
-impl Item {
-    fn score(&self, label: &str) -> f64 {
-        self.ranked.iter().find(|ranked| ranked.key == label).map_or(0.0, |ranked| ranked.score)
-    }
-
-    /// The position of its label among the predictions.
-    fn rank(&self) -> Option<usize> {
-        self.ranked.iter().position(|ranked| Some(&ranked.key) == self.labels.first())
-    }
-}
-
-/// A label without regard to case, spaces and punctuation.
-fn plain(label: &str) -> String {
-    label.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
-}
-
-/// The label of the action that fills a segment.
-fn filling(video: &VideoTruth, start: f64, end: f64) -> Option<&str> {
-    let filled =
-        |act: &&truth::Act| act.end_seconds.min(end) - act.start_seconds.max(start) >= FILLED_MIN * (end - start);
-    video.acts.iter().find(filled).map(|act| act.label.as_str())
-}
-
-/// Measures of items with one label.
-fn one(model: String, items: &[Item], items_are: &'static str, unknown_labels: Vec<String>) -> ActionsReport {
-    let within = |k: usize| {
-        let found = items.iter().filter(|item| item.rank().is_some_and(|rank| rank < k)).count();
-        found as f64 / items.len() as f64
-    };
-    // Labels as the index writes them, if it has them.
-    let spelled: HashMap<&str, &str> =
-        items.iter().flat_map(|item| &item.ranked).map(|ranked| (&ranked.key[..], &ranked.label[..])).collect();
-    let shown = |key: &'_ str| spelled.get(key).copied().unwrap_or(key).to_owned();
-    let answer = |item: &Item| {
-        (shown(&item.labels[0]), item.ranked.first().map_or("nothing".to_owned(), |ranked| ranked.label.clone()))
-    };
-    let answers: Vec<(String, String)> = items.iter().map(answer).collect();
-    let answers: Vec<Answer<'_>> = answers.iter().map(|(truth, predicted)| (&truth[..], &predicted[..])).collect();
-    let class = |(label, (correct, items)): (&str, (usize, usize))| ClassReport {
-        label: label.to_owned(),
-        items,
-        value: correct as f64 / items as f64,
-    };
-    let confused = |(truth, predicted, items): (&str, &str, usize)| Confused {
-        truth: truth.to_owned(),
-        predicted: predicted.to_owned(),
-        items,
-    };
-    ActionsReport {
-        model,
-        items_are,
-        items: items.len(),
-        measures: Measures::One {
-            top1: within(1),
-            top5: within(5),
-            mean_class_accuracy: mean_class_accuracy(&answers),
-        },
-        classes: by_class(&answers).into_iter().map(class).collect(),
-        most_confused: most_confused(&answers, CONFUSED).into_iter().map(confused).collect(),
-        unknown_labels,
-    }
-}
-
-/// Measures of videos with several labels.
-fn several(model: String, items: &[Item], unknown_labels: Vec<String>) -> ActionsReport {
-    let mut counts = BTreeMap::<&String, usize>::new();
-    items.iter().flat_map(|item| &item.labels).for_each(|label| *counts.entry(label).or_default() += 1);
-    let class = |(label, count): (&String, usize)| {
-        let scored = items.iter().map(|item| (item.score(label), item.labels.contains(label)));
-        Some(ClassReport { label: label.clone(), items: count, value: average_precision(scored.collect())? })
-    };
-    let classes: Vec<ClassReport> = counts.into_iter().filter_map(class).collect();
-    let mean_average_precision = classes.iter().map(|class| class.value).sum::<f64>() / classes.len() as f64;
-    ActionsReport {
-        model,
-        items_are: "videos",
-        items: items.len(),
-        measures: Measures::Several { mean_average_precision },
-        classes,
-        most_confused: Vec::new(),
-        unknown_labels,
     }
 }

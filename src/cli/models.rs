@@ -24,11 +24,20 @@ use crate::zoo::{self, BuildOptions};
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// List the models: local files, sizes, published accuracy, licences.
-    #[command(after_help = "Examples:\n  vidindex models list\n  vidindex models list --json | jq -r '.[].name'")]
+    #[command(after_help = "Examples:
+  vidindex models list
+  vidindex models list --cost                      how long the models in models/ take on this machine
+  vidindex models list --json | jq -r '.[].name'")]
     List {
         /// Directory with local models.
         #[arg(short, long, default_value = "models")]
         out: PathBuf,
+        /// Measure how long each local model takes for one clip or picture.
+        #[arg(long)]
+        cost: bool,
+        /// Device to measure on: auto, cpu, openvino, cuda:0, tensorrt:0.
+        #[arg(long, env = "VIDINDEX_DEVICE", default_value = "auto")]
+        device: String,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -143,7 +152,10 @@ impl Command {
     /// Runs the command and returns the exit code.
     pub(super) async fn run(self, console: &Console, onnxruntime: Option<&Path>) -> Result<u8> {
         match self {
-            Self::List { out, json } => list::print(&out, json)?,
+            Self::List { out, cost, device, json } => {
+                let load = || Runtime::load(onnxruntime, device.parse()?, Precision::Auto);
+                list::print(&out, cost.then(load).transpose()?.as_ref(), json)?;
+            }
             Self::Pull { name, mirror, checkpoint_only, target } => {
                 let (name, official) = registry::official(&name)?;
                 let checkpoint = pull(name, &official, mirror.as_ref(), console).await?;

@@ -96,7 +96,49 @@ pub(super) fn box_average_precision(images: &[BoxImage], overlap: f64) -> Option
     (positives > 0).then_some(sum / 101.0)
 }
 
+/// COCO's average precision: the mean of those at overlaps of 0.5, 0.55 and so on to 0.95.
+pub(super) fn mean_box_average_precision(images: &[BoxImage]) -> Option<f64> {
+    let overlaps = (0..10).map(|step| 0.5 + 0.05 * f64::from(step));
+    let sum: Option<f64> = overlaps.map(|overlap| box_average_precision(images, overlap)).sum();
+    sum.map(|sum| sum / 10.0)
+}
+
+/// The average precision of AVA's evaluation (that of Pascal VOC since 2010): the area below the curve of recall and the best
+/// precision at that recall or more. A detection belongs to the box that it overlaps most, even if another one has found that.
+pub(super) fn area_precision(images: &[BoxImage], overlap: f64) -> Option<f64> {
+    let positives: usize = images.iter().map(|image| image.truth.len()).sum();
+    let mut items: Vec<Scored> = images.iter().flat_map(|image| image.matched_with_most(overlap)).collect();
+    items.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let mut found = 0;
+    let precisions: Vec<(f64, bool)> = (1..)
+        .zip(&items)
+        .map(|(seen, (_, is_match))| {
+            found += usize::from(*is_match);
+            (found as f64 / f64::from(seen), *is_match)
+        })
+        .collect();
+    let (mut best, mut area) = (0.0_f64, 0.0);
+    for (precision, is_match) in precisions.into_iter().rev() {
+        best = best.max(precision);
+        area += if is_match { best } else { 0.0 };
+    }
+    (positives > 0).then(|| area / positives as f64)
+}
+
 impl BoxImage {
+    /// The detections' scores and whether each is the first one for the box that it overlaps most.
+    fn matched_with_most(&self, overlap: f64) -> Vec<Scored> {
+        let mut found = self.found.clone();
+        found.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let mut is_free = vec![true; self.truth.len()];
+        let matched = |(xyxy, score): (Xyxy, f64)| {
+            let overlaps = self.truth.iter().map(|truth| iou(&xyxy, truth)).enumerate();
+            let most = overlaps.rev().max_by(|a, b| a.1.total_cmp(&b.1)).filter(|(_, iou)| *iou >= overlap);
+            (score, most.is_some_and(|(at, _)| std::mem::take(&mut is_free[at])))
+        };
+        found.into_iter().map(matched).collect()
+    }
+
     /// The detections' scores and whether they match a box, without those that match an ignored one.
     fn matched(&self, overlap: f64) -> Vec<Scored> {
         let mut found = self.found.clone();
@@ -131,7 +173,8 @@ fn intersection(a: &Xyxy, b: &Xyxy) -> f64 {
 
 fn iou(a: &Xyxy, b: &Xyxy) -> f64 {
     let shared = intersection(a, b);
-    shared / (area(a) + area(b) - shared)
+    // A box without an area overlaps nothing.
+    if shared > 0.0 { shared / (area(a) + area(b) - shared) } else { 0.0 }
 }
 
 /// The share of the box that lies in the region.
@@ -188,10 +231,12 @@ mod tests {
     struct BoxesCase {
         images: Vec<BoxImage>,
         ap50: f64,
+        ap: f64,
+        area50: f64,
     }
 
     #[test]
-    fn the_measures_are_those_of_scikit_learn_and_pycocotools() {
+    fn the_measures_are_those_of_well_known_tools() {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/metrics.json");
         let Reference { scores, answers, boxes } =
             serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
@@ -205,9 +250,27 @@ mod tests {
                 answers.iter().map(|(truth, predicted)| (&truth[..], &predicted[..])).collect();
             near(mean_class_accuracy(&answers), expected);
         }
-        for BoxesCase { images, ap50 } in boxes {
+        for BoxesCase { images, ap50, ap, area50 } in boxes {
             near(box_average_precision(&images, 0.5).unwrap(), ap50);
+            near(mean_box_average_precision(&images).unwrap(), ap);
+            // The reference is a mean over a million recalls.
+            let area = area_precision(&images, 0.5).unwrap();
+            assert!((area - area50).abs() < 1e-5, "{area}, not {area50}");
         }
+    }
+
+    #[test]
+    fn in_avas_evaluation_a_detection_belongs_to_the_box_that_it_overlaps_most() {
+        let (left, right) = ([0.0, 0.0, 10.0, 10.0], [2.0, 0.0, 12.0, 10.0]);
+        let of = |found: &[(Xyxy, f64)]| {
+            let image = BoxImage { truth: vec![left, right], ignored: vec![], found: found.to_vec() };
+            area_precision(&[image], 0.5)
+        };
+        assert_eq!(of(&[(left, 0.9), (right, 0.8)]), Some(1.0));
+        // The second one overlaps the right box, too, but the left one more, which is found.
+        assert_eq!(of(&[(left, 0.9), ([0.5, 0.0, 10.5, 10.0], 0.8)]), Some(0.5));
+        assert_eq!(of(&[([50.0, 0.0, 60.0, 10.0], 0.9), (left, 0.8), (right, 0.7)]), Some(2.0 / 3.0));
+        assert_eq!(area_precision(&[BoxImage::default()], 0.5), None);
     }
 
     #[test]

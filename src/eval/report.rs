@@ -28,6 +28,27 @@ pub(super) struct ActionsReport {
     pub(super) most_confused: Vec<Confused>,
     /// Labels of the truth that no row of these videos has among its best.
     pub(super) unknown_labels: Vec<String>,
+    /// How much scores differ from those of the other run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) differences: Option<Differences>,
+}
+
+/// Differences of scores.
+#[derive(Debug, Serialize)]
+pub(super) struct Differences {
+    pub(super) mean: f64,
+    /// 99 of 100 scores differ by at most this.
+    pub(super) p99: f64,
+    pub(super) largest: f64,
+}
+
+impl Differences {
+    /// Of these differences, the smallest first.
+    pub(super) fn of(sorted: &[f64]) -> Option<Self> {
+        let largest = *sorted.last()?;
+        let p99 = sorted[(sorted.len() - 1) * 99 / 100];
+        Some(Self { mean: sorted.iter().sum::<f64>() / sorted.len() as f64, p99, largest })
+    }
 }
 
 /// Measures of items with one label, or with several.
@@ -60,6 +81,8 @@ pub(super) struct PersonsReport {
     pub(super) boxes: usize,
     /// Average precision at an overlap of 0.5.
     pub(super) ap50: Option<f64>,
+    /// Mean of the average precisions at overlaps of 0.5 to 0.95, as for COCO.
+    pub(super) ap: Option<f64>,
 }
 
 impl Display for EvalReport {
@@ -80,6 +103,12 @@ impl Display for EvalReport {
                 Measures::Several { mean_average_precision } => ("mAP", mean_average_precision),
             };
             writeln!(f, "{name:<21} {value:.4}")?;
+            if let Some(Differences { mean, p99, largest }) = &actions.differences {
+                writeln!(
+                    f,
+                    "scores differ by      {mean:.4} in the mean, 99 % by at most {p99:.4}, {largest:.4} at most"
+                )?;
+            }
             writeln!(f, "\n{:<40} {:>8} {:>8}", "class", actions.items_are, "value")?;
             for ClassReport { label, items, value } in &actions.classes {
                 writeln!(f, "{label:<40} {items:>8} {value:>8.4}")?;
@@ -91,9 +120,12 @@ impl Display for EvalReport {
                 writeln!(f, "{:<40} {items:>8}", format!("{truth} as {predicted}"))?;
             }
         }
-        if let Some(PersonsReport { frames, boxes, ap50 }) = &self.persons {
+        if let Some(PersonsReport { frames, boxes, ap50, ap }) = &self.persons {
             let ap50 = ap50.map_or("no box in the truth".to_owned(), |ap50| format!("{ap50:.4}"));
             writeln!(f, "\npersons               {boxes} boxes in {frames} frames\nAP at IoU 0.5         {ap50}")?;
+            if let Some(ap) = ap {
+                writeln!(f, "AP at IoU 0.5:0.95    {ap:.4}")?;
+            }
         }
         Ok(())
     }

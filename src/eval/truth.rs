@@ -19,6 +19,14 @@ pub(crate) enum TruthFormat {
     Csv,
     /// CSV with the columns id and actions ("c092 11.90 21.20;c147 0.00 12.60"). A video has several labels.
     Charades,
+    /// A folder of CLASS_test_split1.txt with lines "VIDEO.avi 2", where 2 means that the video is tested.
+    Hmdb51,
+    /// Lines "VIDEO CLASS ..." or CLASS/VIDEO; videos of Testing_Normal_Videos_Anomaly are normal.
+    UcfCrime,
+    /// CSV without a header: video, second, box as shares of the frame, action, person.
+    Ava,
+    /// The JSON of object detection: images, annotations, categories. An image is a video of one frame.
+    Coco,
     /// The truth.json of the program that draws clips: actions with their times, and boxes of persons.
     Scenes,
 }
@@ -34,6 +42,16 @@ pub(super) struct VideoTruth {
     pub(super) acts: Vec<Act>,
     /// Boxes of persons.
     pub(super) frames: Vec<FrameTruth>,
+    /// Actions of persons.
+    pub(super) key_frames: Vec<KeyFrame>,
+}
+
+/// The persons in a key frame of AVA: their actions, numbered from 1, and corners as shares of the frame.
+#[derive(Debug)]
+pub(super) struct KeyFrame {
+    /// The second of the movie.
+    pub(super) second: i64,
+    pub(super) boxes: Vec<(usize, Xyxy)>,
 }
 
 /// A label during `[start_seconds, end_seconds)`.
@@ -45,7 +63,7 @@ pub(super) struct Act {
 }
 
 /// The persons in a frame.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub(super) struct FrameTruth {
     pub(super) time_seconds: f64,
     /// Persons who should be found.
@@ -66,6 +84,9 @@ pub(super) fn plain_path(path: &str) -> String {
 /// A usage error that names the file and the line, or what is missing in it.
 pub(super) fn read(path: &Path, format: TruthFormat) -> Result<Vec<VideoTruth>> {
     let wrong = |problem: String| Error::usage(format!("{}: {problem}", path.display()));
+    if format == TruthFormat::Hmdb51 {
+        return hmdb51(path).map_err(wrong);
+    }
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
     let truth = match format {
         TruthFormat::Kinetics => kinetics(&text),
@@ -74,7 +95,11 @@ pub(super) fn read(path: &Path, format: TruthFormat) -> Result<Vec<VideoTruth>> 
             of_columns(&text, ["video", "label"], |video, label| VideoTruth::of([plain_path(video)], [label]))
         }
         TruthFormat::Charades => of_columns(&text, ["id", "actions"], charades),
+        TruthFormat::UcfCrime => ucf_crime(&text),
+        TruthFormat::Ava => ava(&text),
+        TruthFormat::Coco => coco(&text),
         TruthFormat::Scenes => scenes(&text),
+        TruthFormat::Hmdb51 => Ok(Vec::new()),
     }
     .map_err(wrong)?;
     if truth.is_empty() {
@@ -147,6 +172,100 @@ fn ucf101(text: &str) -> Parsed {
     lines.map(video).collect()
 }
 
+/// The files of split 1, whose figures are published most often.
+fn hmdb51(folder: &Path) -> Parsed {
+    const SUFFIX: &str = "_test_split1.txt";
+    let entries = std::fs::read_dir(folder).map_err(|error| error.to_string())?;
+    let mut videos = Vec::new();
+    for file in entries.flatten().map(|entry| entry.path()) {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let Some(class) = name.strip_suffix(SUFFIX) else { continue };
+        let text = std::fs::read_to_string(&file).map_err(|error| format!("{name}: {error}"))?;
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            if let (Some(video), Some("2")) = (words.next(), words.next()) {
+                let path = plain_path(video);
+                videos.push(VideoTruth::of([format!("{class}/{path}"), path], [class]));
+            }
+        }
+    }
+    if videos.is_empty() {
+        return Err(format!("no file CLASS{SUFFIX} in this folder names a video to test"));
+    }
+    Ok(videos)
+}
+
+fn ucf_crime(text: &str) -> Parsed {
+    const NORMAL: &str = "Normal";
+    let class = |name: &str| if name.to_lowercase().contains("normal") { NORMAL.to_owned() } else { name.to_owned() };
+    let video = |(number, line): (usize, &str)| {
+        let mut words = line.split_whitespace();
+        let path = words.next().unwrap_or_default();
+        let (folder, own) = (path.split_once('/').map(|(folder, _)| folder), words.next());
+        let label = own.or(folder).ok_or_else(|| format!("line {number} is neither VIDEO CLASS nor CLASS/VIDEO"))?;
+        Ok(VideoTruth::of([plain_path(path)], [class(label).as_str()]))
+    };
+    (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()).map(video).collect()
+}
+
+fn ava(text: &str) -> Parsed {
+    let video = |(video, key_frames)| VideoTruth { paths: vec![video], key_frames, ..VideoTruth::default() };
+    Ok(super::ava::key_frames(text)?.into_iter().map(video).collect())
+}
+
+/// AVA's key frames that do not count: lines VIDEO,SECOND.
+pub(super) fn excluded(path: &Path) -> Result<super::ava::Excluded> {
+    let wrong = |problem: String| Error::usage(format!("{}: {problem}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let frames = super::ava::key_frames(&text).map_err(wrong)?.into_iter();
+    Ok(frames.flat_map(|(video, frames)| frames.into_iter().map(move |frame| (video.clone(), frame.second))).collect())
+}
+
+fn coco(text: &str) -> Parsed {
+    #[derive(Deserialize)]
+    struct Coco {
+        images: Vec<Image>,
+        annotations: Vec<Annotation>,
+        categories: Vec<Category>,
+    }
+    #[derive(Deserialize)]
+    struct Image {
+        id: i64,
+        file_name: String,
+    }
+    #[derive(Deserialize)]
+    struct Annotation {
+        image_id: i64,
+        category_id: i64,
+        /// Left, top, width, height.
+        bbox: [f64; 4],
+        #[serde(default)]
+        iscrowd: u8,
+    }
+    #[derive(Deserialize)]
+    struct Category {
+        id: i64,
+        name: String,
+    }
+    let Coco { images, annotations, categories } = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let person = categories.iter().find(|category| category.name == "person").map(|category| category.id);
+    let person = person.ok_or("it has no category `person`")?;
+    let mut frames: std::collections::HashMap<i64, FrameTruth> = std::collections::HashMap::new();
+    for Annotation { image_id, category_id, bbox: [left, top, width, height], iscrowd } in annotations {
+        let frame = frames.entry(image_id).or_default();
+        if category_id == person {
+            let list = if iscrowd == 0 { &mut frame.persons } else { &mut frame.hidden };
+            list.push([left, top, left + width, top + height]);
+        }
+    }
+    let video = |Image { id, file_name }: Image| VideoTruth {
+        paths: vec![plain_path(&file_name)],
+        frames: vec![frames.remove(&id).unwrap_or_default()],
+        ..VideoTruth::default()
+    };
+    Ok(images.into_iter().map(video).collect())
+}
+
 fn scenes(text: &str) -> Parsed {
     #[derive(Deserialize)]
     struct Scenes {
@@ -161,9 +280,9 @@ fn scenes(text: &str) -> Parsed {
     let scenes: Scenes = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let truth = |Scene { path, actions, frames }| VideoTruth {
         paths: vec![plain_path(&path)],
-        labels: Vec::new(),
         acts: actions,
         frames,
+        ..VideoTruth::default()
     };
     Ok(scenes.videos.into_iter().map(truth).collect())
 }
@@ -192,6 +311,31 @@ mod tests {
         let charades = "id,subject,actions\n46GP8,HR43,c147 0.00 12.60;c092 11.90 21.20;c147 13 14\nN11GT,0KZ7,\n";
         let charades = of_columns(charades, ["id", "actions"], super::charades).unwrap();
         assert_eq!(described(&charades), ["46gp8: c092 c147", "n11gt: "]);
+        let crime = "Abuse028_x264.mp4  Abuse  165  240  -1  -1\nTesting_Normal_Videos_Anomaly/Normal_Videos_003_x264.mp4\nArson/Arson007.mp4\n";
+        assert_eq!(
+            described(&ucf_crime(crime).unwrap()),
+            [
+                "abuse028_x264: Abuse",
+                "testing_normal_videos_anomaly/normal_videos_003_x264: Normal",
+                "arson/arson007: Arson"
+            ]
+        );
+        let coco = super::coco(
+            r#"{"images": [{"id": 7, "file_name": "000000000139.jpg"}, {"id": 8, "file_name": "a.jpg"}],
+                "annotations": [{"image_id": 7, "category_id": 1, "bbox": [1, 2, 3, 4], "iscrowd": 0},
+                    {"image_id": 7, "category_id": 1, "bbox": [0, 0, 9, 9], "iscrowd": 1},
+                    {"image_id": 7, "category_id": 2, "bbox": [5, 5, 1, 1], "iscrowd": 0}],
+                "categories": [{"id": 1, "name": "person"}, {"id": 2, "name": "bicycle"}]}"#,
+        )
+        .unwrap();
+        assert_eq!(described(&coco), ["000000000139: ", "a: "]);
+        assert_eq!(coco[0].frames[0].persons, [[1.0, 2.0, 4.0, 6.0]]);
+        assert_eq!((coco[0].frames[0].hidden.len(), coco[1].frames.len()), (1, 1));
+        let splits = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(splits.path().join(name), text).unwrap();
+        write("brush_hair_test_split1.txt", "April_09.avi 1\nAtheism_2.avi 2\nunused.avi 0\n");
+        write("brush_hair_test_split2.txt", "April_09.avi 2\n");
+        assert_eq!(described(&hmdb51(splits.path()).unwrap()), ["brush_hair/atheism_2 atheism_2: brush_hair"]);
         let scenes = super::scenes(
             r#"{"videos": [{"path": "cam-1/clip-001.mp4", "actions": [{"label": "wave", "start_seconds": 0, "end_seconds": 2.5}],
                 "frames": [{"time_seconds": 0.04, "persons": [[1, 2, 3, 4]], "hidden": []}]}]}"#,

@@ -209,13 +209,15 @@ impl Runtime {
             Device::Cpu => None,
             Device::OpenVino => {
                 let precision = if self.precision() == Precision::Bf16 { "bf16" } else { "f32" };
-                let config = serde_json::json!({"CPU": {
+                let mut config = serde_json::json!({"CPU": {
                     "INFERENCE_PRECISION_HINT": precision,
                     "NUM_STREAMS": "1",
                     "INFERENCE_NUM_THREADS": self.threads().to_string(),
-                    // The threads of all streams would be bound to the same cores.
-                    "ENABLE_CPU_PINNING": if self.streams.count() == 1 { "YES" } else { "NO" },
                 }});
+                if self.streams.count() > 1 {
+                    // The threads of all streams would be bound to the same cores.
+                    config["CPU"]["ENABLE_CPU_PINNING"] = "NO".into();
+                }
                 Some(
                     ep::OpenVINO::default()
                         .with_device_type("CPU")

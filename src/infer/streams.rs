@@ -3,7 +3,8 @@
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-/// Threads of a stream, at least, on a machine that has so many cores.
+/// Threads of a stream, at least, on a machine that has so many cores. On two cores, two streams of one thread are as fast as one
+/// stream of two.
 const THREADS_MIN: usize = 8;
 
 /// Lets a number of models compute at the same time. All models of a runtime share it.

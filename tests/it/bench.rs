@@ -59,3 +59,28 @@ fn people_get_a_table_and_an_input_without_videos_is_an_error() {
         assert!(table.contains(part), "{part:?} is missing in\n{table}");
     }
 }
+
+#[test]
+fn local_models_are_listed_with_the_time_that_they_take() {
+    let scratch = Scratch::new();
+    let folder = scratch.path("models");
+    let folder = folder.to_str().unwrap();
+    let list = |args: &[&str]| {
+        vidindex(["models", "list", "--cost", "--device", "cpu", "--out", folder]).args(args).output().unwrap()
+    };
+    assert!(stderr(&list(&[])).contains("there are no models in"), "{}", said(&list(&[])));
+    for name in ["slowfast-tiny", "slowfast-tiny-ava", "yolov5n"] {
+        let built = vidindex(["models", "build", name, "--out", folder]).output().unwrap();
+        assert!(built.status.success(), "{}", said(&built));
+    }
+    let models: Value = serde_json::from_str(&stdout(&list(&["--json"]))).unwrap();
+    let measured =
+        models.as_array().unwrap().iter().filter(|model| model["milliseconds"].as_f64().is_some_and(|ms| ms > 0.0));
+    let measured: Vec<&str> = measured.map(|model| model["name"].as_str().unwrap()).collect();
+    assert_eq!(measured, ["slowfast-tiny", "slowfast-tiny-ava", "yolov5n"]);
+    let table = stdout(&list(&[]));
+    let (header, line) =
+        (table.lines().next().unwrap(), table.lines().find(|line| line.starts_with("yolov5n ")).unwrap());
+    let at = header.find(" ms").unwrap() + 1;
+    assert!(line[at - 7..at + 2].trim().parse::<f64>().is_ok(), "{table}");
+}

@@ -66,6 +66,19 @@ def images():
 
 
 def with_ap50(drawn):
+    evaluation = coco_evaluation(drawn)
+    evaluation.summarize()
+    # As in Pascal VOC and AVA, which have no ignored boxes: the precision at very many recalls is the area below the curve.
+    area = coco_evaluation([image | {"ignored": []} for image in drawn], np.linspace(0, 1, 1_000_001))
+    return {
+        "images": drawn,
+        "ap50": float(evaluation.stats[1]),
+        "ap": float(evaluation.stats[0]),
+        "area50": float(np.mean(area.eval["precision"][0, :, 0, 0, 0])),
+    }
+
+
+def coco_evaluation(drawn, recalls=None):
     annotations, detections = [], []
     for number, image in enumerate(drawn, 1):
         here = {"image_id": number}
@@ -80,13 +93,17 @@ def with_ap50(drawn):
         "annotations": annotations,
         "categories": [{"id": 1, "name": "person"}],
     }
-    with contextlib.redirect_stdout(io.StringIO()):
-        expected.createIndex()
-        evaluation = COCOeval(expected, expected.loadRes(detections), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return {"images": drawn, "ap50": float(evaluation.stats[1])}
+    expected.createIndex()
+    evaluation = COCOeval(expected, expected.loadRes(detections), "bbox")
+    if recalls is not None:
+        evaluation.params.recThrs = recalls
+        evaluation.params.iouThrs = np.array([0.5])
+        evaluation.params.areaRng = evaluation.params.areaRng[:1]
+        evaluation.params.areaRngLbl = evaluation.params.areaRngLbl[:1]
+        evaluation.params.maxDets = [100]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return evaluation
 
 
 def some_of(count, found):
@@ -95,6 +112,11 @@ def some_of(count, found):
     return with_ap50([{"truth": truth, "ignored": [], "found": [[box, 0.9 - 0.01 * i] for i, box in enumerate(truth[:found])]}])
 
 
-json.dump({"scores": [scores() for _ in range(30)], "answers": [answers() for _ in range(10)],
-           "boxes": [images() for _ in range(30)] + [some_of(10, 7), some_of(20, 7), some_of(100, 57)]}, sys.stdout)
+with contextlib.redirect_stdout(io.StringIO()):
+    cases = {
+        "scores": [scores() for _ in range(30)],
+        "answers": [answers() for _ in range(10)],
+        "boxes": [images() for _ in range(30)] + [some_of(10, 7), some_of(20, 7), some_of(100, 57)],
+    }
+json.dump(cases, sys.stdout)
 sys.stdout.write("\n")
