@@ -30,6 +30,14 @@ pub enum LabelSet {
     Ava60,
     /// The 80 object classes of COCO; 0 is `person`.
     Coco80,
+    /// The 101 actions of UCF101, in the order of its list of classes.
+    Ucf101,
+    /// The 51 actions of HMDB51, in alphabetical order.
+    Hmdb51,
+    /// The 157 actions of Charades, in the order of their numbers (`c000`).
+    Charades157,
+    /// The 13 anomalies of UCF-Crime and `Normal`, in alphabetical order.
+    UcfCrime,
 }
 
 impl Labels {
@@ -163,7 +171,16 @@ fn difference(file: &Labels, descriptor: &Labels) -> Option<String> {
 }
 
 impl LabelSet {
-    const ALL: [Self; 4] = [Self::Kinetics400, Self::Ava80, Self::Ava60, Self::Coco80];
+    const ALL: [Self; 8] = [
+        Self::Kinetics400,
+        Self::Ava80,
+        Self::Ava60,
+        Self::Coco80,
+        Self::Ucf101,
+        Self::Hmdb51,
+        Self::Charades157,
+        Self::UcfCrime,
+    ];
 
     fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|set| set.name() == name)
@@ -176,6 +193,10 @@ impl LabelSet {
             Self::Ava80 => "ava-80",
             Self::Ava60 => "ava-60",
             Self::Coco80 => "coco-80",
+            Self::Ucf101 => "ucf-101",
+            Self::Hmdb51 => "hmdb-51",
+            Self::Charades157 => "charades-157",
+            Self::UcfCrime => "ucf-crime",
         }
     }
 
@@ -185,6 +206,10 @@ impl LabelSet {
             Self::Ava80 => include_str!("../../models/labels/ava80.txt"),
             Self::Ava60 => include_str!("../../models/labels/ava60.txt"),
             Self::Coco80 => include_str!("../../models/labels/coco80.txt"),
+            Self::Ucf101 => include_str!("../../models/labels/ucf101.txt"),
+            Self::Hmdb51 => include_str!("../../models/labels/hmdb51.txt"),
+            Self::Charades157 => include_str!("../../models/labels/charades157.txt"),
+            Self::UcfCrime => include_str!("../../models/labels/ucfcrime.txt"),
         }
     }
 }
@@ -227,6 +252,15 @@ mod tests {
 
     #[test]
     fn the_built_in_labels_are_complete() {
+        for (set, count, last) in [
+            (LabelSet::Ucf101, 101, "YoYo"),
+            (LabelSet::Hmdb51, 51, "wave"),
+            (LabelSet::Charades157, 157, "Someone is eating something"),
+            (LabelSet::UcfCrime, 14, "Vandalism"),
+        ] {
+            let set = Labels::Set(set);
+            assert_eq!((set.len(), set.names().last().copied()), (count, Some(last)));
+        }
         let kinetics = Labels::Set(LabelSet::Kinetics400).names();
         assert_eq!((kinetics.len(), kinetics[0], kinetics[399]), (400, "abseiling", "zumba"));
         let ava = Labels::Set(LabelSet::Ava80).names();
