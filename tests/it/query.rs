@@ -111,6 +111,13 @@ fn find_joins_the_segments_of_a_label_to_moments_strongest_first() {
             assert!((number(1) - start).abs() < 1e-3 && (number(2) - end).abs() < 1e-3, "{row:?} {start} {end}");
             assert!(start < number(3) && number(3) < end && (number(4) - f64::from(peak)).abs() < 1e-4, "{row:?}");
         }
+        // The view has those of all labels with scores of a half or more.
+        if min_score == 0.5 {
+            let sql = format!("SELECT count(*), sum(segments) FROM current_moments WHERE label = '{label}'");
+            let segments: i64 = rows.iter().map(|row| row[5].parse::<i64>().unwrap()).sum();
+            let shown = query(&scratch.index(), &["--format", "csv", &sql]);
+            assert_eq!(shown.lines().last(), Some(&*format!("{},{segments}", rows.len())));
+        }
     }
     let unknown = find(&scratch.index(), &duckdb, &["riding bikes"]);
     let message = stderr(&unknown);

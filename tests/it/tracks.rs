@@ -41,6 +41,7 @@ fn tracked_boxes_are_those_of_a_job_without_tracks_and_have_numbers() {
             tracks.insert((row["video_id"].to_string(), track));
         }
     }
+    let with_tracks: Vec<_> = tracked.iter().filter(|row| !row["track_id"].is_null()).cloned().collect();
     let numbered = tracked.iter().filter(|row| !row["track_id"].is_null()).count();
     assert!(numbered * 100 >= tracked.len() * 95, "{numbered} of {} boxes have a track", tracked.len());
     assert!((3..=20).contains(&tracks.len()), "{tracks:?}");
@@ -48,6 +49,21 @@ fn tracked_boxes_are_those_of_a_job_without_tracks_and_have_numbers() {
     assert!(plain.iter().all(|row| row["track_id"].is_null()));
     tracked.iter_mut().for_each(|row| drop(row.insert("track_id".to_owned(), Value::Null)));
     assert_eq!(tracked, plain);
+
+    // The gaps of tracks, which a view fills: five frames are examined each second.
+    let mut times = BTreeMap::<(String, i64), Vec<f64>>::new();
+    for row in &with_tracks {
+        let key = (row["video_id"].to_string(), row["track_id"].as_i64().unwrap());
+        times.entry(key).or_default().push(row["time_seconds"].as_f64().unwrap());
+    }
+    let steps =
+        times.values().flat_map(|times| times.windows(2).map(|pair| ((pair[1] - pair[0]) * 5.0).round() as i64));
+    let missing: i64 = steps.filter(|steps| *steps <= 10).map(|steps| steps - 1).sum();
+    assert!(missing > 0, "no track has a gap");
+    let sql = "SELECT count(*), count(confidence), count(*) FILTER (x1 > x2) FROM filled_persons";
+    let shown = query(&tracked_index, &["--format", "csv", sql]);
+    let all = plain.len() as i64;
+    assert_eq!(shown.lines().last(), Some(&*format!("{},{all},0", all + missing)));
 
     let sql = "SELECT count(*), sum(boxes), count(*) FILTER (last_seconds < first_seconds) FROM current_tracks";
     let shown = query(&tracked_index, &["--format", "csv", sql]);
