@@ -148,21 +148,20 @@ WITH entries AS (
     FROM scored
 ), chosen AS (
     SELECT *, max(end_seconds) OVER (
-        PARTITION BY video_id, run_id, track_id, label ORDER BY segment
-        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        PARTITION BY video_id, run_id, track_id, label ORDER BY start_seconds ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
     ) AS ended
     FROM smoothed
     WHERE score >= 0.5
 ), numbered AS (
     SELECT *, sum(CASE WHEN start_seconds < ended + 1 THEN 0 ELSE 1 END) OVER (
-        PARTITION BY video_id, run_id, track_id, label ORDER BY segment
-    ) AS event
+        PARTITION BY video_id, run_id, track_id, label ORDER BY start_seconds
+    ) AS moment
     FROM chosen
 )
 SELECT video_id, uri, track_id, label, min(start_seconds) AS start_seconds, max(end_seconds) AS end_seconds,
     max(score) AS peak_score, count(*) AS segments, run_id
 FROM numbered
-GROUP BY video_id, uri, run_id, track_id, label, event;
+GROUP BY video_id, uri, run_id, track_id, label, moment;
 
 -- The boxes of persons, and those in gaps of tracks of up to two seconds, which are interpolated and have no confidence.
 CREATE OR REPLACE VIEW filled_persons AS

@@ -95,17 +95,16 @@ impl Wanted {
             Self::Moments { moments, limit } => (moments.select(), *limit),
             Self::Video { video, from_seconds, to_seconds } => {
                 let absent = quoted(&format!("the index has no video {video}"));
-                let name_end = quoted(&format!("/{video}"));
-                let video = quoted(video);
+                let named = query::is_video(video);
                 let to = to_seconds.map_or("duration_seconds".to_owned(), |to| to.to_string());
-                let named = format!(
+                let rows = format!(
                     "SELECT uri, {from_seconds}::DOUBLE AS start_seconds, {to}::DOUBLE AS end_seconds, NULL::DOUBLE AS peak_score
-FROM current_videos WHERE video_id = {video} OR uri = {video} OR ends_with(uri, {name_end}) ORDER BY uri LIMIT 1"
+FROM current_videos WHERE {named} ORDER BY uri LIMIT 1"
                 );
                 let checked = format!(
                     "SELECT * FROM named UNION ALL SELECT error({absent}), 0, 0, 0 WHERE NOT EXISTS (FROM named)"
                 );
-                (format!("WITH named AS ({named}) {checked}"), 1)
+                (format!("WITH named AS ({rows}) {checked}"), 1)
             }
         };
         format!(
@@ -163,13 +162,12 @@ pub(crate) async fn cut(
         let stem = naming::stem(number + 1, digits, &part.uri, part.start_seconds);
         async move {
             let file = NamedTempFile::new_in(folder).map_err(unwritable)?;
-            let (uri, start, end) = (part.uri.clone(), part.start_seconds, part.end_seconds);
             match cut_one(index, &decoders, &part, drawing, file.as_file()).await {
                 Ok((info, is_encoded)) => {
                     let path = folder.join(format!("{stem}.{}", naming::extension(&info.container)));
                     publish(file, &path).map_err(unwritable)?;
-                    let (first_seconds, peak_score) = (info.from_seconds, part.peak_score);
-                    let (start_seconds, end_seconds) = (start, end);
+                    let Part { uri, start_seconds, end_seconds, peak_score, .. } = part;
+                    let first_seconds = info.from_seconds;
                     Ok(Ok(Clip { file: path, uri, start_seconds, end_seconds, first_seconds, peak_score, is_encoded }))
                 }
                 Err(WorkError::Video(error)) => Ok(Err((part, error))),

@@ -110,7 +110,8 @@ impl Pipeline {
     /// # Errors
     /// As for [`Quantize::run`], and if the model cannot be read.
     pub async fn quantize(&self, job: &Job, samples: usize, max_drop: f64, out: PathBuf) -> Result<QuantizeReport> {
-        let runtime = self.runtime(job)?;
+        // One sample at a time, with all cores.
+        let runtime = Arc::new(self.runtime(job)?.with_streams(1));
         let input = store::open(&job.input.uri, &job.store).await?;
         let output = store::open(&job.output.uri, &job.store).await?;
         let decoders = Arc::new(Decoders::new(decode::own_program()?));

@@ -71,8 +71,7 @@ impl Moment {
     /// SQL for the segments with the embeddings most similar to that of the segment at this moment, which is among
     /// them.
     pub(crate) fn likeness_sql(&self) -> String {
-        let (video, seconds) = (quoted(&self.video), self.seconds);
-        let name_end = quoted(&format!("/{}", self.video));
+        let (video, seconds) = (is_video(&self.video), self.seconds);
         let absent = quoted(&format!(
             "no segment with an embedding at {seconds} s of a video {}: set [actions] embedding = true in the job and index again",
             self.video
@@ -81,7 +80,7 @@ impl Moment {
             "WITH asked AS (
     SELECT model, embedding
     FROM current_actions
-    WHERE (video_id = {video} OR uri = {video} OR ends_with(uri, {name_end}))
+    WHERE {video}
         AND start_seconds <= {seconds} AND {seconds} < end_seconds AND embedding IS NOT NULL
     ORDER BY uri, start_seconds DESC
     LIMIT 1
@@ -264,6 +263,12 @@ impl Access {
         let keys = [("AWS_ACCESS_KEY_ID", &*self.access_key_id), ("AWS_SECRET_ACCESS_KEY", &*self.secret_access_key)];
         keys.into_iter().chain(self.session_token.as_deref().map(|token| ("AWS_SESSION_TOKEN", token)))
     }
+}
+
+/// The SQL condition for rows of a video, which is named by its id, its URI, or the part of its URI after a `/`.
+pub(crate) fn is_video(name: &str) -> String {
+    let (video, name_end) = (quoted(name), quoted(&format!("/{name}")));
+    format!("(video_id = {video} OR uri = {video} OR ends_with(uri, {name_end}))")
 }
 
 /// Quotes an SQL string.

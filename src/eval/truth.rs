@@ -84,24 +84,7 @@ pub(super) fn plain_path(path: &str) -> String {
 /// A usage error that names the file and the line, or what is missing in it.
 pub(super) fn read(path: &Path, format: TruthFormat) -> Result<Vec<VideoTruth>> {
     let wrong = |problem: String| Error::usage(format!("{}: {problem}", path.display()));
-    if format == TruthFormat::Hmdb51 {
-        return hmdb51(path).map_err(wrong);
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-    let truth = match format {
-        TruthFormat::Kinetics => kinetics(&text),
-        TruthFormat::Ucf101 => ucf101(&text),
-        TruthFormat::Csv => {
-            of_columns(&text, ["video", "label"], |video, label| VideoTruth::of([plain_path(video)], [label]))
-        }
-        TruthFormat::Charades => of_columns(&text, ["id", "actions"], charades),
-        TruthFormat::UcfCrime => ucf_crime(&text),
-        TruthFormat::Ava => ava(&text),
-        TruthFormat::Coco => coco(&text),
-        TruthFormat::Scenes => scenes(&text),
-        TruthFormat::Hmdb51 => Ok(Vec::new()),
-    }
-    .map_err(wrong)?;
+    let truth = parsed(path, format).map_err(wrong)?;
     if truth.is_empty() {
         return Err(wrong("it names no video".to_owned()));
     }
@@ -109,6 +92,23 @@ pub(super) fn read(path: &Path, format: TruthFormat) -> Result<Vec<VideoTruth>> 
 }
 
 type Parsed = Result<Vec<VideoTruth>, String>;
+
+fn parsed(path: &Path, format: TruthFormat) -> Parsed {
+    let text = || std::fs::read_to_string(path).map_err(|error| error.to_string());
+    match format {
+        TruthFormat::Kinetics => kinetics(&text()?),
+        TruthFormat::Ucf101 => ucf101(&text()?),
+        TruthFormat::Hmdb51 => hmdb51(path),
+        TruthFormat::UcfCrime => ucf_crime(&text()?),
+        TruthFormat::Csv => {
+            of_columns(&text()?, ["video", "label"], |video, label| VideoTruth::of([plain_path(video)], [label]))
+        }
+        TruthFormat::Charades => of_columns(&text()?, ["id", "actions"], charades),
+        TruthFormat::Ava => ava(&text()?),
+        TruthFormat::Coco => coco(&text()?),
+        TruthFormat::Scenes => scenes(&text()?),
+    }
+}
 
 impl VideoTruth {
     fn of<'a>(paths: impl IntoIterator<Item = String>, labels: impl IntoIterator<Item = &'a str>) -> Self {

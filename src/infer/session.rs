@@ -109,7 +109,7 @@ impl Runtime {
 
     /// Threads of each stream.
     fn threads(&self) -> usize {
-        (self.cores / self.streams.count()).max(1)
+        (self.cores / self.streams()).max(1)
     }
 
     /// How many bits of a quantised model's weights the device can use without overflow.
