@@ -114,8 +114,8 @@ pub(super) struct Target {
     /// The file (.onnx) or directory to write.
     #[arg(short, long, default_value = "models")]
     out: PathBuf,
-    /// Other class names: a file with one per line, or kinetics-400, ucf-101, hmdb-51,
-    /// charades-157, ucf-crime, ava-80, ava-60, coco-80.
+    /// Other class names: a file with one per line, or kinetics-400, kinetics-600,
+    /// kinetics-700, ucf-101, hmdb-51, charades-157, ucf-crime, ava-80, ava-60, coco-80.
     #[arg(long, value_name = "FILE|NAME")]
     labels: Option<String>,
     /// Height and width of the input, in pixels, instead of the network's own.

@@ -24,6 +24,10 @@ pub enum Labels {
 pub enum LabelSet {
     /// The 400 actions of Kinetics-400, in alphabetical order.
     Kinetics400,
+    /// The 600 actions of Kinetics-600, in alphabetical order.
+    Kinetics600,
+    /// The 700 actions of Kinetics-700 and Kinetics-700-2020, in alphabetical order.
+    Kinetics700,
     /// The 80 actions of AVA v2.2, in the order of their numbers; 0 is AVA's 1.
     Ava80,
     /// The 60 of AVA's actions that its benchmark evaluates.
@@ -171,8 +175,10 @@ fn difference(file: &Labels, descriptor: &Labels) -> Option<String> {
 }
 
 impl LabelSet {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::Kinetics400,
+        Self::Kinetics600,
+        Self::Kinetics700,
         Self::Ava80,
         Self::Ava60,
         Self::Coco80,
@@ -190,6 +196,8 @@ impl LabelSet {
     pub fn name(self) -> &'static str {
         match self {
             Self::Kinetics400 => "kinetics-400",
+            Self::Kinetics600 => "kinetics-600",
+            Self::Kinetics700 => "kinetics-700",
             Self::Ava80 => "ava-80",
             Self::Ava60 => "ava-60",
             Self::Coco80 => "coco-80",
@@ -203,6 +211,8 @@ impl LabelSet {
     fn text(self) -> &'static str {
         match self {
             Self::Kinetics400 => include_str!("../../models/labels/kinetics400.txt"),
+            Self::Kinetics600 => include_str!("../../models/labels/kinetics600.txt"),
+            Self::Kinetics700 => include_str!("../../models/labels/kinetics700.txt"),
             Self::Ava80 => include_str!("../../models/labels/ava80.txt"),
             Self::Ava60 => include_str!("../../models/labels/ava60.txt"),
             Self::Coco80 => include_str!("../../models/labels/coco80.txt"),
@@ -253,6 +263,8 @@ mod tests {
     #[test]
     fn the_built_in_labels_are_complete() {
         for (set, count, last) in [
+            (LabelSet::Kinetics600, 600, "zumba"),
+            (LabelSet::Kinetics700, 700, "zumba"),
             (LabelSet::Ucf101, 101, "YoYo"),
             (LabelSet::Hmdb51, 51, "wave"),
             (LabelSet::Charades157, 157, "Someone is eating something"),
