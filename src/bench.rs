@@ -183,7 +183,7 @@ impl Bench {
         let indexer = Arc::new(self.indexer(models, scratch.path()));
         let one = move |video: VideoObject| {
             let indexer = indexer.clone();
-            async move { indexer.index(&video, 0).await.map(drop) }
+            async move { indexer.index(&video, 0, None).await.map(drop) }
         };
         let seconds = cycle(videos, time, one).await?;
         let used: Vec<(&str, Usage)> =

@@ -33,7 +33,7 @@ use crate::job::MaxFailed;
 use crate::pipeline::Pipeline;
 use crate::run::{RunId, RunSummary};
 use crate::telemetry::{LogFormat, MetricsFile, Progress, ProgressDisplay};
-use crate::work::{Done, attempt};
+use crate::work::{Done, attempt, stop};
 use crate::{console, infer, telemetry};
 
 /// Turns a video archive into tables: which action happens in which segment, and where the people are.
@@ -97,6 +97,9 @@ enum Command {
     Completions(completions::Completions),
 }
 
+/// Time that a stopped worker may take to save the videos that it has finished.
+const SAVING_MAX: Duration = Duration::from_secs(10);
+
 /// Time that models may take to stop: half of what engines leave a process between SIGTERM and SIGKILL.
 const CLOSING_MAX: Duration = Duration::from_secs(15);
 
@@ -112,8 +115,9 @@ pub fn main() -> ExitCode {
     let result = runtime.block_on(async {
         let known = Known::default();
         let reports = matches!(&cli.command, Command::Run(run) if run.reports());
+        let mut work = Box::pin(run(cli, &known));
         let code = tokio::select! {
-            result = run(cli, &known) => {
+            result = &mut work => {
                 if reports {
                     known.print(&result).await?;
                 }
@@ -121,10 +125,17 @@ pub fn main() -> ExitCode {
             }
             code = signalled() => code,
         };
-        tracing::warn!("stopped by a signal: committed shards are kept, `vidindex work` and `seal` resume from there");
+        tracing::warn!("stopped by a signal: finished videos are saved, and the same command continues from there");
+        tokio::select! {
+            _ = &mut work => {}
+            () = stop::request() => {}
+            () = tokio::time::sleep(SAVING_MAX) => tracing::warn!("the output does not respond: the last videos are not saved"),
+            // A second signal ends the process immediately.
+            code = signalled() => return Ok(code),
+        }
+        drop(work);
         tokio::select! {
             said = report_interruption(reports.then_some(&known), code) => said.map(|()| code),
-            // A second signal ends the process immediately.
             code = signalled() => Ok(code),
         }
     });

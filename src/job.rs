@@ -85,6 +85,10 @@ pub struct Input {
     pub deleted_max: f64,
 }
 
+fn default_save_seconds() -> u64 {
+    120
+}
+
 fn default_deleted_max() -> f64 {
     0.2
 }
@@ -181,6 +185,9 @@ pub struct Run {
     /// How many videos may fail, or be indexed only in part, before the exit code says so.
     #[serde(default)]
     pub max_failed: MaxFailed,
+    /// How often a worker saves the finished videos of a shard, in seconds; at least 1.
+    #[serde(default = "default_save_seconds")]
+    pub save_seconds: u64,
 }
 
 /// The job's `[report]`. It is not part of the fingerprint, because it does not change the other tables: an archive is not
@@ -447,6 +454,7 @@ impl Run {
             shard_bytes: 4 << 30,
             video_timeout_seconds: 3600,
             max_failed: MaxFailed::default(),
+            save_seconds: default_save_seconds(),
         };
         let Some(section) = section else { return Ok(run) };
         if let Some(device) = section.get("device", "a string", Entry::text)? {
@@ -466,15 +474,17 @@ impl Run {
             Some(bytes).filter(|bytes| *bytes > 0)
         })?;
         run.shard_bytes = size.unwrap_or(run.shard_bytes);
-        let wanted = "a whole number of seconds of at least 1";
-        let timeout =
-            section.get("video_timeout_seconds", wanted, |entry| entry.count().filter(|seconds| *seconds >= 1))?;
+        let wanted_seconds = "a whole number of seconds of at least 1";
+        let seconds = |entry: &Entry| entry.count().filter(|seconds| *seconds >= 1);
+        let timeout = section.get("video_timeout_seconds", wanted_seconds, seconds)?;
         run.video_timeout_seconds = timeout.unwrap_or(run.video_timeout_seconds);
         let wanted = "a number of videos, or a share such as \"1%\"";
         let max_failed = section.get("max_failed", wanted, |entry| {
             entry.count().map(MaxFailed::Videos).or_else(|| entry.text()?.parse().ok())
         })?;
         run.max_failed = max_failed.unwrap_or_default();
+        let save_seconds = section.get("save_seconds", wanted_seconds, seconds)?;
+        run.save_seconds = save_seconds.unwrap_or(run.save_seconds);
         Ok(run)
     }
 }
@@ -567,6 +577,7 @@ model = \"models/yolov5s.onnx\"
         shard_bytes = "512 MiB"
         video_timeout_seconds = 60
         max_failed = "1%"
+        save_seconds = 30
         [report]
         thumbnails = true
         [store]
@@ -611,6 +622,7 @@ model = \"models/yolov5s.onnx\"
             shard_bytes: 4 * 1024 * 1024 * 1024,
             video_timeout_seconds: 3600,
             max_failed: MaxFailed::Videos(0),
+            save_seconds: 120,
         };
         assert_eq!(job.run, run);
         assert_eq!(job.store, StoreConfig::default());
@@ -795,6 +807,7 @@ model = \"models/yolov5s.onnx\"
             "run.shard_bytes=1",
             "run.video_timeout_seconds=1",
             "run.max_failed=7",
+            "run.save_seconds=1",
             "report.thumbnails=false",
             "input.uri=elsewhere",
             "input.deleted_max=0.1",

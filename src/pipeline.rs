@@ -145,6 +145,7 @@ impl Pipeline {
             models,
             decoders: Arc::new(Decoders::new(decode::own_program()?)),
             video_timeout: Duration::from_secs(job.run.video_timeout_seconds),
+            save_interval: Duration::from_secs(job.run.save_seconds),
             progress,
         };
         Ok(Work { pipeline: self, job, worker, plan })

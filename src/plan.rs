@@ -12,6 +12,7 @@ pub(crate) mod layout;
 mod list;
 mod missing;
 mod sample;
+mod saved;
 mod shard;
 mod sift;
 mod sort;
@@ -39,6 +40,7 @@ use indexed::{Indexed, Latest};
 use list::ListedObject;
 pub use missing::Missing;
 pub use sample::sample;
+use saved::Saved;
 use shard::{Load, ShardCutter};
 use sift::Sift;
 use sort::Sorter;
@@ -146,6 +148,8 @@ pub struct Plan {
     pub retried: Group,
     /// Videos of the run whose earlier rows are copied.
     pub restored: Group,
+    /// Videos of the run that an interrupted run finished and saved; their rows are copied.
+    pub resumed: Group,
     /// Videos of the run that cannot be read before they are restored from the archive; their rows will say so.
     pub archived: Group,
     /// Videos that are missing from the input; the run marks them as deleted.
@@ -193,11 +197,11 @@ pub async fn plan(
         }
         draft.add(video)
     };
-    let mut indexed = match options.reindex {
-        true => Indexed::default(),
-        false => Indexed::read(input, output, &fingerprint, as_of).await?,
+    let (mut indexed, saved) = match options.reindex {
+        true => (Indexed::default(), Saved::default()),
+        false => (Indexed::read(input, output, &fingerprint, as_of).await?, Saved::read(output, &fingerprint).await?),
     };
-    let [mut retried, mut restored, mut archived] = [const { Group::EMPTY }; 3];
+    let [mut retried, mut restored, mut resumed, mut archived] = [const { Group::EMPTY }; 4];
     let take = |object: ListedObject<'_>, skipped: &mut Skipped| {
         let mut video = match object {
             ListedObject::Video(video) => video,
@@ -211,12 +215,14 @@ pub async fn plan(
             _ => None,
         };
         let earlier = indexed.earlier(&video);
-        let decision = Decision::of(earlier, archived_in, || indexed.source(&video), options);
+        let decision =
+            Decision::of(earlier, archived_in, || indexed.source(&video), options).or_resumed(|| saved.source(&video));
         let group = match &decision {
             Decision::New => None,
             Decision::Retry { .. } => Some(&mut retried),
             Decision::Archived { .. } => Some(&mut archived),
             Decision::Restore { .. } => Some(&mut restored),
+            Decision::Resume { .. } => Some(&mut resumed),
             Decision::Done => Some(&mut skipped.already_indexed),
             Decision::FailedBefore => Some(&mut skipped.failed_before),
             Decision::GivenUp => Some(&mut skipped.given_up),
@@ -254,7 +260,7 @@ pub async fn plan(
         job: job.clone(),
     };
     let (skipped, objects_seen) = (listing.skipped, listing.objects_seen);
-    Ok(Plan { run, skipped, retried, restored, archived, deleted, missing, unfit, objects_seen, videos })
+    Ok(Plan { run, skipped, retried, restored, resumed, archived, deleted, missing, unfit, objects_seen, videos })
 }
 
 /// Which part of the input was listed.
@@ -380,9 +386,10 @@ impl Plan {
         record::write(output, &self.run, &self.videos.table).await?;
         let RunRecord { run_id, videos, bytes, shards, .. } = &self.run;
         self.missing.iter().for_each(|missing| tracing::warn!("{missing}"));
-        let [retried, restored, archived, deleted] =
-            [&self.retried, &self.restored, &self.archived, &self.deleted].map(|g| (g.count > 0).then_some(g.count));
-        tracing::info!(%run_id, videos, bytes, shards, retried, restored, archived, deleted, "planned");
+        let [retried, restored, resumed, archived, deleted] =
+            [&self.retried, &self.restored, &self.resumed, &self.archived, &self.deleted]
+                .map(|group| (group.count > 0).then_some(group.count));
+        tracing::info!(%run_id, videos, bytes, shards, retried, restored, resumed, archived, deleted, "planned");
         Ok(())
     }
 
@@ -458,7 +465,7 @@ impl fmt::Display for Plan {
             write!(f, "{}", self.nothing_matched_message())?;
         } else {
             let shards = counted(u64::from(self.run.shards), "shard");
-            let not_read = self.deleted.count + self.restored.count + self.archived.count;
+            let not_read = self.deleted.count + self.restored.count + self.resumed.count + self.archived.count;
             let to_index = counted(*videos - not_read, "video");
             write!(f, "{to_index}, {} to index, in {shards}", human(*bytes))?;
             if let Some((first, last)) = self.videos.modified {
@@ -484,6 +491,7 @@ impl fmt::Display for Plan {
         let groups = [
             (&self.retried, "retried", "failed before"),
             (&self.restored, "restored", "deleted before and back unchanged: their earlier rows are used again"),
+            (&self.resumed, "resumed", "finished by an interrupted run: their rows are copied"),
             (&self.archived, "archived", "in an archive storage class: restore them so that they can be indexed"),
             (&self.deleted, "deleted", "missing from the input: their rows are no longer current"),
             (&self.unfit, "will fail", "a partition value is too long for a folder's name"),
@@ -520,6 +528,7 @@ mod tests {
     use super::indexed::testing::{VideoRow, videos_table};
     use super::testing::{add, archive, job, video};
     use super::*;
+    use crate::run::piece::{self, PieceRecord};
     use crate::run::{ModelRef, Shard};
     use crate::store::ObjectMeta;
     use crate::store::memory::MemoryStore;
@@ -776,6 +785,46 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_an_interrupted_run_saved_is_copied_if_it_is_complete_and_still_right() {
+        let keys = ["changed.mp4", "committed.mp4", "failed.mp4", "half.mp4", "new.mp4", "twice.mp4", "well.mp4"];
+        let (input, output) = stores(&keys.map(|key| (key, 1)));
+        let first = planned(&input, &output, PlanOptions::default()).await;
+        first.write(&output).await.unwrap();
+        let run = first.run.run_id.as_str();
+        let put = async |shard: u32, attempt: &str, rows: &[VideoRow], complete: bool| {
+            let root = format!("_vidindex/runs/{run}/parts/{shard:06}/{attempt}/pieces/000000/");
+            let file = piece::videos_key(&root, "dt=2026-11-01", run, shard);
+            output.put(&file, videos_table(rows)).await.unwrap();
+            if complete {
+                piece::write(&output, &root, &PieceRecord { videos: vec![] }).await.unwrap();
+            }
+            file
+        };
+        let mut changed = row("changed.mp4", 1, "ok");
+        changed.video.etag = "before".to_owned();
+        let later = |key: &str| VideoRow { indexed_at: 9, ..row(key, 1, "partial") };
+        put(0, "a", &[changed, row("failed.mp4", 1, "failed"), row("twice.mp4", 1, "ok")], true).await;
+        let newer = put(0, "b", &[later("twice.mp4"), row("well.mp4", 1, "ok")], true).await;
+        put(0, "c", &[row("half.mp4", 1, "ok")], false).await;
+        put(1, "a", &[row("committed.mp4", 1, "ok")], true).await;
+        output.put(&format!("_vidindex/runs/{run}/shards/000001.json"), "{}".into()).await.unwrap();
+
+        let second = planned(&input, &output, PlanOptions::default()).await;
+        let copied = |key: &str| (key.to_owned(), Todo::Restore { from: newer.clone() });
+        let (copied, indexed): (Vec<_>, Vec<_>) =
+            todos(&second).await.into_iter().partition(|todo| [copied("twice.mp4"), copied("well.mp4")].contains(todo));
+        assert_eq!((copied.len(), indexed.len(), second.resumed.count), (2, 5, 2));
+        assert!(indexed.iter().all(|(_, todo)| *todo == Todo::default()));
+        assert!(second.to_string().starts_with("5 videos, 5 B to index, in "), "{second}");
+        let mut other = job();
+        other.persons.as_mut().unwrap().iou = 0.7;
+        let third = plan(&other, &models(), &input, &output, PlanOptions::default()).await.unwrap();
+        assert_eq!((third.run.videos, third.resumed.count), (7, 0));
+        let all = planned(&input, &output, PlanOptions { reindex: true, ..Default::default() }).await;
+        assert_eq!((all.run.videos, all.resumed.count), (7, 0));
+    }
+
+    #[tokio::test]
     async fn the_latest_row_of_this_fingerprint_decides() {
         let (input, output) = stores(&[("a.mp4", 1), ("b.mp4", 1), ("c.mp4", 1), ("d.mp4", 1)]);
         let at = |row: VideoRow, indexed_at: i64, run: &str| VideoRow { indexed_at, run_id: run.to_owned(), ..row };
@@ -857,10 +906,10 @@ mod tests {
                 let (count, bytes) = (draft.videos, draft.bytes);
                 let videos = draft.arrange(&input).unwrap();
                 let run = record::testing::record(videos.shards, count, bytes);
-                let [retried, restored, archived, deleted, unfit] = [const { Group::EMPTY }; 5];
+                let [retried, restored, resumed, archived, deleted, unfit] = [const { Group::EMPTY }; 6];
                 let (skipped, missing, objects_seen) = (Skipped::default(), None, count);
                 runtime.block_on(shards(&Plan {
-                    run, skipped, retried, restored, archived, deleted, missing, unfit, objects_seen, videos,
+                    run, skipped, retried, restored, resumed, archived, deleted, missing, unfit, objects_seen, videos,
                 }))
             };
             let cut_once = cut(&videos);

@@ -1,26 +1,32 @@
-//! Pruning: removes files without rows in use (`tables/current.rs` says which are), and the state of runs that have no files
-//! left.
+//! Pruning: removes files without rows in use (`tables/current.rs` says which are), the state of runs that have no files left,
+//! and what interrupted attempts left a week ago.
 //!
-//! Runs that are not sealed completely, or were sealed less than a day ago, are left alone. So are files that vidindex did not
-//! name.
+//! Otherwise, runs that are not sealed completely, or were sealed less than a day ago, are left alone. So are files that vidindex
+//! did not name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bytesize::ByteSize;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::TryStreamExt;
 
 use crate::error::Result;
 use crate::in_use::{self, Rows, place};
 use crate::plan::counted;
-use crate::run::{RUNS_PREFIX, RunId};
+use crate::run::attempt::{attempted_shard, parts_prefix};
+use crate::run::commit::{commits_prefix, committed_shard};
+use crate::run::{RUNS_PREFIX, RunId, summary};
 use crate::store::{ObjectMeta, Store};
 use crate::tables::Table;
 use crate::tables::current::TableSet;
 
 /// Runs that a message names.
 const SHOWN_MAX: usize = 10;
+
+/// How long the files of an attempt that did not commit are kept after the last of them was written: other attempts take over
+/// what it saved.
+const LEFTOVERS_KEPT: TimeDelta = TimeDelta::days(7);
 
 /// What can be removed. Nothing is removed before [`Prunable::remove`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +37,8 @@ pub struct Prunable {
     runs: Vec<RunId>,
     /// The keys of these runs' state.
     state: Vec<String>,
+    /// Files of attempts at shards of other runs that nobody has continued.
+    leftovers: Vec<ObjectMeta>,
 }
 
 /// Finds what can be removed from the output at the time `now`.
@@ -74,13 +82,34 @@ pub async fn find(output: &dyn Store, now: DateTime<Utc>) -> Result<Prunable> {
         let objects = output.list(&format!("{RUNS_PREFIX}{run}/"));
         state.extend(objects.map_ok(|object| object.key).try_collect::<Vec<_>>().await?);
     }
-    Ok(Prunable { files: removed, runs, state })
+    let leftovers = leftovers(output, now).await?;
+    Ok(Prunable { files: removed, runs, state, leftovers })
+}
+
+/// The files of attempts at shards that are not committed and that nobody has worked on for [`LEFTOVERS_KEPT`].
+async fn leftovers(output: &dyn Store, now: DateTime<Utc>) -> Result<Vec<ObjectMeta>> {
+    let mut left = Vec::new();
+    for run in summary::unfinished(output).await? {
+        let run_id = run.id.as_str();
+        let commits = output.list(&commits_prefix(run_id));
+        let committed: BTreeSet<Option<u32>> =
+            commits.map_ok(|commit| committed_shard(run_id, &commit.key)).try_collect().await?;
+        let mut shards: BTreeMap<u32, Vec<ObjectMeta>> = BTreeMap::new();
+        let mut parts = output.list(&parts_prefix(run_id));
+        while let Some(part) = parts.try_next().await? {
+            let shard = attempted_shard(run_id, &part.key).filter(|shard| !committed.contains(&Some(*shard)));
+            shard.into_iter().for_each(|shard| shards.entry(shard).or_default().push(part.clone()));
+        }
+        let is_old = |parts: &Vec<ObjectMeta>| parts.iter().all(|part| part.last_modified + LEFTOVERS_KEPT <= now);
+        left.extend(shards.into_values().filter(is_old).flatten());
+    }
+    Ok(left)
 }
 
 impl Prunable {
     /// Whether there is nothing to remove.
     pub fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.runs.is_empty()
+        self.files.is_empty() && self.runs.is_empty() && self.leftovers.is_empty()
     }
 
     /// Removes the files. The views show the same rows as before, but a query that listed the files before the removal may fail
@@ -98,7 +127,8 @@ impl Prunable {
         let is_record = |key: &String| key.ends_with("/summary.json") || key.ends_with("/job.json");
         let (records, state): (Vec<_>, Vec<_>) = self.state.iter().cloned().partition(is_record);
         let keys = |files: Vec<&(Table, ObjectMeta)>| files.into_iter().map(|(_, file)| file.key.clone()).collect();
-        for step in [keys(others), keys(videos), state, records] {
+        let leftovers = self.leftovers.iter().map(|file| file.key.clone()).collect();
+        for step in [leftovers, keys(others), keys(videos), state, records] {
             output.delete(&step).await?;
         }
         tracing::info!(files = self.files.len(), runs = self.runs.len(), "pruned");
@@ -119,6 +149,11 @@ impl fmt::Display for Prunable {
             if count > 0 {
                 lines.push(format!("{table}: {}, {}", counted(count, "file"), ByteSize(bytes).display().iec()));
             }
+        }
+        if !self.leftovers.is_empty() {
+            let (count, bytes) = (self.leftovers.len() as u64, self.leftovers.iter().map(|file| file.size_bytes).sum());
+            let size = ByteSize(bytes).display().iec();
+            lines.push(format!("interrupted attempts: {}, {size}", counted(count, "file")));
         }
         if !self.runs.is_empty() {
             let more = if self.runs.len() > SHOWN_MAX { ", ..." } else { "" };
@@ -305,6 +340,26 @@ mod tests {
         let text = block_on(find(&output, later)).unwrap().to_string();
         assert_eq!(text.lines().count(), 4, "{text}");
         assert!(text.ends_with(&format!("1 run with nothing left: {}", run_id(21))), "{text}");
+    }
+
+    #[test]
+    fn what_interrupted_attempts_left_goes_after_a_week_in_which_nobody_continued_them() {
+        let output = MemoryStore::bucket("s3://index/");
+        let run = run_id(0);
+        let put = |key: &str, days_ago: i64| {
+            let key = format!("_vidindex/runs/{run}/{key}");
+            output.insert(&key, "rows");
+            let last_modified = NOW.parse::<DateTime<Utc>>().unwrap() - TimeDelta::days(days_ago);
+            let meta = block_on(output.head(&key)).unwrap();
+            output.insert_listed(ObjectMeta { last_modified, ..meta });
+            key
+        };
+        let gone = [put("parts/000000/a/attempt.json", 9), put("parts/000000/b/pieces/000000.json", 7)];
+        put("parts/000001/a/pieces/000000.json", 9);
+        put("parts/000001/b/attempt.json", 6);
+        put("parts/000002/a/videos/dt=2026-10-01/part.parquet", 9);
+        put("shards/000002.json", 9);
+        assert_eq!(prune(&output), gone);
     }
 
     /// The rows that the views show, as (view, video, run), of those whose files are there.

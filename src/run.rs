@@ -7,12 +7,14 @@
 //! | `plan.parquet` | [`PlanFile`]: the videos of every shard |
 //! | `submission.json` | the engine that the run was submitted to |
 //! | `parts/<shard>/<attempt>/...` | the files of an attempt, and its [`AttemptRecord`](attempt::AttemptRecord) |
+//! | `parts/<shard>/<attempt>/pieces/...` | finished videos of an unfinished shard, and their [`PieceRecord`](piece::PieceRecord) |
 //! | `shards/<shard>.json` | [`ShardCommit`](commit::ShardCommit): the attempt that won, and its files |
 //! | `summary.json` | [`RunSummary`]: what was published |
 
 pub mod attempt;
 pub mod commit;
 mod id;
+pub mod piece;
 pub mod plan_file;
 pub mod record;
 mod shard;

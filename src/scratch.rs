@@ -1,10 +1,10 @@
 //! A process's scratch directory. It is removed at exit; directories of killed processes are removed by later
 //! processes.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 
 const PREFIX: &str = "vidindex-";
 
-/// Directories younger than this are never removed, because a directory is created before it is locked.
-const STALE_AFTER: Duration = Duration::from_secs(60);
+/// How often a directory is created anew because another process took it for a leftover before it was locked.
+const TRIES: usize = 16;
 
 /// A private directory that is removed when this value is dropped.
 #[derive(Debug)]
@@ -35,11 +35,13 @@ impl Scratch {
 
     fn below(parent: &Path) -> io::Result<Self> {
         sweep(parent);
-        let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent)?;
-        let lock = File::open(directory.path())?;
-        // Some network file systems do not support locks. There, leftover directories are not removed automatically.
-        let _ = lock.try_lock();
-        Ok(Self { directory, _lock: lock })
+        for _ in 0..TRIES {
+            let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent)?;
+            if let Some(lock) = lock(directory.path())? {
+                return Ok(Self { directory, _lock: lock });
+            }
+        }
+        Err(io::Error::other("other processes remove it"))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -47,14 +49,30 @@ impl Scratch {
     }
 }
 
-/// Removes leftover directories. Those that cannot be read or removed (another user's) are skipped.
+/// Locks a new directory. `None` if another process, which took it for a leftover, has removed it or is about to.
+fn lock(directory: &Path) -> io::Result<Option<File>> {
+    let file = match File::open(directory) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        // Some network file systems do not support locks. There, leftover directories are not removed automatically.
+        Err(TryLockError::Error(_)) | Ok(()) => {}
+    }
+    let is_there = fs::metadata(directory).is_ok_and(|at| file.metadata().is_ok_and(|own| own.ino() == at.ino()));
+    Ok(is_there.then_some(file))
+}
+
+/// Removes leftover directories: those whose lock is free. Those that cannot be read or removed (another user's) are skipped.
 fn sweep(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let ours = entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes())
             && entry.file_type().is_ok_and(|kind| kind.is_dir());
-        let modified = entry.metadata().and_then(|metadata| metadata.modified());
-        let stale = modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > STALE_AFTER));
-        if ours && stale && File::open(entry.path()).is_ok_and(|directory| directory.try_lock().is_ok()) {
+        let Some(directory) = ours.then(|| File::open(entry.path()).ok()).flatten() else { continue };
+        // The lock is kept during the removal, so that nobody begins to use the directory.
+        if directory.try_lock().is_ok() {
             match fs::remove_dir_all(entry.path()) {
                 Ok(()) => {
                     tracing::info!(path = %entry.path().display(), "removed the scratch directory of a killed process")
@@ -70,28 +88,38 @@ fn sweep(parent: &Path) {
 mod tests {
     use super::*;
 
-    fn make_old(path: &Path) {
-        let long_ago = std::time::SystemTime::now() - 2 * STALE_AFTER;
-        File::open(path).unwrap().set_modified(long_ago).unwrap();
-    }
-
     #[test]
     fn the_next_worker_removes_what_a_killed_one_left_and_nothing_else() {
         let parent = tempfile::tempdir().unwrap();
         let at = |name: &str| parent.path().join(name);
-        for name in ["vidindex-killed", "vidindex-young", "another-programs"] {
+        let working = Scratch::below(parent.path()).unwrap();
+        for name in ["vidindex-killed", "another-programs"] {
             fs::create_dir(at(name)).unwrap();
             fs::write(at(name).join("rows.parquet"), "rows").unwrap();
         }
-        let working = Scratch::below(parent.path()).unwrap();
-        for path in [&at("vidindex-killed"), &at("another-programs"), working.path()] {
-            make_old(path);
-        }
         let next = Scratch::below(parent.path()).unwrap();
         assert!(!at("vidindex-killed").exists());
-        assert!(at("vidindex-young").exists() && at("another-programs").exists() && working.path().exists());
+        assert!(at("another-programs").exists() && working.path().exists());
         let path = next.path().to_owned();
         drop(next);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn processes_that_begin_at_the_same_time_never_remove_each_others_directories() {
+        let parent = tempfile::tempdir().unwrap();
+        std::thread::scope(|threads| {
+            for _ in 0..8 {
+                threads.spawn(|| {
+                    for _ in 0..50 {
+                        let scratch = Scratch::below(parent.path()).unwrap();
+                        let file = scratch.path().join("rows");
+                        fs::write(&file, "rows").unwrap();
+                        assert_eq!(fs::read_to_string(&file).unwrap(), "rows");
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
     }
 }

@@ -10,20 +10,17 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::plan::layout;
 use crate::run::attempt::{attempted_shard, parts_prefix};
 use crate::run::commit::{ShardCommit, ShardTotals, commits_prefix, committed_shard, read_commit};
-use crate::run::summary::{RunSummary, SUMMARY_SCHEMA_VERSION, TableTotals, put_summary, read_summary};
-use crate::run::{RunId, RunKind, record};
+use crate::run::summary::{RunSummary, SUMMARY_SCHEMA_VERSION, TableTotals, Unfinished, put_summary, unfinished};
+use crate::run::{RunKind, record};
 use crate::store::{Store, StoreErrorKind};
 use crate::tables::{Table, shard_id};
 
 /// Number of shards that are published concurrently, each of them file by file.
 const SHARDS_MAX: usize = 8;
-
-/// Number of summaries that are read concurrently.
-const READS_MAX: usize = 16;
 
 /// Delay before the commit records are checked again. It doubles each time, up to [`LOOK_LAST`].
 const LOOK_FIRST: Duration = Duration::from_secs(1);
@@ -98,19 +95,7 @@ pub async fn seal(
 /// # Errors
 /// As for [`seal`].
 pub async fn catch_up(output: &dyn Store, kind: RunKind<'_>, since: DateTime<Utc>) -> Result<()> {
-    let runs = record::runs(output).await?;
-    // Most runs are complete, as their summary says; only a few are not.
-    let unfinished = futures::stream::iter(runs)
-        .map(async |run: RunId| {
-            let summary = read_summary(output, run.as_str()).await?;
-            let complete = summary.as_ref().is_some_and(RunSummary::is_complete);
-            Ok::<_, Error>((!complete).then(|| (run, summary.map_or(0, |summary| summary.shards_committed))))
-        })
-        .buffered(READS_MAX)
-        .try_filter_map(async |unfinished| Ok(unfinished))
-        .try_collect::<Vec<_>>()
-        .await?;
-    for (run, published) in unfinished {
+    for Unfinished { id: run, published } in unfinished(output).await? {
         let Some(record) = record::find_record(output, &run).await? else { continue };
         let run_id = run.as_str();
         let committed = Sealed::new(run_id, record.shards, record.created_at).fresh(output).await?.len();

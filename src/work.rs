@@ -9,13 +9,15 @@ pub mod encode;
 pub mod fetch;
 pub mod key_frames;
 pub mod models;
+mod pieces;
 pub mod restore;
 pub mod rows;
 pub mod spill;
+pub(crate) mod stop;
 pub mod thumbnails;
 pub mod video;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,6 +28,7 @@ use crate::decode::{Decoders, FullDecode};
 use crate::error::{Error, Result, WorkError};
 use crate::infer::session::Runtime;
 use crate::run::commit::{Computed, ShardTotals, is_committed};
+use crate::run::piece::{self, videos_key};
 use crate::run::{PlanFile, RunRecord, Shard};
 use crate::scratch::Scratch;
 use crate::store::Store;
@@ -35,6 +38,7 @@ use attempt::Attempt;
 use commit::{Committed, ShardRows};
 use encode::ShardEncoder;
 use models::{JobModels, OpenModels, Opening};
+use pieces::Pieces;
 use restore::Restorer;
 use rows::VideoRows;
 use video::Indexer;
@@ -76,6 +80,8 @@ pub struct Worker {
     pub decoders: Arc<Decoders>,
     /// Time limit for decoding a video.
     pub video_timeout: Duration,
+    /// How often the finished videos of a shard are saved.
+    pub save_interval: Duration,
     /// Receives progress, for people and metrics.
     pub progress: Arc<Progress>,
 }
@@ -189,9 +195,13 @@ impl Worker {
             actions_model: self.run.actions_model.as_ref().map(|model| model.id.clone()),
             persons_model: self.run.persons_model.as_ref().map(|model| model.id.clone()),
         };
+        let (output, id) = (self.output.clone(), heartbeat.id.clone());
+        let mut pieces = Pieces::new(output, id, provenance.clone(), scratch.path(), self.save_interval);
         let mut encoder = ShardEncoder::new(scratch.path(), provenance);
         let mut totals = ShardTotals::default();
-        self.videos(shard, heartbeat, models, &scratch, &mut encoder, &mut totals).await?;
+        self.videos(shard, heartbeat, models, &scratch, &mut encoder, &mut pieces, &mut totals).await?;
+        // Afterwards, the seal may delete the attempt's files.
+        pieces.saved().await;
         let writing = Instant::now();
         let parts = tokio::task::block_in_place(|| encoder.finish()).map_err(WorkError::Fatal)?;
         totals.wall_seconds = started.elapsed().as_secs_f64();
@@ -207,7 +217,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Indexes the videos of a shard concurrently, and writes their rows in order.
+    /// Indexes the videos of a shard concurrently, and writes their rows in order. Takes over what earlier attempts saved.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one attempt")]
     async fn videos(
         &self,
         shard: &Shard,
@@ -215,6 +226,7 @@ impl Worker {
         models: &OpenModels,
         scratch: &Scratch,
         encoder: &mut ShardEncoder,
+        pieces: &mut Pieces,
         totals: &mut ShardTotals,
     ) -> Result<(), WorkError> {
         let cores = std::thread::available_parallelism().map_or(2, usize::from).max(2);
@@ -231,35 +243,79 @@ impl Worker {
             timeout: self.video_timeout,
             progress: self.progress.clone(),
         });
+        let mut taken_over = self.saved_before(shard).await.map_err(WorkError::of_output)?;
+        let _saves = stop::Saves::begin();
         let mut running = JoinSet::new();
         let mut waiting: BTreeMap<usize, VideoRows> = BTreeMap::new();
+        // Of those that wait.
+        let mut saved: BTreeSet<usize> = BTreeSet::new();
         let (mut started, mut written) = (0, 0);
+        let path = |position: usize| shard.videos[position].partition_path();
         while written < shard.videos.len() {
             while running.len() < in_flight && started < shard.videos.len() && waiting.len() < WAITING_MAX {
                 let (indexer, object, index) = (indexer.clone(), shard.videos[started].clone(), shard.index);
                 let span = tracing::info_span!("video", uri = %object.uri);
-                let position = started;
+                let (position, source) = (started, taken_over.remove(&started));
                 running.spawn(tracing::Instrument::instrument(
-                    async move { (position, indexer.index(&object, index).await) },
+                    async move { (position, indexer.index(&object, index, source.as_deref()).await) },
                     span,
                 ));
                 started += 1;
             }
-            let Some(ended) = running.join_next().await else { break };
-            let (position, rows) = ended
-                .map_err(|error| WorkError::Fatal(Error::failed(format!("indexing a video panicked: {error}"))))?;
-            waiting.insert(position, rows?);
+            let ended = tokio::select! {
+                ended = running.join_next() => ended,
+                () = stop::requested() => None,
+            };
+            let is_stopped = ended.is_none();
+            if let Some(ended) = ended {
+                let (position, rows) = ended
+                    .map_err(|error| WorkError::Fatal(Error::failed(format!("indexing a video panicked: {error}"))))?;
+                waiting.insert(position, rows?);
+            }
             while let Some(rows) = waiting.remove(&written) {
                 self.note(&rows, totals);
                 let writing = Instant::now();
-                let path = shard.videos[written].partition_path();
-                tokio::task::block_in_place(|| rows.encode(&path, encoder)).map_err(WorkError::Fatal)?;
+                tokio::task::block_in_place(|| {
+                    rows.encode(&path(written), encoder)?;
+                    if saved.remove(&written) { Ok(()) } else { pieces.add(written, &path(written), &rows) }
+                })
+                .map_err(WorkError::Fatal)?;
                 self.progress.wrote(writing.elapsed());
                 written += 1;
                 heartbeat.done(written);
             }
+            if is_stopped || written < shard.videos.len() && pieces.is_due() {
+                // A long video must not hold back those behind it.
+                for (position, rows) in &waiting {
+                    if saved.insert(*position) {
+                        tokio::task::block_in_place(|| pieces.add(*position, &path(*position), rows))
+                            .map_err(WorkError::Fatal)?;
+                    }
+                }
+                pieces.save().map_err(WorkError::Fatal)?;
+            }
+            if is_stopped {
+                pieces.saved().await;
+                return Err(WorkError::Fatal(Error::failed(attempt::STOPPED_BY_SIGNAL)));
+            }
         }
         Ok(())
+    }
+
+    /// The positions of the videos whose rows earlier attempts at the shard saved, and where these are.
+    async fn saved_before(&self, shard: &Shard) -> Result<HashMap<usize, String>> {
+        let run_id = self.run.run_id.as_str();
+        let mut saved = HashMap::new();
+        for (root, record) in piece::of_shard(&*self.output, run_id, shard.index).await? {
+            for position in record.videos {
+                let Some(video) = shard.videos.get(position) else { continue };
+                saved.insert(position, videos_key(&root, &video.partition_path(), run_id, shard.index));
+            }
+        }
+        if !saved.is_empty() {
+            tracing::info!(videos = saved.len(), "taking over what an earlier attempt saved");
+        }
+        Ok(saved)
     }
 
     fn note(&self, rows: &VideoRows, totals: &mut ShardTotals) {

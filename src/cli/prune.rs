@@ -14,7 +14,7 @@ use crate::{console, prune, store};
   vidindex prune jobs/s3.toml --yes
 
 A file is removed if newer rows replace all of its rows, and the state of a run if it has no file left. Runs that were not
-completely sealed a day ago are kept.")]
+completely sealed a day ago are kept, but not what their interrupted attempts left if nobody continues them for a week.")]
 pub(super) struct Prune {
     #[command(flatten)]
     index: IndexArgs,

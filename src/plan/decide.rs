@@ -15,6 +15,8 @@ pub(super) enum Decision {
     Archived { storage_class: String },
     /// It was deleted and is back. Its earlier rows are copied.
     Restore { from: String },
+    /// An interrupted run finished it. The saved rows are copied.
+    Resume { from: String },
     /// It is left out: it is indexed.
     Done,
     /// It is left out: it failed before, and a retry cannot succeed.
@@ -56,13 +58,21 @@ impl Decision {
         }
     }
 
+    /// Replaces indexing by copying, if an interrupted run saved the rows of the video.
+    pub(super) fn or_resumed(self, saved: impl FnOnce() -> Option<String>) -> Self {
+        match self {
+            Self::New | Self::Retry { .. } => saved().map_or(self, |from| Self::Resume { from }),
+            decided => decided,
+        }
+    }
+
     /// What the run does with the video. None if it leaves it out.
     pub(super) fn todo(&self) -> Option<Todo> {
         match self.clone() {
             Self::New => Some(Todo::default()),
             Self::Retry { failures } => Some(Todo::Index { failures }),
             Self::Archived { storage_class } => Some(Todo::MarkArchived { storage_class }),
-            Self::Restore { from } => Some(Todo::Restore { from }),
+            Self::Restore { from } | Self::Resume { from } => Some(Todo::Restore { from }),
             Self::Done | Self::FailedBefore | Self::GivenUp | Self::StillArchived => None,
         }
     }

@@ -304,16 +304,16 @@ fn earlier(row: RowKind, status: &str, error_kind: &str, failures: Option<i64>) 
 }
 
 /// The first 64 bits of the `video_id` of a uri.
-fn video_id_bits(uri: &str) -> Option<u64> {
+pub(super) fn video_id_bits(uri: &str) -> Option<u64> {
     Sha256::digest(uri).first_chunk().copied().map(u64::from_be_bytes)
 }
 
 /// The first 64 of an id's 128 bits. None for text that is no id.
-fn short_id(video_id: &str) -> Option<u64> {
+pub(super) fn short_id(video_id: &str) -> Option<u64> {
     u64::from_str_radix(video_id.get(..16)?, 16).ok()
 }
 
-fn hash(text: &str) -> u64 {
+pub(super) fn hash(text: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     hasher.finish()

@@ -4,16 +4,20 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
-use super::RUNS_PREFIX;
 use super::commit::ShardTotals;
+use super::{RUNS_PREFIX, RunId, record};
 use crate::error::{Error, Result};
 use crate::store::{Store, get_record};
 use crate::tables::Table;
 
 /// Version of the summary's format.
 pub const SUMMARY_SCHEMA_VERSION: u32 = 1;
+
+/// Number of summaries that are read concurrently.
+const READS_MAX: usize = 16;
 
 /// `summary.json`: the result of the latest `seal` for the whole run. Each `seal` replaces it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -80,6 +84,30 @@ pub async fn read_summary(output: &dyn Store, run_id: &str) -> Result<Option<Run
         Error::failed(format!("failed to read the summary {}: {problem}", output.uri(&key)))
             .with_hint(format!("`vidindex seal` with --run {run_id} writes it again"))
     })
+}
+
+/// A run that has no complete summary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unfinished {
+    pub(crate) id: RunId,
+    /// Number of shards that were published.
+    pub(crate) published: u32,
+}
+
+/// The runs of the output that are not completely sealed, oldest first.
+pub(crate) async fn unfinished(output: &dyn Store) -> Result<Vec<Unfinished>> {
+    // Most runs are complete; only a few are not.
+    futures::stream::iter(record::runs(output).await?)
+        .map(async |id: RunId| {
+            let summary = read_summary(output, id.as_str()).await?;
+            let complete = summary.as_ref().is_some_and(RunSummary::is_complete);
+            let published = summary.map_or(0, |summary| summary.shards_committed);
+            Ok::<_, Error>((!complete).then_some(Unfinished { id, published }))
+        })
+        .buffered(READS_MAX)
+        .try_filter_map(async |unfinished| Ok(unfinished))
+        .try_collect()
+        .await
 }
 
 /// `_vidindex/runs/<run>/summary.json`.

@@ -23,7 +23,8 @@ pub enum Todo {
     },
     /// Copy the rows of an earlier run without reading the video. If those rows no longer exist, index the video.
     Restore {
-        /// Path of the earlier run's file below `videos/`. Its files of the other tables have the same path.
+        /// A file of `videos`: its path below `videos/` if it was published, its key if an interrupted run saved it. The files
+        /// of the other tables have the same path below their own directories.
         from: String,
     },
 }

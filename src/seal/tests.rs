@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::run::attempt::AttemptId;
 use crate::run::commit::is_committed;
-use crate::run::summary::summary_key;
+use crate::run::summary::{read_summary, summary_key};
 use crate::run::{RunKind, RunRecord};
 use crate::store::faulty::{FaultyStore, WriteFault};
 use crate::store::memory::MemoryStore;

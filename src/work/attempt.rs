@@ -17,6 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Time limit for the last records of stopped attempts. Engines give a task more time before they kill it.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Why a stopped attempt failed.
+pub(super) const STOPPED_BY_SIGNAL: &str = "stopped by a signal";
+
 /// The last records of stopped attempts, which are being written.
 static STOPPED: Mutex<Vec<tokio::task::JoinHandle<()>>> = Mutex::new(Vec::new());
 
@@ -92,7 +95,7 @@ impl Drop for Attempt {
         }
         let (output, key, first) = (self.output.clone(), self.key.clone(), self.first.clone());
         let done = self.videos_done.clone();
-        let says = async move { say(&*output, &key, &first, &done, Some("stopped by a signal")).await };
+        let says = async move { say(&*output, &key, &first, &done, Some(STOPPED_BY_SIGNAL)).await };
         STOPPED.lock().unwrap_or_else(PoisonError::into_inner).push(runtime.spawn(says));
     }
 }

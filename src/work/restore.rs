@@ -1,7 +1,8 @@
-//! Copies the rows that an earlier run wrote for a video that was deleted and came back unchanged.
+//! Copies rows instead of indexing a video: those that an earlier run wrote for a video that was deleted and came back
+//! unchanged, and those that an interrupted attempt saved.
 //!
-//! These rows may be missing: `prune` may have deleted files of the earlier run, in some tables or in all. Only complete
-//! rows are copied; otherwise the video is indexed again.
+//! These rows may be missing: `prune` or a seal may have deleted files, in some tables or in all. Only complete rows are
+//! copied; otherwise the video is indexed again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use parquet::arrow::arrow_reader::{ArrowPredicateFn, ParquetRecordBatchReaderBui
 use tokio::sync::Mutex;
 
 use crate::error::VideoErrorKind;
+use crate::run::piece;
 use crate::store::{Store, StoreErrorKind, StoreResult};
 use crate::tables::copy::{check_version, conform, of_run, replace};
 use crate::tables::read::{text_column, time_column, value};
@@ -60,21 +62,30 @@ impl Restorer {
         Self { output, files: Mutex::default() }
     }
 
-    /// Copies the rows of a video from the earlier run's files, whose path below each table is `place`. Returns `None` if
-    /// rows are missing. `row` is the video's row in this run, before anything was read.
+    /// Copies the rows of a video from `from`, a file of `videos`: its path below `videos/` if it was published, and its key if
+    /// it belongs to a piece of a shard. The other tables' files lie beside it. Returns `None` if rows are missing. `row` is the
+    /// video's row in this run, before anything was read.
     ///
     /// # Errors
     /// If the output rejects a request.
-    pub async fn copies(&self, row: &VideoRow, place: &str) -> StoreResult<Option<Copies>> {
-        let Some(file) = self.file(format!("{}/{place}", Table::Videos)).await? else { return Ok(None) };
-        let read = rows_of(file, Table::Videos, row).and_then(|videos| latest(&videos, row));
+    pub async fn copies(&self, row: &VideoRow, from: &str) -> StoreResult<Option<Copies>> {
+        let piece = piece::root_of_videos(from);
+        let root = piece.unwrap_or_default();
+        let place = piece.map_or(from, |root| &from[root.len() + "videos/".len()..]);
+        // A published row of a failed video does not count: the video is back, and its rows were current before.
+        let statuses: &[_] = match piece {
+            Some(_) => &[VideoStatus::Ok, VideoStatus::Partial, VideoStatus::Failed],
+            None => &[VideoStatus::Ok, VideoStatus::Partial],
+        };
+        let Some(file) = self.file(format!("{root}{}/{place}", Table::Videos)).await? else { return Ok(None) };
+        let read = rows_of(file, Table::Videos, row).and_then(|videos| latest(&videos, row, statuses));
         let Some(video) = self.usable(place, read).flatten() else { return Ok(None) };
         let mut copies = Copies { video: video.row, tables: vec![(Table::Videos, video.batch)] };
         let (segments, boxes) = (copies.video.segments, copies.video.boxes);
         let models = [(Table::Actions, video.actions_model, segments), (Table::Persons, video.persons_model, boxes)];
         for (table, model, expected) in models {
             let Some(model) = model else { continue };
-            let mut key = format!("{table}/model=");
+            let mut key = format!("{root}{table}/model=");
             escape_into(&mut key, &model);
             let Some(file) = self.file(format!("{key}/{place}")).await? else { return Ok(None) };
             let Some(rows) = self.usable(place, rows_of(file, table, row)) else { return Ok(None) };
@@ -83,7 +94,7 @@ impl Restorer {
             }
             copies.tables.push((table, rows));
         }
-        if let Some(file) = self.file(format!("{}/{place}", Table::Thumbnails)).await? {
+        if let Some(file) = self.file(format!("{root}{}/{place}", Table::Thumbnails)).await? {
             let Some(rows) = self.usable(place, rows_of(file, Table::Thumbnails, row)) else { return Ok(None) };
             if rows.num_rows() > 0 {
                 copies.tables.push((Table::Thumbnails, rows));
@@ -124,24 +135,22 @@ struct Video {
     persons_model: Option<String>,
 }
 
-/// The latest successful row of a video with the same content and settings as `row`.
-fn latest(videos: &RecordBatch, row: &VideoRow) -> Result<Option<Video>, String> {
+/// The latest row of a video with one of these statuses, and the same content and settings as `row`.
+fn latest(videos: &RecordBatch, row: &VideoRow, wanted: &[VideoStatus]) -> Result<Option<Video>, String> {
     let text = |name| text_column(videos, name);
     let (etags, statuses, fingerprints) = (text("etag")?, text("status")?, text("fingerprint")?);
     let (kinds, messages) = (text("error_kind")?, text("error_message")?);
     let times = time_column(videos, "indexed_at")?;
-    let is_good = |at: &usize| {
-        let status = value(&statuses, *at);
-        let good = [VideoStatus::Ok, VideoStatus::Partial].iter().any(|good| good.as_str() == status);
-        good && value(&etags, *at) == row.etag && value(&fingerprints, *at) == row.fingerprint
-    };
-    let Some(at) = (0..videos.num_rows()).filter(is_good).max_by_key(|at| times.value(*at)) else { return Ok(None) };
+    let status = |at: usize| wanted.iter().copied().find(|wanted| wanted.as_str() == value(&statuses, at));
+    let is_same = |at: usize| value(&etags, at) == row.etag && value(&fingerprints, at) == row.fingerprint;
+    let usable = (0..videos.num_rows()).filter(|at| is_same(*at)).filter_map(|at| Some((at, status(at)?)));
+    let Some((at, status)) = usable.max_by_key(|(at, _)| times.value(*at)) else { return Ok(None) };
     let earlier = videos.slice(at, 1);
     let model =
         |name| Ok::<_, String>(Some(text(name)?).filter(|ids| ids.is_valid(at)).map(|ids| ids.value(at).to_owned()));
     let number = |name: &str| earlier.column_by_name(name).map_or(0, |n| n.as_primitive::<Int64Type>().value(0));
     let counted = VideoRow {
-        status: if value(&statuses, at) == VideoStatus::Ok.as_str() { VideoStatus::Ok } else { VideoStatus::Partial },
+        status,
         error_kind: VideoErrorKind::ALL.into_iter().find(|kind| kind.as_str() == value(&kinds, at)),
         error_message: messages.is_valid(at).then(|| messages.value(at).to_owned()),
         segments: number("segments"),

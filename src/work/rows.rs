@@ -51,15 +51,15 @@ impl VideoRows {
     ///
     /// # Errors
     /// If the scratch disk is full or fails.
-    pub fn encode(self, partition_path: &str, encoder: &mut ShardEncoder) -> Result<()> {
-        let uri = self.video.uri.clone();
-        match self.content {
-            Content::Copied(copies) => encoder.push_copies(partition_path, &uri, &copies),
+    pub fn encode(&self, partition_path: &str, encoder: &mut ShardEncoder) -> Result<()> {
+        let uri = &self.video.uri;
+        match &self.content {
+            Content::Copied(copies) => encoder.push_copies(partition_path, uri, copies),
             Content::Indexed { actions, persons, thumbnails } => {
-                encoder.push_rows(partition_path, &uri, &thumbnails)?;
-                actions.drain(|batch| encoder.push_batch(partition_path, &uri, Table::Actions, &batch))?;
-                persons.drain(|batch| encoder.push_batch(partition_path, &uri, Table::Persons, &batch))?;
-                encoder.push(partition_path, self.video)
+                encoder.push_rows(partition_path, uri, thumbnails)?;
+                actions.read(|batch| encoder.push_batch(partition_path, uri, Table::Actions, &batch))?;
+                persons.read(|batch| encoder.push_batch(partition_path, uri, Table::Persons, &batch))?;
+                encoder.push(partition_path, self.video.clone())
             }
         }
     }

@@ -122,9 +122,9 @@ impl<R: Row> BufferedRows<R> {
     ///
     /// # Errors
     /// If the scratch disk fails, or `write` does.
-    pub fn drain(self, mut write: impl FnMut(RecordBatch) -> Result<()>) -> Result<()> {
+    pub fn read(&self, mut write: impl FnMut(RecordBatch) -> Result<()>) -> Result<()> {
         let failed = |error: ArrowError| spill_failed(&self.scratch_dir, &error);
-        if let Some(mut file) = self.file {
+        if let Some(mut file) = self.file.as_ref() {
             file.rewind().map_err(|error| spill_failed(&self.scratch_dir, &error))?;
             for batch in StreamReader::try_new(BufReader::new(file), None).map_err(failed)? {
                 write(batch.map_err(failed)?)?;
@@ -199,7 +199,7 @@ mod tests {
             let rows = buffer.finish().unwrap();
             prop_assert_eq!(rows.count(), count as usize);
             let mut drained = Vec::new();
-            rows.drain(|batch| { drained.extend(frames(&batch)); Ok(()) }).unwrap();
+            rows.read(|batch| { drained.extend(frames(&batch)); Ok(()) }).unwrap();
             prop_assert_eq!(drained, (0..count).collect::<Vec<_>>());
             prop_assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
         }

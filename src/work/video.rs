@@ -45,13 +45,28 @@ pub struct Indexer {
 }
 
 impl Indexer {
-    /// Indexes one video of shard `shard`.
+    /// Indexes one video of shard `shard`. If an earlier attempt saved its rows, they are copied from `saved`, the key of the
+    /// piece's file of `videos`.
     ///
     /// # Errors
     /// Only those that are not the video's fault: an outage of the store, a failing model, a full scratch disk.
-    pub async fn index(&self, object: &VideoObject, shard: u32) -> Result<VideoRows, WorkError> {
+    pub async fn index(&self, object: &VideoObject, shard: u32, saved: Option<&str>) -> Result<VideoRows, WorkError> {
+        let restored = match &object.todo {
+            Todo::Index { .. } => saved,
+            Todo::Restore { from } => Some(from.as_str()),
+            Todo::MarkDeleted | Todo::MarkArchived { .. } => None,
+        };
+        if let Some(from) = restored {
+            let mut rows = self.unread(object, None, shard)?;
+            let copies = self.restorer.copies(&rows.video, from).await;
+            if let Some(copies) = copies.map_err(|error| WorkError::of_output(error.into()))? {
+                (rows.video, rows.content) = (copies.video, Content::Copied(copies.tables));
+                return Ok(rows);
+            }
+            tracing::info!(uri = %object.uri, "its earlier rows are incomplete: indexing it again");
+        }
         match &object.todo {
-            Todo::Index { .. } => {}
+            Todo::Index { .. } | Todo::Restore { .. } => {}
             Todo::MarkDeleted => {
                 let mut rows = self.unread(object, None, shard)?;
                 let (status, actions_model, persons_model) = (VideoStatus::Deleted, None, None);
@@ -66,15 +81,6 @@ impl Indexer {
                 let mut rows = self.unread(object, Some(error), shard)?;
                 rows.video.failures = Some(0);
                 return Ok(rows);
-            }
-            Todo::Restore { from } => {
-                let mut rows = self.unread(object, None, shard)?;
-                let copies = self.restorer.copies(&rows.video, from).await;
-                if let Some(copies) = copies.map_err(|error| WorkError::of_output(error.into()))? {
-                    (rows.video, rows.content) = (copies.video, Content::Copied(copies.tables));
-                    return Ok(rows);
-                }
-                tracing::info!(uri = %object.uri, "its earlier rows are incomplete: indexing it again");
             }
         }
         let (driver, totals, error) = match self.decode(object, self.in_full).await? {

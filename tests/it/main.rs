@@ -38,6 +38,7 @@ mod mirrors;
 mod mistakes;
 mod outages;
 mod person_actions;
+mod pieces;
 mod pull;
 mod quantize;
 mod query;

@@ -2,6 +2,7 @@
 //! if it is available.
 #![expect(clippy::expect_used, reason = "a test that cannot be set up fails")]
 
+pub(crate) mod archive;
 pub(crate) mod breaking_proxy;
 pub(crate) mod browser;
 pub(crate) mod bucket;
