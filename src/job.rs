@@ -5,6 +5,7 @@ pub mod engine;
 mod keys;
 mod max_failed;
 mod partition;
+mod prices;
 mod reader;
 
 use std::ffi::OsStr;
@@ -22,6 +23,7 @@ use engine::Engines;
 pub use keys::SECTIONS;
 pub use max_failed::MaxFailed;
 pub use partition::{NULL_PARTITION, Partition};
+pub use prices::Prices;
 use reader::{Document, Entry, Section};
 
 /// The default of `input.include`: the common extensions of video files.
@@ -51,6 +53,9 @@ pub struct Job {
     /// What is written for `vidindex report`.
     #[serde(default)]
     pub report: Report,
+    /// What a run costs, for `vidindex plan --estimate`.
+    #[serde(default)]
+    pub prices: Option<Prices>,
     /// How to connect to S3 or a compatible store.
     pub store: StoreConfig,
     /// Settings of the engines.
@@ -226,6 +231,7 @@ impl Job {
             persons: document.section("persons").map(Persons::read).transpose()?,
             run: Run::read(document.section("run"))?,
             report: document.section("report").map(Report::read).transpose()?.unwrap_or_default(),
+            prices: document.section("prices").map(Prices::read).transpose()?,
             store: document.section("store").map(read_store).transpose()?.unwrap_or_default(),
             engine: Engines::read(&document)?,
         };
@@ -246,37 +252,43 @@ impl Job {
             models.iter().map(|(role, sha256)| format!("model {role} {}", sha256.to_lowercase())).collect();
         lines.sort_unstable();
         lines.insert(0, format!("vidindex fingerprint {FINGERPRINT_VERSION}"));
-        lines.push(format!("run.precision {}", self.run.precision.as_str()));
+        lines.extend(self.settings().into_iter().map(|(key, value)| format!("{key} {value}")));
+        hex(&Sha256::digest(lines.join("\n"))[..8])
+    }
+
+    /// The settings that rows depend on, as keys and values.
+    pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
+        let mut settings = vec![("run.precision", self.run.precision.as_str().to_owned())];
         if let Some(actions) = &self.actions {
             let seconds = |value: Option<f64>| value.map_or("default".to_owned(), |seconds| format!("{seconds:?}"));
             let scores = match actions.scores {
                 Scores::TopK => "top-k",
                 Scores::Full => "full",
             };
-            lines.push(format!("actions.clip_seconds {}", seconds(actions.clip_seconds)));
-            lines.push(format!("actions.stride_seconds {}", seconds(actions.stride_seconds)));
-            lines.push(format!("actions.scores {scores}"));
-            lines.push(format!("actions.top_k {}", actions.top_k));
-            lines.push(format!("actions.embedding {}", actions.embedding));
+            settings.push(("actions.clip_seconds", seconds(actions.clip_seconds)));
+            settings.push(("actions.stride_seconds", seconds(actions.stride_seconds)));
+            settings.push(("actions.scores", scores.to_owned()));
+            settings.push(("actions.top_k", actions.top_k.to_string()));
+            settings.push(("actions.embedding", actions.embedding.to_string()));
             // Indexes from before the key existed stay valid.
             if actions.view != ActionView::Center {
-                lines.push(format!("actions.view {}", actions.view.as_str()));
+                settings.push(("actions.view", actions.view.as_str().to_owned()));
             }
         }
         if let Some(persons) = &self.persons {
             let mut classes = persons.classes.clone();
             classes.sort_unstable();
             classes.dedup();
-            lines.push(format!("persons.frames_per_second {:?}", persons.frames_per_second));
-            lines.push(format!("persons.confidence {:?}", persons.confidence));
-            lines.push(format!("persons.iou {:?}", persons.iou));
-            lines.push(format!("persons.classes {classes:?}"));
+            settings.push(("persons.frames_per_second", format!("{:?}", persons.frames_per_second)));
+            settings.push(("persons.confidence", format!("{:?}", persons.confidence)));
+            settings.push(("persons.iou", format!("{:?}", persons.iou)));
+            settings.push(("persons.classes", format!("{classes:?}")));
             // Indexes from before the key existed stay valid.
             if persons.track {
-                lines.push("persons.track true".to_owned());
+                settings.push(("persons.track", "true".to_owned()));
             }
         }
-        hex(&Sha256::digest(lines.join("\n"))[..8])
+        settings
     }
 }
 

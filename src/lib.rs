@@ -15,6 +15,7 @@ pub mod device;
 mod doctor;
 mod engine;
 pub mod error;
+pub mod estimate;
 mod eval;
 pub mod hash;
 mod in_use;

@@ -3,7 +3,7 @@
 //! Create a [`Pipeline`], call [`Pipeline::plan`] and [`Plan::write`], then [`Pipeline::work`] and [`Work::run`], then
 //! [`seal()`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use chrono::DateTime;
 use crate::bench::{Bench, BenchReport};
 use crate::decode::{self, Decoders};
 use crate::error::{Error, Result};
+use crate::estimate::{self, Estimate, Speed};
 use crate::infer::session::Runtime;
 use crate::job::Job;
 use crate::plan::{self, Plan, PlanOptions, layout};
@@ -90,6 +91,24 @@ impl Pipeline {
             plan.unfit_message().inspect(|message| tracing::warn!("{message}"));
         }
         Ok(Planned { models, plan, output })
+    }
+
+    /// Estimates what a plan takes with this number of tasks, at the speed of `bench`, a report of `vidindex bench`, otherwise at
+    /// that of earlier runs.
+    ///
+    /// # Errors
+    /// If the report cannot be read or a store cannot be accessed.
+    pub async fn estimate(&self, job: &Job, planned: &Planned, bench: Option<&Path>, tasks: u32) -> Result<Estimate> {
+        let speed = match bench {
+            Some(file) => Some(Speed::of_bench(file)?),
+            None => {
+                let fingerprint = &planned.plan.run.fingerprint;
+                Speed::of_runs(&*planned.output, fingerprint, &planned.models.refs()).await?
+            }
+        };
+        let input = store::open(&job.input.uri, &job.store).await?;
+        let decoders = Arc::new(Decoders::new(decode::own_program()?));
+        estimate::estimate(job, &planned.plan, input, &decoders, speed, tasks).await
     }
 
     /// Measures the job on this machine with a sample of up to `videos` of its videos, for about `time`.

@@ -5,7 +5,10 @@
 //! shards while they are merged, and written to a scratch file, which [`Plan::write`] uploads.
 
 mod decide;
+mod describe;
+mod draft;
 mod extensions;
+mod groups;
 mod indexed;
 mod inventory;
 pub(crate) mod layout;
@@ -18,32 +21,31 @@ mod sift;
 mod sort;
 #[cfg(test)]
 pub(crate) mod testing;
+mod why;
 
-use std::fmt;
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytesize::ByteSize;
 use chrono::{DateTime, SubsecRound, Utc};
 use futures::{StreamExt, TryStreamExt};
-use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::job::Job;
-use crate::run::plan_file::PlanWriter;
 use crate::run::{PlanModels, RunId, RunRecord, Todo, VideoObject, record};
-use crate::scratch::Scratch;
 use crate::store::{Scanned, Store};
 use decide::Decision;
+use draft::{Arranged, Draft};
 pub use extensions::Extensions;
+pub use groups::{Group, Skipped};
 use indexed::{Indexed, Latest};
 use list::ListedObject;
 pub use missing::Missing;
 pub use sample::sample;
 use saved::Saved;
-use shard::{Load, ShardCutter};
 use sift::Sift;
-use sort::Sorter;
+pub use why::Why;
 
 /// Number of consecutive failures after which a video is only retried on request or if the file changes.
 pub const FAILURES_MAX: u32 = 5;
@@ -57,84 +59,8 @@ pub struct PlanOptions {
     pub retry_failed: bool,
     /// Mark videos that are missing from the input as deleted, no matter how many there are.
     pub confirm_deleted: bool,
-}
-
-/// Objects and folders that were skipped for the same reason.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Group {
-    /// Number of objects.
-    pub count: u64,
-    /// Number of folders, whose objects were not listed.
-    pub folders: u64,
-    /// Total size of the objects, bytes.
-    pub bytes: u64,
-    /// The first keys in alphabetical order, at most [`Group::EXAMPLES`].
-    pub examples: Vec<String>,
-}
-
-impl Group {
-    /// Maximum number of example keys.
-    pub const EXAMPLES: usize = 3;
-
-    const EMPTY: Self = Self { count: 0, folders: 0, bytes: 0, examples: Vec::new() };
-
-    /// Counts an object, or a folder if the key ends in `/`.
-    fn add(&mut self, key: &str, size_bytes: u64) {
-        *(if key.ends_with('/') { &mut self.folders } else { &mut self.count }) += 1;
-        self.bytes += size_bytes;
-        // Keep them sorted, so that the examples do not depend on the order in which a store lists.
-        let at = self.examples.partition_point(|example| example.as_str() < key);
-        if at < Self::EXAMPLES {
-            self.examples.insert(at, key.to_owned());
-            self.examples.truncate(Self::EXAMPLES);
-        }
-    }
-
-    fn total(&self) -> u64 {
-        self.count + self.folders
-    }
-
-    /// The amount as text, such as `2 folders and 1 object, 3.0 KiB`.
-    fn amount(&self) -> String {
-        let objects = counted(self.count, "object");
-        match (self.folders, self.count, self.bytes) {
-            (0, _, bytes) => format!("{objects}, {}", human(bytes)),
-            (folders, 0, _) => counted(folders, "folder"),
-            (folders, _, 0) => format!("{} and {objects}", counted(folders, "folder")),
-            (folders, _, bytes) => format!("{} and {objects}, {}", counted(folders, "folder"), human(bytes)),
-        }
-    }
-
-    fn examples(&self) -> String {
-        let more = if self.total() > self.examples.len() as u64 { ", ..." } else { "" };
-        format!("{}{more}", self.examples.join(", "))
-    }
-}
-
-/// What the plan skips, by reason.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Skipped {
-    /// Already indexed with the same content, models and settings.
-    pub already_indexed: Group,
-    /// Failed with the same content, models and settings because of the content.
-    pub failed_before: Group,
-    /// Failed with the same content, models and settings [`FAILURES_MAX`] times in a row, for a cause that may be
-    /// temporary.
-    pub given_up: Group,
-    /// In an archive storage class, as in the previous plan.
-    pub archived: Group,
-    /// No `include` glob matches.
-    pub not_included: Group,
-    /// The files in `not_included`, by extension.
-    pub extensions: Extensions,
-    /// A name in the path begins with a dot or is a system's.
-    pub hidden: Group,
-    /// Could not be listed. Videos that were indexed there are not marked as deleted.
-    pub unlisted: Group,
-    /// An `exclude` glob matches.
-    pub excluded: Group,
-    /// Files that vidindex itself wrote.
-    pub own_output: Group,
+    /// Keep a list of the videos that the run takes: see [`Plan::list`].
+    pub list: bool,
 }
 
 /// The plan of a run. Nothing is written to the output before [`Plan::write`].
@@ -144,16 +70,10 @@ pub struct Plan {
     pub run: RunRecord,
     /// What is skipped.
     pub skipped: Skipped,
-    /// Videos of the run that failed before.
-    pub retried: Group,
-    /// Videos of the run whose earlier rows are copied.
-    pub restored: Group,
-    /// Videos of the run that an interrupted run finished and saved; their rows are copied.
-    pub resumed: Group,
-    /// Videos of the run that cannot be read before they are restored from the archive; their rows will say so.
-    pub archived: Group,
-    /// Videos that are missing from the input; the run marks them as deleted.
-    pub deleted: Group,
+    /// The videos of the run, by the reason why it takes them.
+    pub taken: BTreeMap<Why, Group>,
+    /// What differs from the settings of earlier runs, by the numbers of [`Why::Settings`].
+    pub settings: Vec<String>,
     /// The missing videos, if they are too many to be marked as deleted.
     pub missing: Option<Missing>,
     /// Videos of the run that will fail because their partition values cannot be names of folders.
@@ -177,11 +97,11 @@ pub async fn plan(
     let fingerprint = job.fingerprint(&models.hashes());
     layout::check(job, output).await?;
 
-    let mut draft = Draft::new(job.run.shard_bytes)?;
+    let mut draft = Draft::new(job.run.shard_bytes, options.list)?;
     let sift = Arc::new(Sift::new(&job.input, input, output)?);
     let (scanned, as_of) = match &job.input.inventory {
         Some(uri) => {
-            let (objects, as_of) = inventory::list(uri, &job.store, input, draft.scratch.path()).await?;
+            let (objects, as_of) = inventory::list(uri, &job.store, input, draft.scratch_dir()).await?;
             (objects.map_ok(Scanned::Object).boxed(), as_of)
         }
         None => {
@@ -190,18 +110,12 @@ pub async fn plan(
             (scanned.map_err(Error::from).boxed(), DateTime::<Utc>::MAX_UTC)
         }
     };
-    let mut unfit = Group::default();
-    let mut add = |video: &VideoObject| {
-        if job.input.partition_problem(&video.key).is_some() {
-            unfit.add(&video.key, video.size_bytes);
-        }
-        draft.add(video)
-    };
     let (mut indexed, saved) = match options.reindex {
         true => (Indexed::default(), Saved::default()),
         false => (Indexed::read(input, output, &fingerprint, as_of).await?, Saved::read(output, &fingerprint).await?),
     };
-    let [mut retried, mut restored, mut resumed, mut archived] = [const { Group::EMPTY }; 4];
+    let settings = why::differences(output, job, models, indexed.other_fingerprints()).await?;
+    let mut unfit = Group::default();
     let take = |object: ListedObject<'_>, skipped: &mut Skipped| {
         let mut video = match object {
             ListedObject::Video(video) => video,
@@ -217,34 +131,30 @@ pub async fn plan(
         let earlier = indexed.earlier(&video);
         let decision =
             Decision::of(earlier, archived_in, || indexed.source(&video), options).or_resumed(|| saved.source(&video));
-        let group = match &decision {
-            Decision::New => None,
-            Decision::Retry { .. } => Some(&mut retried),
-            Decision::Archived { .. } => Some(&mut archived),
-            Decision::Restore { .. } => Some(&mut restored),
-            Decision::Resume { .. } => Some(&mut resumed),
-            Decision::Done => Some(&mut skipped.already_indexed),
-            Decision::FailedBefore => Some(&mut skipped.failed_before),
-            Decision::GivenUp => Some(&mut skipped.given_up),
-            Decision::StillArchived => Some(&mut skipped.archived),
-        };
-        if let Some(group) = group {
-            group.add(&video.key, video.size_bytes);
-        }
-        match decision.todo() {
-            Some(todo) => {
-                video.todo = todo;
-                add(&video)
+        let why = match &decision {
+            Decision::New if options.reindex => Why::Asked,
+            Decision::New => indexed.why(&video),
+            Decision::Retry { .. } => Why::Failed,
+            Decision::Archived { .. } => Why::Archived,
+            Decision::Restore { .. } => Why::Back,
+            Decision::Resume { .. } => Why::Interrupted,
+            Decision::Skip(skip) => {
+                skipped.by(*skip).add(&video.key, video.size_bytes);
+                return Ok(());
             }
-            None => Ok(()),
+        };
+        if job.input.partition_problem(&video.key).is_some() {
+            unfit.add(&video.key, video.size_bytes);
         }
+        video.todo = decision.todo().unwrap_or(video.todo);
+        draft.add(&video, why, &settings)
     };
     let listing = list::list(&job.input, &sift, scanned, input, take).await?;
     let unlisted = |key: &str| sift.lies_left_out(key) || listing.gaps.may_hold(key);
     let coverage = Coverage { objects_seen: listing.objects_seen, unlisted: &unlisted };
-    let (deleted, missing) = deletions(indexed, job, input, output, options, coverage, &mut draft).await?;
+    let missing = mark_deleted(indexed, job, input, output, options, coverage, &mut draft).await?;
 
-    let (count, bytes) = (draft.videos, draft.bytes);
+    let (count, bytes, taken) = (draft.videos, draft.bytes, std::mem::take(&mut draft.taken));
     let videos = draft.arrange(input)?;
     let created_at = Utc::now().trunc_subsecs(6);
     let run = RunRecord {
@@ -260,7 +170,7 @@ pub async fn plan(
         job: job.clone(),
     };
     let (skipped, objects_seen) = (listing.skipped, listing.objects_seen);
-    Ok(Plan { run, skipped, retried, restored, resumed, archived, deleted, missing, unfit, objects_seen, videos })
+    Ok(Plan { run, skipped, taken, settings, missing, unfit, objects_seen, videos })
 }
 
 /// Which part of the input was listed.
@@ -270,8 +180,8 @@ struct Coverage<'a> {
     unlisted: &'a (dyn Fn(&str) -> bool + Sync),
 }
 
-/// Marks the videos that are missing from the input as deleted, unless there are suspiciously many.
-async fn deletions(
+/// Marks the videos that are missing from the input as deleted, unless there are suspiciously many: these are returned.
+async fn mark_deleted(
     mut indexed: Indexed,
     job: &Job,
     input: &dyn Store,
@@ -279,10 +189,9 @@ async fn deletions(
     options: PlanOptions,
     coverage: Coverage<'_>,
     draft: &mut Draft,
-) -> Result<(Group, Option<Missing>)> {
-    let mut deleted = Group::EMPTY;
+) -> Result<Option<Missing>> {
     if !indexed.lacks_any() {
-        return Ok((deleted, None));
+        return Ok(None);
     }
     let mut missing = Missing::new(job.input.deleted_max);
     let count = |video: &Latest<'_>| {
@@ -291,18 +200,17 @@ async fn deletions(
     };
     indexed.each_latest(output, coverage.unlisted, count).await?;
     if missing.gone.count == 0 {
-        return Ok((deleted, None));
+        return Ok(None);
     }
     // An input without any objects is more likely an unmounted disk than an archive that was emptied.
     if (coverage.objects_seen == 0 || missing.is_suspicious()) && !options.confirm_deleted {
-        return Ok((deleted, Some(missing)));
+        return Ok(Some(missing));
     }
     let mark = |video: &Latest<'_>| {
         if !video.is_gone {
             return Ok(());
         }
-        deleted.add(video.key, video.size_bytes);
-        draft.add(&VideoObject {
+        let video = VideoObject {
             key: video.key.to_owned(),
             uri: input.uri(video.key),
             size_bytes: video.size_bytes,
@@ -310,71 +218,11 @@ async fn deletions(
             last_modified: video.last_modified,
             partition: job.input.partition_of(video.key),
             todo: Todo::MarkDeleted,
-        })
+        };
+        draft.add(&video, Why::Deleted, &[])
     };
     indexed.each_latest(output, coverage.unlisted, mark).await?;
-    Ok((deleted, None))
-}
-
-/// Listed videos that are not assigned to shards yet.
-struct Draft {
-    scratch: Scratch,
-    sorter: Sorter,
-    shard_bytes: u64,
-    load: Load,
-    videos: u64,
-    bytes: u64,
-}
-
-/// The videos of all shards, in a scratch file.
-#[derive(Debug)]
-struct Arranged {
-    table: PathBuf,
-    shards: u32,
-    largest_shard_bytes: u64,
-    /// Earliest and latest modification time of the videos.
-    modified: Option<(DateTime<Utc>, DateTime<Utc>)>,
-    /// Contains `table`.
-    _scratch: Scratch,
-}
-
-impl Draft {
-    fn new(shard_bytes: u64) -> Result<Self> {
-        let scratch = Scratch::new()?;
-        let sorter = Sorter::new(scratch.path())?;
-        Ok(Self { scratch, sorter, shard_bytes, load: Load::default(), videos: 0, bytes: 0 })
-    }
-
-    fn add(&mut self, video: &VideoObject) -> Result<()> {
-        self.load.add(video.bytes_to_read(), self.shard_bytes);
-        self.videos += 1;
-        self.bytes += video.bytes_to_read();
-        self.sorter.push(video)
-    }
-
-    /// Sorts the videos by partition and then by key, which is unique, and assigns them to shards. A shard covers few
-    /// partitions, and so writes few files. The shards do not depend on the order of the listing.
-    fn arrange(self, input: &dyn Store) -> Result<Arranged> {
-        let mut table = PlanWriter::new(self.scratch.path())?;
-        let mut cutter = ShardCutter::new(self.load, self.shard_bytes);
-        let mut modified: Option<(DateTime<Utc>, DateTime<Utc>)> = None;
-        let too_many = |_| Error::usage("the plan has too many shards: increase run.shard_bytes");
-        let mut sorted = self.sorter.finish()?;
-        while let Some(video) = sorted.next(input)? {
-            let at = video.last_modified;
-            modified = modified.map(|(first, last)| (first.min(at), last.max(at))).or(Some((at, at)));
-            // The table stores shard numbers as signed 32-bit integers.
-            let shard = i32::try_from(cutter.place(video.bytes_to_read())).map_err(too_many)?;
-            table.push(shard.unsigned_abs(), video)?;
-        }
-        Ok(Arranged {
-            table: table.finish()?,
-            shards: u32::try_from(cutter.shards()).map_err(too_many)?,
-            largest_shard_bytes: cutter.largest(),
-            modified,
-            _scratch: self.scratch,
-        })
-    }
+    Ok(None)
 }
 
 impl Plan {
@@ -386,131 +234,35 @@ impl Plan {
         record::write(output, &self.run, &self.videos.table).await?;
         let RunRecord { run_id, videos, bytes, shards, .. } = &self.run;
         self.missing.iter().for_each(|missing| tracing::warn!("{missing}"));
-        let [retried, restored, resumed, archived, deleted] =
-            [&self.retried, &self.restored, &self.resumed, &self.archived, &self.deleted]
-                .map(|group| (group.count > 0).then_some(group.count));
-        tracing::info!(%run_id, videos, bytes, shards, retried, restored, resumed, archived, deleted, "planned");
+        let count = |why| Some(self.count(why)).filter(|count| *count > 0);
+        tracing::info!(
+            %run_id, videos, bytes, shards,
+            retried = count(Why::Failed), restored = count(Why::Back), resumed = count(Why::Interrupted),
+            archived = count(Why::Archived), deleted = count(Why::Deleted),
+            "planned"
+        );
         Ok(())
     }
 
-    /// Whether the input contains no video that matches the job's globs, as opposed to no new video.
-    /// [`Plan::nothing_matched_message`] describes the situation.
-    pub fn nothing_matched(&self) -> bool {
-        let Skipped { already_indexed, failed_before, given_up, archived, .. } = &self.skipped;
-        self.run.videos == 0
-            && [already_indexed, failed_before, given_up, archived].iter().all(|group| group.count == 0)
+    /// Number of videos that the run takes for this reason.
+    pub fn count(&self, why: Why) -> u64 {
+        self.taken.get(&why).map_or(0, |group| group.count)
     }
 
-    /// Describes what was searched and found if [`Plan::nothing_matched`].
-    pub fn nothing_matched_message(&self) -> String {
-        let input = &self.run.job.input;
-        let mut message = format!(
-            "no video in {}: {} seen, none matches include = {:?}",
-            input.uri,
-            counted(self.objects_seen, "object"),
-            input.include
-        );
-        if !input.exclude.is_empty() {
-            message.push_str(&format!(" without matching exclude = {:?}", input.exclude));
-        }
-        let Skipped { hidden, unlisted, .. } = &self.skipped;
-        if hidden.total() > 0 {
-            message.push_str(&format!("; {} hidden (set [input] hidden = true to include them)", hidden.amount()));
-        }
-        if unlisted.total() > 0 {
-            message.push_str(&format!("; {} could not be listed", unlisted.amount()));
-        }
-        message
+    /// Number of videos that the run reads. The rows of the others are copied, or only say what became of the video.
+    pub fn videos_to_read(&self) -> u64 {
+        self.taken.iter().filter(|(why, _)| why.is_read()).map(|(_, group)| group.count).sum()
     }
 
-    /// Number of files that match no `include` glob, by extension. `None` if all files match.
-    pub fn not_included_message(&self) -> Option<String> {
-        let Skipped { not_included, extensions, .. } = &self.skipped;
-        let (files, verb) = match not_included.count {
-            0 => return None,
-            1 => ("1 file".to_owned(), "matches"),
-            count => (format!("{count} files"), "match"),
-        };
-        Some(format!("{files} {verb} no include: {extensions}"))
+    /// Up to 32 of the videos that the run reads, chosen at random.
+    pub fn sample(&self) -> &[VideoObject] {
+        &self.videos.sample
     }
 
-    /// The videos that will fail because of their keys. `None` if there are none.
-    pub fn unfit_message(&self) -> Option<String> {
-        let unfit = &self.unfit;
-        let will_fail = || {
-            format!(
-                "{} will fail because a partition value is too long for a folder's name: {}",
-                counted(unfit.count, "video"),
-                unfit.examples()
-            )
-        };
-        (unfit.count > 0).then(will_fail)
-    }
-
-    /// What could not be listed. `None` if everything was.
-    pub fn unlisted_message(&self) -> Option<String> {
-        let unlisted = &self.skipped.unlisted;
-        let passed_over = || {
-            format!("{} could not be listed; videos indexed there are kept: {}", unlisted.amount(), unlisted.examples())
-        };
-        (unlisted.total() > 0).then(passed_over)
-    }
-}
-
-/// Formats what will be done and what is skipped, with reasons. Ends without a newline.
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let RunRecord { job, videos, bytes, .. } = &self.run;
-        if self.nothing_matched() {
-            write!(f, "{}", self.nothing_matched_message())?;
-        } else {
-            let shards = counted(u64::from(self.run.shards), "shard");
-            let not_read = self.deleted.count + self.restored.count + self.resumed.count + self.archived.count;
-            let to_index = counted(*videos - not_read, "video");
-            write!(f, "{to_index}, {} to index, in {shards}", human(*bytes))?;
-            if let Some((first, last)) = self.videos.modified {
-                let (largest, goal) = (human(self.videos.largest_shard_bytes), human(job.run.shard_bytes));
-                write!(f, " (the largest {largest}; run.shard_bytes is {goal})")?;
-                write!(f, "\nlast modified {} to {}", first.date_naive(), last.date_naive())?;
-            }
-        }
-        let Skipped {
-            already_indexed,
-            failed_before,
-            given_up,
-            archived,
-            not_included,
-            extensions,
-            hidden,
-            unlisted,
-            excluded,
-            own_output,
-        } = &self.skipped;
-        let times = format!("failed {FAILURES_MAX} times in a row (--retry-failed retries them)");
-        let by_extension = format!("not matched by input.include: {extensions}");
-        let groups = [
-            (&self.retried, "retried", "failed before"),
-            (&self.restored, "restored", "deleted before and back unchanged: their earlier rows are used again"),
-            (&self.resumed, "resumed", "finished by an interrupted run: their rows are copied"),
-            (&self.archived, "archived", "in an archive storage class: restore them so that they can be indexed"),
-            (&self.deleted, "deleted", "missing from the input: their rows are no longer current"),
-            (&self.unfit, "will fail", "a partition value is too long for a folder's name"),
-            (already_indexed, "skipped", "already indexed (--reindex indexes them again)"),
-            (failed_before, "skipped", "failed before and unchanged (--retry-failed retries them)"),
-            (given_up, "skipped", times.as_str()),
-            (archived, "skipped", "still in an archive storage class (--retry-failed retries them)"),
-            (unlisted, "not listed", "could not be listed; videos indexed there are kept"),
-            (not_included, "skipped", &by_extension),
-            (hidden, "skipped", "hidden or system files ([input] hidden = true includes them)"),
-            (excluded, "skipped", "matched by input.exclude"),
-            (own_output, "skipped", "written by vidindex"),
-        ];
-        for (group, what, reason) in groups {
-            if group.total() > 0 {
-                write!(f, "\n{what} {}: {reason}\n    {}", group.amount(), group.examples())?;
-            }
-        }
-        self.missing.iter().try_for_each(|missing| write!(f, "\n{missing}"))
+    /// A file with a line for each video that the run takes, if [`PlanOptions::list`] asked for it: a word for the reason, the
+    /// key and the reason, separated by tabs.
+    pub fn list(&self) -> Option<&Path> {
+        self.videos.list.as_deref()
     }
 }
 
@@ -638,7 +390,7 @@ mod tests {
         ];
         put("0", &rows).await;
         let plan = planned(&input, &output, PlanOptions::default()).await;
-        assert_eq!((plan.run.videos, plan.deleted.count), (0, 0), "three of five are too many");
+        assert_eq!((plan.run.videos, plan.count(Why::Deleted)), (0, 0), "three of five are too many");
         let text = "missing 3 objects, 10 B, of 5 indexed: more than input.deleted_max (20 %)";
         assert!(plan.to_string().contains(text) && plan.to_string().ends_with("files in no folder: 3 of 5"), "{plan}");
         let plan = planned(&input, &output, PlanOptions { confirm_deleted: true, ..Default::default() }).await;
@@ -646,7 +398,7 @@ mod tests {
         assert_eq!(plan.missing, None);
         let videos = shards(&plan).await.into_iter().flat_map(|shard| shard.videos);
         assert!(videos.into_iter().all(|video| video.todo == Todo::MarkDeleted));
-        assert_eq!((plan.run.videos, plan.run.bytes, plan.deleted.count), (3, 0, 3));
+        assert_eq!((plan.run.videos, plan.run.bytes, plan.count(Why::Deleted)), (3, 0, 3));
         assert!(plan.to_string().contains("\ndeleted 3 objects, 10 B: missing from the input"), "{plan}");
         assert!(plan.to_string().starts_with("0 videos, 0 B to index, in 1 shard"), "{plan}");
 
@@ -656,7 +408,7 @@ mod tests {
         add(&input, "gone.mp4", 7);
         let plan = planned(&input, &output, PlanOptions::default()).await;
         assert_eq!(keys(&plan).await, ["gone.mp4"]);
-        assert_eq!(plan.deleted.count, 0);
+        assert_eq!(plan.count(Why::Deleted), 0);
         let late = VideoRow { indexed_at: 3, ..other_job(row("gone.mp4", 7, "ok")) };
         put("2", &[late]).await;
         let plan = planned(&input, &output, PlanOptions::default()).await;
@@ -672,7 +424,7 @@ mod tests {
         let folders = [(String::new(), (1, 1))].into();
         assert_eq!(plan.missing.as_ref().unwrap().folders, folders);
         let confirmed = planned(&input, &output, PlanOptions { confirm_deleted: true, ..Default::default() }).await;
-        assert_eq!((confirmed.run.videos, confirmed.deleted.count), (1, 1));
+        assert_eq!((confirmed.run.videos, confirmed.count(Why::Deleted)), (1, 1));
     }
 
     /// Key and action of each video in the plan.
@@ -709,13 +461,13 @@ mod tests {
         let index = |key: &str, failures| (key.to_owned(), Todo::Index { failures });
         let expected = [("1.mp4", 1), ("4.mp4", 4), ("changed.mp4", 0), ("old.mp4", 1), ("part.mp4", 1)];
         assert_eq!(todos(&plan).await, expected.map(|(key, failures)| index(key, failures)));
-        assert_eq!(plan.retried.examples, ["1.mp4", "4.mp4", "old.mp4"]);
+        assert_eq!(plan.taken[&Why::Failed].examples, ["1.mp4", "4.mp4", "old.mp4"]);
         let Skipped { given_up, failed_before, already_indexed, .. } = &plan.skipped;
         assert_eq!([&given_up.examples, &failed_before.examples], [&["5.mp4"], &["own.mp4"]]);
         assert_eq!(already_indexed.examples, ["well.mp4"]);
         assert!(plan.to_string().contains("skipped 1 object, 1 B: failed 5 times in a row (--retry-failed"), "{plan}");
         let asked = planned(&input, &output, PlanOptions { retry_failed: true, ..Default::default() }).await;
-        assert_eq!(asked.retried.count, 6);
+        assert_eq!(asked.count(Why::Failed), 6);
         assert!(todos(&asked).await.contains(&index("5.mp4", 5)));
     }
 
@@ -739,7 +491,7 @@ mod tests {
         let plan = planned(&input, &output, PlanOptions::default()).await;
         let todo = Todo::MarkArchived { storage_class: "DEEP_ARCHIVE".to_owned() };
         assert_eq!(todos(&plan).await, [("cold.mp4".to_owned(), todo), ("warm.mp4".to_owned(), Todo::default())]);
-        assert_eq!((plan.run.bytes, plan.archived.count), (1, 1));
+        assert_eq!((plan.run.bytes, plan.count(Why::Archived)), (1, 1));
         assert!(plan.to_string().starts_with("1 video, 1 B to index, in 1 shard"), "{plan}");
 
         let archived = VideoRow { error_kind: Some("archived"), failures: Some(0), ..row("cold.mp4", 7, "failed") };
@@ -775,13 +527,44 @@ mod tests {
             ("failed.mp4".to_owned(), Todo::default()),
         ];
         assert_eq!(todos(&plan).await, expected);
-        assert_eq!((plan.run.bytes, plan.restored.count), (3, 1));
+        assert_eq!((plan.run.bytes, plan.count(Why::Back)), (3, 1));
         // A file that another tool named has no files of the other tables beside it.
         let body = output.get(&format!("videos/{}", place(1))).await.unwrap();
         output.delete(&[format!("videos/{}", place(1)), format!("videos/{}", place(0))]).await.unwrap();
         output.put("videos/merged.parquet", body).await.unwrap();
         let plan = planned(&input, &output, PlanOptions::default()).await;
         assert_eq!(todos(&plan).await[0], ("back.mp4".to_owned(), Todo::default()));
+    }
+
+    #[tokio::test]
+    async fn a_plan_says_why_it_takes_each_video() {
+        let (input, output) = stores(&[("changed.mp4", 1), ("failed.mp4", 1), ("new.mp4", 1), ("old.mp4", 1)]);
+        let mut before = job();
+        before.persons.as_mut().unwrap().confidence = 0.5;
+        let record = RunRecord { fingerprint: "before".to_owned(), job: before, ..record::testing::record(1, 1, 1) };
+        let models = models();
+        let record = RunRecord { actions_model: None, persons_model: models.persons.clone(), ..record };
+        record::write_record(&output, &record).await.unwrap();
+        let mut changed = row("changed.mp4", 1, "ok");
+        changed.video.etag = "before".to_owned();
+        let failed = VideoRow { error_kind: Some("timeout"), ..row("failed.mp4", 1, "failed") };
+        let old = VideoRow { fingerprint: "before".to_owned(), ..row("old.mp4", 1, "ok") };
+        output.put("videos/0.parquet", videos_table(&[changed, failed, old])).await.unwrap();
+        let plan = planned(&input, &output, PlanOptions { list: true, ..Default::default() }).await;
+        let reason = "indexed with other settings: persons.confidence 0.5 -> 0.25";
+        assert!(plan.to_string().contains(&format!("\nagain 1 object, 1 B: {reason}\n    old.mp4")), "{plan}");
+        let list = std::fs::read_to_string(plan.list().unwrap()).unwrap();
+        let lines: Vec<_> = list.lines().collect();
+        let expected = [
+            "changed\tchanged.mp4\tchanged after they were indexed",
+            "retried\tfailed.mp4\tfailed before",
+            "new\tnew.mp4\tnot indexed before",
+            &format!("again\told.mp4\t{reason}"),
+        ];
+        assert_eq!(lines, expected);
+        let all = planned(&input, &output, PlanOptions { reindex: true, ..Default::default() }).await;
+        assert_eq!((all.count(Why::Asked), all.videos_to_read(), all.list()), (4, 4, None));
+        assert_eq!(all.sample().len(), 4);
     }
 
     #[tokio::test]
@@ -813,15 +596,15 @@ mod tests {
         let copied = |key: &str| (key.to_owned(), Todo::Restore { from: newer.clone() });
         let (copied, indexed): (Vec<_>, Vec<_>) =
             todos(&second).await.into_iter().partition(|todo| [copied("twice.mp4"), copied("well.mp4")].contains(todo));
-        assert_eq!((copied.len(), indexed.len(), second.resumed.count), (2, 5, 2));
+        assert_eq!((copied.len(), indexed.len(), second.count(Why::Interrupted)), (2, 5, 2));
         assert!(indexed.iter().all(|(_, todo)| *todo == Todo::default()));
         assert!(second.to_string().starts_with("5 videos, 5 B to index, in "), "{second}");
         let mut other = job();
         other.persons.as_mut().unwrap().iou = 0.7;
         let third = plan(&other, &models(), &input, &output, PlanOptions::default()).await.unwrap();
-        assert_eq!((third.run.videos, third.resumed.count), (7, 0));
+        assert_eq!((third.run.videos, third.count(Why::Interrupted)), (7, 0));
         let all = planned(&input, &output, PlanOptions { reindex: true, ..Default::default() }).await;
-        assert_eq!((all.run.videos, all.resumed.count), (7, 0));
+        assert_eq!((all.run.videos, all.count(Why::Interrupted)), (7, 0));
     }
 
     #[tokio::test]
@@ -886,6 +669,7 @@ mod tests {
             plan.to_string(),
             "1 video, 60.0 MiB to index, in 1 shard (the largest 60.0 MiB; run.shard_bytes is 100 B)\n\
              last modified 2026-11-01 to 2026-11-01\n\
+             new 1 object, 60.0 MiB: not indexed before\n    a.mp4\n\
              skipped 1 object, 1 B: already indexed (--reindex indexes them again)\n    b.mp4\n\
              skipped 4 objects, 4 B: not matched by input.include: 4 .txt\n    1.txt, 2.txt, 3.txt, ..."
         );
@@ -901,16 +685,15 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let input = MemoryStore::bucket("s3://archive/2026/");
             let cut = |videos: &[VideoObject]| {
-                let mut draft = Draft::new(size).unwrap();
-                videos.iter().for_each(|video| draft.add(video).unwrap());
+                let mut draft = Draft::new(size, false).unwrap();
+                videos.iter().for_each(|video| draft.add(video, Why::New, &[]).unwrap());
                 let (count, bytes) = (draft.videos, draft.bytes);
                 let videos = draft.arrange(&input).unwrap();
                 let run = record::testing::record(videos.shards, count, bytes);
-                let [retried, restored, resumed, archived, deleted, unfit] = [const { Group::EMPTY }; 6];
                 let (skipped, missing, objects_seen) = (Skipped::default(), None, count);
-                runtime.block_on(shards(&Plan {
-                    run, skipped, retried, restored, resumed, archived, deleted, missing, unfit, objects_seen, videos,
-                }))
+                let (taken, settings, unfit) = (BTreeMap::new(), Vec::new(), Group::default());
+                let plan = Plan { run, skipped, taken, settings, missing, unfit, objects_seen, videos };
+                runtime.block_on(shards(&plan))
             };
             let cut_once = cut(&videos);
             prop_assert_eq!(&cut_once, &cut(&shuffled));

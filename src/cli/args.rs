@@ -94,7 +94,7 @@ pub(super) struct PlanArgs {
 impl PlanArgs {
     pub(super) fn options(&self) -> PlanOptions {
         let Self { reindex, retry_failed, confirm_deleted } = *self;
-        PlanOptions { reindex, retry_failed, confirm_deleted }
+        PlanOptions { reindex, retry_failed, confirm_deleted, ..PlanOptions::default() }
     }
 }
 

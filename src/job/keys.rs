@@ -7,7 +7,7 @@ use serde::forward_to_deserialize_any;
 
 use super::engine::{AwsBatch, Kubernetes, Slurm};
 use super::reader::Place;
-use super::{Actions, Input, Output, Persons, Report, Run};
+use super::{Actions, Input, Output, Persons, Prices, Report, Run};
 use crate::error::{Error, Result};
 use crate::nearest::nearest;
 use crate::store::StoreConfig;
@@ -22,6 +22,7 @@ pub static SECTIONS: LazyLock<Vec<(&str, Vec<&str>)>> = LazyLock::new(|| {
         ("input", keys::<Input>()),
         ("output", keys::<Output>()),
         ("persons", keys::<Persons>()),
+        ("prices", keys::<Prices>()),
         ("report", keys::<Report>()),
         ("run", keys::<Run>()),
         ("store", keys::<StoreConfig>()),

@@ -17,13 +17,20 @@ pub(super) enum Decision {
     Restore { from: String },
     /// An interrupted run finished it. The saved rows are copied.
     Resume { from: String },
-    /// It is left out: it is indexed.
+    /// It is left out.
+    Skip(Skip),
+}
+
+/// Why a video is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Skip {
+    /// It is indexed.
     Done,
-    /// It is left out: it failed before, and a retry cannot succeed.
+    /// It failed before, and a retry cannot succeed.
     FailedBefore,
-    /// It is left out: it failed [`FAILURES_MAX`] times in a row.
+    /// It failed [`FAILURES_MAX`] times in a row.
     GivenUp,
-    /// It is left out: it is still in an archive storage class.
+    /// It is still in an archive storage class.
     StillArchived,
 }
 
@@ -38,15 +45,17 @@ impl Decision {
     ) -> Self {
         let source = if earlier == Some(Earlier::Deleted) { source() } else { None };
         match (earlier, archived) {
-            (Some(Earlier::Done), _) => Self::Done,
+            (Some(Earlier::Done), _) => Self::Skip(Skip::Done),
             (Some(Earlier::Failed { failures, .. }), _) if options.retry_failed => {
                 Self::Retry { failures: failures.into() }
             }
             // A listing may not know that the object was restored, so the read is tried.
             (Some(Earlier::Archived), _) if options.retry_failed => Self::Retry { failures: 0 },
-            (Some(Earlier::Failed { cause: Cause::Permanent, .. }), _) => Self::FailedBefore,
-            (Some(Earlier::Failed { failures, .. }), _) if u32::from(failures) >= FAILURES_MAX => Self::GivenUp,
-            (Some(Earlier::Archived), Some(_)) => Self::StillArchived,
+            (Some(Earlier::Failed { cause: Cause::Permanent, .. }), _) => Self::Skip(Skip::FailedBefore),
+            (Some(Earlier::Failed { failures, .. }), _) if u32::from(failures) >= FAILURES_MAX => {
+                Self::Skip(Skip::GivenUp)
+            }
+            (Some(Earlier::Archived), Some(_)) => Self::Skip(Skip::StillArchived),
             (Some(Earlier::Archived), None) => Self::Retry { failures: 0 },
             (Some(Earlier::Failed { failures, .. }), None) => Self::Retry { failures: failures.into() },
             (None | Some(Earlier::Deleted), archived) => match (source, archived) {
@@ -73,7 +82,7 @@ impl Decision {
             Self::Retry { failures } => Some(Todo::Index { failures }),
             Self::Archived { storage_class } => Some(Todo::MarkArchived { storage_class }),
             Self::Restore { from } | Self::Resume { from } => Some(Todo::Restore { from }),
-            Self::Done | Self::FailedBefore | Self::GivenUp | Self::StillArchived => None,
+            Self::Skip(_) => None,
         }
     }
 }
@@ -96,9 +105,12 @@ mod tests {
         for failures in 0..5 {
             let retried = Decision::Retry { failures: failures.into() };
             assert_eq!(decided(failed(failures, Cause::MayPass), None, None, false), retried);
-            assert_eq!(decided(failed(failures, Cause::Permanent), None, None, false), Decision::FailedBefore);
+            assert_eq!(
+                decided(failed(failures, Cause::Permanent), None, None, false),
+                Decision::Skip(Skip::FailedBefore)
+            );
         }
-        assert_eq!(decided(failed(5, Cause::MayPass), None, None, false), Decision::GivenUp);
+        assert_eq!(decided(failed(5, Cause::MayPass), None, None, false), Decision::Skip(Skip::GivenUp));
         for (failures, cause) in [(1, Cause::Permanent), (5, Cause::MayPass), (255, Cause::MayPass)] {
             let asked = decided(failed(failures, cause), None, None, true);
             assert_eq!(asked, Decision::Retry { failures: failures.into() });
@@ -112,11 +124,11 @@ mod tests {
         assert_eq!(decided(None, class, None, false), archived);
         assert_eq!(decided(None, class, None, true), archived, "it has not failed yet");
         assert_eq!(decided(failed(2, Cause::MayPass), class, None, false), archived);
-        assert_eq!(decided(failed(2, Cause::Permanent), class, None, false), Decision::FailedBefore);
-        assert_eq!(decided(Some(Earlier::Archived), class, None, false), Decision::StillArchived);
+        assert_eq!(decided(failed(2, Cause::Permanent), class, None, false), Decision::Skip(Skip::FailedBefore));
+        assert_eq!(decided(Some(Earlier::Archived), class, None, false), Decision::Skip(Skip::StillArchived));
         assert_eq!(decided(Some(Earlier::Archived), class, None, true), Decision::Retry { failures: 0 });
         assert_eq!(decided(Some(Earlier::Archived), None, None, false), Decision::Retry { failures: 0 });
-        assert_eq!(decided(Some(Earlier::Done), class, None, false), Decision::Done);
+        assert_eq!(decided(Some(Earlier::Done), class, None, false), Decision::Skip(Skip::Done));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use arrow::array::{Array, RecordBatch};
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
+use super::Why;
 use crate::error::{Result, VideoErrorKind};
 use crate::in_use::place;
 use crate::run::VideoObject;
@@ -79,6 +80,8 @@ pub(super) struct Indexed {
     /// How many of `rows` were left after superseded ones were dropped last.
     settled: usize,
     runs: Vec<String>,
+    /// Fingerprints other than the plan's.
+    others: Vec<String>,
     /// The [`place`]s of the table's files. None for a file that vidindex did not name.
     places: Vec<Option<String>>,
     /// The file that was read last, which is the last of `places`.
@@ -102,6 +105,8 @@ struct Row {
     earlier: Earlier,
     /// See [`RowKind::counts_for_plan`].
     counts: bool,
+    /// Position in `others`; [`u8::MAX`] for the plan's own fingerprint, and if there are more.
+    settings: u8,
     /// Whether the listing is recent enough to hold this version of the video.
     listable: bool,
     /// Whether the video was listed. Set in the latest row only.
@@ -138,6 +143,21 @@ impl Indexed {
         let done = |row: &&Row| row.counts && row.earlier == Earlier::Done;
         let row = *self.rows_of(&video.uri)?.iter().rev().find(done)?;
         self.places.get(row.file as usize)?.clone().filter(|_| row.etag == hash(&video.etag))
+    }
+
+    /// Why a video has to be indexed for which there is no [`Earlier`] outcome.
+    pub(super) fn why(&mut self, video: &VideoObject) -> Why {
+        match self.rows_of(&video.uri).and_then(|rows| rows.last()) {
+            Some(row) if row.earlier == Earlier::Deleted => Why::New,
+            Some(row) if row.etag == hash(&video.etag) => Why::Settings(row.settings),
+            Some(_) => Why::Changed,
+            None => Why::New,
+        }
+    }
+
+    /// The fingerprints by whose numbers [`Indexed::why`] names other settings.
+    pub(super) fn other_fingerprints(&self) -> &[String] {
+        &self.others
     }
 
     /// Notes that the input holds this object, which the job leaves out.
@@ -227,9 +247,11 @@ impl Indexed {
             let earlier = earlier(row_kind, status, kind, failures.map(|failures| failures.value(row)));
             let counts = row_kind.counts_for_plan(value(&fingerprints, row), fingerprint);
             let run = self.run(value(&runs, row))?;
+            let settings = self.settings(value(&fingerprints, row), fingerprint);
             let listable = modified.value(row) <= self.as_of.timestamp_micros();
             let etag = hash(value(&etags, row));
-            self.rows.push(Row { id, etag, time, run, file, earlier, counts, listable, seen: false, passed: false });
+            let (seen, passed) = (false, false);
+            self.rows.push(Row { id, etag, time, run, file, earlier, counts, settings, listable, seen, passed });
         }
         if self.rows.len() >= 2 * self.settled.max(ROWS_MIN) {
             self.settle();
@@ -267,6 +289,20 @@ impl Indexed {
             self.places.push(place(Table::Videos, key).map(|(place, _)| place.to_owned()));
         }
         u32::try_from(self.places.len() - 1).map_err(|error| error.to_string())
+    }
+
+    /// The number of the row's settings.
+    fn settings(&mut self, row: &str, own: &str) -> u8 {
+        if row == own {
+            return u8::MAX;
+        }
+        let at = self.others.iter().position(|known| known == row).unwrap_or_else(|| {
+            if self.others.len() < usize::from(u8::MAX) {
+                self.others.push(row.to_owned());
+            }
+            self.others.len() - 1
+        });
+        u8::try_from(at).unwrap_or(u8::MAX)
     }
 
     /// The position of a run, which is mostly that of the row before.
@@ -331,7 +367,8 @@ mod tests {
             _ => Earlier::Failed { failures: 1, cause: Cause::MayPass },
         };
         let counts = counts || deleted;
-        Row { id, etag: 0, time, run: 0, file: 0, earlier, counts, listable: true, seen: false, passed: false }
+        let (settings, listable, seen, passed) = (u8::MAX, true, false, false);
+        Row { id, etag: 0, time, run: 0, file: 0, earlier, counts, settings, listable, seen, passed }
     }
 
     proptest! {

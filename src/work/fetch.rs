@@ -17,7 +17,7 @@ const JUMP_BYTES: u64 = 512 * 1024;
 /// Bytes that are read at least, because a shorter request is not faster.
 const SPARSE_BYTES: u64 = 64 * 1024;
 /// Bytes that are read at a time, and ahead, after the decoder has read sequentially for a while.
-const AHEAD_BYTES: u64 = 4 * 1024 * 1024;
+pub const AHEAD_BYTES: u64 = 4 * 1024 * 1024;
 /// Blocks that are kept per video, because the decoder alternates between streams that are far apart in the file.
 const CHUNKS_MAX: usize = 4;
 

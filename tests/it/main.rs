@@ -21,6 +21,7 @@ mod deploy;
 mod docs;
 mod duckdb;
 mod engines;
+mod estimate;
 mod eval;
 mod faults;
 mod golden;
