@@ -1,6 +1,6 @@
 //! Estimates what a plan takes: hours of video, of decoding and of inference, requests to the stores, and what it costs.
 //!
-//! The hours of video come from the headers of a sample of the videos, the speed from the records of an earlier run or from the
+//! The hours of video come from the headers of a sample of the videos; the speed from the records of an earlier run or from the
 //! report of `vidindex bench`.
 
 mod show;
@@ -31,6 +31,9 @@ const HEADERS_AT_ONCE: usize = 8;
 
 /// Reads of a video besides those of its bytes: a decoder jumps to the index of the file and back.
 const JUMPS: u64 = 3;
+
+/// Number of videos from which on the length is estimated by regression, otherwise by the ratio of seconds to bytes.
+const REGRESSION_MIN: usize = 8;
 
 /// Objects in one answer to a list request.
 const LISTED_AT_ONCE: u64 = 1000;
@@ -173,29 +176,31 @@ async fn header(input: &Arc<dyn Store>, decoders: &Arc<Decoders>, video: &VideoO
     opened.await.filter(|seconds| seconds.is_finite() && *seconds > 0.0)
 }
 
-/// The length of `videos` videos of `bytes` together, from the (bytes, seconds) of some of them: by the ratio of seconds to bytes,
-/// with the standard error of a ratio estimator.
+/// The length of `videos` videos of `bytes` together, from the (bytes, seconds) of some of them: by linear regression of seconds on
+/// bytes, with the standard error of a regression estimator. Where all videos are equally long, their sizes do not matter; where
+/// they are equally compressed, only their sizes do.
 fn length(known: &[(f64, f64)], sample: usize, videos: u64, bytes: u64) -> Option<Length> {
     let count = known.len() as f64;
-    let (size, seconds) = known.iter().fold((0.0, 0.0), |(size, seconds), of| (size + of.0, seconds + of.1));
-    if size <= 0.0 {
+    let mean = |of: fn(&(f64, f64)) -> f64| known.iter().map(of).sum::<f64>() / count;
+    let (size, seconds) = (mean(|video| video.0), mean(|video| video.1));
+    if known.is_empty() || seconds <= 0.0 {
         return None;
     }
-    let ratio = seconds / size;
+    let products = known.iter().map(|video| (video.0 - size) * (video.1 - seconds)).sum::<f64>();
+    let squares = known.iter().map(|video| (video.0 - size).powi(2)).sum::<f64>();
+    // With few videos, a line would fit them by chance.
+    let slope = if known.len() < REGRESSION_MIN || squares <= 0.0 { seconds / size } else { products / squares };
+    let predicted = |bytes: f64| seconds + slope * (bytes - size);
+    let each = predicted(bytes as f64 / videos.max(1) as f64).max(0.0);
+    let spread = known.iter().map(|video| (video.1 - predicted(video.0)).powi(2)).sum::<f64>();
     let missing = (1.0 - count / videos.max(1) as f64).max(0.0);
-    let spread: f64 = known.iter().map(|(size, seconds)| (seconds - ratio * size).powi(2)).sum();
     let error = match known.len() {
-        // The spread of one video is unknown.
-        1 => {
-            if missing > 0.0 {
-                1.0
-            } else {
-                0.0
-            }
-        }
-        _ => 2.0 * (missing * spread / (count - 1.0) / count).sqrt() / (seconds / count),
+        _ if missing == 0.0 => 0.0,
+        // The spread of so few videos is unknown.
+        1 | 2 => 1.0,
+        _ => 2.0 * (missing * spread / (count - 2.0) / count).sqrt() / each,
     };
-    Some(Length { hours: ratio * bytes as f64 / 3600.0, error, headers: known.len(), sample })
+    Some(Length { hours: each * videos as f64 / 3600.0, error, headers: known.len(), sample })
 }
 
 fn requests(job: &Job, plan: &Plan, videos: u64, bytes: u64) -> Requests {
@@ -221,9 +226,19 @@ mod tests {
         assert!((whole.hours - 3.0).abs() < 1e-12 && whole.error == 0.0, "{whole:?}");
         assert_eq!(length(&[], 5, 9, 100), None);
         assert_eq!(length(&all[..1], 1, 2, 4000).unwrap().error, 1.0);
-        let of = |repeats: usize| length(&all.repeat(repeats), 2 * repeats, 1_000_000, 4_000_000).unwrap();
-        assert!((of(1).hours - 3000.0).abs() < 1e-6);
-        assert!(of(1).error > 2.0 * of(8).error && of(8).error > 0.0, "{:?} {:?}", of(1), of(8));
+        let of = |repeats: usize| {
+            let videos = [(1000.0, 3600.0), (3000.0, 7200.0), (2000.0, 6000.0)].repeat(repeats);
+            length(&videos, videos.len(), 1_500_000, 3_000_000_000).unwrap()
+        };
+        assert!((of(4).hours - 1_500_000.0 * 5600.0 / 3600.0).abs() < 1.0, "{:?}", of(4));
+        assert!(of(4).error > 2.0 * of(32).error && of(32).error > 0.0, "{:?} {:?}", of(4), of(32));
+    }
+
+    #[test]
+    fn videos_of_one_length_are_estimated_well_however_they_are_compressed() {
+        let videos: Vec<(f64, f64)> = (0..10).map(|n| (f64::from(1000 + 9000 * (n % 2)), 60.0)).collect();
+        let found = length(&videos, 10, 1000, 2_000_000).unwrap();
+        assert!((found.hours * 60.0 - 1000.0).abs() < 1e-6 && found.error < 1e-9, "{found:?}");
     }
 
     #[test]

@@ -254,7 +254,7 @@ impl Plan {
         self.taken.iter().filter(|(why, _)| why.is_read()).map(|(_, group)| group.count).sum()
     }
 
-    /// Up to 32 of the videos that the run reads, chosen at random.
+    /// Up to 64 of the videos that the run reads, chosen at random.
     pub fn sample(&self) -> &[VideoObject] {
         &self.videos.sample
     }

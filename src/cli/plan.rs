@@ -23,7 +23,7 @@ use crate::plan::PlanOptions;
   vidindex bench jobs/s3.toml --json >bench.json             on a machine of the kind that will run it
   vidindex plan jobs/s3.toml --estimate --bench bench.json
 
-An estimate goes by the headers of 32 videos, by the newest run of the job or the report of `vidindex bench`, and by
+An estimate goes by the headers of 64 videos, by the newest run of the job or the report of `vidindex bench`, and by
 [prices] of the job file.")]
 pub(super) struct Plan {
     #[command(flatten)]

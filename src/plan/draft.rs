@@ -18,7 +18,7 @@ use crate::scratch::Scratch;
 use crate::store::Store;
 
 /// Number of videos to index that are kept as a sample.
-const SAMPLE_MAX: usize = 32;
+const SAMPLE_MAX: usize = 64;
 
 /// Listed videos that are not assigned to shards yet.
 pub(super) struct Draft {
