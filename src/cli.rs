@@ -31,7 +31,7 @@ use outcome::Known;
 use crate::error::{Error, Result};
 use crate::job::MaxFailed;
 use crate::pipeline::Pipeline;
-use crate::run::{RunId, RunSummary};
+use crate::run::{RunId, RunSummary, Task};
 use crate::telemetry::{LogFormat, MetricsFile, Progress, ProgressDisplay};
 use crate::work::{Done, attempt, stop};
 use crate::{console, infer, telemetry};
@@ -233,11 +233,14 @@ impl Console {
     async fn while_shown(
         &self,
         run_id: &RunId,
+        task: Task,
         progress: Arc<Progress>,
         metrics: Option<&Path>,
         work: impl Future<Output = Result<Done>>,
     ) -> Result<Done> {
-        let metrics = metrics.map(|path| MetricsFile::start(path, run_id.as_str(), progress.clone())).transpose()?;
+        telemetry::identify(run_id.as_str(), task.index, task.count);
+        let start = |path| MetricsFile::start(path, run_id.as_str(), task.index, progress.clone());
+        let metrics = metrics.map(start).transpose()?;
         let _display = ProgressDisplay::start(progress, self.format, self.quiet);
         let done = work.await;
         metrics.map_or(Ok(()), MetricsFile::finish)?;

@@ -130,7 +130,7 @@ impl Compaction {
         let started = Instant::now();
         let run_id = record.run_id.as_str();
         let videos = usize::try_from(group.videos).unwrap_or(usize::MAX);
-        let heartbeat = Attempt::begin(output.clone(), run_id, shard, videos);
+        let heartbeat = Attempt::begin(output.clone(), run_id, shard, None, videos);
         let attempt = async {
             let scratch = Scratch::new()?;
             let (parts, mut totals) = self.copy(&**output, run_id, shard, group, scratch.path()).await?;

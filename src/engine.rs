@@ -68,6 +68,8 @@ pub(crate) struct Submission<'a> {
     pub(crate) job_file: PathBuf,
     /// The arguments that follow the job file: its `--set` options.
     pub(crate) job_options: Vec<String>,
+    /// The directory of the tasks' metrics.
+    pub(crate) metrics: Option<PathBuf>,
 }
 
 impl Submission<'_> {
@@ -77,6 +79,9 @@ impl Submission<'_> {
         let mut arguments = vec![subcommand.to_owned(), job_file.display().to_string()];
         arguments.extend(self.job_options.iter().cloned());
         arguments.extend(["--run".to_owned(), self.run.to_string()]);
+        if let Some(metrics) = self.metrics.as_ref().filter(|_| subcommand == "work") {
+            arguments.extend(["--metrics".to_owned(), metrics.display().to_string()]);
+        }
         arguments
     }
 

@@ -21,6 +21,7 @@ pub mod hash;
 mod in_use;
 pub mod infer;
 pub mod job;
+mod machine;
 mod nearest;
 mod palette;
 pub mod pipeline;

@@ -19,6 +19,7 @@ pub mod plan_file;
 pub mod record;
 mod shard;
 pub mod summary;
+mod task;
 mod video;
 
 pub use id::RunId;
@@ -26,6 +27,7 @@ pub use plan_file::PlanFile;
 pub use record::{ModelRef, PlanModels, RunKind, RunRecord};
 pub use shard::Shard;
 pub use summary::RunSummary;
+pub use task::Task;
 pub use video::{Todo, VideoObject};
 
 /// Prefix of the state of all runs in the output.

@@ -114,6 +114,22 @@ pub struct AttemptStatus {
     /// Its latest heartbeat.
     #[serde(flatten)]
     pub record: AttemptRecord,
+    /// Videos per second of this attempt.
+    pub videos_per_second: Option<f64>,
+    /// Seconds until its task has finished its shards at that rate, if it is active.
+    pub task_eta_seconds: Option<f64>,
+}
+
+impl AttemptStatus {
+    /// `usual_seconds` is what other shards took. `task_videos` is the number of videos in the uncommitted shards of the task.
+    fn new(record: AttemptRecord, at: DateTime<Utc>, usual_seconds: Option<f64>, task_videos: f64) -> Self {
+        let kind = kind(&record, at, usual_seconds);
+        let seconds = seconds_between(record.started_at, record.seen_at);
+        let rate = Some(record.videos_done as f64 / seconds).filter(|rate| rate.is_finite() && *rate > 0.0);
+        let left = (task_videos - record.videos_done as f64).max(0.0);
+        let eta = rate.filter(|_| kind >= AttemptKind::Long).map(|rate| left / rate);
+        Self { kind, record, videos_per_second: rate, task_eta_seconds: eta }
+    }
 }
 
 /// The state of an uncommitted attempt.
@@ -157,8 +173,15 @@ pub async fn of_run(output: &dyn Store, run: &RunId) -> Result<RunStatus> {
     let videos_per_second = working.map(|seconds| totals.videos() as f64 / seconds).filter(|rate| *rate > 0.0);
     seconds.sort_by(f64::total_cmp);
     let usual = seconds.get(seconds.len() / 2).copied();
-    let attempts: Vec<_> =
-        attempts.into_iter().map(|record| AttemptStatus { kind: kind(&record, at, usual), record }).collect();
+    let videos_per_shard = record.videos as f64 / f64::from(record.shards.max(1));
+    let attempts: Vec<_> = attempts
+        .into_iter()
+        .map(|attempt| {
+            let left =
+                attempt.task.map(|task| task.shards(record.shards).filter(|at| !committed.contains_key(at)).count());
+            AttemptStatus::new(attempt, at, usual, left.unwrap_or(1) as f64 * videos_per_shard)
+        })
+        .collect();
     let alive = attempts.iter().any(|attempt| attempt.kind >= AttemptKind::Long);
     let shards_committed = u32::try_from(committed.len()).unwrap_or(u32::MAX);
     let state = match (sealed, shards_committed == record.shards, alive) {
@@ -364,11 +387,16 @@ impl fmt::Display for RunStatus {
             (AttemptKind::AtWork, "at work"),
         ] {
             let all = self.attempts.iter().filter(|attempt| attempt.kind == kind);
-            for AttemptStatus { record, .. } in all.clone().take(SHOWN_MAX) {
+            for AttemptStatus { record, task_eta_seconds, .. } in all.clone().take(SHOWN_MAX) {
                 let host = record.host.as_deref().unwrap_or("?");
                 let since = human(seconds_between(record.started_at, self.at));
                 let done = format!("{} of {} videos", record.videos_done, record.videos);
-                write!(f, "\n{name:<8} shard {} on {host}, {done}, started {since} ago", record.shard)?;
+                let task = record.task.filter(|task| task.count > 1);
+                let task = task.map(|task| format!("task {}, ", task.index)).unwrap_or_default();
+                write!(f, "\n{name:<8} {task}shard {} on {host}, {done}, started {since} ago", record.shard)?;
+                if let Some(seconds) = task_eta_seconds {
+                    write!(f, ", done in about {}", human(*seconds))?;
+                }
                 match &record.failure {
                     Some(failure) => write!(f, ": {failure}")?,
                     None if kind == AttemptKind::Silent => {
@@ -389,6 +417,7 @@ impl fmt::Display for RunStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::Task;
     use crate::run::attempt::AttemptId;
 
     fn record(started: i64, seen: i64, failure: Option<&str>) -> AttemptRecord {
@@ -396,6 +425,7 @@ mod tests {
         AttemptRecord {
             shard: 0,
             attempt: AttemptId::unique(),
+            task: Some(Task { index: 1, count: 2 }),
             host: None,
             started_at: at(started),
             seen_at: at(seen),
@@ -415,6 +445,17 @@ mod tests {
         assert_eq!(kind(&record(800, 870, Some("no answer")), now, Some(60.0)), AttemptKind::Failed);
     }
 
+    #[test]
+    fn an_attempt_has_its_rate_and_the_time_that_its_task_needs() {
+        let now = DateTime::UNIX_EPOCH + TimeDelta::seconds(1000);
+        let done = |videos_done, failure| AttemptRecord { videos: 80, videos_done, ..record(900, 980, failure) };
+        let status = AttemptStatus::new(done(40, None), now, None, 240.0);
+        assert_eq!((status.videos_per_second, status.task_eta_seconds), (Some(0.5), Some(400.0)));
+        let status = AttemptStatus::new(done(40, Some("no answer")), now, None, 240.0);
+        assert_eq!((status.videos_per_second, status.task_eta_seconds), (Some(0.5), None));
+        assert_eq!(AttemptStatus::new(done(0, None), now, None, 240.0).videos_per_second, None);
+    }
+
     fn run(state: State, attempts: Vec<AttemptRecord>) -> RunStatus {
         let at = DateTime::UNIX_EPOCH + TimeDelta::seconds(1000);
         RunStatus {
@@ -430,10 +471,7 @@ mod tests {
             committed_at: None,
             videos_per_second: None,
             eta_seconds: None,
-            attempts: attempts
-                .into_iter()
-                .map(|record| AttemptStatus { kind: kind(&record, at, None), record })
-                .collect(),
+            attempts: attempts.into_iter().map(|record| AttemptStatus::new(record, at, None, 1.0)).collect(),
             engine: None,
         }
     }

@@ -1,5 +1,6 @@
 //! What users and machines can observe: log lines, progress during a run, and the closing table.
 
+mod json_lines;
 mod metrics;
 mod transfer;
 mod usage;
@@ -17,7 +18,10 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::console;
 use crate::error::VideoErrorKind;
+use crate::machine::host_name;
 use crate::video_status::{StatusCounts, VideoStatus};
+use json_lines::JsonLines;
+pub(crate) use json_lines::identify;
 pub use metrics::MetricsFile;
 pub use transfer::Transfer;
 pub use usage::{Usage, UsageCounter};
@@ -50,7 +54,7 @@ pub fn init(format: LogFormat, verbosity: i8) {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(AroundBar);
     // A second initialisation (in tests) keeps the first one.
     let _ = match format {
-        LogFormat::Json => builder.json().with_current_span(true).with_span_list(false).try_init(),
+        LogFormat::Json => builder.json().event_format(JsonLines::new(host_name())).try_init(),
         LogFormat::Text => builder.with_target(false).with_ansi(console::is_coloured(&io::stderr())).try_init(),
     };
 }

@@ -27,6 +27,7 @@ use tokio::task::JoinSet;
 use crate::decode::{Decoders, FullDecode};
 use crate::error::{Error, Result, WorkError};
 use crate::infer::session::Runtime;
+pub use crate::run::Task;
 use crate::run::commit::{Computed, ShardTotals, is_committed};
 use crate::run::piece::{self, videos_key};
 use crate::run::{PlanFile, RunRecord, Shard};
@@ -51,20 +52,6 @@ const DELAY_MIN: Duration = Duration::from_secs(4);
 
 /// Number of finished videos that may wait for an earlier one, because rows are written in order.
 const WAITING_MAX: usize = 512;
-
-/// A task of a run. Its shards are `index`, `index + count`, `index + 2 count` and so on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Task {
-    /// Number of the task, from 0.
-    pub index: u32,
-    /// Number of tasks.
-    pub count: u32,
-}
-
-impl Task {
-    /// The only task of a run on one machine.
-    pub const ALL: Self = Self { index: 0, count: 1 };
-}
 
 /// Everything that a task needs.
 pub struct Worker {
@@ -113,9 +100,8 @@ impl Worker {
         let started = Instant::now();
         let (mut opened, mut open_seconds) = (None, 0.0);
         let (mut shards, mut committed_before) = (0, 0);
-        let mine = || (task.index..plan.shard_count()).step_by(task.count.max(1) as usize);
         let mut to_do = Vec::new();
-        for index in mine() {
+        for index in task.shards(plan.shard_count()) {
             if is_committed(&*self.output, self.run.run_id.as_str(), index).await? {
                 committed_before += 1;
             } else {
@@ -127,12 +113,12 @@ impl Worker {
         for index in to_do {
             let shard = plan.shard(&*self.output, index).await?;
             if let Some(models) = &opened {
-                self.shard(&shard, models).await?;
+                self.shard(&shard, task, models).await?;
             } else {
                 // The first videos are decoded meanwhile.
                 let (models, opening) = self.open(runtime)?;
                 let models = opened.insert(models);
-                let (opening, shard) = tokio::join!(opening.wait(models), self.shard(&shard, models));
+                let (opening, shard) = tokio::join!(opening.wait(models), self.shard(&shard, task, models));
                 // It is why the shard failed, too.
                 open_seconds = opening?;
                 shard?;
@@ -159,13 +145,13 @@ impl Worker {
     }
 
     /// Processes a shard, with retries, until it is committed.
-    async fn shard(&self, shard: &Shard, models: &OpenModels) -> Result<()> {
+    async fn shard(&self, shard: &Shard, task: Task, models: &OpenModels) -> Result<()> {
         let span = tracing::info_span!("shard", shard = shard.index);
         let mut delays =
             ExponentialBuilder::new().with_min_delay(DELAY_MIN).with_factor(4.0).with_max_times(RETRIES).build();
         loop {
             let run_id = self.run.run_id.as_str();
-            let heartbeat = Attempt::begin(self.output.clone(), run_id, shard.index, shard.videos.len());
+            let heartbeat = Attempt::begin(self.output.clone(), run_id, shard.index, Some(task), shard.videos.len());
             let result = tracing::Instrument::instrument(self.attempt(shard, &heartbeat, models), span.clone()).await;
             match &result {
                 Ok(_) => heartbeat.end().await,

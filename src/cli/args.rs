@@ -13,8 +13,9 @@ use crate::store::{self, StoreConfig};
 
 #[derive(Debug, Args)]
 pub(super) struct MetricsArg {
-    /// Write Prometheus counters to this file, in the format of node_exporter's textfile collector.
-    #[arg(long, value_name = "FILE", env = "VIDINDEX_METRICS")]
+    /// Write Prometheus counters to this file, in the format of node_exporter's textfile collector. In a directory, each
+    /// task writes a file of its own.
+    #[arg(long, value_name = "FILE|DIR", env = "VIDINDEX_METRICS")]
     pub(super) metrics: Option<PathBuf>,
 }
 

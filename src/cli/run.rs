@@ -51,7 +51,9 @@ impl Run {
         let run_id = &plan.run.run_id;
         let progress = Arc::new(Progress::default());
         let work = pipeline.work(&job, models, output.clone(), run_id, progress.clone()).await?;
-        let done = console.while_shown(run_id, progress, self.metrics.metrics.as_deref(), work.run(Task::ALL)).await?;
+        let done = console
+            .while_shown(run_id, Task::ALL, progress, self.metrics.metrics.as_deref(), work.run(Task::ALL))
+            .await?;
         let summary = pipeline::seal(&*output, run_id).await?;
         let code = exit_code(&summary, job.run.max_failed).max(plan::listed_code(&plan));
         if !self.reports() {

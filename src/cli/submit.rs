@@ -1,5 +1,7 @@
 //! `vidindex submit`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use super::args::{JobArgs, PlanArgs};
@@ -35,11 +37,14 @@ pub(super) struct Submit {
     /// Only print what would be submitted.
     #[arg(long)]
     dry_run: bool,
+    /// Let each task write Prometheus counters to a file in this directory, which must exist on its machine.
+    #[arg(long, value_name = "DIR")]
+    metrics: Option<PathBuf>,
 }
 
 impl Submit {
     pub(super) async fn run(self, pipeline: &Pipeline) -> Result<u8> {
-        let Self { job: arguments, plan, engine, run, dry_run } = self;
+        let Self { job: arguments, plan, engine, run, dry_run, metrics } = self;
         let job = arguments.load()?;
         let (run, shards, output) = match run {
             Some(run) => {
@@ -72,6 +77,7 @@ impl Submit {
             program: decode::own_program()?,
             job_file: arguments.job.clone(),
             job_options: arguments.options(),
+            metrics,
         };
         let submitted = engine::submit(engine, &submission, dry_run).await?;
         let lines = submitted.lines.join("\n");

@@ -39,7 +39,8 @@ impl Work {
         let output = store::open(&job.output.uri, &job.store).await?;
         let progress = Arc::new(Progress::default());
         let work = pipeline.work(&job, models, output, &run_id, progress.clone()).await?;
-        let done = console.while_shown(&run_id, progress, self.metrics.metrics.as_deref(), work.run(task)).await?;
+        let done =
+            console.while_shown(&run_id, task, progress, self.metrics.metrics.as_deref(), work.run(task)).await?;
         console.show(&done);
         Ok(0)
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::RUNS_PREFIX;
+use super::{RUNS_PREFIX, Task};
 use crate::tables::shard_id;
 
 /// Interval between two heartbeats.
@@ -48,6 +48,9 @@ pub struct AttemptRecord {
     pub shard: u32,
     /// The name of the attempt.
     pub attempt: AttemptId,
+    /// The task that works on it. `None` if the attempt merges files, or an older vidindex wrote the record.
+    #[serde(default)]
+    pub task: Option<Task>,
     /// Host name of the machine, if known.
     pub host: Option<String>,
     /// Start of the attempt, by that machine's clock.
@@ -85,12 +88,6 @@ pub(crate) fn record_key(run_id: &str, shard: u32, attempt: &AttemptId) -> Strin
 /// The shard of the attempt that wrote this key.
 pub(crate) fn attempted_shard(run_id: &str, key: &str) -> Option<u32> {
     key.strip_prefix(&parts_prefix(run_id))?.split_once('/')?.0.parse().ok()
-}
-
-/// The kernel's host name. A container has its own.
-pub(crate) fn host_name() -> Option<String> {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
-    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]

@@ -22,6 +22,13 @@ use crate::video_status::StatusCounts;
 /// Interval at which the file is replaced. Collectors read it every 15 seconds or less often.
 const EVERY: Duration = Duration::from_secs(5);
 
+/// The names of files in a directory: this, the run, the task, and the suffix that collectors look for.
+const PREFIX: &str = "vidindex-";
+const SUFFIX: &str = ".prom";
+
+/// How long the file of a task that ended is kept.
+const KEPT: Duration = Duration::from_secs(24 * 3600);
+
 /// A metrics file that is kept up to date until [`MetricsFile::finish`].
 pub struct MetricsFile {
     writer: Arc<Writer>,
@@ -34,15 +41,24 @@ struct Writer {
 }
 
 impl MetricsFile {
-    /// Writes the file for the first time and starts updating it.
+    /// Writes the file for the first time and starts updating it. In a directory, each task has a file of its own, and files
+    /// that no task has updated for a day are removed.
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn start(path: &Path, run_id: &str, progress: Arc<Progress>) -> Result<Self> {
-        let labels = [(Cow::Borrowed("run_id"), Cow::Owned(run_id.to_owned()))];
+    pub fn start(path: &Path, run_id: &str, task: u32, progress: Arc<Progress>) -> Result<Self> {
+        let path = match path.is_dir() {
+            true => {
+                sweep(path);
+                path.join(format!("{PREFIX}{run_id}-{task}{SUFFIX}"))
+            }
+            false => path.to_owned(),
+        };
+        let labels = [("run_id", run_id.to_owned()), ("task", task.to_string())];
+        let labels = labels.map(|(name, value)| (Cow::Borrowed(name), Cow::Owned(value)));
         let mut registry = Registry::with_prefix_and_labels("vidindex", labels.into_iter());
         registry.register_collector(Box::new(Counters(progress)));
-        let writer = Arc::new(Writer { path: path.to_owned(), registry });
+        let writer = Arc::new(Writer { path, registry });
         writer.write()?;
         let again = writer.clone();
         let task = tokio::spawn(async move {
@@ -89,6 +105,18 @@ impl Writer {
         file.as_file().set_permissions(everybody).map_err(|error| failed(&error))?;
         file.persist(&self.path).map_err(|error| failed(&error.error))?;
         Ok(())
+    }
+}
+
+/// Removes the files of tasks that ended long ago, best effort: a collector would read them for ever.
+fn sweep(directory: &Path) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let ours = name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX));
+        let modified = entry.metadata().and_then(|metadata| metadata.modified());
+        if ours && modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > KEPT)) {
+            let _ = std::fs::remove_file(entry.path());
+        }
     }
 }
 

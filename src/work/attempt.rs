@@ -8,7 +8,9 @@ use std::time::Duration;
 use chrono::Utc;
 use futures::future::join_all;
 
-use crate::run::attempt::{AttemptId, AttemptRecord, HEARTBEAT, host_name, record_key};
+use crate::machine::host_name;
+use crate::run::Task;
+use crate::run::attempt::{AttemptId, AttemptRecord, HEARTBEAT, record_key};
 use crate::store::Store;
 
 /// Time limit for writing such a record: it is not worth waiting for a store that does not respond.
@@ -35,12 +37,13 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    pub(crate) fn begin(output: Arc<dyn Store>, run_id: &str, shard: u32, videos: usize) -> Self {
+    pub(crate) fn begin(output: Arc<dyn Store>, run_id: &str, shard: u32, task: Option<Task>, videos: usize) -> Self {
         let id = AttemptId::unique();
         let now = Utc::now();
         let first = AttemptRecord {
             shard,
             attempt: id.clone(),
+            task,
             host: host_name(),
             started_at: now,
             seen_at: now,

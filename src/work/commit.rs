@@ -15,7 +15,8 @@ use futures::{StreamExt, TryStreamExt};
 
 use super::encode::PartFile;
 use crate::error::{Error, Result};
-use crate::run::attempt::{AttemptId, attempt_prefix, host_name};
+use crate::machine::host_name;
+use crate::run::attempt::{AttemptId, attempt_prefix};
 use crate::run::commit::{
     COMMIT_SCHEMA_VERSION, CommittedPart, Computed, ShardCommit, ShardTotals, commit_key, read_commit,
 };

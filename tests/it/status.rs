@@ -84,7 +84,7 @@ const READ_METRICS: &str = "
 import json, re, sys
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 families = list(text_string_to_metric_families(open(sys.argv[1]).read()))
-samples = {s.name + ''.join(sorted('|' + v for k, v in s.labels.items() if k != 'run_id')): s.value
+samples = {s.name + ''.join(sorted('|' + v for k, v in s.labels.items() if k not in ('run_id', 'task'))): s.value
            for f in families for s in f.samples}
 dashboard = open(sys.argv[2]).read()
 print(json.dumps([samples, sorted(set(re.findall(r'vidindex_[a-z_]+', dashboard))),
@@ -133,4 +133,60 @@ fn the_metrics_match_the_tables_and_include_those_of_the_dashboard() {
 
     let nowhere = run(&job, &["--reindex", "--metrics", "/nowhere/x.prom"], 1);
     assert!(stderr(&nowhere).contains("failed to write the metrics to /nowhere/x.prom"), "{}", stderr(&nowhere));
+}
+
+#[test]
+fn tasks_that_share_a_directory_and_a_log_can_be_told_apart() {
+    let scratch = Scratch::new();
+    for i in 0..4 {
+        test_video(&scratch.videos().join(format!("{i}.mp4")), "160x120", "25", 2.0, &["-pix_fmt", "yuv420p"]);
+    }
+    std::fs::write(scratch.videos().join("bad.mp4"), "no video").unwrap();
+    let job = scratch.job(&scratch.small_models());
+    let planned = vidindex(["plan".as_ref(), job.as_os_str()]).args(["--set", "run.shard_bytes=1"]).output().unwrap();
+    let run_id = stdout(&planned);
+    let metrics = scratch.path("metrics");
+    std::fs::create_dir(&metrics).unwrap();
+    let old = metrics.join("vidindex-old-0.prom");
+    for name in ["vidindex-old-0.prom", "vidindex-young-0.prom", "another.prom"] {
+        std::fs::write(metrics.join(name), "").unwrap();
+    }
+    let two_days_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(2 * 86_400);
+    std::fs::File::open(&old).unwrap().set_modified(two_days_ago).unwrap();
+    for task in 0..2 {
+        let mut work = vidindex(["work".as_ref(), job.as_os_str()]);
+        work.args(["--run", &run_id, "--task", &format!("{task}/2"), "--log-format", "json", "--metrics"]);
+        let output = work.arg(&metrics).output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        let lines: Vec<Value> = stderr(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let of = |message: &str| lines.iter().filter(|line| line["fields"]["message"] == message).collect::<Vec<_>>();
+        let committed = of("shard committed");
+        assert_eq!(committed.len(), if task == 0 { 3 } else { 2 });
+        for line in &committed {
+            assert_eq!(
+                (&line["run_id"], &line["task"], &line["tasks"]),
+                (&run_id.as_str().into(), &task.into(), &2.into())
+            );
+            assert!(line["host"].is_string() && line["level"] == "INFO" && line["timestamp"].is_string(), "{line}");
+        }
+        let shards: Vec<_> = committed.iter().map(|line| line["shard"].as_i64().unwrap() % 2).collect();
+        assert!(shards.iter().all(|shard| *shard == task), "{shards:?}");
+        for line in of("video not indexed completely") {
+            assert_eq!(line["shard"].as_i64().map(|shard| shard % 2), Some(task), "{line}");
+            assert!(line["fields"]["uri"].as_str().unwrap().ends_with("bad.mp4"), "{line}");
+        }
+    }
+    let names = ["another.prom", "vidindex-young-0.prom"].map(str::to_owned);
+    let own = [0, 1].map(|task| format!("vidindex-{run_id}-{task}.prom"));
+    let mut expected: Vec<_> = names.into_iter().chain(own.clone()).collect();
+    expected.sort_unstable();
+    let mut found: Vec<_> =
+        std::fs::read_dir(&metrics).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    found.sort_unstable();
+    assert_eq!(found, expected);
+    for (task, videos) in [(0, 3), (1, 2)] {
+        let text = std::fs::read_to_string(metrics.join(&own[task])).unwrap();
+        let expected = format!("vidindex_videos_expected{{run_id=\"{run_id}\",task=\"{task}\"}} {videos}");
+        assert!(text.contains(&expected), "{text}");
+    }
 }
