@@ -2,9 +2,10 @@
 //! grow with the length.
 //!
 //! ```text
-//! cargo bench --bench memory               both cases, about twenty minutes on two cores
+//! cargo bench --bench memory               all cases, about thirty minutes on two cores
 //! cargo bench --bench memory -- models     full-size models, 1 minute and 30 minutes of video
 //! cargo bench --bench memory -- rows       30 boxes in each of 5 frames a second, 1 hour and 8 hours of video
+//! cargo bench --bench memory -- tracks     the same, followed from frame to frame, 1 hour and 4 hours of video
 //! ```
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run fails")]
 
@@ -33,12 +34,17 @@ fn main() {
         let models = ["slowfast-r50-8x8", "yolov5n"].map(|name| build(&folder, name));
         compare(&folder, "models", "size=640x360:rate=30", [1, 30], &sections(&models));
     }
+    let actions = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo-slowfast.onnx");
+    // OpenVINO cannot open a graph whose output is constant.
+    let boxes = |keys: &str| {
+        let models = sections(&[actions.clone(), thirty_boxes(&folder)]);
+        format!("{models}frames_per_second = 5\n{keys}[run]\ndevice = \"cpu\"\n")
+    };
     if is_requested("rows") {
-        let actions = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo-slowfast.onnx");
-        // OpenVINO cannot open a graph whose output is constant.
-        let sections =
-            format!("{}frames_per_second = 5\n[run]\ndevice = \"cpu\"\n", sections(&[actions, thirty_boxes(&folder)]));
-        compare(&folder, "rows", "size=160x120:rate=5", [60, 480], &sections);
+        compare(&folder, "rows", "size=160x120:rate=5", [60, 480], &boxes(""));
+    }
+    if is_requested("tracks") {
+        compare(&folder, "tracks", "size=160x120:rate=5", [60, 240], &boxes("track = true\n"));
     }
 }
 

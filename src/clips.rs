@@ -194,7 +194,7 @@ async fn cut_one(
     file: &File,
 ) -> std::result::Result<(CutInfo, bool), WorkError> {
     let (folder, key) = naming::place(&part.uri);
-    let store = store::open(folder, &index.store).await.map_err(|error| WorkError::Fatal(error.into()))?;
+    let store = store::open(folder, &index.videos).await.map_err(|error| WorkError::Fatal(error.into()))?;
     let source: Arc<dyn ByteSource> = Arc::new(Fetch::object(store, key, &part.uri, part.size_bytes, &part.etag));
     let request = CutRequest {
         size_bytes: part.size_bytes,

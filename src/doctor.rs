@@ -73,7 +73,7 @@ async fn job(report: &mut Report, job: &Job, runtime: Option<&Arc<Runtime>>) {
 }
 
 async fn listed(uri: &str, job: &Job) -> Result<String> {
-    let store = store::open(uri, &job.store).await?;
+    let store = store::open(uri, &job.input_store()).await?;
     let mut scanned = store.scan(Arc::new(|_| true));
     while let Some(found) = scanned.try_next().await? {
         if let Scanned::Object(object) = found {
@@ -84,7 +84,7 @@ async fn listed(uri: &str, job: &Job) -> Result<String> {
 }
 
 async fn writable(uri: &str, job: &Job) -> Result<String> {
-    let store = store::open(uri, &job.store).await?;
+    let store = store::open(uri, &job.output_store()).await?;
     let key = format!("_vidindex/doctor-{}", std::process::id());
     store.put(&key, bytes::Bytes::from_static(b"vidindex doctor")).await?;
     store.delete(&[key]).await?;

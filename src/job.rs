@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::device::{DeviceChoice, Precision};
 use crate::error::{Error, Result};
 use crate::hash::hex;
-use crate::store::StoreConfig;
+use crate::store::{Encryption, StoreConfig};
 use engine::Engines;
 pub use keys::SECTIONS;
 pub use max_failed::MaxFailed;
@@ -56,8 +56,14 @@ pub struct Job {
     /// What a run costs, for `vidindex plan --estimate`.
     #[serde(default)]
     pub prices: Option<Prices>,
-    /// How to connect to S3 or a compatible store.
+    /// How to connect to S3 or a compatible store: [`Job::input_store`] and [`Job::output_store`] add what differs.
     pub store: StoreConfig,
+    /// The job's `[input.store]`.
+    #[serde(default)]
+    pub input_differs: StoreConfig,
+    /// The job's `[output.store]`.
+    #[serde(default)]
+    pub output_differs: StoreConfig,
     /// Settings of the engines.
     #[serde(default)]
     pub engine: Engines,
@@ -232,7 +238,9 @@ impl Job {
             run: Run::read(document.section("run"))?,
             report: document.section("report").map(Report::read).transpose()?.unwrap_or_default(),
             prices: document.section("prices").map(Prices::read).transpose()?,
-            store: document.section("store").map(read_store).transpose()?.unwrap_or_default(),
+            store: store_settings(&document, "store")?,
+            input_differs: store_settings(&document, "input.store")?,
+            output_differs: store_settings(&document, "output.store")?,
             engine: Engines::read(&document)?,
         };
         job.input.take_file();
@@ -243,6 +251,16 @@ impl Job {
             .with_hint("add one, for example:\n    [persons]\n    model = \"models/yolov5s.onnx\""));
         }
         Ok(job)
+    }
+
+    /// How to connect to the store of the videos.
+    pub fn input_store(&self) -> StoreConfig {
+        self.input_differs.clone().or(&self.store)
+    }
+
+    /// How to connect to the store of the index.
+    pub fn output_store(&self) -> StoreConfig {
+        self.output_differs.clone().or(&self.store)
     }
 
     /// Hashes everything that changes the rows of an unchanged video: the models, as (role, SHA-256) pairs in any order,
@@ -480,12 +498,7 @@ impl Run {
             Precision::ALL.into_iter().find(|precision| precision.as_str() == name)
         })?;
         run.precision = precision.unwrap_or(run.precision);
-        let wanted = "a size above 0 such as \"4 GiB\", or a number of bytes";
-        let size = section.get("shard_bytes", wanted, |entry| {
-            let bytes = entry.count().or_else(|| Some(entry.text()?.parse::<bytesize::ByteSize>().ok()?.as_u64()))?;
-            Some(bytes).filter(|bytes| *bytes > 0)
-        })?;
-        run.shard_bytes = size.unwrap_or(run.shard_bytes);
+        run.shard_bytes = section.get("shard_bytes", SIZE, size)?.unwrap_or(run.shard_bytes);
         let wanted_seconds = "a whole number of seconds of at least 1";
         let seconds = |entry: &Entry| entry.count().filter(|seconds| *seconds >= 1);
         let timeout = section.get("video_timeout_seconds", wanted_seconds, seconds)?;
@@ -507,15 +520,36 @@ impl Report {
     }
 }
 
-fn read_store(section: &Section) -> Result<StoreConfig> {
+fn store_settings(document: &Document, name: &str) -> Result<StoreConfig> {
+    let Some(section) = document.section(name) else { return Ok(StoreConfig::default()) };
+    let flag = |key| section.get(key, "true or false", Entry::boolean);
+    let at_least_one = |entry: &Entry| entry.count().filter(|count| *count >= 1);
+    let encryption = section.get("encryption", r#""AES256" or "aws:kms""#, |entry| {
+        let text = entry.text()?;
+        [Encryption::Aes256, Encryption::Kms].into_iter().find(|encryption| encryption.as_str() == text)
+    })?;
     Ok(StoreConfig {
         endpoint: section.get("endpoint", "a URL that begins with http:// or https://", |entry| {
             entry.text().filter(|url| url.starts_with("http://") || url.starts_with("https://"))
         })?,
         region: section.get("region", "a region's name", Entry::filled_text)?,
-        path_style: section.get("path_style", "true or false", Entry::boolean)?,
+        path_style: flag("path_style")?,
         retry_seconds: section.get("retry_seconds", "a whole number of seconds", Entry::count)?,
+        anonymous: flag("anonymous")?,
+        requester_pays: flag("requester_pays")?,
+        encryption,
+        kms_key: section.get("kms_key", "the id or alias of a key", Entry::filled_text)?,
+        requests_per_second: section.get("requests_per_second", "a whole number of at least 1", at_least_one)?,
+        bytes_per_second: section.get("bytes_per_second", SIZE, size)?,
     })
+}
+
+/// What [`size`] reads.
+const SIZE: &str = "a size above 0 such as \"4 GiB\", or a number of bytes";
+
+fn size(entry: &Entry) -> Option<u64> {
+    let bytes = entry.count().or_else(|| Some(entry.text()?.parse::<bytesize::ByteSize>().ok()?.as_u64()))?;
+    Some(bytes).filter(|bytes| *bytes > 0)
 }
 
 fn share(entry: &Entry) -> Option<f64> {
@@ -597,6 +631,12 @@ model = \"models/yolov5s.onnx\"
         region = "eu-central-1"
         path_style = true
         retry_seconds = 600
+        anonymous = false
+        requester_pays = true
+        encryption = "aws:kms"
+        kms_key = "alias/index"
+        requests_per_second = 200
+        bytes_per_second = "100 MiB"
     "#;
 
     fn parse(text: &str, overrides: &[&str]) -> Result<Job> {
@@ -613,6 +653,32 @@ model = \"models/yolov5s.onnx\"
         let error = parse(text, overrides).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         format!("{error}\nhint: {}", error.hint().unwrap_or("none"))
+    }
+
+    #[test]
+    fn the_stores_of_input_and_output_differ_from_the_common_one_by_their_own_keys() {
+        let text = format!(
+            "[input]\nuri = \"s3://a/\"\n[input.store]\nanonymous = true\nregion = \"eu-west-1\"\n[output]\nuri = \"s3://b/\"\n\
+             store = {{ endpoint = \"http://localhost:9000\" }}\n[store]\nregion = \"eu-central-1\"\nretry_seconds = 7\n\
+             [persons]\nmodel = \"m.onnx\"\n"
+        );
+        let job = parse(&text, &["output.store.region=us-west-2"]).unwrap();
+        let (input, output) = (job.input_store(), job.output_store());
+        assert_eq!(
+            (input.anonymous, input.region.as_deref(), input.retry_seconds),
+            (Some(true), Some("eu-west-1"), Some(7))
+        );
+        assert_eq!(input.endpoint, None);
+        assert_eq!(
+            (output.anonymous, output.region.as_deref(), output.retry_seconds),
+            (None, Some("us-west-2"), Some(7))
+        );
+        assert_eq!(output.endpoint.as_deref(), Some("http://localhost:9000"));
+        let wrong = refused_text(&text.replace("anonymous", "anonymus"), &[]);
+        assert!(
+            wrong.contains("unknown key `anonymus` in [input.store]") && wrong.contains("did you mean `anonymous`"),
+            "{wrong}"
+        );
     }
 
     #[test]

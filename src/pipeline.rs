@@ -76,8 +76,8 @@ impl Pipeline {
     pub async fn plan(&self, job: &Job, options: PlanOptions, dry_run: bool) -> Result<Planned> {
         let models = JobModels::read(job)?;
         models.warn_of_random();
-        let input = store::open(&job.input.uri, &job.store).await?;
-        let output = store::open(&job.output.uri, &job.store).await?;
+        let input = store::open(&job.input.uri, &job.input_store()).await?;
+        let output = store::open(&job.output.uri, &job.output_store()).await?;
         let refs = models.refs();
         if !dry_run {
             let fingerprint = job.fingerprint(&refs.hashes());
@@ -106,7 +106,7 @@ impl Pipeline {
                 Speed::of_runs(&*planned.output, fingerprint, &planned.models.refs()).await?
             }
         };
-        let input = store::open(&job.input.uri, &job.store).await?;
+        let input = store::open(&job.input.uri, &job.input_store()).await?;
         let decoders = Arc::new(Decoders::new(decode::own_program()?));
         estimate::estimate(job, &planned.plan, input, &decoders, speed, tasks).await
     }
@@ -118,8 +118,8 @@ impl Pipeline {
     pub async fn bench(&self, job: &Job, time: Duration, videos: usize) -> Result<BenchReport> {
         let runtime = self.runtime(job)?;
         let models = JobModels::read(job)?;
-        let input = store::open(&job.input.uri, &job.store).await?;
-        let output = store::open(&job.output.uri, &job.store).await?;
+        let input = store::open(&job.input.uri, &job.input_store()).await?;
+        let output = store::open(&job.output.uri, &job.output_store()).await?;
         let decoders = Arc::new(Decoders::new(decode::own_program()?));
         Bench { job: job.clone(), models, runtime, input, output, decoders, videos, time }.run().await
     }
@@ -131,8 +131,8 @@ impl Pipeline {
     pub async fn quantize(&self, job: &Job, samples: usize, max_drop: f64, out: PathBuf) -> Result<QuantizeReport> {
         // One sample at a time, with all cores.
         let runtime = Arc::new(self.runtime(job)?.with_streams(1));
-        let input = store::open(&job.input.uri, &job.store).await?;
-        let output = store::open(&job.output.uri, &job.store).await?;
+        let input = store::open(&job.input.uri, &job.input_store()).await?;
+        let output = store::open(&job.output.uri, &job.output_store()).await?;
         let decoders = Arc::new(Decoders::new(decode::own_program()?));
         Quantize { job: job.clone(), runtime, input, output, decoders, samples, max_drop, out }.run().await
     }
@@ -156,7 +156,7 @@ impl Pipeline {
             ))
             .with_hint("plan again, or use the same job file, models and --set options as for `plan`"));
         }
-        let input = store::open(&job.input.uri, &job.store).await?;
+        let input = store::open(&job.input.uri, &job.input_store()).await?;
         let worker = Worker {
             input,
             output,

@@ -101,7 +101,7 @@ pub async fn plan(
     let sift = Arc::new(Sift::new(&job.input, input, output)?);
     let (scanned, as_of) = match &job.input.inventory {
         Some(uri) => {
-            let (objects, as_of) = inventory::list(uri, &job.store, input, draft.scratch_dir()).await?;
+            let (objects, as_of) = inventory::list(uri, &job.input_store(), input, draft.scratch_dir()).await?;
             (objects.map_ok(Scanned::Object).boxed(), as_of)
         }
         None => {

@@ -103,12 +103,14 @@ const LIKE_ROWS: usize = 20;
 pub(crate) struct Index {
     pub(crate) uri: String,
     pub(crate) store: StoreConfig,
+    /// The settings for accessing the videos.
+    pub(crate) videos: StoreConfig,
 }
 
 impl Index {
     /// The output of a job.
     pub(crate) fn of(job: &Job) -> Self {
-        Self { uri: job.output.uri.clone(), store: job.store.clone() }
+        Self { uri: job.output.uri.clone(), store: job.output_store(), videos: job.input_store() }
     }
 
     /// Whether this is a job file (`….toml`), not the address of an index.
@@ -129,7 +131,8 @@ impl Index {
             return Err(Error::usage(format!("--set changes a job file, but {place} is not one"))
                 .with_hint("name a job file, whose [output] and [store] are used"));
         }
-        Ok(Self { uri: place.to_owned(), store: StoreConfig::default() })
+        let (store, videos) = (StoreConfig::default(), StoreConfig::default());
+        Ok(Self { uri: place.to_owned(), store, videos })
     }
 }
 

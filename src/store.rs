@@ -199,9 +199,65 @@ pub struct StoreConfig {
     /// Seconds for which a request is retried while the store is unavailable or overloaded. Absent:
     /// [`StoreConfig::RETRY_SECONDS`].
     pub retry_seconds: Option<u64>,
+    /// Whether requests are not signed, for public buckets.
+    #[serde(default)]
+    pub anonymous: Option<bool>,
+    /// Whether requests agree to pay for their transfer, for buckets whose owner does not.
+    #[serde(default)]
+    pub requester_pays: Option<bool>,
+    /// How the store encrypts what is written. Absent: as the bucket's settings say.
+    #[serde(default)]
+    pub encryption: Option<Encryption>,
+    /// Id or alias of the key for [`Encryption::Kms`]. Absent: the account's key for S3.
+    #[serde(default)]
+    pub kms_key: Option<String>,
+    /// The most requests that a process sends in a second.
+    #[serde(default)]
+    pub requests_per_second: Option<u64>,
+    /// The most bytes that a process reads in a second, on average.
+    #[serde(default)]
+    pub bytes_per_second: Option<u64>,
+}
+
+/// How a store encrypts objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Encryption {
+    /// With a key of the store.
+    #[serde(rename = "AES256")]
+    Aes256,
+    /// With a key in AWS KMS.
+    #[serde(rename = "aws:kms")]
+    Kms,
+}
+
+impl Encryption {
+    /// The name in S3's requests and in the job file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Aes256 => "AES256",
+            Self::Kms => "aws:kms",
+        }
+    }
 }
 
 impl StoreConfig {
+    /// These settings, and those of `others` for the keys that these lack.
+    #[must_use]
+    pub fn or(self, others: &Self) -> Self {
+        Self {
+            endpoint: self.endpoint.or_else(|| others.endpoint.clone()),
+            region: self.region.or_else(|| others.region.clone()),
+            path_style: self.path_style.or(others.path_style),
+            retry_seconds: self.retry_seconds.or(others.retry_seconds),
+            anonymous: self.anonymous.or(others.anonymous),
+            requester_pays: self.requester_pays.or(others.requester_pays),
+            encryption: self.encryption.or(others.encryption),
+            kms_key: self.kms_key.or_else(|| others.kms_key.clone()),
+            requests_per_second: self.requests_per_second.or(others.requests_per_second),
+            bytes_per_second: self.bytes_per_second.or(others.bytes_per_second),
+        }
+    }
+
     /// The default, in seconds: a store that throttles or restarts recovers within minutes.
     pub const RETRY_SECONDS: u64 = 300;
 }

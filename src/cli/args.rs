@@ -75,6 +75,7 @@ impl IndexArgs {
         let mut job = record::read_record(&*output, &run).await?.job;
         job.output.uri = uri;
         job.store = StoreConfig::default();
+        job.output_differs = StoreConfig::default();
         Ok(job)
     }
 }

@@ -27,7 +27,7 @@ pub(super) struct Compact {
 impl Compact {
     pub(super) async fn run(self) -> Result<u8> {
         let job = self.index.job().await?;
-        let output = store::open(&job.output.uri, &job.store).await?;
+        let output = store::open(&job.output.uri, &job.output_store()).await?;
         if !self.dry_run {
             compact::catch_up(&*output, Utc::now()).await?;
         }

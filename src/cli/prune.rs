@@ -26,7 +26,7 @@ pub(super) struct Prune {
 impl Prune {
     pub(super) async fn run(self) -> Result<u8> {
         let job = self.index.job().await?;
-        let output = store::open(&job.output.uri, &job.store).await?;
+        let output = store::open(&job.output.uri, &job.output_store()).await?;
         let prunable = prune::find(&*output, Utc::now()).await?;
         console::print(&prunable)?;
         match (prunable.is_empty(), self.yes) {

@@ -36,7 +36,7 @@ pub(super) struct Seal {
 impl Seal {
     pub(super) async fn run(self, console: &Console) -> Result<u8> {
         let job = self.job.load()?;
-        let output = store::open(&job.output.uri, &job.store).await?;
+        let output = store::open(&job.output.uri, &job.output_store()).await?;
         let run = self.run.run.parse()?;
         if let Some(seconds) = self.wait {
             let shards = record::read_record(&*output, &run).await?.shards;

@@ -40,7 +40,7 @@ impl Status {
     pub(super) async fn run(self) -> Result<u8> {
         let Self { index, run, watch, json } = self;
         let job = &index.job().await?;
-        let output = store::open(&job.output.uri, &job.store).await?;
+        let output = store::open(&job.output.uri, &job.output_store()).await?;
         let Some(run) = run else {
             let mut runs = status::of_all(&*output).await?;
             for run in &mut runs {

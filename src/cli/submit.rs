@@ -48,7 +48,7 @@ impl Submit {
         let job = arguments.load()?;
         let (run, shards, output) = match run {
             Some(run) => {
-                let output = store::open(&job.output.uri, &job.store).await?;
+                let output = store::open(&job.output.uri, &job.output_store()).await?;
                 let (record, _) = record::read(&*output, &run.parse()?).await?;
                 if status::of_run(&*output, &record.run_id).await?.state == State::Sealed {
                     console::note(format_args!("{} is finished and sealed: there is nothing to submit", record.run_id));

@@ -36,7 +36,7 @@ impl Work {
         let (job, run_id) = (self.job.load()?, self.run.run.parse()?);
         let models = JobModels::read(&job)?;
         models.warn_of_random();
-        let output = store::open(&job.output.uri, &job.store).await?;
+        let output = store::open(&job.output.uri, &job.output_store()).await?;
         let progress = Arc::new(Progress::default());
         let work = pipeline.work(&job, models, output, &run_id, progress.clone()).await?;
         let done =

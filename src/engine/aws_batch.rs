@@ -39,7 +39,7 @@ pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result
             "add it, for example:\n    [engine.aws-batch]\n    queue = \"vidindex-gpu\"\n    job_definition = \"vidindex\"",
         )
     })?;
-    let batch = Batch { client: client(&submission.job.store).await, submission, settings };
+    let batch = Batch { client: client(&submission.job.output_store()).await, submission, settings };
     if dry_run {
         return Ok(Submitted::shown(vec![shown(batch.work()).await?, shown(batch.seal("ARRAY")).await?]));
     }

@@ -53,7 +53,7 @@ pub(crate) async fn look(output: &dyn Store, job: &Job, run: &RunId) -> Result<O
     let counts = async {
         match engine {
             Engine::Slurm => slurm::counts(run).await,
-            Engine::AwsBatch => aws_batch::counts(&job.store, &jobs).await,
+            Engine::AwsBatch => aws_batch::counts(&job.output_store(), &jobs).await,
             Engine::Kubernetes => kubernetes::counts(job, run).await,
         }
     };

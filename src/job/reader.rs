@@ -101,6 +101,11 @@ impl Document {
         };
         let mut section = Section::new(name, place)?;
         for (key, value) in table {
+            if let Some(nested) = nested_section(name, key.get_ref()) {
+                let place = Place::line(source, key.span().start);
+                self.add_section(source, nested, place, value.get_ref())?;
+                continue;
+            }
             let place = Place::line(source, key.span().start);
             known_key(section.name, section.keys, key.get_ref(), &place)?;
             let value = Value::from_toml(value.get_ref(), &|offset| Place::line(source, offset));
@@ -129,6 +134,15 @@ impl Document {
             .entries
             .insert(key.to_owned(), Entry { place, value, typed: Some(raw.to_owned()) });
         Ok(())
+    }
+}
+
+/// The section that a section contains under this key.
+fn nested_section(section: &str, key: &str) -> Option<&'static str> {
+    match (section, key) {
+        ("input", "store") => Some("input.store"),
+        ("output", "store") => Some("output.store"),
+        _ => None,
     }
 }
 

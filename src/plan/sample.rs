@@ -30,7 +30,7 @@ pub async fn sample(
     let scratch = Scratch::new()?;
     let scanned = match &job.input.inventory {
         Some(uri) => {
-            let (objects, _) = inventory::list(uri, &job.store, input, scratch.path()).await?;
+            let (objects, _) = inventory::list(uri, &job.input_store(), input, scratch.path()).await?;
             objects.map_ok(Scanned::Object).boxed()
         }
         None => {

@@ -4,13 +4,17 @@
 mod connect;
 mod delete;
 mod failure;
+mod headers;
 mod list;
+mod pace;
 mod read;
 mod retry;
 mod upload;
 
 use std::path::Path;
+use std::sync::Arc;
 
+use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
@@ -23,6 +27,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 pub(crate) use self::connect::sdk_config;
 use self::failure::{Action, Place};
+use self::pace::Pace;
 use self::retry::{Retry, retry};
 use super::{Access, FolderFilter, ObjectMeta, PutNew, RangeRead, Scanned};
 use super::{Store, StoreConfig, StoreError, StoreErrorKind, StoreResult};
@@ -42,7 +47,10 @@ pub(super) struct S3Store {
     /// As configured, for messages. AWS if absent.
     endpoint: Option<String>,
     path_style: bool,
+    /// `None` if requests are not signed.
     credentials: Option<SharedCredentialsProvider>,
+    /// For the bytes that are read, if there is a limit.
+    read_pace: Option<Arc<Pace>>,
 }
 
 impl S3Store {
@@ -75,8 +83,13 @@ impl Store for S3Store {
 
     async fn access(&self) -> StoreResult<Option<Access>> {
         let place = self.place("");
-        let provider = self.credentials.as_ref().ok_or_else(|| place.permanent("there are no credentials"))?;
-        let credentials = provider.provide_credentials().await.map_err(|error| place.permanent(&error.to_string()))?;
+        let credentials = match &self.credentials {
+            Some(provider) => {
+                provider.provide_credentials().await.map_err(|error| place.permanent(&error.to_string()))?
+            }
+            // Empty keys mean no signature.
+            None => Credentials::new("", "", None, None, "anonymous"),
+        };
         Ok(Some(Access {
             endpoint: self.endpoint.clone(),
             region: self.quick.config().region().map(ToString::to_string),

@@ -132,6 +132,12 @@ fn every_key_of_the_job_file_is_documented_with_a_valid_example() {
         }
         keys.sort_unstable();
     }
+    // They have the keys of [store].
+    let store = documented["store"].clone();
+    for section in ["input.store", "output.store"] {
+        assert!(page.contains(&format!("`[{section}]`")));
+        documented.insert(section, store.clone());
+    }
     let known: BTreeMap<&str, Vec<&str>> = SECTIONS.iter().map(|(name, keys)| (*name, keys.to_vec())).collect();
     assert_eq!(documented, known);
 }

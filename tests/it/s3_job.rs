@@ -9,8 +9,8 @@ use md5::Digest;
 use vidindex::store::{self, Store, StoreConfig};
 
 use crate::support::bucket::{Bucket, comparable};
-use crate::support::s3::set_credentials;
-use crate::support::{Scratch, run, said, stderr, stdout, tables, test_video};
+use crate::support::s3::{S3Server, set_credentials};
+use crate::support::{self, Scratch, run, said, stderr, stdout, tables, test_video};
 
 #[test]
 fn a_bucket_gives_the_same_rows_as_a_directory() {
@@ -139,4 +139,28 @@ fn the_error_for_a_missing_bucket_names_it() {
         let message = stderr(&output);
         assert!(message.contains("nowhere") && message.contains("hint:"), "{message}");
     }
+}
+
+#[test]
+fn videos_and_index_can_lie_in_different_stores() {
+    let Some(duckdb) = support::python().map(|python| python.with_file_name("duckdb")) else { return };
+    let scratch = Scratch::new();
+    for name in ["a.mp4", "b.mp4"] {
+        test_video(&scratch.videos().join(name), "160x120", "25", 3.0, &["-pix_fmt", "yuv420p"]);
+    }
+    let (Some(bucket), Some(other)) = (Bucket::with_videos(scratch), S3Server::start()) else { return };
+    other.create_bucket("elsewhere");
+    let text = std::fs::read_to_string(&bucket.job).unwrap().replace("s3://index/run/", "s3://elsewhere/run/");
+    let endpoint = other.endpoint();
+    std::fs::write(&bucket.job, format!("{text}\n[output.store]\nendpoint = \"{endpoint}\"\n")).unwrap();
+    bucket.vidindex(&["run"], 0);
+    assert!(tables::files(&bucket.index()).is_empty(), "the bucket beside the videos stays empty");
+    let duckdb = duckdb.to_str().unwrap();
+    let counted =
+        bucket.vidindex(&["query", "--duckdb", duckdb, "--format", "lines", "SELECT count(*) FROM current_videos"], 0);
+    assert_eq!(stdout(&counted), "2");
+    assert!(stdout(&bucket.vidindex(&["status"], 0)).contains("sealed"));
+    let clips = bucket.scratch.path("clips");
+    bucket.vidindex(&["clips", "--video", "b.mp4", "--to", "1", "--duckdb", duckdb, "-o", clips.to_str().unwrap()], 0);
+    assert_eq!(std::fs::read_dir(&clips).unwrap().count(), 1);
 }

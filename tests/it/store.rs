@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use vidindex::store::faulty::{FaultyStore, ReadFault, WriteFault};
 use vidindex::store::memory::MemoryStore;
-use vidindex::store::{ObjectMeta, PutNew, Scanned, Store, StoreConfig, StoreError, StoreErrorKind, open};
+use vidindex::store::{Encryption, ObjectMeta, PutNew, Scanned, Store, StoreConfig, StoreError, StoreErrorKind, open};
 
 use crate::support;
 use crate::support::breaking_proxy::BreakingProxy;
@@ -714,6 +714,51 @@ async fn s3_read_with_a_truncated_body_is_resumed() {
             assert_eq!(read.unwrap_err().kind, StoreErrorKind::Unreadable);
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_requests_say_who_pays_how_to_encrypt_and_who_asks() {
+    let Some(server) = S3Server::shared() else { return };
+    server.create_bucket("settings");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), vec![7; 20 << 20]).unwrap();
+    let through = async |config: StoreConfig, uri: &str| {
+        let proxy = BreakingProxy::to(server.address(), "nothing", 0, 0).await;
+        let store = open(uri, &StoreConfig { endpoint: Some(proxy.endpoint()), ..config }).await.unwrap();
+        (proxy, store)
+    };
+    let (proxy, store) = through(server.config(), "s3://settings/").await;
+    store.put("plain", Bytes::from_static(b"body")).await.unwrap();
+    let sent = proxy.sent();
+    assert!(sent.contains("authorization: aws4") && !sent.contains("request-payer") && !sent.contains("encryption"));
+
+    let config = StoreConfig {
+        requester_pays: Some(true),
+        encryption: Some(Encryption::Kms),
+        kms_key: Some("alias/index".to_owned()),
+        ..server.config()
+    };
+    let (proxy, store) = through(config, "s3://settings/").await;
+    store.put("encrypted", Bytes::from_static(b"body")).await.unwrap();
+    store.put_file("large", file.path()).await.unwrap();
+    store.publish("encrypted", "copy").await.unwrap();
+    assert_eq!(store.get("copy").await.unwrap(), "body");
+    let sent = proxy.sent();
+    let signed = "signedheaders=";
+    for request in sent.split("authorization: ").skip(1) {
+        let headers = request.split(signed).nth(1).unwrap().split(',').next().unwrap();
+        assert!(headers.contains("x-amz-request-payer"), "{headers}");
+    }
+    assert_eq!(sent.matches("x-amz-request-payer: requester").count(), sent.matches("authorization: ").count());
+    // Two objects and a copy; the parts of the large one do not repeat it.
+    assert_eq!(sent.matches("x-amz-server-side-encryption: aws:kms").count(), 3);
+    assert_eq!(sent.matches("x-amz-server-side-encryption-aws-kms-key-id: alias/index").count(), 3);
+
+    let config = StoreConfig { anonymous: Some(true), ..server.config() };
+    let (proxy, store) = through(config, "s3://settings/").await;
+    // Whether the server accepts it or not.
+    let _ = store.get("plain").await;
+    assert!(proxy.sent().contains("get /settings/plain") && !proxy.sent().contains("authorization"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

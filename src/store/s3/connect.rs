@@ -1,6 +1,7 @@
 //! Connects to a bucket: credentials and region from the SDK's chain, timeouts, and a first request, which finds a wrong bucket,
 //! missing credentials or a wrong endpoint within seconds.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::environment::EnvironmentVariableRegionProvider;
@@ -22,6 +23,8 @@ use aws_smithy_http_client::{Builder as HttpClientBuilder, Connector};
 
 use super::S3Store;
 use super::failure::{self, Action, Place};
+use super::headers::Headers;
+use super::pace::Pace;
 use super::retry::{Retry, retry};
 use crate::store::{Store, StoreConfig, StoreError, StoreErrorKind, StoreResult};
 
@@ -107,7 +110,7 @@ enum Unopened {
 }
 
 async fn ask_until_answered(store: &S3Store, sdk: &SdkConfig, place: &Place<'_>) -> Result<Option<String>, Unopened> {
-    let retry = Retry::new(OPEN_RETRY_TIME);
+    let retry = Retry::new(OPEN_RETRY_TIME, None);
     let asked = retry!(
         retry,
         match ask(store, sdk, place).await {
@@ -140,18 +143,23 @@ fn connect(sdk: &SdkConfig, config: &StoreConfig, bucket: &str, prefix: &str) ->
                 TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(answer_timeout).build(),
             )
             .retry_config(RetryConfig::disabled())
+            .interceptor(Headers::of(config))
             .build();
         Client::from_conf(settings)
     };
     S3Store {
         quick: client(ANSWER_TIMEOUT),
         slow: client(UPLOAD_TIMEOUT),
-        retry: Retry::new(Duration::from_secs(config.retry_seconds.unwrap_or(StoreConfig::RETRY_SECONDS))),
+        retry: Retry::new(
+            Duration::from_secs(config.retry_seconds.unwrap_or(StoreConfig::RETRY_SECONDS)),
+            config.requests_per_second,
+        ),
         bucket: bucket.to_owned(),
         prefix: prefix.to_owned(),
         endpoint,
         path_style,
         credentials: sdk.credentials_provider(),
+        read_pace: config.bytes_per_second.map(|bytes| Arc::new(Pace::new(bytes))),
     }
 }
 
@@ -164,6 +172,9 @@ pub(crate) async fn sdk_config(config: &StoreConfig) -> SdkConfig {
         // Many compatibles refuse the newer checksums. Requests that require one still have it.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
+    if config.anonymous == Some(true) {
+        loader = loader.no_credentials();
+    }
     if let Some(endpoint) = &config.endpoint {
         loader = loader.endpoint_url(endpoint);
     }

@@ -68,7 +68,11 @@ impl S3Store {
         if reply.content_length().is_none() {
             return Err(place.invalid_answer("the answer does not say how long it is"));
         }
+        let before = read.len();
         append_body(reply, read, length).await.map_err(|error| place.unreachable(Action::Read, &error))?;
+        if let Some(pace) = &self.read_pace {
+            pace.take((read.len() - before) as u64).await;
+        }
         Ok(Part::Whole)
     }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::sync::Notify;
 
+use super::pace::Pace;
 use crate::store::{StoreErrorKind, StoreResult};
 
 const DELAY_MIN: Duration = Duration::from_millis(200);
@@ -30,11 +31,14 @@ pub(super) struct Retry {
     /// Time for one request, including waits, after which its failure is final.
     limit: Duration,
     gate: Arc<Gate>,
+    /// For the requests, if there is a limit.
+    pace: Option<Arc<Pace>>,
 }
 
 impl Retry {
-    pub(super) fn new(limit: Duration) -> Self {
-        Self { limit, gate: Arc::new(Gate::new(IN_FLIGHT_MAX)) }
+    pub(super) fn new(limit: Duration, requests_per_second: Option<u64>) -> Self {
+        let pace = requests_per_second.map(|requests| Arc::new(Pace::new(requests)));
+        Self { limit, gate: Arc::new(Gate::new(IN_FLIGHT_MAX)), pace }
     }
 
     /// The attempts at one request, for `retry!`.
@@ -73,6 +77,9 @@ pub(super) struct Attempts<'a> {
 impl<'a> Attempts<'a> {
     /// A place in flight for the next attempt.
     pub(super) async fn place(&self) -> Place<'a> {
+        if let Some(pace) = &self.retry.pace {
+            pace.take(1).await;
+        }
         self.retry.gate.enter().await
     }
 
@@ -209,7 +216,7 @@ mod tests {
     }
 
     async fn run<T>(limit: Duration, mut attempt: impl FnMut() -> StoreResult<T>) -> StoreResult<T> {
-        let retrying = Retry::new(limit);
+        let retrying = Retry::new(limit, None);
         retry!(retrying, attempt())
     }
 
