@@ -1,6 +1,6 @@
 -- Queries over the tables as files on disk, without a server or an import. `vidindex query jobs/demo.toml` opens them in DuckDB's shell.
 
--- When does anyone fall?
+.print 'When does anyone fall?'
 WITH numbered AS (
     SELECT *, segment - row_number() OVER (PARTITION BY video_id ORDER BY segment) AS moment
     FROM current_actions
@@ -12,7 +12,7 @@ FROM numbered
 GROUP BY camera, uri, moment
 ORDER BY camera, video, "from";
 
--- How many people per minute does camera 2 show? Average and maximum at the same time, and in how much video.
+.print 'How many people per minute does camera 2 show? Average and maximum at the same time, and in how much video.'
 WITH frames AS (
     SELECT v.uri, p.frame, floor(p.time_seconds / 60)::INTEGER AS minute, count(*) AS people
     FROM current_videos v
@@ -26,7 +26,7 @@ FROM frames
 GROUP BY uri, minute
 ORDER BY video, minute;
 
--- Clips with waving but without walking.
+.print 'Clips with waving but without walking.'
 SELECT camera, parse_filename(uri) AS video, string_agg(DISTINCT top_label, ', ' ORDER BY top_label) AS actions
 FROM current_actions
 WHERE top_score >= 0.5

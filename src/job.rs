@@ -657,12 +657,22 @@ model = \"models/yolov5s.onnx\"
 
     #[test]
     fn the_stores_of_input_and_output_differ_from_the_common_one_by_their_own_keys() {
-        let text = format!(
-            "[input]\nuri = \"s3://a/\"\n[input.store]\nanonymous = true\nregion = \"eu-west-1\"\n[output]\nuri = \"s3://b/\"\n\
-             store = {{ endpoint = \"http://localhost:9000\" }}\n[store]\nregion = \"eu-central-1\"\nretry_seconds = 7\n\
-             [persons]\nmodel = \"m.onnx\"\n"
-        );
-        let job = parse(&text, &["output.store.region=us-west-2"]).unwrap();
+        let text = r#"
+            [input]
+            uri = "s3://a/"
+            [input.store]
+            anonymous = true
+            region = "eu-west-1"
+            [output]
+            uri = "s3://b/"
+            store = { endpoint = "http://localhost:9000" }
+            [store]
+            region = "eu-central-1"
+            retry_seconds = 7
+            [persons]
+            model = "m.onnx"
+        "#;
+        let job = parse(text, &["output.store.region=us-west-2"]).unwrap();
         let (input, output) = (job.input_store(), job.output_store());
         assert_eq!(
             (input.anonymous, input.region.as_deref(), input.retry_seconds),

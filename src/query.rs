@@ -42,7 +42,68 @@ pub(crate) struct Query {
     pub(crate) sql: Option<String>,
     /// A file with SQL.
     pub(crate) file: Option<PathBuf>,
+    /// Variables that the SQL can read.
+    pub(crate) parameters: Vec<Parameter>,
     pub(crate) format: Format,
+}
+
+impl Query {
+    /// A parameter that the query does not read is a mistake in its name.
+    fn check_parameters(&self) -> Result<()> {
+        let text = match (&self.sql, &self.file) {
+            (Some(sql), _) => sql.clone(),
+            (None, Some(file)) => std::fs::read_to_string(file)
+                .map_err(|error| Error::usage(format!("cannot read {}: {error}", file.display())))?,
+            (None, None) => return Ok(()),
+        };
+        match self.parameters.iter().find(|parameter| !parameter.is_read_by(&text)) {
+            Some(Parameter { name, .. }) => {
+                Err(Error::usage(format!("the query does not read the parameter `{name}`"))
+                    .with_hint(format!("write getvariable('{name}') where the query needs it")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// A variable of a query, `NAME=VALUE`. The value is a number if it looks like one, otherwise text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Parameter {
+    name: String,
+    value: String,
+}
+
+impl FromStr for Parameter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_name = |name: &str| {
+            name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+                && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
+        };
+        match text.split_once('=').filter(|(name, _)| is_name(name)) {
+            Some((name, value)) => Ok(Self { name: name.to_owned(), value: value.to_owned() }),
+            None => Err("a parameter is NAME=VALUE, such as label=wave".to_owned()),
+        }
+    }
+}
+
+impl Parameter {
+    fn set(&self) -> String {
+        let is_number = self.value.parse::<f64>().is_ok_and(f64::is_finite);
+        let value = if is_number { self.value.clone() } else { quoted(&self.value) };
+        format!("SET VARIABLE {} = {value};", self.name)
+    }
+
+    /// Whether the SQL reads it.
+    fn is_read_by(&self, sql: &str) -> bool {
+        let sql = sql.to_lowercase();
+        sql.match_indices("getvariable").any(|(at, _)| {
+            let rest = sql[at..].trim_start_matches("getvariable").trim_start();
+            let name = rest.strip_prefix('(').map(str::trim_start).and_then(|rest| rest.strip_prefix('\''));
+            name.and_then(|rest| rest.split_once('\'')).is_some_and(|(name, _)| name == self.name.to_lowercase())
+        })
+    }
 }
 
 /// A moment of a video, `VIDEO@SECONDS`, for finding similar ones.
@@ -152,7 +213,7 @@ pub(crate) async fn run(index: &Index, query: &Query, duckdb: Option<&Path>) -> 
 /// # Errors
 /// As for [`run`], and if the query fails or its rows have other columns.
 pub(crate) async fn rows<R: DeserializeOwned>(index: &Index, sql: &str, duckdb: Option<&Path>) -> Result<Vec<R>> {
-    let query = Query { sql: Some(sql.to_owned()), file: None, format: Format::Json };
+    let query = Query { sql: Some(sql.to_owned()), file: None, parameters: Vec::new(), format: Format::Json };
     let (mut command, duckdb) = prepared(index, &query, duckdb, false).await?;
     let failed = |problem: &dyn Display| Error::failed(format!("{}: {problem}", duckdb.program.display()));
     let output = command.stdin(Stdio::null()).output().map_err(|error| failed(&error).with_hint(HINT))?;
@@ -169,6 +230,7 @@ pub(crate) async fn rows<R: DeserializeOwned>(index: &Index, sql: &str, duckdb: 
 
 /// A command that runs a query on an index.
 async fn prepared(index: &Index, query: &Query, duckdb: Option<&Path>, is_coloured: bool) -> Result<(Command, DuckDb)> {
+    query.check_parameters()?;
     let duckdb = DuckDb::find(duckdb)?;
     let store = store::open(&index.uri, &index.store).await?;
     let folders = store.folders("").await?;
@@ -201,6 +263,9 @@ async fn prepared(index: &Index, query: &Query, duckdb: Option<&Path>, is_colour
     }
     let is_there = |table: Table| folders.iter().any(|folder| folder == table.directory());
     command.args(["-cmd", &set_up(store.uri("").trim_end_matches('/'), is_there)]);
+    for parameter in &query.parameters {
+        command.args(["-cmd", &parameter.set()]);
+    }
     if let Some(sql) = &query.sql {
         command.args(["-c", sql]);
     } else if let Some(file) = &query.file {

@@ -41,6 +41,6 @@ impl Find {
         let Self { index, label, min_score, min_seconds, format, duckdb } = self;
         let index = index.index()?;
         let sql = Some(Moments { label, min_score, min_seconds }.sql());
-        query::run(&index, &query::Query { sql, file: None, format }, duckdb.as_deref()).await
+        query::run(&index, &query::Query { sql, file: None, parameters: Vec::new(), format }, duckdb.as_deref()).await
     }
 }

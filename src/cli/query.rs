@@ -14,6 +14,7 @@ use crate::query;
   vidindex query jobs/s3.toml \"SELECT top_label, count(*) FROM current_actions GROUP BY ALL\"
   vidindex query /data/index -f schemas/queries/coverage.sql --format csv
   vidindex query jobs/s3.toml --like cam-1/a.mp4@75   segments like that of minute 1:15
+  vidindex query /data/index -f moments.sql --param label=wave
   vidindex query s3://index/                          DuckDB's shell, with the views in place
 
 Views: videos, actions and persons contain the rows of every run; current_videos, current_actions and current_persons those of
@@ -30,6 +31,9 @@ pub(super) struct Query {
     /// Find the segments that are most similar to the one at this moment, by their embeddings.
     #[arg(long, value_name = "VIDEO@SECONDS", conflicts_with_all = ["sql", "file"])]
     like: Option<query::Moment>,
+    /// A value for the query, which reads it as getvariable('NAME'). May be repeated.
+    #[arg(long = "param", value_name = "NAME=VALUE")]
+    parameters: Vec<query::Parameter>,
     /// The format of results.
     #[arg(long, value_enum, default_value = "table", env = "VIDINDEX_FORMAT")]
     format: query::Format,
@@ -40,9 +44,9 @@ pub(super) struct Query {
 
 impl Query {
     pub(super) async fn run(self) -> Result<u8> {
-        let Self { index, sql, file, like, format, duckdb } = self;
+        let Self { index, sql, file, like, parameters, format, duckdb } = self;
         let index = index.index()?;
         let sql = sql.or(like.map(|moment| moment.likeness_sql()));
-        query::run(&index, &query::Query { sql, file, format }, duckdb.as_deref()).await
+        query::run(&index, &query::Query { sql, file, parameters, format }, duckdb.as_deref()).await
     }
 }

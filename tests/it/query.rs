@@ -56,6 +56,37 @@ fn results_have_the_requested_format() {
     assert_eq!(stdout(&piped), "n\n1");
 }
 
+#[test]
+fn parameters_are_values_of_the_query_and_never_sql() {
+    let Some(duckdb) = duckdb() else { return };
+    let scratch = Scratch::new();
+    let index = small_index(&scratch);
+    let file = scratch.path("moments.sql");
+    let sql = "SELECT uri, start_seconds, end_seconds FROM current_moments\n\
+               WHERE label = getvariable('label') AND peak_score >= coalesce(getvariable('score'), 0.5);\n";
+    std::fs::write(&file, sql).unwrap();
+    let of = file.to_str().unwrap();
+    let found = |label: &str| query(&index, &["--format", "csv", "-f", of, "--param", label]);
+    let moments = found("label=riding a bike");
+    assert!(moments.lines().count() > 1, "{moments}");
+    assert_eq!(found("label=nothing").lines().count(), 1);
+    let strong =
+        query(&index, &["--format", "csv", "-f", of, "--param", "label=riding a bike", "--param", "score=1.1"]);
+    assert_eq!(strong.lines().count(), 1);
+    let sql = "SELECT getvariable('a') AS a, getvariable( 'B' ) + 1 AS b";
+    let args = ["--format", "lines", "--param", "a='; DROP VIEW videos; --", "--param", "B=41", sql];
+    assert_eq!(query(&index, &args), "'; DROP VIEW videos; --\t42\n");
+    for (args, message) in [
+        (["--param", "labl=x", "SELECT getvariable('label')"], "the query does not read the parameter `labl`"),
+        (["--param", "a b=x", "SELECT 1"], "a parameter is NAME=VALUE"),
+    ] {
+        let mut command = vidindex(["query".as_ref(), index.as_os_str()]);
+        let refused = command.args(args).env("VIDINDEX_DUCKDB", &duckdb).output().unwrap();
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(said(&refused).contains(message), "{}", said(&refused));
+    }
+}
+
 /// Runs `vidindex find INDEX ARGS...`.
 fn find(index: &Path, duckdb: &Path, args: &[&str]) -> Output {
     let mut command = vidindex(["find".as_ref(), index.as_os_str()]);

@@ -54,7 +54,7 @@ impl Intercept for Headers {
     ) -> Result<(), BoxError> {
         let request = context.request_mut();
         let query = request.uri().split_once('?').map_or("", |(_, query)| query).to_owned();
-        for (name, value) in self.for_request(&request.method().to_owned(), &query) {
+        for (name, value) in self.for_request(request.method(), &query) {
             request.headers_mut().insert(name, value);
         }
         Ok(())
