@@ -28,7 +28,7 @@ pub(crate) async fn check(onnxruntime: Option<&Path>, job: Option<&Job>) -> Resu
         Ok(program) => decode::probe_sandbox(&program).await,
         Err(error) => Err(error),
     };
-    report.line("decoder sandbox", sandbox.map(|()| "no files, no network, no programs".to_owned()));
+    report.line("decoder sandbox", sandbox.map(|missing| sandboxed(&missing)));
     let choice = job.map_or(DeviceChoice::Auto, |job| job.run.device);
     let precision = job.map_or(Precision::Auto, |job| job.run.precision);
     let runtime = Runtime::load(onnxruntime, choice, precision).map(Arc::new);
@@ -89,6 +89,12 @@ async fn writable(uri: &str, job: &Job) -> Result<String> {
     store.put(&key, bytes::Bytes::from_static(b"vidindex doctor")).await?;
     store.delete(&[key]).await?;
     Ok(format!("{uri} (can be written)"))
+}
+
+/// What the sandbox prevents, and by which layers besides the required ones.
+fn sandboxed(missing: &[String]) -> String {
+    let layers = if missing.is_empty() { "namespaces and landlock besides".to_owned() } else { missing.join(", ") };
+    format!("no files, no network, no programs; {layers}")
 }
 
 fn ffmpeg() -> String {

@@ -199,6 +199,20 @@ pub struct Run {
     /// How often a worker saves the finished videos of a shard, in seconds; at least 1.
     #[serde(default = "default_save_seconds")]
     pub save_seconds: u64,
+    /// Which layers of the decoders' sandbox a run insists on.
+    #[serde(default)]
+    pub sandbox: Sandbox,
+}
+
+/// The layers of the decoders' sandbox that must work.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sandbox {
+    /// The filter of system calls and the limits. The other layers are used where the machine allows them.
+    #[default]
+    Auto,
+    /// All of them.
+    Require,
 }
 
 /// The job's `[report]`. It is not part of the fingerprint, because it does not change the other tables: an archive is not
@@ -485,6 +499,7 @@ impl Run {
             video_timeout_seconds: 3600,
             max_failed: MaxFailed::default(),
             save_seconds: default_save_seconds(),
+            sandbox: Sandbox::Auto,
         };
         let Some(section) = section else { return Ok(run) };
         if let Some(device) = section.get("device", "a string", Entry::text)? {
@@ -510,6 +525,12 @@ impl Run {
         run.max_failed = max_failed.unwrap_or_default();
         let save_seconds = section.get("save_seconds", wanted_seconds, seconds)?;
         run.save_seconds = save_seconds.unwrap_or(run.save_seconds);
+        let sandbox = section.get("sandbox", r#""auto" or "require""#, |entry| match entry.text()?.as_str() {
+            "auto" => Some(Sandbox::Auto),
+            "require" => Some(Sandbox::Require),
+            _ => None,
+        })?;
+        run.sandbox = sandbox.unwrap_or_default();
         Ok(run)
     }
 }
@@ -624,6 +645,7 @@ model = \"models/yolov5s.onnx\"
         video_timeout_seconds = 60
         max_failed = "1%"
         save_seconds = 30
+        sandbox = "require"
         [report]
         thumbnails = true
         [store]
@@ -711,6 +733,7 @@ model = \"models/yolov5s.onnx\"
             video_timeout_seconds: 3600,
             max_failed: MaxFailed::Videos(0),
             save_seconds: 120,
+            sandbox: Sandbox::Auto,
         };
         assert_eq!(job.run, run);
         assert_eq!(job.store, StoreConfig::default());
@@ -896,6 +919,7 @@ model = \"models/yolov5s.onnx\"
             "run.video_timeout_seconds=1",
             "run.max_failed=7",
             "run.save_seconds=1",
+            "run.sandbox=auto",
             "report.thumbnails=false",
             "input.uri=elsewhere",
             "input.deleted_max=0.1",

@@ -14,7 +14,7 @@ use crate::decode::{self, Decoders};
 use crate::error::{Error, Result};
 use crate::estimate::{self, Estimate, Speed};
 use crate::infer::session::Runtime;
-use crate::job::Job;
+use crate::job::{Job, Sandbox};
 use crate::plan::{self, Plan, PlanOptions, layout};
 use crate::quantize::{Quantize, QuantizeReport};
 use crate::run::{PlanFile, RunId, RunKind, RunSummary, record};
@@ -155,6 +155,13 @@ impl Pipeline {
                 "the job file or its models differ from those that {run_id} was planned with"
             ))
             .with_hint("plan again, or use the same job file, models and --set options as for `plan`"));
+        }
+        if job.run.sandbox == Sandbox::Require {
+            let missing = decode::probe_sandbox(&decode::own_program()?).await?;
+            if !missing.is_empty() {
+                return Err(Error::failed(format!("the decoders' sandbox is incomplete: {}", missing.join(", ")))
+                    .with_hint("let the container or the kernel allow it, or set [run] sandbox = \"auto\""));
+            }
         }
         let input = store::open(&job.input.uri, &job.input_store()).await?;
         let worker = Worker {

@@ -77,7 +77,7 @@ fn serve(control: UnixStream, bytes: UnixStream, frames: File) -> io::Result<()>
 
 fn decode(request: &Request, bytes: UnixStream, mut output: Output) -> io::Result<()> {
     if request.probe_sandbox {
-        return output.send(&Message::SandboxProbed { escapes: escapes() });
+        return output.send(&Message::SandboxProbed { escapes: escapes(), missing: sandbox::missing() });
     }
     let started = Instant::now();
     let link = Link::new(bytes);
@@ -107,6 +107,18 @@ fn escapes() -> Vec<String> {
     }
     if std::process::Command::new("/bin/true").status().is_ok() {
         found.push("started a program".to_owned());
+    }
+    if MmapMut::map_anon(4096).is_ok_and(|memory| memory.make_exec().is_ok()) {
+        found.push("made memory executable".to_owned());
+    }
+    if rustix::process::set_parent_process_death_signal(None).is_ok() {
+        found.push("prepared to outlive its parent".to_owned());
+    }
+    if rustix::process::kill_process(rustix::process::Pid::INIT, rustix::process::Signal::CONT).is_ok() {
+        found.push("sent a signal".to_owned());
+    }
+    if std::thread::spawn(|| ()).join().is_err() {
+        found.push("cannot start threads".to_owned());
     }
     found
 }

@@ -108,8 +108,9 @@ impl Decoding {
     }
 }
 
-/// Starts a decoder process that tries to open a file, a socket and a program, and fails if any of them succeeds.
-pub async fn probe_sandbox(program: &Path) -> Result<(), Error> {
+/// Starts a decoder process that tries what the sandbox must prevent, such as to open a file, and fails if any of it succeeds.
+/// Returns the layers of the sandbox that this machine does not allow.
+pub async fn probe_sandbox(program: &Path) -> Result<Vec<String>, Error> {
     struct Nothing;
     #[async_trait::async_trait]
     impl ByteSource for Nothing {
@@ -121,8 +122,10 @@ pub async fn probe_sandbox(program: &Path) -> Result<(), Error> {
     let decoders = Decoders::new(program);
     let mut probe = Decoding::start(&decoders, request, Arc::new(Nothing), Duration::from_secs(10))?;
     match probe.dialogue.message().await {
-        Ok(Message::SandboxProbed { escapes }) if escapes.is_empty() => Ok(()),
-        Ok(Message::SandboxProbed { escapes }) => Err(not_sandboxed(&format!("the decoder {}", escapes.join(", ")))),
+        Ok(Message::SandboxProbed { escapes, missing }) if escapes.is_empty() => Ok(missing),
+        Ok(Message::SandboxProbed { escapes, .. }) => {
+            Err(not_sandboxed(&format!("the decoder {}", escapes.join(", "))))
+        }
         Ok(Message::NotSandboxed { reason }) => Err(not_sandboxed(&reason)),
         Ok(_) => Err(not_sandboxed("the decoder sent an invalid answer")),
         Err(WorkError::Fatal(error)) => Err(error),

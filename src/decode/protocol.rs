@@ -243,6 +243,7 @@ pub(super) enum Message {
     },
     SandboxProbed {
         escapes: Vec<String>,
+        missing: Vec<String>,
     },
     Opened(StreamInfo),
     Clip {

@@ -25,7 +25,7 @@ use rustix::net::{
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_parent_process_death_signal, waitpid};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{CHILD_ARGUMENT, child};
+use super::{CHILD_ARGUMENT, child, sandbox};
 use crate::error::Error;
 
 /// The template's end of the socket on which it is asked to fork.
@@ -232,7 +232,12 @@ fn try_wait(pid: Pid, options: WaitOptions) -> io::Result<Option<ExitStatus>> {
 pub fn main() -> ExitCode {
     // SAFETY: the parent, the only caller, mapped this descriptor for this process; nothing else here owns it.
     let socket = unsafe { OwnedFd::from_raw_fd(SOCKET_FD) };
-    if set_parent_process_death_signal(Some(Signal::KILL)).is_err() || ffmpeg_next::init().is_err() {
+    if ffmpeg_next::init().is_err() {
+        return ExitCode::FAILURE;
+    }
+    sandbox::isolate();
+    // A new user namespace would reset it.
+    if set_parent_process_death_signal(Some(Signal::KILL)).is_err() {
         return ExitCode::FAILURE;
     }
     // An error means that the parent is gone.
