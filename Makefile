@@ -62,6 +62,7 @@ test: setup-test ## Run all tests; a test that cannot run here fails
 test-heavy: setup-heavy ## Run what takes too long for every change: Ceph losing storage, 100 rounds of racing workers
 	VIDINDEX_TEST_REQUIRE=1 cargo test --locked --test it ceph:: -- --ignored --nocapture
 	VIDINDEX_TEST_REQUIRE=1 VIDINDEX_TEST_ROUNDS=100 cargo test --locked --test it recovery::two_workers -- --nocapture
+	VIDINDEX_TEST_REQUIRE=1 VIDINDEX_TEST_ROUNDS=200 cargo test --locked --test it pieces::a_campaign -- --nocapture
 
 test-gpu: ## On a machine with an NVIDIA GPU: compare its rows with the processor's, and measure the demo's models and full-size ones
 	@.ci/setup.sh gpu

@@ -151,12 +151,15 @@ impl Worker {
             ExponentialBuilder::new().with_min_delay(DELAY_MIN).with_factor(4.0).with_max_times(RETRIES).build();
         loop {
             let run_id = self.run.run_id.as_str();
+            // Until the attempt is recorded to have ended.
+            let saves = stop::Saves::begin();
             let heartbeat = Attempt::begin(self.output.clone(), run_id, shard.index, Some(task), shard.videos.len());
             let result = tracing::Instrument::instrument(self.attempt(shard, &heartbeat, models), span.clone()).await;
             match &result {
                 Ok(_) => heartbeat.end().await,
                 Err(failure) => heartbeat.fail(&failure.to_string()).await,
             }
+            drop(saves);
             match result {
                 Ok(()) => return Ok(()),
                 Err(WorkError::Transient(error)) => {
@@ -230,7 +233,6 @@ impl Worker {
             progress: self.progress.clone(),
         });
         let mut taken_over = self.saved_before(shard).await.map_err(WorkError::of_output)?;
-        let _saves = stop::Saves::begin();
         let mut running = JoinSet::new();
         let mut waiting: BTreeMap<usize, VideoRows> = BTreeMap::new();
         // Of those that wait.
@@ -269,6 +271,10 @@ impl Worker {
                 self.progress.wrote(writing.elapsed());
                 written += 1;
                 heartbeat.done(written);
+            }
+            if is_stopped {
+                // The piece before may still be on its way.
+                pieces.saved().await;
             }
             if is_stopped || written < shard.videos.len() && pieces.is_due() {
                 // A long video must not hold back those behind it.

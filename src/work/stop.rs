@@ -6,10 +6,10 @@ use tokio::sync::watch;
 
 static REQUESTED: LazyLock<watch::Sender<bool>> = LazyLock::new(|| watch::Sender::new(false));
 
-/// Number of attempts that have something to save.
+/// Number of attempts that have not ended.
 static SAVING: LazyLock<watch::Sender<usize>> = LazyLock::new(|| watch::Sender::new(0));
 
-/// Held by an attempt that saves its finished videos once a stop is requested.
+/// Held while there is an attempt, which saves its finished videos and ends once a stop is requested.
 pub(super) struct Saves(());
 
 impl Saves {
@@ -25,7 +25,7 @@ impl Drop for Saves {
     }
 }
 
-/// Requests the stop. Returns once no attempt has anything left to save.
+/// Requests the stop. Returns once no attempt is left.
 pub(crate) async fn request() {
     REQUESTED.send_replace(true);
     // The sender is static, so that it is never closed.
