@@ -4,7 +4,7 @@
 //! Otherwise, runs that are not sealed completely, or were sealed less than a day ago, are left alone. So are files that vidindex
 //! did not name.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use bytesize::ByteSize;
@@ -14,8 +14,7 @@ use futures::TryStreamExt;
 use crate::error::Result;
 use crate::in_use::{self, Rows, place};
 use crate::plan::counted;
-use crate::run::attempt::{attempted_shard, parts_prefix};
-use crate::run::commit::{commits_prefix, committed_shard};
+use crate::run::commit::uncommitted_parts;
 use crate::run::{RUNS_PREFIX, RunId, summary};
 use crate::store::{ObjectMeta, Store};
 use crate::tables::Table;
@@ -90,15 +89,9 @@ pub async fn find(output: &dyn Store, now: DateTime<Utc>) -> Result<Prunable> {
 async fn leftovers(output: &dyn Store, now: DateTime<Utc>) -> Result<Vec<ObjectMeta>> {
     let mut left = Vec::new();
     for run in summary::unfinished(output).await? {
-        let run_id = run.id.as_str();
-        let commits = output.list(&commits_prefix(run_id));
-        let committed: BTreeSet<Option<u32>> =
-            commits.map_ok(|commit| committed_shard(run_id, &commit.key)).try_collect().await?;
         let mut shards: BTreeMap<u32, Vec<ObjectMeta>> = BTreeMap::new();
-        let mut parts = output.list(&parts_prefix(run_id));
-        while let Some(part) = parts.try_next().await? {
-            let shard = attempted_shard(run_id, &part.key).filter(|shard| !committed.contains(&Some(*shard)));
-            shard.into_iter().for_each(|shard| shards.entry(shard).or_default().push(part.clone()));
+        for (shard, part) in uncommitted_parts(output, run.id.as_str()).await? {
+            shards.entry(shard).or_default().push(part);
         }
         let is_old = |parts: &Vec<ObjectMeta>| parts.iter().all(|part| part.last_modified + LEFTOVERS_KEPT <= now);
         left.extend(shards.into_values().filter(is_old).flatten());

@@ -200,22 +200,16 @@ pub struct StoreConfig {
     /// [`StoreConfig::RETRY_SECONDS`].
     pub retry_seconds: Option<u64>,
     /// Whether requests are not signed, for public buckets.
-    #[serde(default)]
     pub anonymous: Option<bool>,
     /// Whether requests agree to pay for their transfer, for buckets whose owner does not.
-    #[serde(default)]
     pub requester_pays: Option<bool>,
     /// How the store encrypts what is written. Absent: as the bucket's settings say.
-    #[serde(default)]
     pub encryption: Option<Encryption>,
     /// Id or alias of the key for [`Encryption::Kms`]. Absent: the account's key for S3.
-    #[serde(default)]
     pub kms_key: Option<String>,
     /// The most requests that a process sends in a second.
-    #[serde(default)]
     pub requests_per_second: Option<u64>,
     /// The most bytes that a process reads in a second, on average.
-    #[serde(default)]
     pub bytes_per_second: Option<u64>,
 }
 

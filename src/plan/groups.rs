@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::decide::Skip;
 use super::{Extensions, counted, human};
 
-/// Objects and folders that were skipped for the same reason.
+/// Objects and folders that were taken or skipped for the same reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
     /// Number of objects.

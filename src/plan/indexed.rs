@@ -296,13 +296,12 @@ impl Indexed {
         if row == own {
             return u8::MAX;
         }
-        let at = self.others.iter().position(|known| known == row).unwrap_or_else(|| {
-            if self.others.len() < usize::from(u8::MAX) {
-                self.others.push(row.to_owned());
-            }
-            self.others.len() - 1
-        });
-        u8::try_from(at).unwrap_or(u8::MAX)
+        let known = self.others.iter().position(|known| known == row);
+        if known.is_none() && self.others.len() < usize::from(u8::MAX) {
+            self.others.push(row.to_owned());
+            return self.settings(row, own);
+        }
+        known.and_then(|at| u8::try_from(at).ok()).unwrap_or(u8::MAX)
     }
 
     /// The position of a run, which is mostly that of the row before.

@@ -1,15 +1,14 @@
 //! Videos whose rows an interrupted run saved (`run/piece.rs`) but did not commit, so that no reader sees them.
 
+use std::collections::HashSet;
 use std::collections::hash_map::{Entry, HashMap};
-use std::collections::{BTreeSet, HashSet};
 
 use arrow::array::RecordBatch;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 
 use super::indexed::{hash, short_id, video_id_bits};
-use crate::error::{Error, Result};
-use crate::run::attempt::{attempted_shard, parts_prefix};
-use crate::run::commit::{commits_prefix, committed_shard};
+use crate::error::Result;
+use crate::run::commit::uncommitted_parts;
 use crate::run::piece::{root_of_record, root_of_videos};
 use crate::run::{RunId, VideoObject, record, summary};
 use crate::store::{Store, StoreErrorKind};
@@ -100,25 +99,16 @@ impl Saved {
 
 /// The complete files of `videos` in the pieces of shards that are not committed.
 async fn files_of(output: &dyn Store, run: &RunId) -> Result<Vec<String>> {
-    let mut committed = BTreeSet::new();
-    let mut commits = output.list(&commits_prefix(run.as_str()));
-    while let Some(object) = commits.try_next().await? {
-        committed.extend(committed_shard(run.as_str(), &object.key));
-    }
     let (mut complete, mut files) = (HashSet::new(), Vec::new());
-    let mut parts = output.list(&parts_prefix(run.as_str()));
-    while let Some(object) = parts.try_next().await? {
-        if attempted_shard(run.as_str(), &object.key).is_none_or(|shard| committed.contains(&shard)) {
-            continue;
-        }
-        match root_of_record(&object.key) {
+    for (_, part) in uncommitted_parts(output, run.as_str()).await? {
+        match root_of_record(&part.key) {
             Some(root) => {
                 complete.insert(root);
             }
-            None if root_of_videos(&object.key).is_some() => files.push(object.key),
+            None if root_of_videos(&part.key).is_some() => files.push(part.key),
             None => {}
         }
     }
     files.retain(|key| root_of_videos(key).is_some_and(|root| complete.contains(root)));
-    Ok::<_, Error>(files)
+    Ok(files)
 }

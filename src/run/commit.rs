@@ -1,15 +1,16 @@
 //! `shards/<shard>.json`: which attempt won a shard, and which files it wrote.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
+use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 
 use super::RUNS_PREFIX;
-use super::attempt::{AttemptId, attempt_prefix};
+use super::attempt::{AttemptId, attempt_prefix, attempted_shard, parts_prefix};
 use crate::device::Precision;
 use crate::error::{Error, Result, VideoErrorKind};
-use crate::store::{Store, StoreErrorKind, get_record};
+use crate::store::{ObjectMeta, Store, StoreErrorKind, get_record};
 use crate::tables::{Table, VideoRow, part_name, shard_id};
 use crate::video_status::{StatusCounts, VideoStatus};
 
@@ -228,6 +229,21 @@ pub(crate) fn committed_shard(run_id: &str, key: &str) -> Option<u32> {
     (commit_key(run_id, shard) == key).then_some(shard)
 }
 
+/// Lists the files of attempts at shards of the run that are not committed, each with its shard.
+///
+/// # Errors
+/// If the output cannot be accessed.
+pub(crate) async fn uncommitted_parts(output: &dyn Store, run_id: &str) -> Result<Vec<(u32, ObjectMeta)>> {
+    let commits = output.list(&commits_prefix(run_id));
+    let committed: BTreeSet<u32> =
+        commits.try_filter_map(async |commit| Ok(committed_shard(run_id, &commit.key))).try_collect().await?;
+    let parts = output.list(&parts_prefix(run_id)).try_filter_map(async |part| {
+        let shard = attempted_shard(run_id, &part.key).filter(|shard| !committed.contains(shard));
+        Ok(shard.map(|shard| (shard, part)))
+    });
+    Ok(parts.try_collect().await?)
+}
+
 /// Validates a record before `seal` moves files because of it: it must belong to this shard and name only keys of this
 /// shard.
 fn parse_commit(body: &[u8], run_id: &str, shard: u32) -> Result<ShardCommit, String> {
@@ -264,7 +280,6 @@ fn parse_commit(body: &[u8], run_id: &str, shard: u32) -> Result<ShardCommit, St
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use super::super::attempt::attempted_shard;
     use super::*;
     use crate::store::memory::MemoryStore;
 

@@ -67,7 +67,7 @@ fn an_estimate_goes_by_headers_by_the_last_run_and_by_the_jobs_prices() {
 #[test]
 fn an_estimate_goes_by_the_report_of_bench() {
     let (scratch, job) = archive();
-    let measured = vidindex(["bench".as_ref(), job.as_os_str()]).args(["--seconds", "4", "--json"]).output().unwrap();
+    let measured = vidindex(["bench".as_ref(), job.as_os_str()]).args(["--seconds", "16", "--json"]).output().unwrap();
     let report: Value = serde_json::from_str(&stdout(&measured)).unwrap();
     let file = scratch.path("bench.json");
     std::fs::write(&file, stdout(&measured)).unwrap();
