@@ -43,14 +43,14 @@ package: dist ## Make target/package/vidindex-VERSION-MACHINE-linux.tar.gz, of w
 
 demo: ## Index drawn clips with the demo's models, and show answers, a report and a picture: no network but for set-up
 	@.ci/setup.sh demo
-	cargo build --release --locked --workspace --bins --examples
+	cargo build --release --locked --workspace --bins
 	rm -rf demo
 	$(CARGO_TARGET_DIR)/release/scenes --seed 1 --clips 30 --out demo/clips
 	$(VIDINDEX) run jobs/demo.toml
 	@$(VIDINDEX) query jobs/demo.toml --duckdb .venv/bin/duckdb --file jobs/demo_queries.sql
 	$(VIDINDEX) report jobs/demo.toml -o demo/report.html
-	$(CARGO_TARGET_DIR)/release/examples/contact_sheet demo/index demo/contact-sheet.png
-	@echo "look at demo/report.html and demo/contact-sheet.png"
+	$(VIDINDEX) sheet jobs/demo.toml -o demo/sheet.svg
+	@echo "look at demo/report.html and demo/sheet.svg"
 
 train: setup ## Train the demo's models anew, on drawn clips: an hour or so on two cores
 	models/train/train.sh

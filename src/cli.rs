@@ -16,6 +16,7 @@ mod query;
 mod report;
 mod run;
 mod seal;
+mod sheet;
 mod status;
 mod submit;
 mod work;
@@ -76,6 +77,7 @@ enum Command {
     Submit(submit::Submit),
     Status(status::Status),
     Report(report::Report),
+    Sheet(sheet::Sheet),
     Query(query::Query),
     Find(find::Find),
     Clips(clips::Clips),
@@ -209,6 +211,7 @@ async fn run(cli: Cli, known: &Known) -> Result<u8> {
         Command::Submit(command) => command.run(&pipeline).await,
         Command::Status(command) => command.run().await,
         Command::Report(command) => command.run().await,
+        Command::Sheet(command) => command.run().await,
         Command::Query(command) => command.run().await,
         Command::Find(command) => command.run().await,
         Command::Clips(command) => command.run().await,

@@ -121,6 +121,11 @@ impl VideoErrorKind {
         Self::OutOfMemory,
     ];
 
+    /// The kind of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+
     /// Whether the error may disappear although the file does not change. The next plan retries such a video.
     pub fn may_pass(self) -> bool {
         matches!(

@@ -42,7 +42,7 @@ pub(crate) struct VideosFile {
 }
 
 /// The 128 bits of a `video_id`. Two halves, because the alignment of `u128` would make each [`Row`] 8 bytes larger.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct VideoId([u64; 2]);
 
 impl VideoId {
@@ -94,6 +94,13 @@ impl Rows {
             video.iter_mut().zip(in_use(&history)).for_each(|(row, used)| row.used = used);
         }
         Ok(rows)
+    }
+
+    /// All rows of a video.
+    pub(crate) fn of_video(&self, id: VideoId) -> &[Row] {
+        let from = self.rows.partition_point(|row| row.video_id < id);
+        let count = self.rows[from..].partition_point(|row| row.video_id == id);
+        &self.rows[from..from + count]
     }
 
     fn add(&mut self, file: &ObjectMeta, batch: &RecordBatch) -> Result<(), String> {

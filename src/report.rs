@@ -1,4 +1,4 @@
-//! The report: a self-contained HTML page about a run.
+//! The report: a self-contained HTML page about a run, or about what is current in an index.
 //!
 //! The page contains its data compressed and in base64, which has no meaning in HTML. Whatever a URI or a message
 //! contains, only the page's script sees it, and the script inserts it as text, never as markup. A content security
@@ -7,6 +7,8 @@
 mod pack;
 mod page;
 mod read;
+mod sheet;
+mod shown;
 
 use std::collections::BTreeSet;
 
@@ -14,10 +16,13 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt};
 
 use crate::error::Result;
+use crate::in_use::{self, Rows};
 use crate::run::commit::{CommittedPart, ShardTotals, read_commit};
-use crate::run::{RunId, RunRecord, record};
-use crate::store::Store;
+use crate::run::{RunId, RunKind, RunRecord, record};
+use crate::store::{ObjectMeta, Store};
+use crate::tables::Table;
 use read::Contents;
+use shown::Shown;
 
 /// Number of commit records that are read concurrently.
 const READS_MAX: usize = 16;
@@ -41,6 +46,31 @@ impl Default for Limits {
     }
 }
 
+/// A contact sheet.
+#[derive(Debug)]
+pub struct Sheet {
+    /// The picture.
+    pub svg: String,
+    /// Number of videos in it.
+    pub videos: usize,
+    /// Whether the videos have thumbnails.
+    pub pictures: bool,
+}
+
+/// What a page is about.
+#[derive(Debug)]
+enum Subject {
+    /// A run: its record, and what it committed.
+    Run(Box<RunRecord>, Committed),
+    /// An index, at a time.
+    Index {
+        /// The newest run that indexed videos.
+        newest: Box<RunRecord>,
+        /// When the index was read.
+        read_at: DateTime<Utc>,
+    },
+}
+
 /// The content of a run's commit records.
 #[derive(Debug)]
 struct Committed {
@@ -59,17 +89,85 @@ struct Committed {
 pub async fn page(output: &dyn Store, run: &RunId) -> Result<String> {
     let record = record::read_record(output, run).await?;
     let committed = committed(output, &record).await?;
-    for model in [&record.actions_model, &record.persons_model].into_iter().flatten().filter(|model| model.random) {
-        tracing::warn!(model = model.id, "{}", crate::zoo::descriptor::RANDOM);
-    }
-    let contents = Contents::read(output, &record, &committed.parts, Limits::default()).await?;
+    let contents =
+        Contents::read(output, &committed.parts, &Shown::All, bin_seconds(&record), Limits::default()).await?;
     if contents.lost_parts > 0 {
         tracing::warn!(
             files = contents.lost_parts,
             "files of this run are missing: its videos were indexed again, or pruned"
         );
     }
-    page::render(&record, &committed, &contents)
+    render(&Subject::Run(Box::new(record), committed), &contents)
+}
+
+/// Renders the page of an index: the rows that its views show, whichever run they come from, and the failures of videos that
+/// have none. `None` if nothing was indexed.
+///
+/// # Errors
+/// If the output cannot be accessed, or a file of its tables cannot be read.
+pub async fn page_of_index(output: &dyn Store) -> Result<Option<String>> {
+    let Some((newest, contents)) = current(output, None, Limits::default()).await? else { return Ok(None) };
+    render(&Subject::Index { newest: Box::new(newest), read_at: Utc::now() }, &contents).map(Some)
+}
+
+/// Draws a contact sheet of up to `videos` videos of an index that did not fail, those whose URI contains a text. `None` if
+/// nothing was indexed.
+///
+/// # Errors
+/// As [`page_of_index`].
+pub async fn sheet(output: &dyn Store, videos: usize, containing: &str) -> Result<Option<Sheet>> {
+    let limits = Limits { videos, ..Limits::default() };
+    let Some((_, contents)) = current(output, Some(containing), limits).await? else { return Ok(None) };
+    let pictures = contents.pictures > 0;
+    Ok(Some(Sheet { svg: sheet::draw(&contents), videos: contents.videos.len(), pictures }))
+}
+
+fn render(subject: &Subject, contents: &Contents) -> Result<String> {
+    let (Subject::Run(record, _) | Subject::Index { newest: record, .. }) = subject;
+    for model in [&record.actions_model, &record.persons_model].into_iter().flatten().filter(|model| model.random) {
+        tracing::warn!(model = model.id, "{}", crate::zoo::descriptor::RANDOM);
+    }
+    page::render(subject, contents)
+}
+
+/// The time between two frames in which persons are detected.
+fn bin_seconds(run: &RunRecord) -> Option<f64> {
+    run.job.persons.as_ref().map(|persons| 1.0 / persons.frames_per_second)
+}
+
+/// Reads what is current in an index, and the record of the newest run that indexed videos. With `containing`, only videos that
+/// did not fail and whose URI contains this text.
+async fn current(
+    output: &dyn Store,
+    containing: Option<&str>,
+    limits: Limits,
+) -> Result<Option<(RunRecord, Contents)>> {
+    let mut newest = None;
+    for run in record::runs(output).await?.into_iter().rev() {
+        newest = record::find_record(output, &run).await?.filter(|record| record.kind() != RunKind::Merge);
+        if newest.is_some() {
+            break;
+        }
+    }
+    let Some(newest) = newest else { return Ok(None) };
+    let rows = Rows::read(output, in_use::COLUMNS, "no report was written: repair the file or move it away").await?;
+    let part = |table, object: &ObjectMeta| CommittedPart {
+        table,
+        from: object.key.clone(),
+        to: object.key.clone(),
+        // Unknown, but not none.
+        rows: 1,
+        size_bytes: object.size_bytes,
+    };
+    let mut parts: Vec<_> = rows.files.iter().map(|file| part(Table::Videos, &file.object)).collect();
+    for files in in_use::files_beside(output).await?.into_values() {
+        parts.extend(files.iter().map(|(table, object)| part(*table, object)));
+    }
+    parts.sort_by(|a, b| a.to.cmp(&b.to));
+    let contents =
+        Contents::read(output, &parts, &Shown::Current { rows: &rows, containing }, bin_seconds(&newest), limits)
+            .await?;
+    Ok(Some((newest, contents)))
 }
 
 async fn committed(output: &dyn Store, record: &RunRecord) -> Result<Committed> {

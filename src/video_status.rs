@@ -20,6 +20,11 @@ pub enum VideoStatus {
 }
 
 impl VideoStatus {
+    /// The status of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Ok, Self::Partial, Self::Failed, Self::Deleted].into_iter().find(|status| status.as_str() == name)
+    }
+
     /// The name in the table.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -325,7 +325,7 @@ impl Row {
 
 /// From a row of `videos`. Older versions did not count failures: a failed row without a count is the first failure.
 fn earlier(row: RowKind, status: &str, error_kind: &str, failures: Option<i64>) -> Earlier {
-    let kind = VideoErrorKind::ALL.into_iter().find(|kind| kind.as_str() == error_kind);
+    let kind = VideoErrorKind::named(error_kind);
     let cause = if kind.is_some_and(VideoErrorKind::may_pass) { Cause::MayPass } else { Cause::Permanent };
     match row {
         RowKind::Deleted => Earlier::Deleted,

@@ -3,12 +3,12 @@
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::Committed;
+use super::Subject;
 use super::pack::{Columns, Names, base64, packed};
 use super::read::{Contents, PersonBox, Picture, Scored, Segment, TOP, Video};
 use crate::error::{Error, Result};
 use crate::palette;
-use crate::run::{ModelRef, RunRecord};
+use crate::run::ModelRef;
 
 const HTML: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/page.css");
@@ -16,19 +16,25 @@ const SCRIPT: &str = concat!(
     include_str!("page/data.js"),
     include_str!("page/overview.js"),
     include_str!("page/videos.js"),
+    include_str!("page/moments.js"),
     include_str!("page/timeline.js"),
+    include_str!("page/print.js"),
     include_str!("page/start.js")
 );
 
-pub(super) fn render(run: &RunRecord, committed: &Committed, contents: &Contents) -> Result<String> {
+pub(super) fn render(subject: &Subject, contents: &Contents) -> Result<String> {
     let (index, columns) = columns(contents).finish()?;
-    let facts = facts(run, committed, contents, index);
+    let facts = facts(subject, contents, index);
     let facts =
         serde_json::to_vec(&facts).map_err(|error| Error::failed(format!("failed to write the report: {error}")))?;
+    let title = match subject {
+        Subject::Run(run, _) => format!("Run {}", run.run_id),
+        Subject::Index { .. } => "Index".to_owned(),
+    };
     let pictures: String = pictures(contents).map(|picture| base64(&picture.jpeg)).collect();
     // No part contains the placeholder of another part: the data is base64, and the rest are our own files.
     let fill = [
-        ("{run}", run.run_id.to_string()),
+        ("{title}", title),
         ("{style-hash}", hash(STYLE)),
         ("{script-hash}", hash(SCRIPT)),
         ("{style}", STYLE.to_owned()),
@@ -45,33 +51,45 @@ fn hash(text: &str) -> String {
     format!("'sha256-{}'", base64(&Sha256::digest(text)))
 }
 
-fn facts(run: &RunRecord, committed: &Committed, contents: &Contents, columns: serde_json::Value) -> serde_json::Value {
+fn facts(subject: &Subject, contents: &Contents, columns: serde_json::Value) -> serde_json::Value {
     let videos = &contents.videos;
-    let model = |model: &Option<ModelRef>| model.as_ref().map(|model| model.id.clone());
+    let (Subject::Run(run, _) | Subject::Index { newest: run, .. }) = subject;
     let random: Vec<_> = [&run.actions_model, &run.persons_model]
         .into_iter()
         .flatten()
         .filter_map(|model| model.random.then_some(&model.id))
         .collect();
+    let of_subject = match subject {
+        Subject::Run(run, committed) => json!({
+            "planned_at": run.created_at,
+            "finished_at": committed.finished_at,
+            "shards": run.shards,
+            "shards_committed": committed.shards,
+            "hosts": committed.hosts.len(),
+            "videos_planned": run.videos,
+        }),
+        Subject::Index { read_at, .. } => json!({ "read_at": read_at }),
+    };
+    let (totals, actions, persons) = match subject {
+        Subject::Run(run, committed) => {
+            let model = |model: &Option<ModelRef>| model.iter().map(|model| model.id.clone()).collect();
+            (&committed.totals, model(&run.actions_model), model(&run.persons_model))
+        }
+        Subject::Index { .. } => (&contents.totals, contents.actions_models.clone(), contents.persons_models.clone()),
+    };
     let seconds = |value: f64| (value * 1e3).round() / 1e3;
     json!({
-        "run": run.run_id,
-        "version": run.version,
+        "run": of_subject,
+        "version": env!("CARGO_PKG_VERSION"),
         "input": run.job.input.uri,
         "output": run.job.output.uri,
-        "actions_model": model(&run.actions_model),
-        "persons_model": model(&run.persons_model),
+        "actions_models": actions,
+        "persons_models": persons,
         "random_models": random,
         "classes": run.job.persons.as_ref().map(|persons| &persons.classes),
         "track_colours": palette::COLOURS.map(|fill| [fill, palette::ink(fill)].map(hexadecimal)),
-        "planned_at": run.created_at,
-        "finished_at": committed.finished_at,
-        "shards": run.shards,
-        "shards_committed": committed.shards,
-        "hosts": committed.hosts.len(),
         "lost_parts": contents.lost_parts,
-        "videos_planned": run.videos,
-        "totals": committed.totals,
+        "totals": totals,
         "labels": contents.labels.all(),
         "top": TOP,
         "group": contents.group,
@@ -79,7 +97,7 @@ fn facts(run: &RunRecord, committed: &Committed, contents: &Contents, columns: s
         "videos": {
             "id": videos.iter().map(|video| &video.id).collect::<Vec<_>>(),
             "uri": videos.iter().map(|video| &video.uri).collect::<Vec<_>>(),
-            "status": videos.iter().map(|video| &video.status).collect::<Vec<_>>(),
+            "status": videos.iter().map(|video| video.status.as_str()).collect::<Vec<_>>(),
             "error_kind": videos.iter().map(|video| &video.error_kind).collect::<Vec<_>>(),
             "error_message": videos.iter().map(|video| &video.error_message).collect::<Vec<_>>(),
             "codec": videos.iter().map(|video| &video.codec).collect::<Vec<_>>(),

@@ -1,6 +1,6 @@
 //! Reads the content of a report from the files that the run's commit records name, one file after another.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use arrow::array::{Array, AsArray, BinaryArray, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow::compute::cast;
@@ -10,12 +10,15 @@ use futures::{StreamExt, TryStreamExt};
 
 use super::Limits;
 use super::pack::Names;
-use crate::error::{Error, Result};
-use crate::run::RunRecord;
-use crate::run::commit::CommittedPart;
+use super::shown::{Numbers, Shown};
+use crate::error::{Error, Result, VideoErrorKind};
+use crate::in_use::VideoId;
+use crate::run::commit::{CommittedPart, ShardTotals};
 use crate::store::{Store, StoreErrorKind};
-use crate::tables::read::{number_column, optional, read_file, text_column, value, whole_number_column};
-use crate::tables::{Table, VideoStatus};
+use crate::tables::read::{
+    number_column, optional, optional_value, read_file, text_column, value, whole_number_column,
+};
+use crate::tables::{Table, VideoRow, VideoStatus};
 
 /// Maximum number of labels per segment.
 pub(super) const TOP: usize = 5;
@@ -32,10 +35,15 @@ const READS_AHEAD: usize = 3;
 /// A label's number and its score in thousandths.
 pub(super) type Scored = (u16, u16);
 
-/// The videos of a run.
+/// The videos of a run, or of an index.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     pub(super) videos: Vec<Video>,
+    /// Sums over all videos, also those beyond the limit.
+    pub(super) totals: ShardTotals,
+    /// Ids of the models that the videos were indexed with.
+    pub(super) actions_models: BTreeSet<String>,
+    pub(super) persons_models: BTreeSet<String>,
     /// Labels of segments and persons.
     pub(super) labels: Names,
     /// Number of segments that each entry represents.
@@ -50,7 +58,7 @@ pub(super) struct Contents {
 pub(super) struct Video {
     pub(super) id: String,
     pub(super) uri: String,
-    pub(super) status: String,
+    pub(super) status: VideoStatus,
     pub(super) error_kind: String,
     pub(super) error_message: String,
     pub(super) codec: String,
@@ -102,83 +110,118 @@ pub(super) struct PersonBox {
 }
 
 impl Contents {
-    /// Reads the committed files.
+    /// Reads the files. `bin_seconds` is the time between two frames in which persons are detected.
     pub(super) async fn read(
         output: &dyn Store,
-        run: &RunRecord,
         parts: &[CommittedPart],
+        shown: &Shown<'_>,
+        bin_seconds: Option<f64>,
         limits: Limits,
     ) -> Result<Self> {
         let mut contents = Self { group: 1, ..Self::default() };
-        let bins = run.job.persons.as_ref().map(|persons| 1.0 / persons.frames_per_second);
+        let mut numbers = Numbers::default();
+        let of = |table| parts.iter().filter(move |part| part.table == table && part.rows > 0);
         contents
-            .each(output, parts, Table::Videos, VIDEO_COLUMNS, |to, batch| to.add_videos(batch, bins, limits))
+            .each(output, of(Table::Videos), VIDEO_COLUMNS, |to, part, batch| {
+                to.add_videos(batch, &part.to, shown, &mut numbers, bin_seconds, limits)
+            })
             .await?;
-        // A run of `compact` may contain a video's failure beside its successful row, which its segments belong to.
-        let failed = |number: usize| contents.videos[number].status == VideoStatus::Failed.as_str();
-        let (bad, good): (Vec<_>, Vec<_>) = (0..contents.videos.len()).partition(|number| failed(*number));
-        let numbers: HashMap<String, usize> =
-            bad.into_iter().chain(good).map(|number| (contents.videos[number].id.clone(), number)).collect();
-
         contents.choose_group(limits.segments);
-        contents
-            .each(output, parts, Table::Actions, ACTION_COLUMNS, |to, batch| to.add_actions(batch, &numbers))
-            .await?;
 
-        let of_thumbnails = parts.iter().filter(|part| part.table == Table::Thumbnails);
-        let bytes: u64 = of_thumbnails.map(|part| part.size_bytes).sum();
+        let numbers = &numbers;
+        let of_videos = |table| of(table).filter(move |part| numbers.of(table, &part.to).is_some());
+        let finder = |part: &CommittedPart| Finder { numbers: numbers.of(part.table, &part.to), last: None };
+        contents
+            .each(output, of_videos(Table::Actions), ACTION_COLUMNS, |to, part, batch| {
+                to.add_actions(batch, finder(part))
+            })
+            .await?;
+        let bytes: u64 = of_videos(Table::Thumbnails).map(|part| part.size_bytes).sum();
         let share = (limits.picture_bytes as f64 / bytes as f64).min(1.0);
         contents
-            .each(output, parts, Table::Thumbnails, THUMBNAIL_COLUMNS, |to, batch| {
-                to.add_pictures(batch, &numbers, share)
+            .each(output, of_videos(Table::Thumbnails), THUMBNAIL_COLUMNS, |to, part, batch| {
+                to.add_pictures(batch, finder(part), share)
             })
             .await?;
         contents
-            .each(output, parts, Table::Persons, PERSON_COLUMNS, |to, batch| to.add_persons(batch, &numbers))
+            .each(output, of_videos(Table::Persons), PERSON_COLUMNS, |to, part, batch| {
+                to.add_persons(batch, finder(part))
+            })
             .await?;
         Ok(contents)
     }
 
-    /// Passes every batch of a table's files to `add`, in their order. The files of an unsealed run are still in the
-    /// directory of their attempt.
-    async fn each<const N: usize>(
+    /// Passes every batch of the files to `add`, in their order. The files of an unsealed run are still in the directory of
+    /// their attempt.
+    async fn each<'p, const N: usize>(
         &mut self,
         output: &dyn Store,
-        parts: &[CommittedPart],
-        table: Table,
+        parts: impl Iterator<Item = &'p CommittedPart>,
         columns: [&str; N],
-        mut add: impl FnMut(&mut Self, &RecordBatch) -> Result<(), String>,
+        mut add: impl FnMut(&mut Self, &CommittedPart, &RecordBatch) -> Result<(), String>,
     ) -> Result<()> {
-        let parts = parts.iter().filter(|part| part.table == table && part.rows > 0);
         let mut files = futures::stream::iter(parts).map(|part| fetch(output, part)).buffered(READS_AHEAD);
         while let Some((part, file)) = files.try_next().await? {
             let Some(file) = file else {
                 self.lost_parts += 1;
                 continue;
             };
-            let read = tokio::task::block_in_place(|| read_file(file, columns, |batch| add(self, batch)));
+            let read = tokio::task::block_in_place(|| read_file(file, columns, |batch| add(self, part, batch)));
             read.map_err(|problem| Error::failed(format!("failed to read {}: {problem}", output.uri(&part.to))))?;
         }
         Ok(())
     }
 
-    fn add_videos(&mut self, batch: &RecordBatch, bin_seconds: Option<f64>, limits: Limits) -> Result<(), String> {
+    fn add_videos(
+        &mut self,
+        batch: &RecordBatch,
+        file: &str,
+        shown: &Shown<'_>,
+        numbers: &mut Numbers,
+        bin_seconds: Option<f64>,
+        limits: Limits,
+    ) -> Result<(), String> {
         let text = |name| text_column(batch, name);
         let (ids, uris, statuses) = (text("video_id")?, text("uri")?, text("status")?);
         let (kinds, messages, codecs) = (text("error_kind")?, text("error_message")?, text("codec")?);
         let whole = |name| whole_number_column(batch, name);
         let (widths, heights) = (whole("width")?, whole("height")?);
-        let (segments, boxes) = (whole("segments")?, whole("boxes")?);
+        let (segments, boxes, frames) = (whole("segments")?, whole("boxes")?, whole("frames_decoded")?);
+        let (actions, persons) = (text("actions_model")?, text("persons_model")?);
         let (rates, durations) =
             (number_column(batch, "frames_per_second")?, number_column(batch, "duration_seconds")?);
-        for row in 0..batch.num_rows().min(limits.videos.saturating_sub(self.videos.len())) {
+        for row in 0..batch.num_rows() {
+            let id = VideoId::parse(value(&ids, row))?;
+            let status = value(&statuses, row);
+            let status = VideoStatus::named(status).ok_or_else(|| format!("the status {status:?}"))?;
+            if !shown.shows(id, value(&uris, row), file, status) {
+                continue;
+            }
             let seconds = number(&durations, row);
+            let video = VideoRow {
+                uri: value(&uris, row).into(),
+                status,
+                error_kind: optional_value(&kinds, row).and_then(VideoErrorKind::named),
+                error_message: optional_value(&messages, row).map(str::to_owned),
+                segments: whole_number(&segments, row),
+                boxes: whole_number(&boxes, row),
+                frames_decoded: whole_number(&frames, row),
+                duration_seconds: Some(seconds),
+                ..VideoRow::default()
+            };
+            self.totals.add(&video);
+            self.actions_models.extend(optional_value(&actions, row).map(str::to_owned));
+            self.persons_models.extend(optional_value(&persons, row).map(str::to_owned));
+            if self.videos.len() >= limits.videos {
+                continue;
+            }
+            numbers.insert(shown, id, file, status, self.videos.len());
             let bin_seconds = bin_seconds.map_or(0.0, |least| least.max(seconds / BINS_MAX));
             let bins = if bin_seconds > 0.0 { (seconds / bin_seconds).ceil() as usize } else { 0 };
             self.videos.push(Video {
                 id: value(&ids, row).to_owned(),
                 uri: value(&uris, row).to_owned(),
-                status: value(&statuses, row).to_owned(),
+                status,
                 error_kind: value(&kinds, row).to_owned(),
                 error_message: value(&messages, row).to_owned(),
                 codec: value(&codecs, row).to_owned(),
@@ -207,13 +250,12 @@ impl Contents {
         self.group = group;
     }
 
-    fn add_actions(&mut self, batch: &RecordBatch, numbers: &HashMap<String, usize>) -> Result<(), String> {
+    fn add_actions(&mut self, batch: &RecordBatch, mut finder: Finder<'_>) -> Result<(), String> {
         let ids = text_column(batch, "video_id")?;
         let (starts, ends) = (number_column(batch, "start_seconds")?, number_column(batch, "end_seconds")?);
         let tops = LabelLists::of(batch, "top")?;
-        let mut video = Finder::new(numbers);
         for row in 0..batch.num_rows() {
-            let Some(number_of_video) = video.find(value(&ids, row)) else { continue };
+            let Some(number_of_video) = finder.find(value(&ids, row)) else { continue };
             let top = tops.best(row, &mut self.labels);
             let video = &mut self.videos[number_of_video];
             let (start_ms, end_ms) = (milliseconds(number(&starts, row)), milliseconds(number(&ends, row)));
@@ -227,12 +269,7 @@ impl Contents {
         Ok(())
     }
 
-    fn add_pictures(
-        &mut self,
-        batch: &RecordBatch,
-        numbers: &HashMap<String, usize>,
-        share: f64,
-    ) -> Result<(), String> {
+    fn add_pictures(&mut self, batch: &RecordBatch, mut finder: Finder<'_>, share: f64) -> Result<(), String> {
         let ids = text_column(batch, "video_id")?;
         let times = number_column(batch, "time_seconds")?;
         let whole = |name| whole_number_column(batch, name);
@@ -240,9 +277,8 @@ impl Contents {
         let jpegs = batch.column_by_name("jpeg").ok_or("it has no column `jpeg`")?;
         let jpegs = cast(jpegs, &DataType::Binary).map_err(|error| format!("column `jpeg`: {error}"))?;
         let jpegs: &BinaryArray = jpegs.as_binary_opt().ok_or("column `jpeg` is not binary")?;
-        let mut video = Finder::new(numbers);
         for row in 0..batch.num_rows() {
-            let Some(number_of_video) = video.find(value(&ids, row)) else { continue };
+            let Some(number_of_video) = finder.find(value(&ids, row)) else { continue };
             // Take every n-th picture of the whole run, so that they are spread evenly over the videos and within each
             // video.
             let before = (self.pictures as f64 * share).floor();
@@ -261,7 +297,7 @@ impl Contents {
         Ok(())
     }
 
-    fn add_persons(&mut self, batch: &RecordBatch, numbers: &HashMap<String, usize>) -> Result<(), String> {
+    fn add_persons(&mut self, batch: &RecordBatch, mut finder: Finder<'_>) -> Result<(), String> {
         let (ids, names) = (text_column(batch, "video_id")?, text_column(batch, "label")?);
         let frames = whole_number_column(batch, "frame")?;
         let column = |name| number_column(batch, name);
@@ -269,9 +305,8 @@ impl Contents {
         let corners = [column("x1")?, column("y1")?, column("x2")?, column("y2")?];
         let actions = LabelLists::of(batch, "actions")?;
         let tracks = optional(batch, "track_id", whole_number_column)?;
-        let mut video = Finder::new(numbers);
         for row in 0..batch.num_rows() {
-            let Some(number_of_video) = video.find(value(&ids, row)) else { continue };
+            let Some(number_of_video) = finder.find(value(&ids, row)) else { continue };
             let video = &mut self.videos[number_of_video];
             let (frame, time_seconds) = (whole_number(&frames, row), number(&times, row));
             video.count_box(frame, time_seconds);
@@ -292,7 +327,7 @@ impl Contents {
     }
 }
 
-const VIDEO_COLUMNS: [&str; 12] = [
+const VIDEO_COLUMNS: [&str; 15] = [
     "video_id",
     "uri",
     "status",
@@ -305,13 +340,29 @@ const VIDEO_COLUMNS: [&str; 12] = [
     "duration_seconds",
     "segments",
     "boxes",
+    "frames_decoded",
+    "actions_model",
+    "persons_model",
 ];
 const ACTION_COLUMNS: [&str; 4] = ["video_id", "start_seconds", "end_seconds", "top"];
 const THUMBNAIL_COLUMNS: [&str; 6] = ["video_id", "time_seconds", "frame", "width", "height", "jpeg"];
 const PERSON_COLUMNS: [&str; 11] =
     ["video_id", "time_seconds", "frame", "label", "x1", "y1", "x2", "y2", "confidence", "actions", "track_id"];
 
+impl Picture {
+    /// Width by height.
+    pub(super) fn ratio(&self) -> f64 {
+        f64::from(self.width.max(1)) / f64::from(self.height.max(1))
+    }
+}
+
 impl Video {
+    /// Seconds to the end of the last frame or segment. More than 0.
+    pub(super) fn length(&self) -> f64 {
+        let last = self.segments.last().map_or(0.0, |segment| f64::from(segment.end_ms) / 1e3);
+        self.seconds.max(last).max(0.04)
+    }
+
     fn count_box(&mut self, frame: i64, time_seconds: f64) {
         let count = match self.frame {
             Some((known, count)) if known == frame => count.saturating_add(1),
@@ -326,6 +377,11 @@ impl Video {
 }
 
 impl Segment {
+    /// The time of its centre, seconds.
+    pub(super) fn middle(&self) -> f64 {
+        f64::midpoint(f64::from(self.start_ms), f64::from(self.end_ms)) / 1e3
+    }
+
     /// Merges the next segment into this one, keeping the higher score of each label.
     fn take_in(&mut self, end_ms: u32, top: &[Scored]) {
         self.end_ms = self.end_ms.max(end_ms);
@@ -375,19 +431,17 @@ impl LabelLists {
 
 /// Finds videos by their id, and is fastest if a video's rows are adjacent.
 struct Finder<'a> {
-    numbers: &'a HashMap<String, usize>,
+    /// None if the file has rows of no video.
+    numbers: Option<&'a HashMap<VideoId, usize>>,
     last: Option<(String, Option<usize>)>,
 }
 
-impl<'a> Finder<'a> {
-    fn new(numbers: &'a HashMap<String, usize>) -> Self {
-        Self { numbers, last: None }
-    }
-
+impl Finder<'_> {
     /// `None` if the page does not contain the video.
     fn find(&mut self, id: &str) -> Option<usize> {
         if self.last.as_ref().is_none_or(|(last, _)| last != id) {
-            self.last = Some((id.to_owned(), self.numbers.get(id).copied()));
+            let number = VideoId::parse(id).ok().and_then(|id| self.numbers?.get(&id).copied());
+            self.last = Some((id.to_owned(), number));
         }
         self.last.as_ref()?.1
     }

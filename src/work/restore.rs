@@ -151,7 +151,7 @@ fn latest(videos: &RecordBatch, row: &VideoRow, wanted: &[VideoStatus]) -> Resul
     let number = |name: &str| earlier.column_by_name(name).map_or(0, |n| n.as_primitive::<Int64Type>().value(0));
     let counted = VideoRow {
         status,
-        error_kind: VideoErrorKind::ALL.into_iter().find(|kind| kind.as_str() == value(&kinds, at)),
+        error_kind: VideoErrorKind::named(value(&kinds, at)),
         error_message: messages.is_valid(at).then(|| messages.value(at).to_owned()),
         segments: number("segments"),
         boxes: number("boxes"),

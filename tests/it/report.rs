@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde_json::json;
+use serde_json::{Value, json};
 use vidindex::error::VideoErrorKind;
 use vidindex::job::Job;
 use vidindex::run::attempt::AttemptId;
@@ -18,7 +18,7 @@ use vidindex::work::encode::ShardEncoder;
 use vidindex::{seal, store};
 
 use crate::support::browser::{Browser, key};
-use crate::support::{Scratch, run, said, stderr, stdout, tables, test_video, vidindex};
+use crate::support::{Scratch, query, run, said, stderr, stdout, tables, test_video, vidindex};
 
 fn report(job: &Path, page: &Path, args: &[&str], code: i32) -> std::process::Output {
     let mut command = vidindex(["report".as_ref(), job.as_os_str(), "-o".as_ref(), page.as_os_str()]);
@@ -56,6 +56,8 @@ fn the_page_works_with_mouse_and_keyboard() {
     browser.open(&page);
     assert_eq!(browser.count(".row"), 3);
     assert!(browser.text("#totals").contains("1 failed"), "{}", browser.text("#totals"));
+    assert_eq!(browser.text("#state-of-run"), "complete, 1 failed");
+    assert_eq!(browser.count("#state-of-run.ok"), 0, "a run with failures is not green");
     assert!(browser.text("#failures").contains("not_a_video"));
     assert!(browser.text(".examples").contains("text.mp4"));
     browser.script("scrollTo(0, document.querySelector('.browser').offsetTop - 12)");
@@ -120,9 +122,11 @@ fn the_page_works_with_mouse_and_keyboard() {
     assert!(browser.text(".row .facts").contains("match"), "{}", browser.text(".row .facts"));
     assert!(browser.text(".best h3").contains(label));
     browser.script("const s = document.querySelector('#score'); s.value = 1; s.dispatchEvent(new Event('input'))");
-    assert_eq!(browser.count(".row"), 0);
+    assert_eq!((browser.count(".row"), browser.count("#moments-list li")), (0, 0));
+    assert_eq!(browser.text("#moments-count"), "none with a score of at least 1.00");
     browser.click("#clear");
     assert_eq!(browser.count(".row"), 3);
+    assert!(!browser.visible("#moments"));
 
     // The path with markup is shown as text, in the list and in the heading.
     browser.script("document.querySelector('#search').value = ''");
@@ -143,6 +147,148 @@ fn the_page_works_with_mouse_and_keyboard() {
     let light = browser.script(background);
     browser.set_colour_scheme("dark");
     assert_ne!(browser.script(background), light);
+}
+
+#[test]
+fn a_label_lists_the_moments_of_the_view_and_jumps_to_them() {
+    let scratch = Scratch::new();
+    let job = archive(&scratch, 40);
+    let page = scratch.path("report.html");
+    report(&job, &page, &[], 0);
+    let Some(browser) = Browser::start() else { return };
+    browser.open(&page);
+    // The strongest moments of a video do not repeat each other: those with the same label do not overlap.
+    let strongest = browser.script(
+        "return [...document.querySelectorAll('.best li')].map((li) => [li.querySelector('.name').innerText, li.querySelector('.when').innerText])",
+    );
+    let strongest = strongest.as_array().unwrap();
+    assert!((1..=8).contains(&strongest.len()), "{strongest:?}");
+    assert!(strongest.iter().enumerate().all(|(at, moment)| !strongest[..at].contains(moment)), "{strongest:?}");
+
+    browser.click("#labels button");
+    let label = browser.text("#moments-title").strip_prefix("Moments of ").unwrap().to_owned();
+    assert_eq!(browser.script("return document.querySelector('#score').value"), "0.5");
+    browser.script("document.querySelector('#more-moments').click(); document.querySelector('#more-moments').click()");
+    let sql = format!("SELECT peak_score FROM current_moments WHERE label = '{label}' ORDER BY peak_score DESC");
+    let expected: Vec<Value> = serde_json::from_str(&query(&scratch.index(), &["--format", "json", &sql])).unwrap();
+    assert!(browser.text("#moments-count").starts_with(&format!("{} in ", expected.len())));
+    let score = |moment: &Value| format!("{:.2}", moment["peak_score"].as_f64().unwrap());
+    let first = browser.text("#moments-list li");
+    assert!(first.contains(&score(&expected[0])), "{first}");
+    let shown = browser.count("#moments-list li");
+    assert_eq!(shown as usize, expected.len().min(384));
+    browser.screenshot("moments-light");
+
+    // The last one is in another video. A click selects its video and the segment of its peak.
+    browser.script("document.querySelector('#moments-list li:last-child').scrollIntoView({ block: 'center' })");
+    let name = browser.text("#moments-list li:last-child .name");
+    browser.click("#moments-list li:last-child button");
+    assert!(browser.text("#video h2").starts_with(&name));
+    assert!(browser.text(".moment .wanted").contains(&label));
+    let peak = browser.text(".moment .wanted .count");
+    assert_eq!(peak, browser.text("#moments-list li:last-child .count"));
+    assert_eq!(browser.console_messages(), [""; 0]);
+}
+
+#[test]
+fn the_page_fits_a_phone_and_is_printed_whole() {
+    let scratch = Scratch::new();
+    let job = archive(&scratch, 90);
+    let page = scratch.path("report.html");
+    report(&job, &page, &[], 0);
+    let Some(browser) = Browser::start() else { return };
+    browser.set_size(375, 800);
+    browser.open(&page);
+    browser.click("#labels button");
+    let too_wide = "const page = document.documentElement; return page.scrollWidth > page.clientWidth";
+    assert_eq!(browser.script(too_wide), false, "it scrolls sideways on a phone");
+    browser.script("scrollTo(0, document.querySelector('.moments').offsetTop - 12)");
+    browser.screenshot("phone-light");
+    browser.set_size(1440, 900);
+    browser.script("document.querySelector('#clear').click(); document.querySelector('#label').value = -1");
+    browser.script("document.querySelector('#label').dispatchEvent(new Event('input'))");
+
+    // Only the visible rows exist on the screen, all of them on paper.
+    assert!(browser.count(".row") < 90);
+    browser.script("dispatchEvent(new Event('beforeprint'))");
+    assert_eq!(browser.count("#printed tbody tr"), 90);
+    let plot = browser.script("return document.querySelector('.plot').clientWidth").as_f64().unwrap();
+    assert!((450.0..=700.0).contains(&plot), "the timeline does not fill the paper: {plot}");
+    browser.script("dispatchEvent(new Event('afterprint'))");
+    assert_eq!(browser.count("#printed tr"), 0);
+    let pages = browser.printed_pages();
+    assert!((3..=12).contains(&pages), "{pages} pages");
+    assert_eq!(browser.console_messages(), [""; 0]);
+}
+
+#[test]
+fn the_page_and_the_sheet_of_an_index_have_what_is_current_in_it() {
+    let scratch = Scratch::new();
+    let videos = scratch.videos();
+    let clip = |name: &str, seconds: f64| {
+        test_video(&videos.join(name), "320x180", "30", seconds, &["-pix_fmt", "yuv420p"]);
+    };
+    clip("a.mp4", 5.0);
+    clip("b & <c>.mp4", 3.0);
+    clip("gone.mp4", 3.0);
+    std::fs::write(videos.join("text.mp4"), "this is not a video\n".repeat(100)).unwrap();
+    let job = scratch.job(&format!("{}[report]\nthumbnails = true\n", scratch.small_models()));
+    let page = scratch.path("report.html");
+    assert!(stderr(&report(&job, &page, &["--current"], 2)).contains("there are no runs in"));
+    run(&job, &[], 3);
+    clip("a.mp4", 7.0);
+    clip("new.mp4", 4.0);
+    std::fs::write(videos.join("b & <c>.mp4"), "damaged since".repeat(100)).unwrap();
+    std::fs::remove_file(videos.join("gone.mp4")).unwrap();
+    run(&job, &["--confirm-deleted"], 3);
+
+    report(&job, &page, &["--current"], 0);
+    let count = |table: &str, name: &str| {
+        let sql = format!("SELECT count(*) FROM current_{table} WHERE uri LIKE '%/{name}'");
+        query(&scratch.index(), &["--format", "lines", &sql]).trim().parse::<usize>().unwrap()
+    };
+    let sheet = scratch.path("sheet.svg");
+    let drawn = vidindex(["sheet".as_ref(), job.as_os_str(), "-o".as_ref(), sheet.as_os_str()]).output().unwrap();
+    assert!(drawn.status.success(), "{}", said(&drawn));
+    assert_eq!(stdout(&drawn), sheet.to_str().unwrap());
+
+    let Some(browser) = Browser::start() else { return };
+    browser.open(&page);
+    assert_eq!(browser.text("h1"), "Index");
+    assert_eq!(browser.text("#state-of-run"), "current, 1 failed");
+    // The damaged version does not hide what is known of the good one; what was never indexed is listed as failed.
+    assert!(browser.text("#totals").contains("3 ok, 1 failed"), "{}", browser.text("#totals"));
+    assert!(browser.text("#failures").contains("text.mp4"), "{}", browser.text("#failures"));
+    let names = browser.script("return [...document.querySelectorAll('.row .name')].map((name) => name.innerText)");
+    assert_eq!(names, json!(["a.mp4", "b & <c>.mp4", "new.mp4", "text.mp4"]));
+    for (search, name) in [("a.mp4", "a.mp4"), ("<c>", "b & <c>.mp4"), ("new", "new.mp4")] {
+        browser.script(&format!(
+            "const s = document.querySelector('#search'); s.value = {}; s.dispatchEvent(new Event('input'))",
+            json!(search)
+        ));
+        let facts = browser.text("#video .title .quiet");
+        let [segments, boxes] = ["actions", "persons"].map(|table| count(table, name));
+        assert!(facts.contains(&format!("{segments} segment")) && facts.contains(&format!("{boxes} box")), "{facts}");
+        let bars = browser
+            .script("return new Set([...document.querySelectorAll('.plot .bar')].map((b) => b.dataset.segment)).size");
+        assert_eq!(bars, segments, "{name}");
+    }
+    assert_eq!(browser.console_messages(), [""; 0]);
+
+    browser.load(&sheet);
+    let titles = browser.script("return [...document.querySelectorAll('.t')].map((title) => title.textContent)");
+    assert_eq!(titles, json!(["a.mp4", "b & <c>.mp4", "new.mp4"]));
+    let pictures: usize = ["a.mp4", "b & <c>.mp4", "new.mp4"].iter().map(|name| count("thumbnails", name).min(6)).sum();
+    assert_eq!(browser.count("image") as usize, pictures);
+    assert!(browser.count("rect.b") > 0 && browser.count("rect.c") > 0 && browser.count("path") as usize == pictures);
+    browser.screenshot("sheet");
+    let one = ["sheet", job.to_str().unwrap(), "--containing", "new", "-o", sheet.to_str().unwrap()];
+    assert!(vidindex(one).output().unwrap().status.success());
+    browser.load(&sheet);
+    assert_eq!(browser.count(".t"), 1);
+    let none = vidindex(["sheet", job.to_str().unwrap(), "--containing", "elsewhere"]).output().unwrap();
+    assert_eq!(none.status.code(), Some(2));
+    assert!(stderr(&none).contains("there are no such videos in"), "{}", stderr(&none));
 }
 
 #[test]

@@ -25,8 +25,10 @@ const KINDS = {
 
 function showOverview(data, filters) {
   const { facts } = data;
-  const models = [facts.actions_model, facts.persons_model].filter(Boolean).join(" and ");
-  $("origin").textContent = `${facts.input} · ${moment(facts.planned_at)} · ${models} · vidindex ${facts.version}`;
+  const models = [...facts.actions_models, ...facts.persons_models].join(", ");
+  const { planned_at: planned, read_at: read } = facts.run;
+  const about = read ? [facts.output, `as of ${moment(read)}`] : [facts.input, moment(planned)];
+  $("origin").textContent = [...about, models, `vidindex ${facts.version}`].filter(Boolean).join(" · ");
   showRunState(facts);
   showNotes(data);
   showTotals(data);
@@ -35,10 +37,15 @@ function showOverview(data, filters) {
 }
 
 function showRunState(facts) {
-  const missing = facts.shards - facts.shards_committed;
+  const { shards, shards_committed: done, read_at: read } = facts.run;
+  const missing = !read && shards - done;
+  const { videos_partial: partial, videos_failed: failed } = facts.totals;
+  const parts = [read ? "current" : missing ? `${done} of ${counted(shards, "shard")} done` : "complete"];
+  if (failed) parts.push(`${number(failed)} failed`);
+  if (partial) parts.push(`${number(partial)} partial`);
   const state = $("state-of-run");
-  state.textContent = missing ? `${facts.shards_committed} of ${counted(facts.shards, "shard")} done` : "complete";
-  state.classList.add(missing ? "partial" : "ok");
+  state.textContent = parts.join(", ");
+  state.classList.add(parts.length > 1 || missing ? "partial" : "ok");
 }
 
 function showNotes({ facts, videos, picture_time }) {
@@ -52,7 +59,7 @@ function showNotes({ facts, videos, picture_time }) {
   if (picture_time.length < facts.thumbnails) {
     notes.push(`The page holds ${number(picture_time.length)} of ${number(facts.thumbnails)} pictures; all are in the table thumbnails.`);
   }
-  if (facts.lost_parts) notes.push(`${counted(facts.lost_parts, "file")} of this run's tables are gone: their rows are missing here.`);
+  if (facts.lost_parts) notes.push(`${counted(facts.lost_parts, "file")} of its tables are gone: their rows are missing here.`);
   $("notes").hidden = !notes.length;
   $("notes").textContent = notes.join(" ");
 }
@@ -61,7 +68,8 @@ const videosIn = (totals) => totals.videos_ok + totals.videos_partial + totals.v
 
 function showTotals({ facts }) {
   const { totals } = facts;
-  const elapsed = facts.finished_at ? (new Date(facts.finished_at) - new Date(facts.planned_at)) / 1000 : 0;
+  const { run } = facts;
+  const elapsed = run.finished_at ? (new Date(run.finished_at) - new Date(run.planned_at)) / 1000 : 0;
   const tile = (title, value, ...details) =>
     make("div", { class: "tile" }, make("p", { class: "quiet" }, title), make("p", { class: "value" }, value), ...details);
   const quiet = (text) => make("p", { class: "quiet" }, text);
@@ -76,12 +84,15 @@ function showTotals({ facts }) {
   }
   const summary = parts.filter(([, count]) => count).map(([status, count]) => `${number(count)} ${status}`).join(", ");
   const speed = elapsed > 0 ? totals.video_seconds / elapsed : 0;
-  const machines = facts.hosts > 1 ? `, ${facts.hosts} machines` : "";
+  const machines = run.hosts > 1 ? `, ${run.hosts} machines` : "";
+  const models = (ids, none) => quiet(ids.length > 1 ? counted(ids.length, "model") : ids[0] ?? none);
   $("totals").append(
-    tile("Videos", number(all), bar, quiet(summary || `of ${number(facts.videos_planned)} planned`)),
+    tile("Videos", number(all), bar, quiet(summary || (run.read_at ? "nothing is indexed" : `of ${number(run.videos_planned)} planned`))),
     tile("Playing time", span(totals.video_seconds), quiet(`${number(totals.frames_decoded)} frames decoded`)),
-    tile("Segments", number(totals.segments), quiet(facts.actions_model ?? "no actions model")),
-    tile("Boxes", number(totals.boxes), quiet(facts.persons_model ?? "no persons model")),
+    tile("Segments", number(totals.segments), models(facts.actions_models, "no actions model")),
+    tile("Boxes", number(totals.boxes), models(facts.persons_models, "no persons model")),
+  );
+  if (!run.read_at) $("totals").append(
     tile("Speed", speed ? `${number(Math.round(speed * 10) / 10)}×` : "–", quiet(`real time, in ${span(elapsed)} from plan to last commit${machines}`)),
     tile("Work", span(totals.wall_seconds), quiet(`decoding ${span(totals.decode_seconds)}, models ${span(totals.inference_seconds)}`)),
   );
@@ -121,7 +132,7 @@ function showLabels(data, filters) {
     const bar = make("span", { class: "bar", "aria-hidden": "true" });
     bar.style.width = `${(100 * count) / most[0][1]}%`;
     $("labels").append(make("li", {},
-      make("button", { type: "button", title: "Filter by this action", onclick: () => filters.set({ label }) },
+      make("button", { type: "button", title: "Show its moments", onclick: () => filters.set({ label }) },
         make("span", { class: "name" }, data.labels[label]),
         make("span", { class: "track" }, bar),
         make("span", { class: "count" }, number(count)), make("span", { class: "unseen" }, " segments"))));

@@ -5,7 +5,7 @@ const LANE = 30;
 const STRIP = 62;
 const CROWD = 38;
 const AXIS = 24;
-const GAP = 8;
+const SPACE = 8;
 // Segments that are narrower than this share a bar.
 const BAR_MIN = 2;
 const TICKS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400];
@@ -25,7 +25,10 @@ class VideoView {
   }
 
   show(video, segment = -1) {
-    if (this.video === video) return;
+    if (this.video === video) {
+      if (segment >= 0) this.choose(segment, true);
+      return;
+    }
     Object.assign(this, { video, zoom: 1, segment: -1 });
     hideTip();
     this.host.replaceChildren(...this.head());
@@ -33,7 +36,7 @@ class VideoView {
       this.host.append(this.timeline(), (this.moment = make("div", { class: "moment", role: "region", "aria-label": "The chosen segment" })), (this.best = make("div", { class: "best" })));
       this.filtered();
       this.layout();
-      this.choose(segment >= 0 ? segment : this.strongest()[0] ?? video.from, segment >= 0);
+      this.choose(segment >= 0 ? segment : this.strongest()[0]?.peak ?? video.from, segment >= 0);
     } else if (video.status === "ok") {
       this.host.append(make("p", { class: "empty" }, "Nothing was detected in this video."));
     }
@@ -47,8 +50,8 @@ class VideoView {
       video.width && `${video.width} × ${video.height}`,
       video.fps && `${Math.round(video.fps * 100) / 100} fps`,
       video.codec,
-      video.status !== "failed" && this.data.facts.actions_model && counted(video.segment_rows, "segment"),
-      video.status !== "failed" && this.data.facts.persons_model && counted(video.box_rows, "box", "boxes"),
+      video.status !== "failed" && this.data.facts.actions_models.length > 0 && counted(video.segment_rows, "segment"),
+      video.status !== "failed" && this.data.facts.persons_models.length > 0 && counted(video.box_rows, "box", "boxes"),
     ];
     const head = make("div", { class: "card-head" },
       make("div", { class: "title" },
@@ -65,9 +68,9 @@ class VideoView {
     this.lanes = this.lanesOf();
     this.hasStrip = video.picturesTo > video.picturesFrom;
     this.hasCrowd = video.binsTo > video.binsFrom && video.box_rows > 0;
-    this.top = this.hasStrip ? STRIP + GAP : 0;
-    this.crowdTop = this.top + this.lanes.length * LANE + (this.lanes.length ? GAP : 0);
-    this.axisTop = this.crowdTop + (this.hasCrowd ? CROWD + GAP : 0);
+    this.top = this.hasStrip ? STRIP + SPACE : 0;
+    this.crowdTop = this.top + this.lanes.length * LANE + (this.lanes.length ? SPACE : 0);
+    this.axisTop = this.crowdTop + (this.hasCrowd ? CROWD + SPACE : 0);
     const height = this.axisTop + AXIS;
 
     this.names = make("div", { class: "lane-names" });
@@ -158,20 +161,16 @@ class VideoView {
     if (!moments.length) return;
     const { label } = this.filters.value;
     this.best.append(make("h3", {}, label < 0 ? "Strongest moments" : `Strongest moments of ${this.data.labels[label]}`),
-      make("ol", {}, ...moments.map((k) => make("li", {},
-        make("button", { type: "button", onclick: () => this.choose(k, true) },
-          make("span", { class: "when" }, time(startOf(this.data, k), 1)),
-          make("span", { class: "name" }, label < 0 ? topOf(this.data, k)[0].name : this.data.labels[label]),
-          make("span", { class: "count" }, score(scoreOf(this.data, k, label))))))));
+      make("ol", {}, ...moments.map(({ label, start, peak, score: value }) => make("li", {},
+        make("button", { type: "button", onclick: () => this.choose(peak, true) },
+          make("span", { class: "when" }, time(start, 1)),
+          make("span", { class: "name" }, this.data.labels[label]),
+          make("span", { class: "count" }, score(value)))))));
   }
 
   strongest() {
-    const found = [];
-    const { label } = this.filters.value;
-    for (let k = this.video.from; k < this.video.to; k++) {
-      if (scoreOf(this.data, k, label) >= 0 && this.filters.takesSegment(k)) found.push(k);
-    }
-    return found.sort((a, b) => scoreOf(this.data, b, label) - scoreOf(this.data, a, label) || a - b).slice(0, MOMENTS);
+    const { label, score: least } = this.filters.value;
+    return momentsOf(this.data, this.video, label, least).sort(byStrength).slice(0, MOMENTS);
   }
 
   // Called when the width of the view or the zoom has changed.

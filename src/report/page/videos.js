@@ -8,6 +8,8 @@ class Filters {
     this.data = data;
     this.value = { text: "", state: "", label: -1, score: 0, sort: "name" };
     this.listeners = [];
+    // The score that came with the label, null if the user chose another.
+    this.usual = null;
     this.fill();
     const inputs = { search: "text", state: "state", label: "label", score: "score", sort: "sort" };
     for (const [id, name] of Object.entries(inputs)) {
@@ -42,9 +44,14 @@ class Filters {
     for (const name of ["matches", "score"]) if (!seen.size) $("sort").querySelector(`[value=${name}]`).remove();
   }
 
-  // Changes some of the filters and notifies the listeners.
+  // Changes some of the filters and notifies the listeners. With a label comes a score, unless the user chose one.
   set(change) {
+    if ("score" in change) this.usual = null;
+    const before = this.value.label;
     Object.assign(this.value, change);
+    if (this.value.label !== before && (this.value.score === 0 || this.value.score === this.usual)) {
+      this.usual = this.value.score = this.value.label < 0 ? 0 : usualScore(this.data, this.value.label);
+    }
     const { text, state, label, score: least, sort } = this.value;
     if ($("search").value !== text) $("search").value = text;
     $("state").value = state;
@@ -120,10 +127,10 @@ class VideoList {
     else this.draw();
   }
 
-  select(video) {
+  select(video, segment = -1) {
     this.chosen = video;
     this.show();
-    this.choose(video);
+    this.choose(video, segment);
   }
 
   // Scrolls the selected row into view.

@@ -70,10 +70,22 @@ impl Browser {
         Some(browser)
     }
 
-    /// Opens a file and waits until its page is ready.
+    /// Opens a report. It must be drawn when the browser says that it is loaded, because programs that print it go by that.
     pub(crate) fn open(&self, file: &Path) {
+        self.load(file);
+        assert_eq!(self.script("return document.documentElement.dataset.ready"), "true");
+    }
+
+    /// Opens a file and waits until it is loaded.
+    pub(crate) fn load(&self, file: &Path) {
         self.post("/url", json!({ "url": format!("file://{}", file.display()) }));
-        self.wait("return document.documentElement.dataset.ready === 'true'");
+    }
+
+    /// Number of pages on which the page is printed.
+    pub(crate) fn printed_pages(&self) -> usize {
+        let pdf = self.post("/print", json!({}));
+        let pdf = base64::engine::general_purpose::STANDARD.decode(pdf.as_str().unwrap()).unwrap();
+        String::from_utf8_lossy(&pdf).matches("/Type /Page\n").count()
     }
 
     /// Runs the body of a function and returns its result.
@@ -92,6 +104,11 @@ impl Browser {
     /// Number of elements that a selector matches.
     pub(crate) fn count(&self, selector: &str) -> u64 {
         self.script(&format!("return document.querySelectorAll({}).length", json!(selector))).as_u64().unwrap()
+    }
+
+    /// Whether the first element that a selector matches is displayed.
+    pub(crate) fn visible(&self, selector: &str) -> bool {
+        self.script(&format!("return document.querySelector({}).offsetParent !== null", json!(selector))) == true
     }
 
     /// Waits until the body of a function returns `true`.
