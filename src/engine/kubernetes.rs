@@ -5,6 +5,8 @@
 //! The objects are built from Kubernetes' own types and submitted with `kubectl`, which knows the user's clusters,
 //! contexts and credentials, and whose version matches the cluster.
 
+mod template;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::{
@@ -17,7 +19,7 @@ use k8s_openapi::api::core::v1::{
     SecurityContext, Toleration, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use tokio::process::Command;
 
 use super::queue::Counts;
@@ -25,6 +27,7 @@ use super::{Submission, Submitted};
 use crate::error::{Error, Result};
 use crate::job::engine::Kubernetes;
 use crate::run::RunId;
+use template::PodTemplate;
 
 /// Maximum number of indexes in a Job. Kubernetes supports ten times as many, but with other limits.
 const TASKS_MAX: u32 = 10_000;
@@ -35,6 +38,9 @@ const KEEP_SECONDS: i32 = 7 * 24 * 3600;
 /// Directory of the job file in the pods, mounted from the ConfigMap.
 const JOB_FOLDER: &str = "/etc/vidindex";
 const JOB_FILE: &str = "job.toml";
+
+/// Memory of the seal at most. It does not grow with the index.
+const SEAL_MEMORY: &str = "1Gi";
 
 const GPU: &str = "nvidia.com/gpu";
 
@@ -51,46 +57,73 @@ pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result
     })?;
     let job_text = std::fs::read_to_string(&submission.job_file)
         .map_err(|error| Error::usage(format!("failed to read the job file {file}: {error}")))?;
-    let objects = Objects { submission, settings };
-    let documents = yaml(&objects.job_file(job_text), &[objects.work(), objects.seal()])
-        .map_err(|error| Error::failed(format!("failed to write the objects for Kubernetes: {error}")))?;
+    let template = settings.pod_template.as_deref().map(PodTemplate::read).transpose()?;
+    let objects = Objects { submission, settings, template };
+    let jobs = [objects.work()?, objects.seal()?];
+    let mut job_file = objects.job_file(job_text);
+    let (job_file_text, jobs_text) = (yaml(&[&job_file])?, yaml(&[&jobs[0], &jobs[1]])?);
+    let all = format!("{job_file_text}---\n{jobs_text}");
     if dry_run {
-        return Ok(Submitted::shown(vec![documents.trim_end().to_owned()]));
+        return Ok(Submitted::shown(vec![all.trim_end().to_owned()]));
     }
     // Objects of an earlier submission of this run would conflict.
-    kubectl(&["delete", "--ignore-not-found", "-f", "-"], &documents).await?;
-    let created = kubectl(&["create", "-f", "-"], &documents).await?;
+    kubectl(&["delete", "--ignore-not-found", "-f", "-"], &all).await?;
+    let created = kubectl(&["create", "-f", "-"], &jobs_text).await?;
+    // The job file comes after the Jobs, which own it, so that it disappears together with them. Until then, their pods wait.
+    job_file.metadata.owner_references = Some(owners(&listed(submission.job, submission.run).await?));
+    let created_file = kubectl(&["create", "-f", "-"], &yaml(&[&job_file])?).await?;
     let namespace = settings.namespace.as_ref().map(|name| format!(" --namespace {name}")).unwrap_or_default();
-    let mut lines: Vec<_> = created.lines().map(str::to_owned).collect();
+    let mut lines: Vec<_> = created.lines().chain(created_file.lines()).map(str::to_owned).collect();
     let label = format!("{LABEL}={}", submission.run);
     lines.push(format!("watch   kubectl get jobs,pods{namespace} -l {label}"));
     lines.push(format!("stop    kubectl delete jobs,configmaps{namespace} -l {label}"));
-    let jobs = [objects.work(), objects.seal()].into_iter().filter_map(|job| job.metadata.name).collect();
+    let jobs = jobs.into_iter().filter_map(|job| job.metadata.name).collect();
     Ok(Submitted { lines, jobs })
+}
+
+fn owners(jobs: &[Job]) -> Vec<OwnerReference> {
+    let owner = |job: &Job| {
+        Some(OwnerReference {
+            api_version: "batch/v1".to_owned(),
+            kind: "Job".to_owned(),
+            name: job.metadata.name.clone()?,
+            uid: job.metadata.uid.clone()?,
+            ..OwnerReference::default()
+        })
+    };
+    jobs.iter().filter_map(owner).collect()
 }
 
 /// Counts the waiting and running pods of the run.
 pub(super) async fn counts(job: &crate::job::Job, run: &RunId) -> Result<Counts> {
+    Ok(count(&listed(job, run).await?))
+}
+
+/// The Jobs of the run in the cluster.
+async fn listed(job: &crate::job::Job, run: &RunId) -> Result<Vec<Job>> {
     let label = format!("--selector={LABEL}={run}");
     let namespace = job.engine.kubernetes.as_ref().and_then(|settings| settings.namespace.as_ref());
     let namespace = namespace.map(|name| format!("--namespace={name}"));
     let arguments: Vec<&str> =
         ["get", "jobs", "--output=json", &label].into_iter().chain(namespace.as_deref()).collect();
     let listed = kubectl(&arguments, "").await?;
-    count(&listed).map_err(|error| Error::failed(format!("kubectl: failed to parse its list of Jobs: {error}")))
+    parse(&listed).map_err(|error| Error::failed(format!("kubectl: failed to parse its list of Jobs: {error}")))
 }
 
-fn count(listed: &str) -> Result<Counts, serde_json::Error> {
+fn parse(listed: &str) -> Result<Vec<Job>, serde_json::Error> {
     /// The format in which `kubectl` lists objects of any kind.
     #[derive(serde::Deserialize)]
     struct Jobs {
         items: Vec<Job>,
     }
-    let jobs: Jobs = serde_json::from_str(listed)?;
-    Ok(jobs.items.iter().map(count_job).fold(Counts::default(), |sum, job| Counts {
+    Ok(serde_json::from_str::<Jobs>(listed)?.items)
+}
+
+fn count(jobs: &[Job]) -> Counts {
+    jobs.iter().map(count_job).fold(Counts::default(), |sum, job| Counts {
         pending: sum.pending + job.pending,
         running: sum.running + job.running,
-    }))
+    })
 }
 
 /// An unfinished Job has indexes that are still to come, and pods that are ready or not ready yet.
@@ -113,6 +146,7 @@ const LABEL: &str = "vidindex/run";
 struct Objects<'a> {
     submission: &'a Submission<'a>,
     settings: &'a Kubernetes,
+    template: Option<PodTemplate>,
 }
 
 impl Objects<'_> {
@@ -125,12 +159,13 @@ impl Objects<'_> {
         }
     }
 
-    fn work(&self) -> Job {
+    fn work(&self) -> Result<Job> {
         let settings = self.settings;
         let tasks = self.submission.tasks(settings.tasks, TASKS_MAX);
         let quantity = |name: &str, amount: &Option<String>| Some((name.to_owned(), Quantity(amount.clone()?)));
         let gpus = settings.gpus.map(|gpus| (GPU.to_owned(), Quantity(gpus.to_string())));
         let cpus = quantity("cpu", &settings.cpus);
+        let scratch = quantity("ephemeral-storage", &settings.scratch);
         let memory = quantity("memory", &settings.memory);
         let container = Container {
             env: Some(vec![EnvVar {
@@ -140,7 +175,7 @@ impl Objects<'_> {
             }]),
             resources: Some(ResourceRequirements {
                 // Pods may also use processors that nobody else needs.
-                requests: Some(cpus.into_iter().chain(memory.clone()).collect()),
+                requests: Some(cpus.into_iter().chain(memory.clone()).chain(scratch).collect()),
                 limits: Some(memory.into_iter().chain(gpus).collect()),
                 claims: None,
             }),
@@ -156,13 +191,14 @@ impl Objects<'_> {
             completions: i32::try_from(tasks).ok(),
             parallelism: i32::try_from(settings.at_once.unwrap_or(tasks).min(tasks)).ok(),
             backoff_limit_per_index: i32::try_from(settings.attempts - 1).ok(),
+            max_failed_indexes: settings.max_failed_tasks.and_then(|count| i32::try_from(count).ok()),
             active_deadline_seconds: Some(settings.deadline_seconds.into()),
-            ..self.spec(pod, "work")
+            ..self.spec(pod, "work", false)?
         };
-        Job { metadata: self.metadata("work"), spec: Some(spec), status: None }
+        Ok(Job { metadata: self.metadata("work"), spec: Some(spec), status: None })
     }
 
-    fn seal(&self) -> Job {
+    fn seal(&self) -> Result<Job> {
         let wait = ["--wait".to_owned(), self.settings.deadline_seconds.to_string()];
         let container = Container {
             resources: Some(ResourceRequirements {
@@ -170,15 +206,16 @@ impl Objects<'_> {
                     ("cpu".to_owned(), Quantity("100m".to_owned())),
                     ("memory".to_owned(), Quantity("256Mi".to_owned())),
                 ])),
+                limits: Some(BTreeMap::from([("memory".to_owned(), Quantity(SEAL_MEMORY.to_owned()))])),
                 ..ResourceRequirements::default()
             }),
             ..self.container("seal", wait.to_vec())
         };
         let spec = JobSpec {
             backoff_limit: i32::try_from(self.settings.attempts - 1).ok(),
-            ..self.spec(self.pod(container), "seal")
+            ..self.spec(self.pod(container), "seal", true)?
         };
-        Job { metadata: self.metadata("seal"), spec: Some(spec), status: None }
+        Ok(Job { metadata: self.metadata("seal"), spec: Some(spec), status: None })
     }
 
     fn metadata(&self, what: &str) -> ObjectMeta {
@@ -196,16 +233,21 @@ impl Objects<'_> {
         BTreeMap::from([("app.kubernetes.io/name".to_owned(), "vidindex".to_owned()), (LABEL.to_owned(), run)])
     }
 
-    fn spec(&self, pod: PodSpec, container: &str) -> JobSpec {
-        JobSpec {
+    fn spec(&self, pod: PodSpec, container: &str, is_seal: bool) -> Result<JobSpec> {
+        let pod = PodTemplateSpec {
+            metadata: Some(ObjectMeta { labels: Some(self.labels()), ..ObjectMeta::default() }),
+            spec: Some(pod),
+        };
+        let template = match &self.template {
+            Some(template) => template.over(pod, container, is_seal)?,
+            None => pod,
+        };
+        Ok(JobSpec {
             pod_failure_policy: Some(failure_policy(container)),
             ttl_seconds_after_finished: Some(KEEP_SECONDS),
-            template: PodTemplateSpec {
-                metadata: Some(ObjectMeta { labels: Some(self.labels()), ..ObjectMeta::default() }),
-                spec: Some(pod),
-            },
+            template,
             ..JobSpec::default()
-        }
+        })
     }
 
     fn pod(&self, container: Container) -> PodSpec {
@@ -229,7 +271,10 @@ impl Objects<'_> {
                 Volume { name: "job".to_owned(), config_map: Some(job_file), ..Volume::default() },
                 Volume {
                     name: "scratch".to_owned(),
-                    empty_dir: Some(EmptyDirVolumeSource::default()),
+                    empty_dir: Some(EmptyDirVolumeSource {
+                        size_limit: self.settings.scratch.clone().map(Quantity),
+                        ..EmptyDirVolumeSource::default()
+                    }),
                     ..Volume::default()
                 },
             ]),
@@ -307,13 +352,11 @@ fn toleration(key: &str, value: Option<&str>, effect: Option<&str>) -> Toleratio
     }
 }
 
-fn yaml(job_file: &ConfigMap, jobs: &[Job]) -> Result<String, serde_norway::Error> {
-    let mut documents = serde_norway::to_string(job_file)?;
-    for job in jobs {
-        documents += "---\n";
-        documents += &serde_norway::to_string(job)?;
-    }
-    Ok(documents)
+fn yaml<T: serde::Serialize>(objects: &[&T]) -> Result<String> {
+    let documents: Result<Vec<_>, _> = objects.iter().map(serde_norway::to_string).collect();
+    let documents =
+        documents.map_err(|error| Error::failed(format!("failed to write the objects for Kubernetes: {error}")))?;
+    Ok(documents.join("---\n"))
 }
 
 async fn kubectl(arguments: &[&str], input: &str) -> Result<String> {
@@ -348,14 +391,15 @@ mod tests {
         let template = "\"template\": {\"metadata\": {}, \"spec\": {\"containers\": []}}";
         let tasks = format!("{{\"completions\": 8, {template}}}");
         let seal = format!("{{{template}}}");
-        assert_eq!(count(&list(&[])).unwrap(), Counts::default());
+        let count = |listed: &str| count(&parse(listed).unwrap());
+        assert_eq!(count(&list(&[])), Counts::default());
         // Two of eight run, one is finished; the seal waits for a machine.
         let both = [
             job(&tasks, "{\"active\": 3, \"ready\": 2, \"succeeded\": 1}"),
             job(&seal, "{\"active\": 1, \"ready\": 0}"),
         ];
-        assert_eq!(count(&list(&both)).unwrap(), Counts { pending: 6, running: 2 });
+        assert_eq!(count(&list(&both)), Counts { pending: 6, running: 2 });
         let failed = "{\"failed\": 1, \"conditions\": [{\"type\": \"Failed\", \"status\": \"True\"}]}";
-        assert_eq!(count(&list(&[job(&tasks, failed)])).unwrap(), Counts::default());
+        assert_eq!(count(&list(&[job(&tasks, failed)])), Counts::default());
     }
 }

@@ -114,6 +114,12 @@ pub struct Kubernetes {
     pub attempts: u32,
     /// The time limit of all tasks together. After it, the seal publishes what is done.
     pub deadline_seconds: u32,
+    /// The number of tasks that may fail before the others are stopped. The default is any number.
+    pub max_failed_tasks: Option<u32>,
+    /// Size of the scratch disk of a task (`50Gi`). The default is what the node has.
+    pub scratch: Option<String>,
+    /// The manifest of a Pod that is laid over the run's pods. Its container `vidindex` stands for theirs.
+    pub pod_template: Option<PathBuf>,
     /// Labels that the tasks' nodes must have.
     pub node_selector: BTreeMap<String, String>,
     /// Taints that the tasks tolerate, as `key[=value][:Effect]`. They always tolerate the taint of GPU nodes.
@@ -210,6 +216,9 @@ impl Kubernetes {
             at_once: count(section, "at_once", 1..=u32::MAX)?,
             attempts: count(section, "attempts", 1..=u32::MAX)?.unwrap_or(ATTEMPTS),
             deadline_seconds: count(section, "deadline_seconds", 1..=u32::MAX)?.unwrap_or(DAY_SECONDS),
+            max_failed_tasks: count(section, "max_failed_tasks", 0..=u32::MAX)?,
+            scratch: quantity("scratch", "\"50Gi\"")?,
+            pod_template: text(section, "pod_template", "\"pod.yaml\"")?.map(PathBuf::from),
             node_selector: selectors
                 .iter()
                 .filter_map(|label| label.split_once('='))

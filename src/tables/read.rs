@@ -10,6 +10,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::error::{Error, Result};
 use crate::store::{ObjectMeta, Store, StoreErrorKind};
+use crate::telemetry::Steps;
 
 /// Number of files that are read concurrently.
 const READS_MAX: usize = 16;
@@ -36,7 +37,9 @@ pub(crate) async fn read_videos<const N: usize>(
         })
         .buffer_unordered(READS_MAX);
     let mut reads = std::pin::pin!(reads);
+    let steps = Steps::start("files of videos read", None);
     while let Some((object, bytes)) = reads.try_next().await? {
+        steps.step();
         match bytes {
             Ok(bytes) => read_file(bytes, columns, |batch| each(&object, batch)).map_err(|problem| {
                 let uri = output.uri(&object.key);

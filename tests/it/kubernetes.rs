@@ -14,7 +14,21 @@ const TABLES: [&str; 3] = ["videos", "actions", "persons"];
 const ENGINE: &str = "[engine.kubernetes]\nimage = \"registry.example/vidindex:1\"\nnamespace = \"video\"\n\
                       service_account = \"indexer\"\nsecret = \"s3\"\ngpus = 1\ncpus = \"3500m\"\nmemory = \"16Gi\"\n\
                       tasks = 2\nat_once = 8\ndeadline_seconds = 120\nnode_selector = [\"pool=spot\"]\n\
-                      tolerations = [\"spot=true:NoSchedule\", \"example.com/batch\"]\n";
+                      tolerations = [\"spot=true:NoSchedule\", \"example.com/batch\"]\n\
+                      scratch = \"50Gi\"\nmax_failed_tasks = 1\n";
+
+const TEMPLATE: &str = "\
+apiVersion: v1
+kind: Pod
+metadata: {annotations: {example.com/cost-center: '42'}}
+spec:
+  imagePullSecrets: [{name: registry}]
+  initContainers:
+  - {name: models, image: registry.example/aws-cli, args: [s3, sync, 's3://models', /models], volumeMounts: [{name: models, mountPath: /models}]}
+  volumes: [{name: models, emptyDir: {}}]
+  containers:
+  - {name: vidindex, env: [{name: VIDINDEX_LOG_FORMAT, value: json}], volumeMounts: [{name: models, mountPath: /models}]}
+";
 
 /// Validates YAML documents against the schemas of the oldest and the newest version, without unknown fields, and
 /// prints them as JSON.
@@ -113,6 +127,10 @@ fn the_manifests_are_valid_and_their_commands_index_the_archive() {
     let (scratch, job) = archive();
     let planned = vidindex(["plan".as_ref(), job.as_os_str()]).output().unwrap();
     let id = stdout(&planned);
+    let template = scratch.path("pod.yaml");
+    std::fs::write(&template, TEMPLATE).unwrap();
+    let text = std::fs::read_to_string(&job).unwrap();
+    std::fs::write(&job, format!("{text}pod_template = {:?}\n", template.display().to_string())).unwrap();
     let dry_run = submit(&job, &["--dry-run", "--run", &id]).output().unwrap();
     assert!(dry_run.status.success(), "{}", said(&dry_run));
     let Some(manifests) = validated(&dry_run.stdout) else { return };
@@ -138,6 +156,19 @@ fn the_manifests_are_valid_and_their_commands_index_the_archive() {
         json!({"key": "spot", "operator": "Equal", "value": "true", "effect": "NoSchedule"})
     );
     assert_eq!(pod["tolerations"][1], json!({"key": "example.com/batch", "operator": "Exists"}));
+    assert_eq!(work["spec"]["maxFailedIndexes"], 1);
+    assert_eq!(pod["containers"][0]["resources"]["requests"]["ephemeral-storage"], "50Gi");
+    assert_eq!(pod["volumes"][1]["emptyDir"]["sizeLimit"], "50Gi");
+    assert_eq!(pod["initContainers"][0]["name"], "models");
+    for job in [work, seal] {
+        let template = &job["spec"]["template"];
+        assert_eq!(template["metadata"]["annotations"]["example.com/cost-center"], "42");
+        assert_eq!(template["spec"]["imagePullSecrets"], json!([{"name": "registry"}]));
+    }
+    let of_seal = &seal["spec"]["template"]["spec"];
+    assert!(
+        of_seal.get("initContainers").is_none() && of_seal["containers"][0]["resources"]["limits"]["memory"] == "1Gi"
+    );
     assert_eq!(pod["containers"][0]["resources"]["limits"], json!({"memory": "16Gi", "nvidia.com/gpu": "1"}));
     assert_eq!(pod["volumes"][0]["configMap"]["name"], file["metadata"]["name"]);
 
@@ -194,20 +225,41 @@ fn kubectl_gets_the_manifests_that_a_dry_run_prints() {
     let missing = submit(&job, &[]).env("PATH", "/nowhere").output().unwrap();
     assert_eq!(missing.status.code(), Some(1));
     assert!(stderr(&missing).contains("kubectl: failed to run"), "{}", said(&missing));
-    // Keeps what it is given.
+    // Keeps what it is given, and has created Jobs since.
     let bin = scratch.path("bin");
     std::fs::create_dir(&bin).unwrap();
-    let script = format!("#!/bin/sh\ncat >{0}/$1.yaml\necho \"$@\" >>{0}/calls\n", bin.display());
+    let jobs = r#"{"items": [{"metadata": {"name": "w", "uid": "1-2"}}, {"metadata": {"name": "s", "uid": "3-4"}}]}"#;
+    let script = format!(
+        "#!/bin/sh\necho \"$@\" >>{0}/calls\ncat >>{0}/$1.yaml\n[ $1 != get ] || echo '{jobs}'\n",
+        bin.display()
+    );
     std::fs::write(bin.join("kubectl"), script).unwrap();
     std::fs::set_permissions(bin.join("kubectl"), std::fs::Permissions::from_mode(0o755)).unwrap();
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     let submitted = submit(&job, &[]).env("PATH", path).output().unwrap();
     assert!(submitted.status.success(), "{}", said(&submitted));
     let dry_run = submit(&job, &["--dry-run", "--run", &stdout(&submitted)]).output().unwrap();
-    for call in ["delete", "create"] {
-        let input = std::fs::read_to_string(bin.join(format!("{call}.yaml"))).unwrap();
-        assert_eq!(input.trim(), stdout(&dry_run));
-    }
+    let given = |call: &str| std::fs::read_to_string(bin.join(format!("{call}.yaml"))).unwrap();
+    assert_eq!(given("delete").trim(), stdout(&dry_run));
+    // The Jobs come first, and own the job file.
+    let shown = stdout(&dry_run);
+    let (file, jobs) = shown.split_once("---\n").unwrap();
+    let created = given("create");
+    let (before, after) = created.split_at(jobs.len());
+    assert_eq!(before, jobs);
+    let owned: Vec<&str> = after.trim_start().lines().filter(|line| !file.contains(line)).map(str::trim).collect();
+    let owner = |name, uid| {
+        ["- apiVersion: batch/v1".to_owned(), "kind: Job".to_owned(), format!("name: {name}"), format!("uid: {uid}")]
+    };
+    assert_eq!(owned[0], "ownerReferences:");
+    assert_eq!(owned[1..], [owner("w", "1-2"), owner("s", "3-4")].concat(), "{after}");
+    let id = stdout(&submitted).lines().last().unwrap().to_owned();
     let calls = std::fs::read_to_string(bin.join("calls")).unwrap();
-    assert_eq!(calls, "delete --ignore-not-found -f -\ncreate -f -\n");
+    assert_eq!(
+        calls,
+        format!(
+            "delete --ignore-not-found -f -\ncreate -f -\nget jobs --output=json --selector=vidindex/run={id} \
+             --namespace=video\ncreate -f -\n"
+        )
+    );
 }

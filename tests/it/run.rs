@@ -36,6 +36,8 @@ fn few_failures_do_not_change_the_exit_code_if_the_job_allows_them() {
     seal("0", 3);
     seal("1", 0);
     seal("2x", 2);
+    seal("0,not_a_video=34%", 0);
+    seal("100%,not_a_video=0", 3);
     run(&job, &["--reindex", "--set", "run.max_failed=0"], 3);
 }
 

@@ -40,7 +40,7 @@ fn external_libraries_are_used_only_in_their_folders() {
             ("aws_smithy", "store/"),
             ("aws_sdk_s3", "store/"),
             ("aws_sdk_batch", "engine/aws_batch.rs"),
-            ("k8s_openapi", "engine/kubernetes.rs"),
+            ("k8s_openapi", "engine/kubernetes"),
             ("ffmpeg_next", "decode"),
             ("ort::", "infer/"),
         ] {
