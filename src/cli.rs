@@ -33,7 +33,7 @@ use crate::error::{Error, Result};
 use crate::job::MaxFailed;
 use crate::pipeline::Pipeline;
 use crate::run::{RunId, RunSummary, Task};
-use crate::telemetry::{LogFormat, MetricsFile, Progress, ProgressDisplay};
+use crate::telemetry::{LogFormat, MetricsFile, Otlp, Progress, ProgressDisplay};
 use crate::work::{Done, attempt, stop};
 use crate::{console, infer, telemetry};
 
@@ -245,9 +245,11 @@ impl Console {
         telemetry::identify(run_id.as_str(), task.index, task.count);
         let start = |path| MetricsFile::start(path, run_id.as_str(), task.index, progress.clone());
         let metrics = metrics.map(start).transpose()?;
+        let otlp = Otlp::start(run_id.as_str(), task.index, &progress)?;
         let _display = ProgressDisplay::start(progress, self.format, self.quiet);
         let done = work.await;
         metrics.map_or(Ok(()), MetricsFile::finish)?;
+        otlp.finish().await;
         done
     }
 

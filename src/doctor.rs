@@ -40,12 +40,7 @@ pub(crate) async fn check(onnxruntime: Option<&Path>, job: Option<&Job>) -> Resu
         }
         Err(error) => report.fail("ONNX Runtime", error),
     }
-    let duckdb = std::env::var_os("VIDINDEX_DUCKDB").map(PathBuf::from);
-    report.wish(
-        "DuckDB",
-        DuckDb::find(duckdb.as_deref()).map(|found| found.to_string()),
-        "only `vidindex query` needs it",
-    );
+    report.wish("DuckDB", duckdb().map(|found| found.to_string()), "only `vidindex query` needs it");
     if let Some(job) = job {
         self::job(&mut report, job, runtime.as_ref().ok()).await;
     }
@@ -70,6 +65,17 @@ async fn job(report: &mut Report, job: &Job, runtime: Option<&Arc<Runtime>>) {
     }
     report.line("input", listed(&job.input.uri, job).await);
     report.line("output", writable(&job.output.uri, job).await);
+    if job.output.uri.starts_with("s3://")
+        && let Ok(duckdb) = duckdb()
+    {
+        let extension = duckdb.httpfs().map(|_| "it can read S3".to_owned());
+        report.wish("DuckDB and S3", extension, "only `vidindex query` of this index needs it");
+    }
+}
+
+fn duckdb() -> Result<DuckDb> {
+    let program = std::env::var_os("VIDINDEX_DUCKDB").map(PathBuf::from);
+    DuckDb::find(program.as_deref())
 }
 
 async fn listed(uri: &str, job: &Job) -> Result<String> {

@@ -5,6 +5,7 @@ pub mod engine;
 mod keys;
 mod max_failed;
 mod partition;
+mod paths;
 mod prices;
 mod reader;
 
@@ -37,7 +38,7 @@ const TRACKED_FRAMES_PER_SECOND: f64 = 5.0;
 const FINGERPRINT_VERSION: u32 = 1;
 
 /// A job file with all defaults filled in and all values checked. At least one of `actions` and `persons` is present.
-/// Local paths are relative to the working directory.
+/// Local paths are relative to the working directory; [`Job::load`] resolves those of the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
     /// Where the videos are, and which of them to index.
@@ -224,7 +225,7 @@ pub struct Report {
 }
 
 impl Job {
-    /// Reads a job file, applies `overrides` (`section.key=value`; the value is TOML or else a bare string), fills in the
+    /// Reads a job file, whose paths are relative to the file, applies `overrides` (`section.key=value`; the value is TOML or else a bare string), fills in the
     /// defaults and checks every value.
     ///
     /// # Errors
@@ -235,15 +236,19 @@ impl Job {
             Error::usage(format!("cannot read the job file {name}: {error}"))
                 .with_hint("a job file is a TOML file; its path is relative to the working directory")
         })?;
-        Self::parse(&name, &text, overrides)
+        Self::read(&name, path.parent(), &text, overrides)
     }
 
-    /// Like [`Job::load`], for a text that is already read. Errors call the file `name`.
+    /// Like [`Job::load`], for a text that is no file: its paths are relative to the working directory. Errors call it `name`.
     ///
     /// # Errors
     /// As [`Job::load`].
     pub fn parse(name: &str, text: &str, overrides: &[String]) -> Result<Self> {
-        let document = Document::read(name, text, overrides)?;
+        Self::read(name, None, text, overrides)
+    }
+
+    fn read(name: &str, folder: Option<&Path>, text: &str, overrides: &[String]) -> Result<Self> {
+        let document = Document::read(name, folder, text, overrides)?;
         let mut job = Self {
             input: Input::read(document.required("input", r#"uri = "s3://archive/2026/""#)?)?,
             output: Output { uri: uri(document.required("output", r#"uri = "s3://index/""#)?, "s3://index/")? },
@@ -265,6 +270,20 @@ impl Job {
             .with_hint("add one, for example:\n    [persons]\n    model = \"models/yolov5s.onnx\""));
         }
         Ok(job)
+    }
+
+    /// The values that are paths on this machine, by their keys.
+    pub(crate) fn local_paths(&self) -> Vec<(&'static str, String)> {
+        let model = |path: &Path| path.to_string_lossy().into_owned();
+        let values = [
+            ("input.uri", Some(self.input.uri.clone())),
+            ("input.inventory", self.input.inventory.clone()),
+            ("output.uri", Some(self.output.uri.clone())),
+            ("actions.model", self.actions.as_ref().map(|actions| model(&actions.model))),
+            ("persons.model", self.persons.as_ref().map(|persons| model(&persons.model))),
+        ];
+        let local = |(key, value): (_, Option<String>)| Some((key, value.filter(|value| !value.contains("://"))?));
+        values.into_iter().filter_map(local).collect()
     }
 
     /// How to connect to the store of the videos.
@@ -388,7 +407,7 @@ impl Input {
 
     fn read(section: &Section) -> Result<Self> {
         let inventory = section.get("inventory", "the address of a `manifest.json`", |entry| {
-            entry.filled_text().filter(|uri| uri.ends_with(".json"))
+            section.path(entry).filter(|uri| uri.ends_with(".json"))
         })?;
         let bucket = inventory.as_deref().and_then(inventoried_bucket).filter(|_| !section.has("uri"));
         let checked = |text: &str| glob(text).map(|_| ()).map_err(|problem| format!("has {text:?}, which {problem}"));
@@ -583,13 +602,13 @@ fn above_zero(entry: &Entry) -> Option<f64> {
 
 fn model(section: &Section, example: &str) -> Result<PathBuf> {
     let example = format!("model = \"{example}\"");
-    section.required("model", "the path of an ONNX file", &example, |entry| entry.filled_text().map(PathBuf::from))
+    section.required("model", "the path of an ONNX file", &example, |entry| section.path(entry).map(PathBuf::from))
 }
 
 fn uri(section: &Section, example: &str) -> Result<String> {
     let example = format!("uri = \"{example}\"");
     section.required("uri", "s3://bucket/prefix/ or a directory", &example, |entry| {
-        let uri = entry.filled_text()?;
+        let uri = section.path(entry)?;
         match uri.split_once("://") {
             Some(("s3", rest)) if !rest.is_empty() && !rest.starts_with('/') => Some(uri),
             Some(_) => None,

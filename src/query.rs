@@ -412,10 +412,20 @@ impl DuckDb {
         }
         let said = String::from_utf8_lossy(&output.stderr);
         let said = said.lines().next().unwrap_or_default();
-        Err(Error::failed(format!("DuckDB {} cannot read S3: {said}", self.version)).with_hint(format!(
-            "pip install duckdb-extension-httpfs=={} beside duckdb-cli, or run `duckdb -c 'INSTALL httpfs'` with network access",
-            self.version.trim_start_matches('v')
-        )))
+        Err(Error::failed(format!("DuckDB {} cannot read S3: {said}", self.version)).with_hint(self.httpfs_hint()))
+    }
+
+    /// How to install the extension: with the Python that DuckDB was installed with, or with DuckDB.
+    fn httpfs_hint(&self) -> String {
+        let python = self.program.canonicalize().ok().and_then(|program| Some(program.parent()?.join("python")));
+        match python.filter(|python| python.is_file()) {
+            Some(python) => format!(
+                "{} -m pip install duckdb-extension-httpfs=={}",
+                python.display(),
+                self.version.trim_start_matches('v')
+            ),
+            None => format!("with network access, run {} -c 'INSTALL httpfs'", self.program.display()),
+        }
     }
 
     fn packaged_httpfs(&self) -> Option<PathBuf> {

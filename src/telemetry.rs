@@ -2,6 +2,8 @@
 
 mod json_lines;
 mod metrics;
+mod otlp;
+mod readings;
 mod steps;
 mod transfer;
 mod usage;
@@ -24,6 +26,7 @@ use crate::video_status::{StatusCounts, VideoStatus};
 use json_lines::JsonLines;
 pub(crate) use json_lines::identify;
 pub use metrics::MetricsFile;
+pub use otlp::Otlp;
 pub(crate) use steps::Steps;
 pub use transfer::Transfer;
 pub use usage::{Usage, UsageCounter};

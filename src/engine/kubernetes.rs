@@ -8,6 +8,7 @@
 mod template;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use k8s_openapi::api::batch::v1::{
     Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyOnPodConditionsPattern,
@@ -46,8 +47,8 @@ const GPU: &str = "nvidia.com/gpu";
 
 /// See [`super::submit`].
 ///
-/// The image must contain the models at the same paths relative to its working directory, and have `vidindex` as its
-/// entry point.
+/// The image must contain the models at the same paths relative to its working directory, and have `vidindex` as its entry point.
+/// The job file is elsewhere in the pods, so its paths are given again as arguments.
 pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result<Submitted> {
     let file = submission.job_file.display();
     let settings = submission.job.engine.kubernetes.as_ref().ok_or_else(|| {
@@ -55,6 +56,16 @@ pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result
             "add it, for example:\n    [engine.kubernetes]\n    image = \"registry.example/vidindex:1\"\n    gpus = 1",
         )
     })?;
+    for (key, path) in submission.job.local_paths() {
+        // Other absolute paths may be in the image, or come from a volume.
+        let is_personal = std::env::home_dir()
+            .is_some_and(|home| home.components().count() > 1 && Path::new(&path).starts_with(home));
+        if is_personal && settings.pod_template.is_none() {
+            return Err(Error::usage(format!("{file}: {key}: no image has {path}, which is in your home directory")).with_hint(
+                "put it into the image, and name it relative to the working directory, or mount a volume with pod_template",
+            ));
+        }
+    }
     let job_text = std::fs::read_to_string(&submission.job_file)
         .map_err(|error| Error::usage(format!("failed to read the job file {file}: {error}")))?;
     let template = settings.pod_template.as_deref().map(PodTemplate::read).transpose()?;
@@ -218,6 +229,12 @@ impl Objects<'_> {
         Ok(Job { metadata: self.metadata("seal"), spec: Some(spec), status: None })
     }
 
+    /// The local paths of the job, as this process and the pods see them.
+    fn paths(&self) -> Vec<String> {
+        let paths = self.submission.job.local_paths().into_iter();
+        paths.flat_map(|(key, path)| ["--set".to_owned(), format!("{key}={path}")]).collect()
+    }
+
     fn metadata(&self, what: &str) -> ObjectMeta {
         ObjectMeta {
             // Names must be in lower case.
@@ -297,7 +314,7 @@ impl Objects<'_> {
         Container {
             name: subcommand.to_owned(),
             image: Some(self.settings.image.clone()),
-            args: Some([self.submission.arguments(subcommand, job_file.as_ref()), more].concat()),
+            args: Some([self.submission.arguments(subcommand, job_file.as_ref()), self.paths(), more].concat()),
             env_from: environment,
             security_context: Some(SecurityContext {
                 allow_privilege_escalation: Some(false),

@@ -218,7 +218,9 @@ impl Kubernetes {
             deadline_seconds: count(section, "deadline_seconds", 1..=u32::MAX)?.unwrap_or(DAY_SECONDS),
             max_failed_tasks: count(section, "max_failed_tasks", 0..=u32::MAX)?,
             scratch: quantity("scratch", "\"50Gi\"")?,
-            pod_template: text(section, "pod_template", "\"pod.yaml\"")?.map(PathBuf::from),
+            pod_template: section
+                .get("pod_template", "a path such as \"pod.yaml\"", |entry| section.path(entry))?
+                .map(PathBuf::from),
             node_selector: selectors
                 .iter()
                 .filter_map(|label| label.split_once('='))

@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{known_key, known_section, misplaced};
+use super::paths::{self, Resolved};
 use crate::error::{Error, Result};
 use crate::toml_text::TomlText;
 
@@ -17,6 +19,7 @@ const ENGINE: &str = "engine";
 #[derive(Debug)]
 pub(super) struct Document {
     name: String,
+    folder: Option<PathBuf>,
     sections: BTreeMap<&'static str, Section>,
 }
 
@@ -26,6 +29,8 @@ pub(super) struct Section {
     name: &'static str,
     keys: &'static [&'static str],
     place: Place,
+    /// The directory of the job file, to which its paths are relative. None for a text that is no file.
+    folder: Option<PathBuf>,
     entries: BTreeMap<String, Entry>,
 }
 
@@ -59,11 +64,13 @@ enum Value {
 }
 
 impl Document {
-    /// Parses `text` and applies `overrides` (`section.key=value`). Errors call the file `name`.
-    pub(super) fn read(name: &str, text: &str, overrides: &[String]) -> Result<Self> {
+    /// Parses `text` and applies `overrides` (`section.key=value`). Errors call the file `name`. `folder` is the directory of the
+    /// file, if it is one.
+    pub(super) fn read(name: &str, folder: Option<&Path>, text: &str, overrides: &[String]) -> Result<Self> {
         let source = TomlText { name, text };
         let table = DeTable::parse(text).map_err(|error| source.error(&error))?;
-        let mut document = Self { name: name.to_owned(), sections: BTreeMap::new() };
+        let folder = folder.map(Path::to_owned);
+        let mut document = Self { name: name.to_owned(), folder, sections: BTreeMap::new() };
         for (key, value) in table.get_ref() {
             match (key.get_ref().as_ref(), value.get_ref()) {
                 (ENGINE, DeValue::Table(engines)) => {
@@ -99,7 +106,7 @@ impl Document {
         let DeValue::Table(table) = value else {
             return Err(misplaced(name, &place));
         };
-        let mut section = Section::new(name, place)?;
+        let mut section = Section { folder: self.folder.clone(), ..Section::new(name, place)? };
         for (key, value) in table {
             if let Some(nested) = nested_section(name, key.get_ref()) {
                 let place = Place::line(source, key.span().start);
@@ -149,7 +156,7 @@ fn nested_section(section: &str, key: &str) -> Option<&'static str> {
 impl Section {
     fn new(name: &str, place: Place) -> Result<Self> {
         let (name, keys) = known_section(name, &place)?;
-        Ok(Self { name, keys, place, entries: BTreeMap::new() })
+        Ok(Self { name, keys, place, folder: None, entries: BTreeMap::new() })
     }
 
     /// The value of `key` as `convert` returns it, or `None` if the key is absent. If `convert` returns `None`, the error
@@ -165,6 +172,22 @@ impl Section {
         match convert(entry) {
             Some(value) => Ok(Some(value)),
             None => Err(self.refusal(key, entry, format!("must be {wanted}, not {}", entry.value))),
+        }
+    }
+
+    /// A local path, relative to the working directory, or an address of a store. In a job file, paths are relative to the file;
+    /// in a `--set`, to the working directory.
+    pub(super) fn path(&self, entry: &Entry) -> Option<String> {
+        let text = entry.filled_text()?;
+        match (&entry.place, &self.folder) {
+            (Place::Line { file, number, .. }, Some(folder)) => {
+                let Resolved { path, warning } = paths::resolve(folder, &text);
+                if let Some(warning) = warning {
+                    tracing::warn!("{file}:{number}: {warning}");
+                }
+                Some(path)
+            }
+            _ => Some(text),
         }
     }
 

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
@@ -16,8 +15,8 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::Progress;
+use super::readings::{Kind, Reading, readings};
 use crate::error::{Error, Result};
-use crate::video_status::StatusCounts;
 
 /// Interval at which the file is replaced. Collectors read it every 15 seconds or less often.
 const EVERY: Duration = Duration::from_secs(5);
@@ -131,50 +130,22 @@ impl fmt::Debug for Counters {
 
 impl Collector for Counters {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let progress = &self.0;
-        let ended = progress.ended();
-        let StatusCounts { ok, partial, failed, deleted } = ended.videos;
-
-        let mut gauge = |name: &str, help: &str, value: u64| {
-            let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            ConstGauge::new(value as f64).encode(metric)
-        };
-        gauge("videos_expected", "Videos in the shards of this worker", progress.videos_total.load(Relaxed))?;
-        gauge("bytes_expected", "Bytes of these videos", progress.bytes_total.load(Relaxed))?;
-
-        let mut counter = |name: &str, help: &str, value: f64| {
-            let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            ConstCounter::new(value).encode(metric)
-        };
-        counter("bytes", "Bytes of video processed", progress.bytes_done.load(Relaxed) as f64)?;
-        counter("segments", "Segments with scores: rows of the actions table", progress.segments.load(Relaxed) as f64)?;
-        counter("boxes", "Boxes detected: rows of the persons table", progress.boxes.load(Relaxed) as f64)?;
-        counter("frames", "Frames that decoders returned", ended.frames as f64)?;
-        counter("video_seconds", "Duration of the finished videos", ended.video_seconds)?;
-
-        let mut family = |name: &str, help: &str, label: &str, values: &mut dyn Iterator<Item = (&str, f64)>| {
-            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            for (value, count) in values {
-                let labels = [(label, value)];
-                ConstCounter::new(count).encode(metric.encode_family(&labels)?)?;
+        for Reading { name, help, kind, label, values } in readings(&self.0) {
+            let kind = match kind {
+                Kind::Gauge => MetricType::Gauge,
+                Kind::Counter => MetricType::Counter,
+            };
+            let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+            for (value, number) in values {
+                let labels = label.map(|label| [(label, value)]);
+                let of_label = labels.iter().flatten().copied().collect::<Vec<_>>();
+                let metric = metric.encode_family(&of_label)?;
+                match kind {
+                    MetricType::Gauge => ConstGauge::new(number).encode(metric)?,
+                    _ => ConstCounter::new(number).encode(metric)?,
+                }
             }
-            Ok::<_, fmt::Error>(())
-        };
-        let statuses = [("ok", ok), ("partial", partial), ("failed", failed), ("deleted", deleted)];
-        let mut statuses = statuses.into_iter().map(|(status, count)| (status, count as f64));
-        family("videos", "Finished videos by status", "status", &mut statuses)?;
-        let mut kinds = ended.failures.iter().map(|(kind, count)| (kind.as_str(), *count as f64));
-        family("video_errors", "Failed and partial videos by error_kind", "kind", &mut kinds)?;
-        let models = progress.models();
-        let stages = [("decode", ended.decode_seconds), ("write", progress.write_seconds())];
-        let infer = models.iter().map(|(model, usage)| match *model {
-            "actions" => ("infer_actions", usage.busy_seconds),
-            _ => ("infer_persons", usage.busy_seconds),
-        });
-        let help = "Seconds that a stage worked, summed over concurrent tasks";
-        family("stage_busy_seconds", help, "stage", &mut stages.into_iter().chain(infer))?;
-        let blocked = [("fetch", ended.fetch_seconds), ("decode", ended.blocked_seconds)];
-        let help = "Seconds that a stage waited: fetch for bytes from the store, decode for inference";
-        family("stage_blocked_seconds", help, "stage", &mut blocked.into_iter())
+        }
+        Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::support::bucket::Bucket;
 use crate::support::s3::{S3Server, environment};
-use crate::support::{Scratch, run, said, stderr, stdout, test_video, vidindex};
+use crate::support::{Scratch, run, said, stderr, stdout, tables, test_video, vidindex};
 
 fn indexed() -> Scratch {
     let scratch = Scratch::new();
@@ -51,6 +51,61 @@ fn an_index_in_a_bucket_is_read_with_the_settings_of_the_environment() {
     let output = command.envs(environment()).env("AWS_ENDPOINT_URL_S3", bucket.server.endpoint()).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(stdout(&output), stdout(&bucket.vidindex(&["status"], 0)));
+}
+
+#[test]
+fn paths_in_a_job_file_are_relative_to_it_and_those_of_the_command_line_to_the_working_directory() {
+    let scratch = Scratch::new();
+    test_video(&scratch.path("a.mp4"), "160x120", "25", 1.0, &["-pix_fmt", "yuv420p"]);
+    let [jobs, clips, elsewhere] = ["jobs", "clips", "elsewhere"].map(|name| scratch.path(name));
+    [&jobs, &clips, &elsewhere].iter().for_each(|folder| std::fs::create_dir(folder).unwrap());
+    std::fs::copy(scratch.path("a.mp4"), clips.join("a.mp4")).unwrap();
+    let model = |text: &str| text.split('"').nth(1).unwrap().to_owned();
+    std::fs::copy(model(&scratch.small_models()), scratch.path("slowfast.onnx")).unwrap();
+    std::fs::copy(Path::new(&model(&scratch.small_models())).with_extension("toml"), scratch.path("slowfast.toml"))
+        .unwrap();
+    let job = jobs.join("job.toml");
+    let write = |input: &str, output: &str, model: &str| {
+        let text = format!("[input]\nuri = {input:?}\n[output]\nuri = {output:?}\n[actions]\nmodel = {model:?}\n");
+        std::fs::write(&job, text).unwrap();
+    };
+    let run_in = |folder: &Path, job: &Path, args: &[&str]| {
+        let mut command = vidindex(["run".as_ref(), job.as_os_str()]);
+        let output = command.args(["--device", "cpu"]).args(args).current_dir(folder).output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        stderr(&output)
+    };
+    let uris = |index: &str| {
+        let rows = tables::rows(&scratch.path(index), "videos");
+        rows.iter().map(|row| row["uri"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let expected = [clips.join("a.mp4").canonicalize().unwrap().to_str().unwrap().to_owned()];
+
+    write("../clips", "../index", "../slowfast.onnx");
+    for folder in [&elsewhere, &jobs, &scratch.dir.path().to_owned()] {
+        let log = run_in(folder, &job, &[]);
+        assert!(!log.contains("job.toml:"), "{log}");
+    }
+    assert_eq!(uris("index"), expected, "one row: it is the same video and the same index from anywhere");
+    run_in(&elsewhere, Path::new("../jobs/job.toml"), &["--set", "output.uri=own"]);
+    assert_eq!(uris("elsewhere/own"), expected);
+
+    // What was read relative to the working directory is still found, with a warning that says what to write.
+    write("clips", "index", "slowfast.onnx");
+    let log = run_in(scratch.dir.path(), Path::new("jobs/job.toml"), &[]);
+    assert!(
+        log.contains("jobs/job.toml:2: there is no jobs/clips, so `clips` is relative to the working directory"),
+        "{log}"
+    );
+    assert!(log.contains("write \"../clips\""), "{log}");
+    assert_eq!(uris("index"), expected);
+    std::fs::create_dir(jobs.join("clips")).unwrap();
+    std::fs::copy(scratch.path("a.mp4"), jobs.join("clips/b.mp4")).unwrap();
+    let log = run_in(scratch.dir.path(), Path::new("jobs/job.toml"), &["--set", "input.deleted_max=1"]);
+    assert!(
+        log.contains("`clips` is jobs/clips, relative to the job file; up to version 0.1 it was relative to the"),
+        "{log}"
+    );
 }
 
 #[test]

@@ -37,6 +37,7 @@ mod lowering;
 mod man;
 mod mirrors;
 mod mistakes;
+mod otlp;
 mod outages;
 mod person_actions;
 mod pieces;

@@ -213,16 +213,30 @@ fn a_bucket_is_queried_with_the_settings_of_the_job() {
     let script = "import duckdb_cli, os; print(os.path.join(os.path.dirname(duckdb_cli.__file__), 'duckdb'))";
     let real = stdout(&Command::new(python).args(["-c", script]).output().unwrap());
     std::fs::copy(real, &copied).unwrap();
-    let mut command = vidindex(["query".as_ref(), bucket.job.as_os_str()]);
-    command.args(["--duckdb", copied.to_str().unwrap(), "SELECT 1"]).envs(support::s3::environment());
-    command
-        .env("HOME", bucket.scratch.path("home"))
-        .env("HTTP_PROXY", "http://127.0.0.1:9")
-        .env("NO_PROXY", "127.0.0.1");
-    let output = command.output().unwrap();
-    let message = stderr(&output);
+    let without = |args: &[&str]| {
+        let mut command = vidindex([args[0].as_ref(), bucket.job.as_os_str()]);
+        command.args(&args[1..]).env("VIDINDEX_DUCKDB", &copied).envs(support::s3::environment());
+        command.env("HOME", bucket.scratch.path("home")).env("HTTP_PROXY", "http://127.0.0.1:9");
+        command.env("NO_PROXY", "127.0.0.1").output().unwrap()
+    };
+    let message = stderr(&without(&["query", "SELECT 1"]));
     assert!(message.contains("cannot read S3"), "{message}");
-    assert!(message.contains("pip install duckdb-extension-httpfs=="), "{message}");
+    assert!(
+        message.contains(&format!("with network access, run {} -c 'INSTALL httpfs'", copied.display())),
+        "{message}"
+    );
+    assert!(stdout(&without(&["doctor"])).contains("none  DuckDB and S3: DuckDB v"));
+    // In a virtual environment, its own Python installs the extension.
+    let own_python = copied.with_file_name("python");
+    std::fs::write(&own_python, "").unwrap();
+    let message = stderr(&without(&["query", "SELECT 1"]));
+    assert!(
+        message.contains(&format!("{} -m pip install duckdb-extension-httpfs==", own_python.display())),
+        "{message}"
+    );
+    let mut doctor = vidindex(["doctor".as_ref(), bucket.job.as_os_str()]);
+    let doctor = doctor.env("VIDINDEX_DUCKDB", program).envs(support::s3::environment()).output().unwrap();
+    assert!(stdout(&doctor).contains("ok    DuckDB and S3: it can read S3"), "{}", said(&doctor));
 }
 
 #[test]
