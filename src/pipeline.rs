@@ -18,7 +18,7 @@ use crate::job::{Job, Sandbox};
 use crate::plan::{self, Plan, PlanOptions, layout};
 use crate::quantize::{Quantize, QuantizeReport};
 use crate::run::{PlanFile, RunId, RunKind, RunSummary, record};
-use crate::seal;
+use crate::seal::{self, Preview};
 use crate::store::{self, Store};
 use crate::telemetry::Progress;
 use crate::work::models::JobModels;
@@ -69,7 +69,7 @@ impl Pipeline {
     }
 
     /// Plans a run of the job without writing the plan. First publishes what earlier runs of the same job committed.
-    /// With `dry_run`, nothing is written at all.
+    /// With `dry_run`, nothing is written at all, and the plan is the same.
     ///
     /// # Errors
     /// As for [`plan::plan`], and if the models cannot be read.
@@ -79,12 +79,15 @@ impl Pipeline {
         let input = store::open(&job.input.uri, &job.input_store()).await?;
         let output = store::open(&job.output.uri, &job.output_store()).await?;
         let refs = models.refs();
-        if !dry_run {
-            let fingerprint = job.fingerprint(&refs.hashes());
-            let kind = RunKind::Index { fingerprint: &fingerprint };
+        let fingerprint = job.fingerprint(&refs.hashes());
+        let kind = RunKind::Index { fingerprint: &fingerprint };
+        let caught_up: Arc<dyn Store> = if dry_run {
+            Arc::new(Preview::of(output.clone(), kind).await?)
+        } else {
             seal::catch_up(&*output, kind, DateTime::UNIX_EPOCH).await?;
-        }
-        let plan = plan::plan(job, &refs, &*input, &*output, options).await?;
+            output.clone()
+        };
+        let plan = plan::plan(job, &refs, &*input, &*caught_up, options).await?;
         if !dry_run {
             plan.not_included_message().inspect(|message| tracing::info!("{message}"));
             plan.unlisted_message().inspect(|message| tracing::warn!("{message}"));

@@ -4,6 +4,8 @@
 //! `seal` may run any number of times, also concurrently, and may be interrupted at any point. The commit records
 //! determine what is to be done, every step is idempotent, and nothing is deleted before it is published.
 
+mod preview;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -15,10 +17,11 @@ use crate::plan::layout;
 use crate::run::attempt::{attempted_shard, parts_prefix};
 use crate::run::commit::{ShardCommit, ShardTotals, commits_prefix, committed_shard, read_commit};
 use crate::run::summary::{RunSummary, SUMMARY_SCHEMA_VERSION, TableTotals, Unfinished, put_summary, unfinished};
-use crate::run::{RunKind, record};
+use crate::run::{RunKind, RunRecord, record};
 use crate::store::{Store, StoreErrorKind};
 use crate::tables::{Table, shard_id};
 use crate::telemetry::Steps;
+pub use preview::Preview;
 
 /// Number of shards that are published concurrently, each of them file by file.
 const SHARDS_MAX: usize = 32;
@@ -96,6 +99,17 @@ pub async fn seal(
 /// # Errors
 /// As for [`seal`].
 pub async fn catch_up(output: &dyn Store, kind: RunKind<'_>, since: DateTime<Utc>) -> Result<()> {
+    for record in awaiting(output, kind, since).await? {
+        let run_id = record.run_id.as_str();
+        tracing::info!(run_id, shards = record.shards, "publishing what an unfinished run committed");
+        seal(output, run_id, record.shards, record.created_at).await?;
+    }
+    Ok(())
+}
+
+/// The runs of this kind that committed shards which no seal has published.
+async fn awaiting(output: &dyn Store, kind: RunKind<'_>, since: DateTime<Utc>) -> Result<Vec<RunRecord>> {
+    let mut awaiting = Vec::new();
     for Unfinished { id: run, published } in unfinished(output).await? {
         let Some(record) = record::find_record(output, &run).await? else { continue };
         let run_id = run.as_str();
@@ -106,11 +120,10 @@ pub async fn catch_up(output: &dyn Store, kind: RunKind<'_>, since: DateTime<Utc
                 tracing::warn!(run_id, "not published: its files have partition columns that differ from the index");
                 continue;
             }
-            tracing::info!(run_id, committed, shards = record.shards, "publishing what an unfinished run committed");
-            seal(output, run_id, record.shards, record.created_at).await?;
+            awaiting.push(record);
         }
     }
-    Ok(())
+    Ok(awaiting)
 }
 
 /// The committed shards of a run, published or not.

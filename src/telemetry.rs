@@ -375,9 +375,9 @@ impl std::fmt::Display for StageTimings {
             self.wall_seconds,
             ended.video_seconds / wall
         )?;
-        writeln!(f, "{:<22} {:>10} {:>8}", "stage", "seconds", "of wall")?;
+        writeln!(f, "{:<19} {:>10} {:>8}", "stage", "seconds", "of wall")?;
         let mut row = |name: &str, seconds: f64, note: String| {
-            writeln!(f, "{name:<22} {seconds:>10.2} {:>7.0}%  {note}", 100.0 * seconds / wall)
+            writeln!(f, "{name:<19} {seconds:>10.2} {:>7.0}%  {note}", 100.0 * seconds / wall)
         };
         row("open models", self.open_seconds, String::new())?;
         row("fetch (waited)", ended.fetch_seconds, String::new())?;

@@ -7,7 +7,7 @@ use clap::Args;
 use super::args::IndexArgs;
 use crate::console;
 use crate::error::{Error, Result};
-use crate::run::record;
+use crate::run::{RunId, record};
 use crate::{report, store};
 
 /// Write an HTML page of a run or of the whole index: totals, failures, and each video's actions and people on a timeline.
@@ -42,18 +42,18 @@ impl Report {
             Error::usage(format!("there are no runs in {}", index.uri))
                 .with_hint("check output.uri, or create a run with `vidindex run JOB.toml`")
         };
-        let page = if self.current {
-            report::page_of_index(&*output).await?.ok_or_else(no_runs)?
-        } else {
-            let run = match self.run {
-                Some(run) => run.parse()?,
-                None => record::newest(&*output).await?.ok_or_else(no_runs)?,
-            };
-            report::page(&*output, &run).await?
+        let run = match self.run {
+            _ if self.current => None,
+            Some(run) => Some(run.parse()?),
+            None => Some(record::newest(&*output).await?.ok_or_else(no_runs)?),
+        };
+        let page = match &run {
+            Some(run) => report::page(&*output, run).await?,
+            None => report::page_of_index(&*output).await?.ok_or_else(no_runs)?,
         };
         std::fs::write(&file, &page)
             .map_err(|error| Error::failed(format!("failed to write {}: {error}", file.display())))?;
-        tracing::info!(size = %bytesize::ByteSize(page.len() as u64), "report written");
+        tracing::info!(run_id = run.as_ref().map(RunId::as_str), size = %bytesize::ByteSize(page.len() as u64), "report written");
         console::print(file.display())?;
         Ok(0)
     }

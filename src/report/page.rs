@@ -59,6 +59,10 @@ fn facts(subject: &Subject, contents: &Contents, columns: serde_json::Value) -> 
         .flatten()
         .filter_map(|model| model.random.then_some(&model.id))
         .collect();
+    let version = match subject {
+        Subject::Run(run, _) => run.version.as_str(),
+        Subject::Index { .. } => env!("CARGO_PKG_VERSION"),
+    };
     let of_subject = match subject {
         Subject::Run(run, committed) => json!({
             "planned_at": run.created_at,
@@ -80,7 +84,7 @@ fn facts(subject: &Subject, contents: &Contents, columns: serde_json::Value) -> 
     let seconds = |value: f64| (value * 1e3).round() / 1e3;
     json!({
         "run": of_subject,
-        "version": env!("CARGO_PKG_VERSION"),
+        "version": version,
         "input": run.job.input.uri,
         "output": run.job.output.uri,
         "actions_models": actions,

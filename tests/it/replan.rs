@@ -65,6 +65,35 @@ fn a_temporary_failure_is_retried_until_five_failures_and_then_on_request() {
     assert!(dry_run(&job).contains("already indexed"));
 }
 
+#[test]
+fn a_dry_run_after_a_cancelled_run_says_what_the_next_run_does_and_writes_nothing() {
+    let scratch = Scratch::new();
+    for i in 0..3 {
+        test_video(&scratch.videos().join(format!("{i}.mp4")), "128x96", "25", 1.0, &["-pix_fmt", "yuv420p"]);
+    }
+    let job = scratch.job(&format!("{}[run]\nshard_bytes = 1\n", scratch.small_models()));
+    let job_file = job.to_str().unwrap();
+    let cancelled = stdout(&call(&["plan", job_file], 0));
+    // One of three shards is committed; nothing is sealed.
+    call(&["work", job_file, "--device", "cpu", "--run", &cancelled, "--task", "0/3"], 0);
+    let before = tables::files(&scratch.index());
+    for command in ["plan", "submit"] {
+        let mut dry = vidindex([command, job_file, "--dry-run"]);
+        if command == "submit" {
+            dry.args(["--engine", "slurm"]);
+        }
+        let dry = dry.output().unwrap();
+        assert!(dry.status.success(), "{}", said(&dry));
+        let log = stderr(&dry);
+        assert!(log.contains("a run would first publish what this one committed") && log.contains(&cancelled), "{log}");
+        let shown = if command == "plan" { stdout(&dry) } else { log };
+        assert!(shown.contains("2 videos, ") && shown.contains("already indexed"), "{shown}");
+    }
+    assert_eq!(tables::files(&scratch.index()), before);
+    let planned = call(&["plan", job_file], 0);
+    assert!(stderr(&planned).contains("videos=2"), "{}", stderr(&planned));
+}
+
 /// Changes the storage class of an object with boto3. With `restore`, the object is restored first.
 fn change_class(bucket: &Bucket, key: &str, storage_class: &str, restore: bool) {
     let script = "
