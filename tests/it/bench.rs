@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::support::{Scratch, said, stderr, stdout, test_video, vidindex};
 
-const SECONDS: &str = "8";
+const SECONDS: &str = "6";
 
 fn bench(job: &std::path::Path, args: &[&str], code: i32) -> std::process::Output {
     let mut command = vidindex(["bench".as_ref(), job.as_os_str()]);

@@ -130,7 +130,7 @@ fn the_next_run_copies_what_an_interrupted_run_saved_and_never_reads_those_video
     assert!(other.status.success() && !said(&other).contains("interrupted"), "{}", said(&other));
 }
 
-/// Runs, workers, seals and compactions are killed at random, until `VIDINDEX_TEST_ROUNDS` of them (8) were. Each kill costs
+/// Runs, workers, seals and compactions are killed at random, until `VIDINDEX_TEST_ROUNDS` of them (5) were. Each kill costs
 /// at most the work that no piece holds, and the next command removes what is left on the scratch disk.
 #[test]
 fn a_campaign_of_kills_leaves_the_rows_of_an_undisturbed_run_and_nothing_on_the_scratch_disk() {
@@ -140,7 +140,7 @@ fn a_campaign_of_kills_leaves_the_rows_of_an_undisturbed_run_and_nothing_on_the_
     let archive = Archive::of(12, 1.0);
     let undisturbed = archive.undisturbed();
     let expected = current_rows(&archive.scratch.path("undisturbed"));
-    let kills: u32 = std::env::var("VIDINDEX_TEST_ROUNDS").map_or(8, |rounds| rounds.parse().unwrap());
+    let kills: u32 = std::env::var("VIDINDEX_TEST_ROUNDS").map_or(5, |rounds| rounds.parse().unwrap());
     let disk = archive.scratch.path("disk");
     std::fs::create_dir(&disk).unwrap();
     let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;

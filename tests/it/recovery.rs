@@ -79,12 +79,12 @@ fn three_concurrent_workers_on_the_same_shards_write_no_duplicates() {
 }
 
 /// Two workers process the same shards. They are killed at random and restarted, until both have finished. There are
-/// ten rounds, or `VIDINDEX_TEST_ROUNDS`.
+/// five rounds, or `VIDINDEX_TEST_ROUNDS`.
 #[test]
 fn two_workers_that_compete_and_are_killed_at_random_write_no_duplicates() {
     let archive = Archive::of(4, 1.0);
     let undisturbed = archive.undisturbed();
-    let rounds = std::env::var("VIDINDEX_TEST_ROUNDS").map_or(10, |rounds| rounds.parse().unwrap());
+    let rounds = std::env::var("VIDINDEX_TEST_ROUNDS").map_or(5, |rounds| rounds.parse().unwrap());
     let mut random = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
     let mut seconds = |max: f64| {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
