@@ -18,7 +18,7 @@ use futures::{StreamExt, TryStreamExt};
 use crate::error::Result;
 use crate::in_use::{self, Rows};
 use crate::run::commit::{CommittedPart, ShardTotals, read_commit};
-use crate::run::{RunId, RunKind, RunRecord, record};
+use crate::run::{RunId, RunRecord, record};
 use crate::store::{ObjectMeta, Store};
 use crate::tables::Table;
 use read::Contents;
@@ -64,7 +64,7 @@ enum Subject {
     Run(Box<RunRecord>, Committed),
     /// An index, at a time.
     Index {
-        /// The newest run that indexed videos.
+        /// The newest run; one that indexed videos, if it is still known.
         newest: Box<RunRecord>,
         /// When the index was read.
         read_at: DateTime<Utc>,
@@ -135,21 +135,15 @@ fn bin_seconds(run: &RunRecord) -> Option<f64> {
     run.job.persons.as_ref().map(|persons| 1.0 / persons.frames_per_second)
 }
 
-/// Reads what is current in an index, and the record of the newest run that indexed videos. With `containing`, only videos that
+/// Reads what is current in an index, and the record of its newest run. With `containing`, only videos that
 /// did not fail and whose URI contains this text.
 async fn current(
     output: &dyn Store,
     containing: Option<&str>,
     limits: Limits,
 ) -> Result<Option<(RunRecord, Contents)>> {
-    let mut newest = None;
-    for run in record::runs(output).await?.into_iter().rev() {
-        newest = record::find_record(output, &run).await?.filter(|record| record.kind() != RunKind::Merge);
-        if newest.is_some() {
-            break;
-        }
-    }
-    let Some(newest) = newest else { return Ok(None) };
+    let Some(newest) = record::newest(output).await? else { return Ok(None) };
+    let newest = record::read_record(output, &newest).await?;
     let rows = Rows::read(output, in_use::COLUMNS, "no report was written: repair the file or move it away").await?;
     let part = |table, object: &ObjectMeta| CommittedPart {
         table,
