@@ -184,6 +184,11 @@ fn failed(error: &Error, format: LogFormat) -> ExitCode {
     ExitCode::from(error.exit_code())
 }
 
+/// Writes a file that a command was asked for.
+fn write_file(file: &Path, text: &str) -> Result<()> {
+    std::fs::write(file, text).map_err(|error| Error::failed(format!("failed to write {}: {error}", file.display())))
+}
+
 /// The exit code of a run that finished, but not completely.
 const INCOMPLETE: u8 = 3;
 
@@ -246,7 +251,7 @@ impl Console {
         let start = |path| MetricsFile::start(path, run_id.as_str(), task.index, progress.clone());
         let metrics = metrics.map(start).transpose()?;
         let otlp = Otlp::start(run_id.as_str(), task.index, &progress)?;
-        let _display = ProgressDisplay::start(progress, self.format, self.quiet);
+        let _display = ProgressDisplay::start(progress, self.quiet);
         let done = work.await;
         metrics.map_or(Ok(()), MetricsFile::finish)?;
         otlp.finish().await;

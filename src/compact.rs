@@ -114,7 +114,7 @@ impl Compaction {
             record::write_record(&**output, &record).await?;
             let steps = Steps::start("files written", Some(u64::from(shards)));
             let mut tasks = JoinSet::new();
-            for shard in 0..groups.len() {
+            for shard in 0..shards {
                 if tasks.len() >= at_once()
                     && let Some(done) = tasks.join_next().await
                 {
@@ -142,11 +142,10 @@ impl Compaction {
     }
 
     /// Copies the group of this number and commits the copies.
-    async fn shard(&self, output: &Arc<dyn Store>, run_id: &RunId, layer: usize, shard: usize) -> Result<()> {
+    async fn shard(&self, output: &Arc<dyn Store>, run_id: &RunId, layer: usize, shard: u32) -> Result<()> {
         let started = Instant::now();
-        let group = &self.runs[layer][shard];
+        let group = &self.runs[layer][shard as usize];
         let run_id = run_id.as_str();
-        let shard = u32::try_from(shard).map_err(|_| Error::failed("more than 2^32 shards"))?;
         let videos = usize::try_from(group.videos).unwrap_or(usize::MAX);
         let heartbeat = Attempt::begin(output.clone(), run_id, shard, None, videos);
         let attempt = async {
@@ -194,9 +193,8 @@ impl Compaction {
 
     /// Whether the group copies these rows of a file.
     fn takes(&self, group: &Group, file: u32, video_id: VideoId, asked: Asked) -> bool {
-        let first = self.rows.rows.partition_point(|row| row.video_id < video_id);
-        let video = self.rows.rows[first..].iter().zip(&self.layers[first..]);
-        video.take_while(|(row, _)| row.video_id == video_id).any(|(row, layer)| {
+        let of_video = self.rows.of_video(video_id);
+        self.rows.rows[of_video.clone()].iter().zip(&self.layers[of_video]).any(|(row, layer)| {
             let wanted = match asked {
                 Asked::VideosRow { indexed_at } => row.indexed_at == indexed_at,
                 Asked::OtherTable => matches!(row.kind, RowKind::Indexed(_)),

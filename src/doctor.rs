@@ -40,14 +40,16 @@ pub(crate) async fn check(onnxruntime: Option<&Path>, job: Option<&Job>) -> Resu
         }
         Err(error) => report.fail("ONNX Runtime", error),
     }
-    report.wish("DuckDB", duckdb().map(|found| found.to_string()), "only `vidindex query` needs it");
+    let program = std::env::var_os("VIDINDEX_DUCKDB").map(PathBuf::from);
+    let duckdb = DuckDb::find(program.as_deref());
+    report.wish("DuckDB", duckdb.as_ref().map(ToString::to_string), "only `vidindex query` needs it");
     if let Some(job) = job {
-        self::job(&mut report, job, runtime.as_ref().ok()).await;
+        self::job(&mut report, job, runtime.as_ref().ok(), duckdb.as_ref().ok()).await;
     }
     report.unwritten.map_or(Ok(report.well), Err)
 }
 
-async fn job(report: &mut Report, job: &Job, runtime: Option<&Arc<Runtime>>) {
+async fn job(report: &mut Report, job: &Job, runtime: Option<&Arc<Runtime>>, duckdb: Option<&DuckDb>) {
     let models = JobModels::read(job);
     match (&models, runtime) {
         (Ok(models), Some(runtime)) => {
@@ -66,16 +68,12 @@ async fn job(report: &mut Report, job: &Job, runtime: Option<&Arc<Runtime>>) {
     report.line("input", listed(&job.input.uri, job).await);
     report.line("output", writable(&job.output.uri, job).await);
     if job.output.uri.starts_with("s3://")
-        && let Ok(duckdb) = duckdb()
+        && let Some(duckdb) = duckdb
     {
-        let extension = duckdb.httpfs().map(|_| "it can read S3".to_owned());
+        let extension = duckdb.httpfs();
+        let extension = extension.as_ref().map(|_| "it can read S3".to_owned());
         report.wish("DuckDB and S3", extension, "only `vidindex query` of this index needs it");
     }
-}
-
-fn duckdb() -> Result<DuckDb> {
-    let program = std::env::var_os("VIDINDEX_DUCKDB").map(PathBuf::from);
-    DuckDb::find(program.as_deref())
 }
 
 async fn listed(uri: &str, job: &Job) -> Result<String> {
@@ -128,12 +126,12 @@ impl Report {
     }
 
     /// Prints the result of a check that most jobs do not need.
-    fn wish(&mut self, what: &str, found: Result<String>, needed: &str) {
+    fn wish(&mut self, what: &str, found: Result<String, &Error>, needed: &str) {
         match found {
             Ok(found) => self.print(format_args!("ok    {what}: {found}")),
             Err(error) => {
                 self.print(format_args!("none  {what}: {error} ({needed})"));
-                self.hint(&error);
+                self.hint(error);
             }
         }
     }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
 
 use arrow::array::{Array, RecordBatch};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -96,11 +97,10 @@ impl Rows {
         Ok(rows)
     }
 
-    /// All rows of a video.
-    pub(crate) fn of_video(&self, id: VideoId) -> &[Row] {
+    /// The positions of all rows of a video.
+    pub(crate) fn of_video(&self, id: VideoId) -> Range<usize> {
         let from = self.rows.partition_point(|row| row.video_id < id);
-        let count = self.rows[from..].partition_point(|row| row.video_id == id);
-        &self.rows[from..from + count]
+        from..from + self.rows[from..].iter().take_while(|row| row.video_id == id).count()
     }
 
     fn add(&mut self, file: &ObjectMeta, batch: &RecordBatch) -> Result<(), String> {

@@ -17,6 +17,11 @@ pub(crate) fn ink([red, green, blue]: [u8; 3]) -> [u8; 3] {
     if brightness > 100_000 { [0; 3] } else { [255; 3] }
 }
 
+/// The colour as CSS writes it.
+pub(crate) fn css([red, green, blue]: [u8; 3]) -> String {
+    format!("#{red:02x}{green:02x}{blue:02x}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

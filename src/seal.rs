@@ -99,28 +99,32 @@ pub async fn seal(
 /// # Errors
 /// As for [`seal`].
 pub async fn catch_up(output: &dyn Store, kind: RunKind<'_>, since: DateTime<Utc>) -> Result<()> {
-    for record in awaiting(output, kind, since).await? {
-        let run_id = record.run_id.as_str();
-        tracing::info!(run_id, shards = record.shards, "publishing what an unfinished run committed");
+    for (record, committed) in awaiting(output, kind, since).await? {
+        let (run_id, committed) = (record.run_id.as_str(), committed.len());
+        tracing::info!(run_id, committed, shards = record.shards, "publishing what an unfinished run committed");
         seal(output, run_id, record.shards, record.created_at).await?;
     }
     Ok(())
 }
 
-/// The runs of this kind that committed shards which no seal has published.
-async fn awaiting(output: &dyn Store, kind: RunKind<'_>, since: DateTime<Utc>) -> Result<Vec<RunRecord>> {
+/// The runs of this kind that committed shards which no seal has published, with all shards that they committed.
+async fn awaiting(
+    output: &dyn Store,
+    kind: RunKind<'_>,
+    since: DateTime<Utc>,
+) -> Result<Vec<(RunRecord, BTreeSet<u32>)>> {
     let mut awaiting = Vec::new();
     for Unfinished { id: run, published } in unfinished(output).await? {
         let Some(record) = record::find_record(output, &run).await? else { continue };
         let run_id = run.as_str();
-        let committed = Sealed::new(run_id, record.shards, record.created_at).fresh(output).await?.len();
-        if record.kind() == kind && record.created_at >= since && committed > published as usize {
+        let committed = Sealed::new(run_id, record.shards, record.created_at).fresh(output).await?;
+        if record.kind() == kind && record.created_at >= since && committed.len() > published as usize {
             // A run of `compact` keeps the columns of the files that it merges.
             if kind != RunKind::Merge && layout::mismatch(&record.job, output).await?.is_some() {
                 tracing::warn!(run_id, "not published: its files have partition columns that differ from the index");
                 continue;
             }
-            awaiting.push(record);
+            awaiting.push((record, committed));
         }
     }
     Ok(awaiting)

@@ -278,8 +278,8 @@ pub struct ProgressDisplay {
 
 impl ProgressDisplay {
     /// Starts the display. Nothing is displayed if `quiet`.
-    pub fn start(progress: Arc<Progress>, format: LogFormat, quiet: bool) -> Self {
-        let on_terminal = format == LogFormat::Text && console::is_screen(&io::stderr());
+    pub fn start(progress: Arc<Progress>, quiet: bool) -> Self {
+        let on_terminal = steps::ON_SCREEN.load(Ordering::Relaxed);
         let task = tokio::spawn(async move {
             if quiet {
                 return;

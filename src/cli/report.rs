@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::args::IndexArgs;
+use super::write_file;
 use crate::console;
 use crate::error::{Error, Result};
 use crate::run::{RunId, record};
@@ -51,8 +52,7 @@ impl Report {
             Some(run) => report::page(&*output, run).await?,
             None => report::page_of_index(&*output).await?.ok_or_else(no_runs)?,
         };
-        std::fs::write(&file, &page)
-            .map_err(|error| Error::failed(format!("failed to write {}: {error}", file.display())))?;
+        write_file(&file, &page)?;
         tracing::info!(run_id = run.as_ref().map(RunId::as_str), size = %bytesize::ByteSize(page.len() as u64), "report written");
         console::print(file.display())?;
         Ok(0)

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::args::IndexArgs;
+use super::write_file;
 use crate::console;
 use crate::error::{Error, Result};
 use crate::{report, store};
@@ -44,8 +45,7 @@ impl Sheet {
         if !sheet.pictures {
             tracing::warn!("these videos have no thumbnails: set `thumbnails = true` in [report] and index them again");
         }
-        std::fs::write(&file, &sheet.svg)
-            .map_err(|error| Error::failed(format!("failed to write {}: {error}", file.display())))?;
+        write_file(&file, &sheet.svg)?;
         tracing::info!(videos = sheet.videos, "sheet written");
         console::print(file.display())?;
         Ok(0)

@@ -14,10 +14,13 @@ pub(super) struct Resolved {
 /// Resolves `text`, an address of a store or a path, in a job file in `folder`.
 pub(super) fn resolve(folder: &Path, text: &str) -> Resolved {
     let unchanged = || Resolved { path: text.to_owned(), warning: None };
+    if text.contains("://") || Path::new(text).is_absolute() {
+        return unchanged();
+    }
     let here = std::env::current_dir().and_then(|here| here.canonicalize());
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let (Ok(here), Ok(folder)) = (here, folder.canonicalize()) else { return unchanged() };
-    if text.contains("://") || Path::new(text).is_absolute() || here == folder {
+    if here == folder {
         return unchanged();
     }
     let new = joined(&folder, text);

@@ -91,7 +91,7 @@ fn facts(subject: &Subject, contents: &Contents, columns: serde_json::Value) -> 
         "persons_models": persons,
         "random_models": random,
         "classes": run.job.persons.as_ref().map(|persons| &persons.classes),
-        "track_colours": palette::COLOURS.map(|fill| [fill, palette::ink(fill)].map(hexadecimal)),
+        "track_colours": palette::COLOURS.map(|fill| [fill, palette::ink(fill)].map(palette::css)),
         "lost_parts": contents.lost_parts,
         "totals": totals,
         "labels": contents.labels.all(),
@@ -118,11 +118,6 @@ fn facts(subject: &Subject, contents: &Contents, columns: serde_json::Value) -> 
         },
         "columns": columns,
     })
-}
-
-/// A colour as CSS writes it.
-fn hexadecimal([red, green, blue]: [u8; 3]) -> String {
-    format!("#{red:02x}{green:02x}{blue:02x}")
 }
 
 /// The many small numbers. Times are stored as differences from the previous time, which compress well.

@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use super::pack::base64;
 use super::read::{Contents, Picture, Segment, Video};
-use crate::palette;
+use crate::palette::{self, css};
 
 const WIDTH: f64 = 1280.0;
 const MARGIN: f64 = 16.0;
@@ -326,10 +326,6 @@ fn clock(seconds: f64, decimals: usize) -> String {
     } else {
         format!("{minutes}:{rest:0width$.decimals$}")
     }
-}
-
-fn css([red, green, blue]: [u8; 3]) -> String {
-    format!("#{red:02x}{green:02x}{blue:02x}")
 }
 
 fn shortened(text: &str, letters: usize) -> String {

@@ -32,7 +32,7 @@ impl Shown<'_> {
             return false;
         }
         let Some((_, run)) = place(Table::Videos, file) else { return false };
-        let history = history(rows, rows.of_video(id));
+        let history = history(rows, &rows.rows[rows.of_video(id)]);
         let is_of = |run_id: &str| run.as_str() == run_id;
         match Current::of(&history).run(Table::Videos) {
             Some(current) => is_of(current) && !matches!(status, VideoStatus::Failed | VideoStatus::Deleted),
@@ -49,7 +49,7 @@ impl Shown<'_> {
         let Self::Current { rows, .. } = self else {
             return OF_VIDEOS.into_iter().filter_map(|table| own(table, file)).collect();
         };
-        let of_video = rows.of_video(id);
+        let of_video = &rows.rows[rows.of_video(id)];
         let history = history(rows, of_video);
         let current = Current::of(&history);
         let row_of = |run: &str| {

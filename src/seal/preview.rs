@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 
-use super::{Sealed, awaiting};
+use super::awaiting;
 use crate::error::Result;
 use crate::run::RunKind;
 use crate::run::commit::read_commit;
@@ -30,10 +30,10 @@ impl Preview {
     /// As for [`super::seal`].
     pub async fn of(output: Arc<dyn Store>, kind: RunKind<'_>) -> Result<Self> {
         let mut moved = BTreeMap::new();
-        for record in awaiting(&*output, kind, chrono::DateTime::UNIX_EPOCH).await? {
+        for (record, committed) in awaiting(&*output, kind, chrono::DateTime::UNIX_EPOCH).await? {
             let run_id = record.run_id.as_str();
             let mut shards = 0;
-            for shard in Sealed::new(run_id, record.shards, record.created_at).fresh(&*output).await? {
+            for shard in committed {
                 let Some(commit) = read_commit(&*output, run_id, shard).await? else { continue };
                 for part in commit.parts.into_iter().filter(|part| part.table == Table::Videos) {
                     if is_there(&*output, &part.to).await?.is_none()

@@ -10,6 +10,8 @@ class Filters {
     this.listeners = [];
     // The score that came with the label, null if the user chose another.
     this.usual = null;
+    // What the filters find, null if they have changed since.
+    this.found = null;
     this.fill();
     const inputs = { search: "text", state: "state", label: "label", score: "score", sort: "sort" };
     for (const [id, name] of Object.entries(inputs)) {
@@ -47,6 +49,7 @@ class Filters {
   // Changes some of the filters and notifies the listeners. With a label comes a score, unless the user chose one.
   set(change) {
     if ("score" in change) this.usual = null;
+    this.found = null;
     const before = this.value.label;
     Object.assign(this.value, change);
     if (this.value.label !== before && (this.value.score === 0 || this.value.score === this.usual)) {
@@ -72,6 +75,10 @@ class Filters {
 
   // The videos that match the filters, in the selected order.
   videos() {
+    return (this.found ??= this.find());
+  }
+
+  find() {
     const { text, state, label, sort } = this.value;
     const words = text.toLowerCase().split(/\s+/).filter(Boolean);
     const [what, which] = [state.slice(0, state.indexOf(":")), state.slice(state.indexOf(":") + 1)];
