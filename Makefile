@@ -59,10 +59,12 @@ train: setup ## Train the demo's models anew, on drawn clips: an hour or so on t
 test: setup-test ## Run all tests; a test that cannot run here fails
 	VIDINDEX_TEST_REQUIRE=1 RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$(($$(nproc) * 3))} cargo test --locked
 
-test-heavy: setup-heavy ## Run what takes too long for every change: Ceph losing storage, 100 rounds of racing workers
+test-heavy: setup-heavy ## Run what takes too long for every change: Ceph losing storage, hundreds of killed workers, the AWS stack applied
 	VIDINDEX_TEST_REQUIRE=1 cargo test --locked --test it ceph:: -- --ignored --nocapture
 	VIDINDEX_TEST_REQUIRE=1 VIDINDEX_TEST_ROUNDS=100 cargo test --locked --test it recovery::two_workers -- --nocapture
 	VIDINDEX_TEST_REQUIRE=1 VIDINDEX_TEST_ROUNDS=200 cargo test --locked --test it pieces::a_campaign -- --nocapture
+	VIDINDEX_TEST_REQUIRE=1 VIDINDEX_TEST_ROUNDS=1 cargo test --locked --test it decoding::selective -- --nocapture
+	VIDINDEX_TEST_REQUIRE=1 terraform/check.sh
 
 test-gpu: ## On a machine with an NVIDIA GPU: compare its rows with the processor's, and measure the demo's models and full-size ones
 	@.ci/setup.sh gpu

@@ -237,6 +237,7 @@ async fn fetched_share(decoders: &Decoders, video: &Path, rates: (Option<f64>, O
         key: listed.key,
         size_bytes: listed.size_bytes,
         etag: listed.etag,
+        version_id: None,
         last_modified: listed.last_modified,
         partition: Vec::new(),
         todo: Default::default(),

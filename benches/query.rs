@@ -107,6 +107,7 @@ fn video_row(video: u32, run: &Provenance) -> VideoRow {
         video_id: id(video).into(),
         uri: format!("s3://archive/2026/{video:08}.mp4").into(),
         etag: format!("{video:032x}"),
+        version_id: None,
         size_bytes: 100_000_000,
         last_modified: time,
         status: VideoStatus::Ok,

@@ -207,6 +207,7 @@ fn object(n: u64) -> ObjectMeta {
         size_bytes: 20_000_000 + n.wrapping_mul(2_654_435_761) % 80_000_000,
         etag: format!("{:032x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
         last_modified: format!("2026-10-{day:02}T05:00:00Z").parse().unwrap(),
+        version_id: None,
         archived: None,
     }
 }
@@ -218,6 +219,7 @@ fn rows(n: u64, run: &RunRecord) -> (String, VideoRow, ActionRow, PersonRow) {
         key: listed.key,
         size_bytes: listed.size_bytes,
         etag: listed.etag,
+        version_id: None,
         last_modified: listed.last_modified,
         partition: Vec::new(),
         todo: Todo::default(),

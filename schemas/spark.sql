@@ -15,6 +15,7 @@ CREATE OR REPLACE TEMPORARY VIEW videos (
     video_id string COMMENT 'Identifies the video in every table: a stable hash of its uri.',
     uri string COMMENT 'The video\'s full URI.',
     etag string COMMENT 'ETag of the listed version, without quotes.',
+    version_id string COMMENT 'Id of the listed version, which was read.',
     size_bytes bigint COMMENT 'As listed.',
     last_modified timestamp COMMENT 'As listed.',
     status string COMMENT 'ok: indexed completely. partial: indexed as far as it could be read; pictures are missing or damaged. failed: not indexed; any rows of it in the other tables do not count. deleted: deleted from the input after it was indexed.',

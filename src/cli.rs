@@ -14,6 +14,7 @@ mod plan;
 mod prune;
 mod query;
 mod report;
+mod restore;
 mod run;
 mod seal;
 mod sheet;
@@ -83,6 +84,7 @@ enum Command {
     Clips(clips::Clips),
     Eval(eval::Eval),
     Prune(prune::Prune),
+    Restore(restore::Restore),
     Compact(compact::Compact),
     Bench(bench::Bench),
     /// List, download, convert and inspect models.
@@ -223,6 +225,7 @@ async fn run(cli: Cli, known: &Known) -> Result<u8> {
         Command::Clips(command) => command.run().await,
         Command::Eval(command) => command.run().await,
         Command::Prune(command) => command.run().await,
+        Command::Restore(command) => command.run().await,
         Command::Compact(command) => command.run().await,
         Command::Bench(command) => command.run(&pipeline).await,
         Command::Models(command) => command.run(&console, onnxruntime.as_deref()).await,

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::DateTime;
 use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
@@ -15,6 +16,7 @@ use tempfile::NamedTempFile;
 use crate::decode::{self, ByteSource, CutInfo, CutRequest, Decoders, Drawing, needs_encoding};
 use crate::error::{Error, Result, VideoError, WorkError};
 use crate::query::{self, Index, Moments, quoted};
+use crate::run::{Todo, VideoObject};
 use crate::store;
 use crate::work::fetch::Fetch;
 use crate::work::video::DECODER_MEMORY_BYTES;
@@ -66,6 +68,7 @@ pub(crate) struct Part {
     /// The highest score of a segment; of a part of a video that the user named, null.
     peak_score: Option<f64>,
     etag: String,
+    version_id: Option<String>,
     size_bytes: u64,
     /// The container's clock at the first frame.
     video_start: Option<f64>,
@@ -107,10 +110,11 @@ FROM current_videos WHERE {named} ORDER BY uri LIMIT 1"
                 (format!("WITH named AS ({rows}) {checked}"), 1)
             }
         };
+        // An index that version 0.1 wrote has no column `version_id`.
         format!(
             "SELECT found.uri AS uri, greatest(found.start_seconds - {pad}, 0) AS start_seconds,
     least(found.end_seconds + {pad}, coalesce(v.duration_seconds, found.end_seconds)) AS end_seconds, peak_score,
-    v.etag AS etag, v.size_bytes AS size_bytes, v.start_seconds AS video_start
+    v.etag AS etag, to_json(v) ->> 'version_id' AS version_id, v.size_bytes AS size_bytes, v.start_seconds AS video_start
 FROM ({found}) AS found JOIN current_videos AS v ON v.uri = found.uri
 ORDER BY peak_score DESC, uri, start_seconds
 LIMIT {limit};"
@@ -195,7 +199,17 @@ async fn cut_one(
 ) -> std::result::Result<(CutInfo, bool), WorkError> {
     let (folder, key) = naming::place(&part.uri);
     let store = store::open(folder, &index.videos).await.map_err(|error| WorkError::Fatal(error.into()))?;
-    let source: Arc<dyn ByteSource> = Arc::new(Fetch::object(store, key, &part.uri, part.size_bytes, &part.etag));
+    let object = VideoObject {
+        key: key.to_owned(),
+        uri: part.uri.clone(),
+        size_bytes: part.size_bytes,
+        etag: part.etag.clone(),
+        version_id: part.version_id.clone(),
+        last_modified: DateTime::UNIX_EPOCH,
+        partition: Vec::new(),
+        todo: Todo::default(),
+    };
+    let source: Arc<dyn ByteSource> = Arc::new(Fetch::new(store, &object));
     let request = CutRequest {
         size_bytes: part.size_bytes,
         start_seconds: part.video_start,
@@ -236,6 +250,7 @@ mod tests {
             end_seconds: 4.5,
             peak_score: None,
             etag: String::new(),
+            version_id: None,
             size_bytes: 1,
             video_start: Some(1.4),
         };

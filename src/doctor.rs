@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::TryStreamExt;
 
 use crate::console;
@@ -50,7 +51,7 @@ pub(crate) async fn check(onnxruntime: Option<&Path>, job: Option<&Job>) -> Resu
 }
 
 async fn job(report: &mut Report, job: &Job, runtime: Option<&Arc<Runtime>>, duckdb: Option<&DuckDb>) {
-    let models = JobModels::read(job);
+    let models = JobModels::read(job).await;
     match (&models, runtime) {
         (Ok(models), Some(runtime)) => {
             let opened = match models.open(runtime) {
@@ -90,7 +91,8 @@ async fn listed(uri: &str, job: &Job) -> Result<String> {
 async fn writable(uri: &str, job: &Job) -> Result<String> {
     let store = store::open(uri, &job.output_store()).await?;
     let key = format!("_vidindex/doctor-{}", std::process::id());
-    store.put(&key, bytes::Bytes::from_static(b"vidindex doctor")).await?;
+    store.put(&key, Bytes::from_static(b"vidindex doctor")).await?;
+    store::check_put_new(&*store, &key, Bytes::from_static(b"replaced")).await?;
     store.delete(&[key]).await?;
     Ok(format!("{uri} (can be written)"))
 }

@@ -90,6 +90,9 @@ pub struct Input {
     /// `lost+found` and `@eaDir`.
     #[serde(default)]
     pub hidden: bool,
+    /// Whether the version that a plan lists is indexed, even if there is a newer one when a worker reads it.
+    #[serde(default)]
+    pub versions: bool,
     /// Turns parts of the key into partition columns.
     pub partition: Option<Partition>,
     /// The share of the indexed videos, 0 to 1, that a plan may mark as deleted without confirmation.
@@ -115,7 +118,7 @@ pub struct Output {
 /// The job's `[actions]`: which action happens in which segment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Actions {
-    /// The ONNX file. Its TOML file is in the same folder.
+    /// The ONNX file: a path, or its address in a bucket. Its TOML file is in the same folder.
     pub model: PathBuf,
     /// Length of a segment in seconds. The default is the length of the model's clip.
     pub clip_seconds: Option<f64>,
@@ -168,7 +171,7 @@ pub enum Scores {
 /// The job's `[persons]`: where people, or other classes of the detector, are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Persons {
-    /// The ONNX file. Its TOML file is in the same folder.
+    /// The ONNX file: a path, or its address in a bucket. Its TOML file is in the same folder.
     pub model: PathBuf,
     /// Frames to detect in per second of video; above 0.
     pub frames_per_second: f64,
@@ -288,7 +291,7 @@ impl Job {
 
     /// How to connect to the store of the videos.
     pub fn input_store(&self) -> StoreConfig {
-        self.input_differs.clone().or(&self.store)
+        StoreConfig { versions: self.input.versions, ..self.input_differs.clone().or(&self.store) }
     }
 
     /// How to connect to the store of the index.
@@ -426,6 +429,7 @@ impl Input {
             include,
             exclude: section.strings("exclude", checked)?.unwrap_or_default(),
             hidden: section.get("hidden", "true or false", Entry::boolean)?.unwrap_or(false),
+            versions: section.get("versions", "true or false", Entry::boolean)?.unwrap_or(false),
             partition: partition.map_err(|problem| section.complain("partition", problem))?,
             deleted_max: deleted_max.unwrap_or_else(default_deleted_max),
         })
@@ -575,12 +579,15 @@ fn store_settings(document: &Document, name: &str) -> Result<StoreConfig> {
         region: section.get("region", "a region's name", Entry::filled_text)?,
         path_style: flag("path_style")?,
         retry_seconds: section.get("retry_seconds", "a whole number of seconds", Entry::count)?,
+        profile: section.get("profile", "the name of a profile", Entry::filled_text)?,
         anonymous: flag("anonymous")?,
         requester_pays: flag("requester_pays")?,
         encryption,
         kms_key: section.get("kms_key", "the id or alias of a key", Entry::filled_text)?,
         requests_per_second: section.get("requests_per_second", "a whole number of at least 1", at_least_one)?,
         bytes_per_second: section.get("bytes_per_second", SIZE, size)?,
+        // A key of [input].
+        versions: false,
     })
 }
 
@@ -672,6 +679,7 @@ model = \"models/yolov5s.onnx\"
         region = "eu-central-1"
         path_style = true
         retry_seconds = 600
+        profile = "archive"
         anonymous = false
         requester_pays = true
         encryption = "aws:kms"

@@ -74,7 +74,7 @@ impl Pipeline {
     /// # Errors
     /// As for [`plan::plan`], and if the models cannot be read.
     pub async fn plan(&self, job: &Job, options: PlanOptions, dry_run: bool) -> Result<Planned> {
-        let models = JobModels::read(job)?;
+        let models = JobModels::read(job).await?;
         models.warn_of_random();
         let input = store::open(&job.input.uri, &job.input_store()).await?;
         let output = store::open(&job.output.uri, &job.output_store()).await?;
@@ -120,7 +120,7 @@ impl Pipeline {
     /// As for [`Bench::run`], and if the models cannot be read.
     pub async fn bench(&self, job: &Job, time: Duration, videos: usize) -> Result<BenchReport> {
         let runtime = self.runtime(job)?;
-        let models = JobModels::read(job)?;
+        let models = JobModels::read(job).await?;
         let input = store::open(&job.input.uri, &job.input_store()).await?;
         let output = store::open(&job.output.uri, &job.output_store()).await?;
         let decoders = Arc::new(Decoders::new(decode::own_program()?));

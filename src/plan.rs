@@ -4,6 +4,7 @@
 //! the run that workers read. The listing is not kept in memory: videos are sorted on the scratch disk, divided into
 //! shards while they are merged, and written to a scratch file, which [`Plan::write`] uploads.
 
+pub(crate) mod archived;
 mod decide;
 mod describe;
 mod draft;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 
 use bytesize::ByteSize;
 use chrono::{DateTime, SubsecRound, Utc};
+use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
 use crate::error::{Error, Result};
@@ -99,17 +101,7 @@ pub async fn plan(
 
     let mut draft = Draft::new(job.run.shard_bytes, options.list)?;
     let sift = Arc::new(Sift::new(&job.input, input, output)?);
-    let (scanned, as_of) = match &job.input.inventory {
-        Some(uri) => {
-            let (objects, as_of) = inventory::list(uri, &job.input_store(), input, draft.scratch_dir()).await?;
-            (objects.map_ok(Scanned::Object).boxed(), as_of)
-        }
-        None => {
-            let sift = sift.clone();
-            let scanned = input.scan(Arc::new(move |folder| sift.folder(folder).is_none()));
-            (scanned.map_err(Error::from).boxed(), DateTime::<Utc>::MAX_UTC)
-        }
-    };
+    let (scanned, as_of) = scan(job, input, &sift, draft.scratch_dir()).await?;
     let (mut indexed, saved) = match options.reindex {
         true => (Indexed::default(), Saved::default()),
         false => (Indexed::read(input, output, &fingerprint, as_of).await?, Saved::read(output, &fingerprint).await?),
@@ -173,6 +165,26 @@ pub async fn plan(
     Ok(Plan { run, skipped, taken, settings, missing, unfit, objects_seen, videos })
 }
 
+/// What is below the input, and up to when the listing is complete.
+async fn scan(
+    job: &Job,
+    input: &dyn Store,
+    sift: &Arc<Sift>,
+    scratch: &Path,
+) -> Result<(BoxStream<'static, Result<Scanned>>, DateTime<Utc>)> {
+    match &job.input.inventory {
+        Some(uri) => {
+            let (objects, as_of) = inventory::list(uri, &job.input_store(), input, scratch).await?;
+            Ok((objects.map_ok(Scanned::Object).boxed(), as_of))
+        }
+        None => {
+            let sift = sift.clone();
+            let scanned = input.scan(Arc::new(move |folder| sift.folder(folder).is_none()));
+            Ok((scanned.map_err(Error::from).boxed(), DateTime::<Utc>::MAX_UTC))
+        }
+    }
+}
+
 /// Which part of the input was listed.
 struct Coverage<'a> {
     objects_seen: u64,
@@ -215,6 +227,7 @@ async fn mark_deleted(
             uri: input.uri(video.key),
             size_bytes: video.size_bytes,
             etag: video.etag.to_owned(),
+            version_id: None,
             last_modified: video.last_modified,
             partition: job.input.partition_of(video.key),
             todo: Todo::MarkDeleted,

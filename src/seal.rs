@@ -99,28 +99,42 @@ pub async fn seal(
 /// # Errors
 /// As for [`seal`].
 pub async fn catch_up(output: &dyn Store, kind: RunKind<'_>, since: DateTime<Utc>) -> Result<()> {
-    for (record, committed) in awaiting(output, kind, since).await? {
-        let (run_id, committed) = (record.run_id.as_str(), committed.len());
-        tracing::info!(run_id, committed, shards = record.shards, "publishing what an unfinished run committed");
-        seal(output, run_id, record.shards, record.created_at).await?;
-    }
-    Ok(())
+    let is_wanted = |record: &RunRecord| record.kind() == kind && record.created_at >= since;
+    publish_unfinished(output, is_wanted).await.map(drop)
 }
 
-/// The runs of this kind that committed shards which no seal has published, with all shards that they committed.
+/// Publishes what runs of any job committed and no seal has published. Returns a summary for each of them. Runs of `compact`
+/// are left to the next one.
+///
+/// # Errors
+/// As for [`seal`].
+pub async fn seal_unfinished(output: &dyn Store) -> Result<Vec<RunSummary>> {
+    publish_unfinished(output, |record| record.kind() != RunKind::Merge).await
+}
+
+async fn publish_unfinished(output: &dyn Store, is_wanted: impl Fn(&RunRecord) -> bool) -> Result<Vec<RunSummary>> {
+    let mut summaries = Vec::new();
+    for (record, committed) in awaiting(output, is_wanted).await? {
+        let (run_id, committed) = (record.run_id.as_str(), committed.len());
+        tracing::info!(run_id, committed, shards = record.shards, "publishing what an unfinished run committed");
+        summaries.push(seal(output, run_id, record.shards, record.created_at).await?);
+    }
+    Ok(summaries)
+}
+
+/// The wanted runs that committed shards which no seal has published, with all shards that they committed.
 async fn awaiting(
     output: &dyn Store,
-    kind: RunKind<'_>,
-    since: DateTime<Utc>,
+    is_wanted: impl Fn(&RunRecord) -> bool,
 ) -> Result<Vec<(RunRecord, BTreeSet<u32>)>> {
     let mut awaiting = Vec::new();
     for Unfinished { id: run, published } in unfinished(output).await? {
         let Some(record) = record::find_record(output, &run).await? else { continue };
         let run_id = run.as_str();
         let committed = Sealed::new(run_id, record.shards, record.created_at).fresh(output).await?;
-        if record.kind() == kind && record.created_at >= since && committed.len() > published as usize {
+        if is_wanted(&record) && committed.len() > published as usize {
             // A run of `compact` keeps the columns of the files that it merges.
-            if kind != RunKind::Merge && layout::mismatch(&record.job, output).await?.is_some() {
+            if record.kind() != RunKind::Merge && layout::mismatch(&record.job, output).await?.is_some() {
                 tracing::warn!(run_id, "not published: its files have partition columns that differ from the index");
                 continue;
             }

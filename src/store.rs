@@ -26,6 +26,8 @@ pub struct ObjectMeta {
     pub size_bytes: u64,
     /// Changes whenever the content changes. Opaque, without quotes.
     pub etag: String,
+    /// Id of the version, if the store keeps versions and lists them ([`StoreConfig::versions`]).
+    pub version_id: Option<String>,
     /// To the microsecond at most.
     pub last_modified: DateTime<Utc>,
     /// The storage class, if the store says that the object must be restored before it can be read.
@@ -63,6 +65,35 @@ pub struct RangeRead {
     pub bytes: Bytes,
     /// The version's etag, without quotes.
     pub etag: String,
+}
+
+/// How an archived object is restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RestoreRequest {
+    /// Days for which the object can then be read.
+    pub days: u16,
+    /// Speed and price.
+    pub tier: RestoreTier,
+}
+
+/// The speed at which S3 restores an object, and what it costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum RestoreTier {
+    /// The cheapest: up to two days.
+    Bulk,
+    /// Up to half a day.
+    Standard,
+    /// Minutes. Not for DEEP_ARCHIVE.
+    Expedited,
+}
+
+/// Whether a request to restore began a restoration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restoring {
+    /// It did.
+    Requested,
+    /// The object is being restored already, or is restored.
+    Before,
 }
 
 /// Whether a put-if-absent wrote.
@@ -153,6 +184,13 @@ pub trait Store: std::fmt::Debug + Send + Sync {
     /// `length` bytes from `offset`: fewer at the object's end, none beyond it.
     async fn get_range(&self, key: &str, offset: u64, length: u64) -> StoreResult<RangeRead>;
 
+    /// As [`Store::get_range`], of a version of the object that has this id.
+    async fn get_version_range(&self, key: &str, version_id: &str, offset: u64, length: u64) -> StoreResult<RangeRead> {
+        // For stores that keep no versions. The ETag tells whether it is the right one.
+        let _ = version_id;
+        self.get_range(key, offset, length).await
+    }
+
     /// A whole, small object.
     async fn get(&self, key: &str) -> StoreResult<Bytes>;
 
@@ -172,6 +210,17 @@ pub trait Store: std::fmt::Debug + Send + Sync {
     /// Removes objects. Absent ones are not an error. Also removes directories that become empty.
     async fn delete(&self, keys: &[String]) -> StoreResult<()>;
 
+    /// Asks for a copy of an archived object, or of a version of it, that can be read for some days. It takes hours until the
+    /// copy is there.
+    async fn restore(&self, key: &str, version_id: Option<&str>, request: RestoreRequest) -> StoreResult<Restoring> {
+        let _ = (version_id, request);
+        Err(StoreError {
+            kind: StoreErrorKind::Refused,
+            message: format!("failed to restore {}: only S3 has archive storage classes", self.uri(key)),
+            hint: None,
+        })
+    }
+
     /// What another program needs to read objects. None if it can open them as files.
     async fn access(&self) -> StoreResult<Option<Access>> {
         Ok(None)
@@ -183,6 +232,28 @@ pub trait Store: std::fmt::Debug + Send + Sync {
         // Most stores keep nothing of an unfinished object.
         let _ = prefix;
         Ok(())
+    }
+}
+
+/// Checks that the store keeps the promise of [`Store::put_new`], without which two workers could both commit a shard. Some S3
+/// compatibles ignore the condition. There must be an object at `key`, and `other` must differ from it.
+///
+/// # Errors
+/// `Refused` if the store has replaced the object, which is then removed.
+pub(crate) async fn check_put_new(store: &dyn Store, key: &str, other: Bytes) -> StoreResult<()> {
+    match store.put_new(key, other).await? {
+        PutNew::Exists => Ok(()),
+        PutNew::Created => {
+            store.delete(&[key.to_owned()]).await?;
+            Err(StoreError {
+                kind: StoreErrorKind::Refused,
+                message: format!(
+                    "{}: this store ignores conditions of puts (If-None-Match), which commits need",
+                    store.uri(key)
+                ),
+                hint: Some("use another store for [output]; docs/stores.md names some".to_owned()),
+            })
+        }
     }
 }
 
@@ -199,6 +270,8 @@ pub struct StoreConfig {
     /// Seconds for which a request is retried while the store is unavailable or overloaded. Absent:
     /// [`StoreConfig::RETRY_SECONDS`].
     pub retry_seconds: Option<u64>,
+    /// The profile of the AWS configuration files whose credentials are used. Absent: as the SDK's chain finds them.
+    pub profile: Option<String>,
     /// Whether requests are not signed, for public buckets.
     pub anonymous: Option<bool>,
     /// Whether requests agree to pay for their transfer, for buckets whose owner does not.
@@ -211,6 +284,9 @@ pub struct StoreConfig {
     pub requests_per_second: Option<u64>,
     /// The most bytes that a process reads in a second, on average.
     pub bytes_per_second: Option<u64>,
+    /// Whether listings show the ids of versions. The job has it in `[input]`.
+    #[serde(skip)]
+    pub versions: bool,
 }
 
 /// How a store encrypts objects.
@@ -243,12 +319,14 @@ impl StoreConfig {
             region: self.region.or_else(|| others.region.clone()),
             path_style: self.path_style.or(others.path_style),
             retry_seconds: self.retry_seconds.or(others.retry_seconds),
+            profile: self.profile.or_else(|| others.profile.clone()),
             anonymous: self.anonymous.or(others.anonymous),
             requester_pays: self.requester_pays.or(others.requester_pays),
             encryption: self.encryption.or(others.encryption),
             kms_key: self.kms_key.or_else(|| others.kms_key.clone()),
             requests_per_second: self.requests_per_second.or(others.requests_per_second),
             bytes_per_second: self.bytes_per_second.or(others.bytes_per_second),
+            versions: self.versions || others.versions,
         }
     }
 

@@ -250,7 +250,7 @@ mod tests {
     fn the_columns_are_the_ones_that_readers_know() {
         assert_eq!(
             columns(Table::Videos),
-            "video_id Utf8\nuri Utf8\netag Utf8\nsize_bytes Int64\nlast_modified timestamp Microsecond UTC\n\
+            "video_id Utf8\nuri Utf8\netag Utf8\nversion_id Utf8?\nsize_bytes Int64\nlast_modified timestamp Microsecond UTC\n\
              status Utf8\nerror_kind Utf8?\nerror_message Utf8?\nfailures Int64?\ncontainer Utf8?\ncodec Utf8?\nwidth Int32?\n\
              height Int32?\nrotation Int32?\nmirrored Boolean?\nframes_per_second Float64?\nstart_seconds Float64?\n\
              duration_seconds Float64?\nframes_decoded Int64\nframes_presented Int64?\ndecode_mode Utf8?\nfull_decode_reason Utf8?\nsegments Int64\nboxes Int64\nactions_model Utf8?\n\

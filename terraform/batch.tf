@@ -9,9 +9,10 @@ locals {
         flatten([for key, value in local.job_settings : ["--set", "${key}=${value}"]]),
       )
     })
-    # `plan` sets the commands of these two jobs when it submits them.
+    # `plan` sets the commands of these two jobs when it submits them. By its own command, `seal` publishes what unfinished runs
+    # committed.
     work = merge(var.work, { image = var.work.gpus > 0 ? "cuda" : "cpu", command = ["work", "--help"] })
-    seal = merge(local.coordinator, { command = ["seal", "--help"] })
+    seal = merge(local.coordinator, { command = ["seal", var.job, "--set", "output.uri=${local.output_uri}"] })
   }
 
   # An m6i.large minus the memory of the host's own processes.

@@ -287,3 +287,47 @@ resource "aws_iam_role_policy" "scheduler" {
   role   = aws_iam_role.scheduler.id
   policy = data.aws_iam_policy_document.scheduler.json
 }
+
+# ---- the event ---------------------------------------------------------------------------------------------------------
+
+data "aws_iam_policy_document" "events_assume" {
+  statement {
+    actions = ["sts:AssumeRole"]
+
+    principals {
+      type        = "Service"
+      identifiers = ["events.amazonaws.com"]
+    }
+
+    condition {
+      test     = "ArnEquals"
+      variable = "aws:SourceArn"
+      values   = [aws_cloudwatch_event_rule.tasks_failed.arn]
+    }
+  }
+}
+
+resource "aws_iam_role" "events" {
+  name               = "${var.name}-${var.region}-events"
+  description        = "Permissions of the rule of ${var.name} about failed tasks: submit the seal"
+  assume_role_policy = data.aws_iam_policy_document.events_assume.json
+}
+
+data "aws_iam_policy_document" "events" {
+  statement {
+    sid     = "SubmitSeal"
+    actions = ["batch:SubmitJob"]
+
+    resources = [
+      aws_batch_job_queue.coordinate.arn,
+      aws_batch_job_definition.this["seal"].arn_prefix,
+      "${aws_batch_job_definition.this["seal"].arn_prefix}:*",
+    ]
+  }
+}
+
+resource "aws_iam_role_policy" "events" {
+  name   = "events"
+  role   = aws_iam_role.events.id
+  policy = data.aws_iam_policy_document.events.json
+}

@@ -1,4 +1,5 @@
-# The schedule of runs: EventBridge Scheduler submits the plan. Without a schedule, use `terraform output submit`.
+# What starts without anybody's command: the plan, by a schedule (without one, use `terraform output submit`), and the seal of a run
+# whose tasks failed, by an event.
 
 resource "aws_scheduler_schedule_group" "this" {
   name = var.name
@@ -36,4 +37,34 @@ resource "aws_scheduler_schedule" "this" {
   }
 
   depends_on = [aws_iam_role_policy.scheduler]
+}
+
+# Batch does not start a seal that depends on an array with a failed task. What the other tasks committed is published anyway.
+resource "aws_cloudwatch_event_rule" "tasks_failed" {
+  name        = "${var.name}-tasks-failed"
+  description = "Tasks failed after all their attempts, so the seal that depends on them does not start"
+
+  event_pattern = jsonencode({
+    source        = ["aws.batch"]
+    "detail-type" = ["Batch Job State Change"]
+    # One event per array job, not one per task.
+    detail = {
+      status          = ["FAILED"]
+      jobQueue        = [aws_batch_job_queue.work.arn]
+      arrayProperties = { index = [{ exists = false }] }
+    }
+  })
+}
+
+resource "aws_cloudwatch_event_target" "seal" {
+  rule     = aws_cloudwatch_event_rule.tasks_failed.name
+  arn      = aws_batch_job_queue.coordinate.arn
+  role_arn = aws_iam_role.events.arn
+
+  batch_target {
+    job_name       = "${var.name}-seal"
+    job_definition = aws_batch_job_definition.this["seal"].arn
+  }
+
+  depends_on = [aws_iam_role_policy.events]
 }

@@ -34,7 +34,7 @@ impl Work {
     pub(super) async fn run(self, console: &Console, pipeline: &Pipeline) -> Result<u8> {
         let task = engine::task(self.task.as_deref(), |name| std::env::var(name).ok())?;
         let (job, run_id) = (self.job.load()?, self.run.run.parse()?);
-        let models = JobModels::read(&job)?;
+        let models = JobModels::read(&job).await?;
         models.warn_of_random();
         let output = store::open(&job.output.uri, &job.output_store()).await?;
         let progress = Arc::new(Progress::default());

@@ -1,7 +1,7 @@
 //! AWS Batch: an array job, and a job that seals after every task has succeeded. Batch retries the tasks of lost
 //! machines. It has no dependency on the end of a job regardless of its result, so if a task fails permanently, the
-//! seal fails as well. The committed shards are then published by the next submission or plan, or by a rule on Batch's
-//! events.
+//! seal fails as well. The committed shards are then published by the next plan, or by `vidindex seal` without `--run`, which
+//! the stack of `terraform/` submits when an array has failed.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -51,7 +51,9 @@ pub(super) async fn submit(submission: &Submission<'_>, dry_run: bool) -> Result
     })?;
     let lines = vec![
         format!("tasks   Batch job {array}: {tasks} for {} shards", submission.shards),
-        format!("seal    Batch job {sealing}, after every task has succeeded; otherwise submit again with --run"),
+        format!(
+            "seal    Batch job {sealing}, after every task has succeeded; otherwise `vidindex seal` publishes what is committed"
+        ),
         format!("watch   aws batch describe-jobs --jobs {array} {sealing}"),
         format!("stop    aws batch terminate-job --reason stopped --job-id {array}"),
     ];

@@ -213,6 +213,11 @@ fn unusable(uri: &str, problem: &str) -> Error {
     )
 }
 
+/// The same meaning as [`ObjectMeta::version_id`]. Objects from before a bucket kept versions have the id `null`, or none.
+fn version_id(id: &str) -> Option<String> {
+    Some(id).filter(|id| !id.is_empty()).map(str::to_owned)
+}
+
 /// The same meaning as [`ObjectMeta::archived`].
 fn archived(storage_class: &str) -> Option<String> {
     is_archive(storage_class).then(|| storage_class.to_owned())

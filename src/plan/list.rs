@@ -51,8 +51,8 @@ pub(super) async fn list(
         let Listing { skipped, objects_seen, gaps } = &mut listing;
         let (key, found) = match scanned {
             Scanned::Object(ObjectMeta { key, .. }) if key.ends_with('/') => continue,
-            Scanned::Object(ObjectMeta { key, size_bytes, etag, last_modified, archived }) => {
-                (key, Found::Object { size_bytes, etag, last_modified, archived })
+            Scanned::Object(ObjectMeta { key, size_bytes, etag, version_id, last_modified, archived }) => {
+                (key, Found::Object { size_bytes, etag, version_id, last_modified, archived })
             }
             Scanned::NotEntered(key) => (key, Found::Refused),
             Scanned::Unlisted { key, reason } => (key, Found::Unlisted { reason }),
@@ -78,13 +78,15 @@ pub(super) async fn list(
                     take(ListedObject::LeftOut { key: &key }, skipped)?;
                 }
             }
-            (None, Found::Object { size_bytes, etag, last_modified, archived }) => {
+            (None, Found::Object { size_bytes, etag, version_id, last_modified, archived }) => {
                 let video = VideoObject {
                     uri: input.uri(&key),
                     partition: job.partition_of(&key),
                     key,
                     size_bytes,
                     etag,
+                    // Inventory reports may have ids that the job does not want.
+                    version_id: version_id.filter(|_| job.versions),
                     last_modified: last_modified.trunc_subsecs(6),
                     todo: match archived {
                         Some(storage_class) => Todo::MarkArchived { storage_class },
@@ -113,6 +115,7 @@ enum Found {
     Object {
         size_bytes: u64,
         etag: String,
+        version_id: Option<String>,
         last_modified: DateTime<Utc>,
         archived: Option<String>,
     },

@@ -77,7 +77,9 @@ impl Sorter {
         records.put_u64(video.size_bytes);
         records.put_i64(video.last_modified.timestamp_micros());
         let partition = video.partition.iter().flat_map(|(name, value)| [name, value]);
-        for text in [detail, &video.etag].into_iter().chain(partition.map(String::as_str)) {
+        // An id is not empty.
+        let version_id = video.version_id.as_deref().unwrap_or_default();
+        for text in [detail, &video.etag, version_id].into_iter().chain(partition.map(String::as_str)) {
             records.put_u32(length(text.len())?);
             records.put_slice(text.as_bytes());
         }
@@ -186,12 +188,13 @@ impl Run {
             _ => return None,
         };
         let etag = text(&mut rest)?;
+        let version_id = Some(text(&mut rest)?).filter(|id| !id.is_empty());
         let mut partition = Vec::new();
         while !rest.is_empty() {
             partition.push((text(&mut rest)?, text(&mut rest)?));
         }
         let last_modified = DateTime::from_timestamp_micros(micros)?;
-        Some(VideoObject { uri: input.uri(&key), key, size_bytes, etag, last_modified, partition, todo })
+        Some(VideoObject { uri: input.uri(&key), key, size_bytes, etag, version_id, last_modified, partition, todo })
     }
 }
 

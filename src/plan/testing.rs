@@ -13,7 +13,7 @@ use crate::store::memory::MemoryStore;
 /// Adds an object to an input as [`video`] describes it.
 pub(crate) fn add(input: &MemoryStore, key: &str, size_bytes: u64) {
     let VideoObject { key, etag, last_modified, .. } = video(key, size_bytes);
-    input.insert_listed(ObjectMeta { key, size_bytes, etag, last_modified, archived: None });
+    input.insert_listed(ObjectMeta { key, size_bytes, etag, version_id: None, last_modified, archived: None });
 }
 
 /// A video of this key and size below `s3://archive/2026/`.
@@ -23,6 +23,7 @@ pub(crate) fn video(key: &str, size_bytes: u64) -> VideoObject {
         uri: format!("s3://archive/2026/{key}"),
         size_bytes,
         etag: format!("{key}-{size_bytes}"),
+        version_id: None,
         last_modified: "2026-11-01T12:00:00.123456Z".parse::<DateTime<Utc>>().unwrap(),
         partition: Vec::new(),
         todo: Todo::default(),
@@ -35,6 +36,7 @@ pub(super) fn archive() -> impl Strategy<Value = Vec<VideoObject>> {
     prop::collection::vec((size, 0_u32..3, 0_u32..3), 0..120).prop_map(|videos| {
         let one = |(n, (size_bytes, camera, day)): (usize, (u64, u32, u32))| VideoObject {
             last_modified: DateTime::UNIX_EPOCH + chrono::Duration::days(i64::from(day)),
+            version_id: (n % 2 == 0).then(|| format!("v{n}")),
             partition: vec![("camera".to_owned(), camera.to_string())],
             todo: match (day, n % 4) {
                 (0, 0) => Todo::MarkDeleted,

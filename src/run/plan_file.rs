@@ -25,7 +25,7 @@ use parquet::schema::types::ColumnPath;
 use super::{RUNS_PREFIX, RunId, Shard, Todo, VideoObject};
 use crate::error::{Error, Result};
 use crate::store::Store;
-use crate::tables::read::{text_column, time_column, whole_number_column};
+use crate::tables::read::{optional, text_column, time_column, whole_number_column};
 
 /// `_vidindex/runs/<run>/plan.parquet`.
 pub fn plan_key(run: &RunId) -> String {
@@ -251,6 +251,7 @@ fn schema(partition: &DataType) -> SchemaRef {
         field("failures", DataType::Int64),
         Field::new("storage_class", DataType::Utf8, true),
         Field::new("restore_from", DataType::Utf8, true),
+        Field::new("version_id", DataType::Utf8, true),
     ]))
 }
 
@@ -291,6 +292,7 @@ fn to_batch(rows: &[PlanRow]) -> Result<RecordBatch, String> {
             Todo::Restore { from } => Some(from),
             _ => None,
         }))),
+        Arc::new(StringArray::from_iter(rows.iter().map(|(_, video)| video.version_id.as_ref()))),
     ];
     RecordBatch::try_new(schema, columns).map_err(|error| error.to_string())
 }
@@ -308,6 +310,8 @@ fn from_batch(batch: &RecordBatch, videos: &mut Vec<PlanRow>) -> Result<(), Stri
     let deleted = deleted.ok_or("it has no booleans `deleted`")?;
     let failures = whole_number_column(batch, "failures")?;
     let (classes, sources) = (text_column(batch, "storage_class")?, text_column(batch, "restore_from")?);
+    // Plans of version 0.1 have no such column.
+    let versions = optional(batch, "version_id", text_column)?;
     let text_at = |column: &StringArray, row| column.is_valid(row).then(|| column.value(row).to_owned());
     for row in 0..batch.num_rows() {
         let todo = match (deleted.value(row), text_at(&classes, row), text_at(&sources, row)) {
@@ -323,6 +327,7 @@ fn from_batch(batch: &RecordBatch, videos: &mut Vec<PlanRow>) -> Result<(), Stri
             uri: uris.value(row).to_owned(),
             size_bytes: u64::try_from(sizes.value(row)).map_err(|error| error.to_string())?,
             etag: etags.value(row).to_owned(),
+            version_id: versions.as_ref().and_then(|versions| text_at(versions, row)),
             last_modified: DateTime::from_timestamp_micros(time).ok_or_else(|| format!("invalid time: {time}"))?,
             partition: partition_of(partitions, row)?,
             todo,

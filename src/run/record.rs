@@ -10,7 +10,7 @@ use super::plan_file::{PlanFile, plan_key};
 use super::{RUNS_PREFIX, RunId, Shard};
 use crate::error::{Error, Result};
 use crate::job::Job;
-use crate::store::{PutNew, Store, StoreErrorKind, get_record};
+use crate::store::{PutNew, Store, StoreErrorKind, check_put_new, get_record};
 
 /// Value of the record's field `fingerprint` in runs of `compact`.
 const MERGE: &str = "compact";
@@ -221,7 +221,7 @@ pub(crate) async fn write_record(output: &dyn Store, record: &RunRecord) -> Resu
     // A put whose response was lost is retried and then finds its own record.
     match output.put_new(&key, Bytes::from(text.clone())).await? {
         PutNew::Exists if output.get(&key).await? != text => Err(taken(output, &key)),
-        _ => Ok(()),
+        _ => Ok(check_put_new(output, &key, [&text[..], b"\n"].concat().into()).await?),
     }
 }
 

@@ -46,6 +46,8 @@ pub struct VideoObject {
     pub size_bytes: u64,
     /// ETag of the listed version. If a worker reads another version, the video fails with `changed_during_read`.
     pub etag: String,
+    /// Id of the listed version, which a worker reads. Without it, a worker reads the newest version.
+    pub version_id: Option<String>,
     /// Time of the last change, in microseconds.
     pub last_modified: DateTime<Utc>,
     /// (name, value) of each partition column, in the job's order. Values are spelled as in the key.

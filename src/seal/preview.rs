@@ -30,7 +30,7 @@ impl Preview {
     /// As for [`super::seal`].
     pub async fn of(output: Arc<dyn Store>, kind: RunKind<'_>) -> Result<Self> {
         let mut moved = BTreeMap::new();
-        for (record, committed) in awaiting(&*output, kind, chrono::DateTime::UNIX_EPOCH).await? {
+        for (record, committed) in awaiting(&*output, |record| record.kind() == kind).await? {
             let run_id = record.run_id.as_str();
             let mut shards = 0;
             for shard in committed {

@@ -154,6 +154,13 @@ impl Store for FaultyStore {
         Ok(read)
     }
 
+    async fn get_version_range(&self, key: &str, version_id: &str, offset: u64, length: u64) -> StoreResult<RangeRead> {
+        let most = self.before_read(key).await?;
+        let mut read = self.inner.get_version_range(key, version_id, offset, length).await?;
+        read.bytes.truncate(most);
+        Ok(read)
+    }
+
     async fn get(&self, key: &str) -> StoreResult<Bytes> {
         let most = self.before_read(key).await?;
         let mut body = self.inner.get(key).await?;

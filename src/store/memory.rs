@@ -223,6 +223,7 @@ fn object(key: &str, body: Bytes) -> (ObjectMeta, Bytes) {
         size_bytes: body.len() as u64,
         etag: hex(&Sha256::digest(&body)[..16]),
         last_modified: Utc::now().trunc_subsecs(6),
+        version_id: None,
         archived: None,
     };
     (meta, body)

@@ -20,6 +20,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{ByteStream, DateTime as SdkDateTime};
+use aws_sdk_s3::types::{GlacierJobParameters, Tier};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::stream::BoxStream;
@@ -29,7 +30,7 @@ pub(crate) use self::connect::sdk_config;
 use self::failure::{Action, Place};
 use self::pace::Pace;
 use self::retry::{Retry, retry};
-use super::{Access, FolderFilter, ObjectMeta, PutNew, RangeRead, Scanned};
+use super::{Access, FolderFilter, ObjectMeta, PutNew, RangeRead, RestoreRequest, RestoreTier, Restoring, Scanned};
 use super::{Store, StoreConfig, StoreError, StoreErrorKind, StoreResult};
 
 /// A bucket's prefix as a store.
@@ -51,6 +52,8 @@ pub(super) struct S3Store {
     credentials: Option<SharedCredentialsProvider>,
     /// For the bytes that are read, if there is a limit.
     read_pace: Option<Arc<Pace>>,
+    /// Whether listings show the ids of versions.
+    versions: bool,
 }
 
 impl S3Store {
@@ -120,11 +123,38 @@ impl Store for S3Store {
         if length == 0 {
             return Ok(RangeRead { bytes: Bytes::new(), etag: self.head(key).await?.etag });
         }
-        self.read(key, offset, Some(length)).await
+        self.read(key, None, offset, Some(length)).await
+    }
+
+    async fn get_version_range(&self, key: &str, version_id: &str, offset: u64, length: u64) -> StoreResult<RangeRead> {
+        self.read(key, Some(version_id), offset, Some(length)).await
     }
 
     async fn get(&self, key: &str) -> StoreResult<Bytes> {
-        Ok(self.read(key, 0, None).await?.bytes)
+        Ok(self.read(key, None, 0, None).await?.bytes)
+    }
+
+    async fn restore(&self, key: &str, version_id: Option<&str>, request: RestoreRequest) -> StoreResult<Restoring> {
+        let tier = match request.tier {
+            RestoreTier::Bulk => Tier::Bulk,
+            RestoreTier::Standard => Tier::Standard,
+            RestoreTier::Expedited => Tier::Expedited,
+        };
+        let job = GlacierJobParameters::builder().tier(tier).build();
+        let job = job.map_err(|error| self.place(&self.uri(key)).permanent(&error.to_string()))?;
+        let wanted = aws_sdk_s3::types::RestoreRequest::builder();
+        let wanted = wanted.days(request.days.into()).glacier_job_parameters(job).build();
+        let restore = self.quick.restore_object().bucket(&self.bucket).key(self.full_key(key)).restore_request(wanted);
+        let restore = restore.set_version_id(version_id.map(str::to_owned));
+        retry!(
+            self.retry,
+            match restore.clone().send().await {
+                // 200 instead of 202: the object is restored, for longer now.
+                Ok(_) => Ok(Restoring::Requested),
+                Err(error) if error.code() == Some("RestoreAlreadyInProgress") => Ok(Restoring::Before),
+                Err(error) => Err(self.failure(Action::Restore, key, &error)),
+            }
+        )
     }
 
     async fn put(&self, key: &str, body: Bytes) -> StoreResult<()> {

@@ -22,6 +22,9 @@ pub struct VideoRow {
     pub uri: Arc<str>,
     /// ETag of the listed version, without quotes.
     pub etag: String,
+    /// Id of the listed version; null if the job does not ask for versions, the store keeps none, or an older vidindex
+    /// wrote the row.
+    pub version_id: Option<String>,
     /// Size as listed, bytes.
     pub size_bytes: i64,
     /// Time of the last change as listed, in microseconds.
@@ -122,6 +125,8 @@ pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
         ),
         text("uri", "The video's full URI.", "\"s3://archive/2026/cam-1/0930.mp4\""),
         text("etag", "ETag of the listed version, without quotes.", "\"9b2cf535f27731c974343645a3985328\""),
+        text("version_id", "Id of the listed version, which was read.", "\"3sL4kqtJlcpXroDTDmJ.rmSpXd3dIbrHY\"")
+            .null("The job does not ask for versions, the store keeps none, or an older vidindex wrote the row."),
         long("size_bytes", "As listed.", "48230112").unit("bytes"),
         Column::new("last_modified", time.clone(), "As listed.", "\"2026-11-01T09:30:12.5Z\"").unit("UTC"),
         text(
@@ -268,6 +273,7 @@ impl Row for VideoRow {
                 text(|row| &row.video_id),
                 text(|row| &row.uri),
                 text(|row| &row.etag),
+                text_or_null(|row| row.version_id.as_deref()),
                 long(|row| row.size_bytes),
                 time(|row| &row.last_modified),
                 text(|row| row.status.as_str()),

@@ -29,6 +29,7 @@ pub struct Fetch {
     uri: String,
     size_bytes: u64,
     etag: String,
+    version_id: Option<String>,
     state: Mutex<State>,
 }
 
@@ -66,18 +67,30 @@ impl Drop for Ahead {
 impl Fetch {
     /// The object as listed. Bytes of another version are rejected.
     pub fn new(store: Arc<dyn Store>, object: &VideoObject) -> Self {
-        Self::object(store, &object.key, &object.uri, object.size_bytes, &object.etag)
+        Self {
+            store,
+            key: object.key.as_str().into(),
+            uri: object.uri.clone(),
+            size_bytes: object.size_bytes,
+            etag: object.etag.clone(),
+            version_id: object.version_id.clone(),
+            state: Mutex::default(),
+        }
     }
 
-    /// The version of an object that has this ETag.
-    pub fn object(store: Arc<dyn Store>, key: &str, uri: &str, size_bytes: u64, etag: &str) -> Self {
-        Self { store, key: key.into(), uri: uri.to_owned(), size_bytes, etag: etag.to_owned(), state: Mutex::default() }
+    fn request(&self, offset: u64, length: u64) -> impl Future<Output = StoreResult<RangeRead>> + Send + 'static {
+        let (store, key, version_id) = (self.store.clone(), self.key.clone(), self.version_id.clone());
+        async move {
+            match version_id {
+                Some(version_id) => store.get_version_range(&key, &version_id, offset, length).await,
+                None => store.get_range(&key, offset, length).await,
+            }
+        }
     }
 
     fn read_ahead(&self, state: &mut State, offset: u64) {
         if offset < self.size_bytes {
-            let (store, key) = (self.store.clone(), self.key.clone());
-            let read = tokio::spawn(async move { store.get_range(&key, offset, AHEAD_BYTES).await });
+            let read = tokio::spawn(self.request(offset, AHEAD_BYTES));
             state.ahead = Some(Ahead { offset, read });
         }
     }
@@ -124,7 +137,7 @@ impl Fetch {
             let read = match state.ahead.take() {
                 Some(mut ahead) if ahead.offset == offset => match (&mut ahead.read).await {
                     Ok(read) => read,
-                    Err(_) => self.store.get_range(&self.key, offset, AHEAD_BYTES).await,
+                    Err(_) => self.request(offset, AHEAD_BYTES).await,
                 },
                 _ => {
                     let length = match pattern {
@@ -132,7 +145,7 @@ impl Fetch {
                         // Growing, because many jobs jump after the first megabyte.
                         Pattern::Sequential => in_order.map_or(JUMP_BYTES, |before| (2 * before).min(AHEAD_BYTES)),
                     };
-                    self.store.get_range(&self.key, offset, length).await
+                    self.request(offset, length).await
                 }
             };
             let bytes = self.checked(read.map_err(WorkError::of_input)?)?;

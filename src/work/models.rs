@@ -2,6 +2,7 @@
 //! to process.
 
 mod bare;
+mod remote;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -68,19 +69,27 @@ pub struct PersonModel {
 }
 
 impl JobModels {
-    /// Reads the model files.
+    /// Reads the model files. Those in buckets are fetched first.
     ///
     /// # Errors
-    /// A usage error if a file is missing, is not ONNX, or does not have the inputs and outputs that its section needs, and
+    /// If a bucket cannot be read. A usage error if a file is missing, is not ONNX, or does not have the inputs and outputs that its section needs, and
     /// if the action model scores persons but the job has no detector.
-    pub fn read(job: &Job) -> Result<Self> {
-        let actions = job.actions.as_ref().map(ActionModel::read).transpose()?;
+    pub async fn read(job: &Job) -> Result<Self> {
+        let mut actions = None;
+        if let Some(settings) = &job.actions {
+            let model = remote::local(&settings.model, &job.store).await?;
+            actions = Some(ActionModel::read(&job::Actions { model, ..settings.clone() })?);
+        }
         if let Some(actions) = actions.as_ref().filter(|actions| actions.descriptor.persons && job.persons.is_none()) {
             let model = actions.info.path.display();
             return Err(Error::usage(format!("{model} scores the actions of persons, but the job has no [persons]"))
                 .with_hint("add the detector that finds them, for example:\n    [persons]\n    model = \"models/yolov5s.onnx\""));
         }
-        let persons = job.persons.as_ref().map(PersonModel::read).transpose()?;
+        let mut persons = None;
+        if let Some(settings) = &job.persons {
+            let model = remote::local(&settings.model, &job.store).await?;
+            persons = Some(PersonModel::read(&job::Persons { model, ..settings.clone() })?);
+        }
         Ok(Self { actions, persons })
     }
 

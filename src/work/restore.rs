@@ -26,8 +26,9 @@ use crate::tables::{Row, Table, VideoRow, VideoStatus, escape_into};
 const CACHE_BYTES: usize = 256 << 20;
 
 /// Columns of `videos` that a copy takes from this run. The others describe how the earlier run indexed the video.
-const THIS_RUNS: [&str; 11] = [
+const THIS_RUNS: [&str; 12] = [
     "etag",
+    "version_id",
     "size_bytes",
     "last_modified",
     "actions_model",

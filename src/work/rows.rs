@@ -249,6 +249,7 @@ impl<'a> RowBuilder<'a> {
             video_id: self.video_id,
             uri: self.uri,
             etag: self.object.etag.clone(),
+            version_id: self.object.version_id.clone(),
             size_bytes: self.object.size_bytes as i64,
             last_modified: self.object.last_modified,
             status,

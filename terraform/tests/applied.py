@@ -114,6 +114,10 @@ target = client("scheduler").get_schedule(Name="plan", GroupName="vidindex")["Ta
 scheduled = json.loads(target["Input"])
 batch.submit_job(jobName=scheduled["JobName"], jobQueue=scheduled["JobQueue"], jobDefinition=scheduled["JobDefinition"])
 
+# What EventBridge submits after tasks have failed.
+seal = client("events").list_targets_by_rule(Rule="vidindex-tasks-failed")["Targets"][0]
+batch.submit_job(jobName=seal["BatchParameters"]["JobName"], jobQueue=seal["Arn"], jobDefinition=seal["BatchParameters"]["JobDefinition"])
+
 tables = {table["Name"]: table for table in client("glue").get_tables(DatabaseName=outputs["glue_database"])["TableList"]}
 assert sorted(tables) == ["actions", "persons", "thumbnails", "videos"], tables
 print(f"{len(requests) * len(policies)} decisions about rights, the chain of jobs, {len(tables)} tables: as meant")

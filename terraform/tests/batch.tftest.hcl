@@ -124,6 +124,23 @@ run "no_schedule_unless_asked_for" {
   }
 }
 
+run "the_seal_of_a_run_with_failed_tasks_publishes_what_the_others_committed" {
+  assert {
+    condition     = jsondecode(aws_cloudwatch_event_rule.tasks_failed.event_pattern).detail == { status = ["FAILED"], jobQueue = [aws_batch_job_queue.work.arn], arrayProperties = { index = [{ exists = false }] } }
+    error_message = "The event must come once per array of tasks, and never for a seal."
+  }
+
+  assert {
+    condition     = aws_cloudwatch_event_target.seal.arn == aws_batch_job_queue.coordinate.arn && one(aws_cloudwatch_event_target.seal.batch_target).job_definition == aws_batch_job_definition.this["seal"].arn
+    error_message = "The event must submit the seal."
+  }
+
+  assert {
+    condition     = jsondecode(aws_batch_job_definition.this["seal"].container_properties).command == ["seal", "jobs/s3.toml", "--set", "output.uri=s3://vidindex-output-123456789012-eu-central-1/"]
+    error_message = "Without a run, the seal must publish what unfinished runs of this stack committed."
+  }
+}
+
 run "failures_of_whole_jobs_are_told" {
   variables {
     alarm_emails = ["archive@example.org"]

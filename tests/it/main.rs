@@ -59,5 +59,6 @@ mod store;
 mod support;
 mod tidy;
 mod tracks;
+mod versions;
 mod views;
 mod workflows;

@@ -298,3 +298,22 @@ fn damaged_files_do_not_stop_a_run() {
         assert_ne!(row["error_kind"].as_str().unwrap_or("none"), "decoder_crashed", "{row:?}");
     }
 }
+
+#[test]
+fn a_seal_without_a_run_publishes_what_unfinished_runs_committed() {
+    let archive = Archive::new();
+    let undisturbed = archive.undisturbed();
+    let run = archive.plan(&["--set", "run.shard_bytes=1"]);
+    let seal = |code: i32| {
+        let sealed = vidindex(["seal".as_ref(), archive.job.as_os_str()]).output().unwrap();
+        assert_eq!(sealed.status.code(), Some(code), "{}", said(&sealed));
+        said(&sealed)
+    };
+    assert!(seal(0).contains("every committed shard is published"), "nothing is committed yet");
+    archive.expect("work", &run, &["--task", "0/2"], 0);
+    assert!(seal(3).contains("missing    shards"));
+    archive.expect("work", &run, &["--task", "1/2"], 0);
+    seal(0);
+    archive.assert_rows(&undisturbed);
+    assert!(seal(0).contains("every committed shard is published"));
+}

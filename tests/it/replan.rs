@@ -146,8 +146,12 @@ fn archived_objects_are_reported_once_and_read_after_they_are_restored() {
 
     // One object is moved to a class that can be read. The other is restored in place, which the listing of this server
     // does not report.
+    let shown = bucket.vidindex(&["restore"], 0);
+    assert!(stdout(&shown).contains("DEEP_ARCHIVE  1 video, ") && stdout(&shown).contains("GLACIER       1 video, "));
+    assert!(stderr(&shown).contains("nothing is requested without --yes"), "{}", said(&shown));
     change_class(&bucket, "clips/cold.mp4", "STANDARD", true);
-    change_class(&bucket, "clips/deep.mp4", "", true);
+    let requested = stdout(&bucket.vidindex(&["restore", "--yes", "--days", "3"], 0));
+    assert!(requested.ends_with("requested 1 video"), "{requested}");
     bucket.vidindex(&["run"], 0);
     let ok = |index: &Path| {
         let rows = tables::rows(index, "videos");
@@ -156,6 +160,7 @@ fn archived_objects_are_reported_once_and_read_after_they_are_restored() {
     assert_eq!(ok(&bucket.index()), 3);
     bucket.vidindex(&["run", "--retry-failed"], 0);
     assert_eq!(ok(&bucket.index()), 4);
+    assert_eq!(stdout(&bucket.vidindex(&["restore"], 0)), "no video of the job is in an archive storage class");
 }
 
 /// A listing as AWS returns it. The server of the other tests omits `RestoreStatus`.

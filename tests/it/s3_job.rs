@@ -3,14 +3,17 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::Path;
 
 use md5::Digest;
 
 use vidindex::store::{self, Store, StoreConfig};
 
+use crate::outages::Unreliable;
 use crate::support::bucket::{Bucket, comparable};
-use crate::support::s3::{S3Server, set_credentials};
-use crate::support::{self, Scratch, run, said, stderr, stdout, tables, test_video};
+use crate::support::faults::{Fault, Often, What};
+use crate::support::s3::{S3Server, environment, set_credentials};
+use crate::support::{self, Scratch, run, said, stderr, stdout, tables, test_video, vidindex};
 
 #[test]
 fn a_bucket_gives_the_same_rows_as_a_directory() {
@@ -163,4 +166,92 @@ fn videos_and_index_can_lie_in_different_stores() {
     let clips = bucket.scratch.path("clips");
     bucket.vidindex(&["clips", "--video", "b.mp4", "--to", "1", "--duckdb", duckdb, "-o", clips.to_str().unwrap()], 0);
     assert_eq!(std::fs::read_dir(&clips).unwrap().count(), 1);
+}
+
+#[test]
+fn models_in_a_bucket_are_fetched_into_the_cache_of_the_machine() {
+    let scratch = Scratch::new();
+    test_video(&scratch.videos().join("a.mp4"), "160x120", "25", 3.0, &["-pix_fmt", "yuv420p"]);
+    let models = scratch.path("models");
+    std::fs::create_dir(&models).unwrap();
+    let sections = scratch.small_models();
+    let sections: Vec<String> = sections
+        .lines()
+        .map(|line| match line.strip_prefix("model = \"").and_then(|rest| rest.strip_suffix('"')) {
+            Some(path) => {
+                let path = Path::new(path);
+                for file in [path.to_owned(), path.with_extension("toml")] {
+                    std::fs::copy(&file, models.join(file.file_name().unwrap())).unwrap();
+                }
+                format!("model = \"s3://models/zoo/{}\"", path.file_name().unwrap().display())
+            }
+            None => line.to_owned(),
+        })
+        .collect();
+    let Some(server) = S3Server::start() else { return };
+    let bucket = Bucket::with_models(server, scratch, &(sections.join("\n") + "\n"));
+    bucket.server.create_bucket("models");
+    let cache = bucket.scratch.path("cache");
+    let index = |code: i32| {
+        let mut command = vidindex(["run".as_ref(), bucket.job.as_os_str(), "--reindex".as_ref()]);
+        let output = command.envs(environment()).env("XDG_CACHE_HOME", &cache).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", said(&output));
+        output
+    };
+    let missing = index(2);
+    assert!(
+        stderr(&missing).contains("s3://models/zoo/") && stderr(&missing).contains("upload it"),
+        "{}",
+        said(&missing)
+    );
+    bucket.copy("file", &models, "s3://models/zoo/");
+    let first = index(0);
+    assert_eq!(
+        stderr(&first).matches("model fetched").count(),
+        4,
+        "two models and their descriptors: {}",
+        said(&first)
+    );
+    let second = index(0);
+    assert!(!stderr(&second).contains("model fetched"), "{}", said(&second));
+    let rows = tables::rows(&bucket.index(), "videos");
+    assert!(rows.iter().all(|row| row["status"] == "ok" && row["segments"].as_i64() > Some(0)), "{rows:?}");
+}
+
+#[test]
+fn a_store_that_ignores_conditions_is_refused_before_any_work() {
+    let Some(server) = Unreliable::start() else { return };
+    let scratch = Scratch::new();
+    test_video(&scratch.videos().join("a.mp4"), "128x96", "25", 1.0, &["-pix_fmt", "yuv420p"]);
+    let bucket = Bucket::on(server, scratch);
+    bucket.server.proxy.set(vec![Fault::on_all(What::Unconditional, Often::Always)]);
+    for command in ["plan", "doctor"] {
+        let output = bucket.vidindex(&[command], 1);
+        assert!(said(&output).contains("this store ignores conditions of puts (If-None-Match)"), "{}", said(&output));
+    }
+    bucket.server.proxy.set(Vec::new());
+    assert_eq!(stdout(&bucket.vidindex(&["status"], 0)), "", "no run is left");
+    bucket.vidindex(&["run"], 0);
+}
+
+#[test]
+fn a_profile_gives_the_credentials_of_one_store() {
+    let Some(server) = Unreliable::start() else { return };
+    let scratch = Scratch::new();
+    test_video(&scratch.videos().join("a.mp4"), "128x96", "25", 1.0, &["-pix_fmt", "yuv420p"]);
+    let bucket = Bucket::on(server, scratch);
+    let profiles = bucket.scratch.path("credentials");
+    std::fs::write(&profiles, "[archive]\naws_access_key_id = OFTHEPROFILE\naws_secret_access_key = s\n").unwrap();
+    bucket.server.proxy.set(Vec::new());
+    let mut command = vidindex(["run".as_ref(), bucket.job.as_os_str()]);
+    command.args(["--set", "input.store.profile=archive"]).envs(environment());
+    let output = command.env("AWS_SHARED_CREDENTIALS_FILE", &profiles).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let seen = bucket.server.proxy.seen();
+    let signed_with = |bucket: &str, own: bool| {
+        let of_bucket = seen.iter().filter(|seen| seen.target.starts_with(bucket));
+        of_bucket.filter(|seen| (seen.access_key.as_deref() == Some("OFTHEPROFILE")) == own).count()
+    };
+    assert!(signed_with("/archive", true) > 1 && signed_with("/archive", false) == 0, "{seen:#?}");
+    assert!(signed_with("/index", false) > 1 && signed_with("/index", true) == 0, "{seen:#?}");
 }

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use flate2::read::MultiGzDecoder;
 use percent_encoding::percent_decode;
 
-use super::{Batches, archived};
+use super::{Batches, archived, version_id};
 use crate::store::ObjectMeta;
 
 /// Positions of the fields that are used.
@@ -23,6 +23,7 @@ pub(super) struct Columns {
     /// Only in reports that include this field.
     storage_class: Option<usize>,
     /// Only in reports of all versions.
+    version_id: Option<usize>,
     is_latest: Option<usize>,
     is_delete_marker: Option<usize>,
 }
@@ -38,6 +39,7 @@ impl Columns {
             last_modified: required("LastModifiedDate")?,
             etag: required("ETag")?,
             storage_class: find("StorageClass"),
+            version_id: find("VersionId"),
             is_latest: find("IsLatest"),
             is_delete_marker: find("IsDeleteMarker"),
         })
@@ -81,6 +83,7 @@ fn object(record: &ByteRecord, columns: &Columns, batches: &Batches) -> Result<O
         key: key.to_owned(),
         size_bytes: size.parse().map_err(|error| format!("size {size:?}: {error}"))?,
         etag: field(columns.etag, "ETag")?.trim_matches('"').to_owned(),
+        version_id: columns.version_id.map(|id| field(id, "VersionId")).transpose()?.and_then(version_id),
         last_modified,
         archived: columns.storage_class.map(|class| field(class, "StorageClass")).transpose()?.and_then(archived),
     }))

@@ -7,12 +7,12 @@ use chrono::DateTime;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::{Batches, archived};
+use super::{Batches, archived, version_id};
 use crate::store::ObjectMeta;
 use crate::tables::read::{optional, text_column, time_column, value, whole_number_column};
 
-const COLUMNS: [&str; 7] =
-    ["key", "size", "last_modified_date", "e_tag", "is_latest", "is_delete_marker", "storage_class"];
+const COLUMNS: [&str; 8] =
+    ["key", "size", "last_modified_date", "e_tag", "version_id", "is_latest", "is_delete_marker", "storage_class"];
 
 /// Reads the whole file, or until the receiver is gone.
 pub(super) fn read(file: File, batches: &mut Batches) -> Result<(), String> {
@@ -32,6 +32,7 @@ fn add(batch: &RecordBatch, batches: &mut Batches) -> Result<bool, String> {
     let (sizes, times) = (whole_number_column(batch, "size")?, time_column(batch, "last_modified_date")?);
     let (latest, markers) = (flag_column(batch, "is_latest"), flag_column(batch, "is_delete_marker"));
     let classes = optional(batch, "storage_class", text_column)?;
+    let versions = optional(batch, "version_id", text_column)?;
     for row in 0..batch.num_rows() {
         let is = |column: Option<&BooleanArray>, value| {
             column.is_some_and(|column| column.is_valid(row) && column.value(row) == value)
@@ -44,6 +45,7 @@ fn add(batch: &RecordBatch, batches: &mut Batches) -> Result<bool, String> {
         let object = ObjectMeta {
             size_bytes: u64::try_from(sizes.value(row)).map_err(|error| format!("the size of {key:?}: {error}"))?,
             etag: etags.value(row).trim_matches('"').to_owned(),
+            version_id: versions.as_ref().and_then(|versions| version_id(value(versions, row))),
             last_modified: DateTime::from_timestamp_micros(time).ok_or_else(|| format!("invalid time: {time}"))?,
             archived: classes.as_ref().and_then(|classes| archived(value(classes, row))),
             key: key.to_owned(),

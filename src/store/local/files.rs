@@ -161,6 +161,7 @@ pub(super) fn describe(key: String, metadata: &Metadata) -> ObjectMeta {
         size_bytes: metadata.len(),
         etag: etag(metadata),
         last_modified: modified.duration_trunc(TimeDelta::microseconds(1)).unwrap_or(modified),
+        version_id: None,
         archived: None,
     }
 }

@@ -8,7 +8,7 @@ use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::imds;
 use aws_config::imds::region::ImdsRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
-use aws_config::profile::ProfileFileRegionProvider;
+use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
 use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -160,6 +160,7 @@ fn connect(sdk: &SdkConfig, config: &StoreConfig, bucket: &str, prefix: &str) ->
         path_style,
         credentials: sdk.credentials_provider(),
         read_pace: config.bytes_per_second.map(|bytes| Arc::new(Pace::new(bytes))),
+        versions: config.versions,
     }
 }
 
@@ -175,6 +176,12 @@ pub(crate) async fn sdk_config(config: &StoreConfig) -> SdkConfig {
     if config.anonymous == Some(true) {
         loader = loader.no_credentials();
     }
+    if let Some(profile) = &config.profile {
+        // Not only the name of the profile: credentials in the environment would win over it.
+        let provider = ProfileFileCredentialsProvider::builder().profile_name(profile);
+        let http = ProviderConfig::without_region().with_http_client(http.clone());
+        loader = loader.profile_name(profile).credentials_provider(provider.configure(&http).build());
+    }
     if let Some(endpoint) = &config.endpoint {
         loader = loader.endpoint_url(endpoint);
     }
@@ -185,8 +192,12 @@ async fn region(config: &StoreConfig, http: SharedHttpClient) -> Region {
     if let Some(region) = &config.region {
         return Region::new(region.clone());
     }
-    let mut chain = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
-        .or_else(ProfileFileRegionProvider::builder().build());
+    let profile = match &config.profile {
+        Some(profile) => ProfileFileRegionProvider::builder().profile_name(profile),
+        None => ProfileFileRegionProvider::builder(),
+    };
+    let environment = EnvironmentVariableRegionProvider::new();
+    let mut chain = RegionProviderChain::first_try(environment).or_else(profile.build());
     // Outside AWS, the request to the instance takes seconds. A compatible's region is not the instance's anyway.
     if config.endpoint.is_none() && endpoint_variables().next().is_none() {
         let provider = ProviderConfig::without_region().with_http_client(http);

@@ -26,6 +26,8 @@ pub(super) enum Action {
     Copy,
     /// A deletion.
     Delete,
+    /// A request for a copy of an archived object.
+    Restore,
 }
 
 impl Action {
@@ -37,6 +39,7 @@ impl Action {
             Self::Write | Self::WriteNew => "write",
             Self::Copy => "publish",
             Self::Delete => "delete",
+            Self::Restore => "restore",
         }
     }
 
@@ -47,6 +50,7 @@ impl Action {
             Self::Write | Self::WriteNew => "s3:PutObject and s3:AbortMultipartUpload",
             Self::Copy => "s3:GetObject and s3:PutObject",
             Self::Delete => "s3:DeleteObject",
+            Self::Restore => "s3:RestoreObject",
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Listings: pages, folders, and scans of several folders at once.
 
-use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
-use aws_sdk_s3::types::{OptionalObjectAttributes, RestoreStatus};
+use aws_sdk_s3::types::{CommonPrefix, Object, ObjectVersion, OptionalObjectAttributes, RestoreStatus};
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 
@@ -17,13 +16,11 @@ impl S3Store {
     /// See [`Store::list`].
     pub(super) fn list_pages(&self, prefix: &str) -> BoxStream<'static, StoreResult<ObjectMeta>> {
         let first = Some(None);
-        stream::try_unfold((self.clone(), prefix.to_owned(), first), async |(store, prefix, token)| {
-            let Some(token) = token else { return Ok(None) };
-            let page = store.page(Listed::Objects(&prefix), Option::<String>::as_deref(&token)).await?;
-            let next = next_page(&page).map(Some);
-            let objects = page.contents.unwrap_or_default();
-            let objects: Vec<_> = objects.into_iter().filter_map(|object| store.describe(object)).map(Ok).collect();
-            Ok(Some((stream::iter(objects), (store, prefix, next))))
+        stream::try_unfold((self.clone(), prefix.to_owned(), first), async |(store, prefix, from)| {
+            let Some(from) = from else { return Ok(None) };
+            let page = store.page(Listed::Objects(&prefix), from).await?;
+            let objects = stream::iter(page.objects.into_iter().map(Ok));
+            Ok(Some((objects, (store, prefix, page.next.map(Some)))))
         })
         .try_flatten()
         .boxed()
@@ -38,13 +35,14 @@ impl S3Store {
             let mut folder = String::new();
             let mut beside = Vec::new();
             loop {
-                let level = store.level(&folder).await?;
-                let Some((objects, folders)) = level else {
+                let page = store.page(Listed::Level(&folder), None).await?;
+                if page.next.is_some() {
                     let list = store.list(&folder).map_ok(Scanned::Object);
                     return Ok(stream::iter(beside).map(Ok).chain(list).boxed());
-                };
-                let (mut folders, refused): (Vec<_>, Vec<_>) = folders.into_iter().partition(|folder| enter(folder));
-                beside.extend(objects.into_iter().map(Scanned::Object));
+                }
+                let (mut folders, refused): (Vec<_>, Vec<_>) =
+                    page.folders.into_iter().partition(|folder| enter(folder));
+                beside.extend(page.objects.into_iter().map(Scanned::Object));
                 beside.extend(refused.into_iter().map(Scanned::NotEntered));
                 match folders.pop() {
                     Some(only) if folders.is_empty() => folder = only,
@@ -63,62 +61,74 @@ impl S3Store {
 
     /// See [`Store::folders`].
     pub(super) async fn list_folders(&self, prefix: &str) -> StoreResult<Vec<String>> {
-        let below = self.full_key(prefix);
         let mut names = Vec::new();
-        let mut token = None;
+        let mut from = None;
         loop {
-            let page = self.page(Listed::Level(prefix), token.as_deref()).await?;
-            let folders = page.common_prefixes().iter().filter_map(|folder| folder.prefix());
-            names.extend(
-                folders.filter_map(|folder| Some(folder.strip_prefix(&below)?.trim_end_matches('/').to_owned())),
-            );
-            token = next_page(&page);
-            if token.is_none() {
+            let page = self.page(Listed::Level(prefix), from).await?;
+            let name = |folder: &String| Some(folder.strip_prefix(prefix)?.trim_end_matches('/').to_owned());
+            names.extend(page.folders.iter().filter_map(name));
+            from = page.next;
+            if from.is_none() {
                 return Ok(names);
             }
         }
     }
 
-    /// Requests a page of a listing. The first has no token.
-    async fn page(&self, listed: Listed<'_>, token: Option<&str>) -> StoreResult<ListObjectsV2Output> {
+    /// Requests a page of a listing, the first if `from` is `None`.
+    async fn page(&self, listed: Listed<'_>, from: Option<Next>) -> StoreResult<Page> {
         let prefix = Some(self.full_key(listed.prefix())).filter(|prefix| !prefix.is_empty());
-        let page = self
-            .quick
-            .list_objects_v2()
-            .bucket(&self.bucket)
-            .set_prefix(prefix)
-            .optional_object_attributes(OptionalObjectAttributes::RestoreStatus)
-            .set_delimiter(matches!(listed, Listed::Level(_)).then(|| "/".to_owned()))
-            .set_continuation_token(token.map(ToOwned::to_owned));
-        retry!(
+        let delimiter = matches!(listed, Listed::Level(_)).then(|| "/".to_owned());
+        let attributes = OptionalObjectAttributes::RestoreStatus;
+        let next = from.unwrap_or_default();
+        if self.versions {
+            let request = self.quick.list_object_versions().bucket(&self.bucket).set_prefix(prefix);
+            let request = request.optional_object_attributes(attributes).set_delimiter(delimiter);
+            let request = request.set_key_marker(next.key).set_version_id_marker(next.version_id);
+            let page = retry!(
+                self.retry,
+                request.clone().send().await.map_err(|error| self.failure(Action::List, listed.prefix(), &error))
+            )?;
+            let is_truncated = page.is_truncated() == Some(true);
+            return Ok(Page {
+                next: is_truncated.then(|| Next {
+                    key: page.next_key_marker().map(str::to_owned),
+                    version_id: page.next_version_id_marker().map(str::to_owned),
+                }),
+                folders: page.common_prefixes().iter().filter_map(|folder| self.folder(folder)).collect(),
+                objects: page.versions().iter().filter_map(|version| self.describe_version(version)).collect(),
+            });
+        }
+        let request = self.quick.list_objects_v2().bucket(&self.bucket).set_prefix(prefix);
+        let request = request.optional_object_attributes(attributes).set_delimiter(delimiter);
+        let request = request.set_continuation_token(next.key);
+        let page = retry!(
             self.retry,
-            page.clone().send().await.map_err(|error| self.failure(Action::List, listed.prefix(), &error))
-        )
+            request.clone().send().await.map_err(|error| self.failure(Action::List, listed.prefix(), &error))
+        )?;
+        let next = page.next_continuation_token().filter(|_| page.is_truncated() == Some(true));
+        Ok(Page {
+            next: next.map(|token| Next { key: Some(token.to_owned()), version_id: None }),
+            folders: page.common_prefixes().iter().filter_map(|folder| self.folder(folder)).collect(),
+            objects: page.contents().iter().filter_map(|object| self.describe(object)).collect(),
+        })
     }
 
-    /// The objects and folders directly below a folder. None if they are more than a page holds.
-    async fn level(&self, folder: &str) -> StoreResult<Option<(Vec<ObjectMeta>, Vec<String>)>> {
-        let page = self.page(Listed::Level(folder), None).await?;
-        if page.is_truncated() == Some(true) {
-            return Ok(None);
-        }
-        let key =
-            |folder: &aws_sdk_s3::types::CommonPrefix| folder.prefix()?.strip_prefix(&self.prefix).map(str::to_owned);
-        let folders = page.common_prefixes().iter().filter_map(key).collect();
-        let objects = page.contents.unwrap_or_default();
-        Ok(Some((objects.into_iter().filter_map(|object| self.describe(object)).collect(), folders)))
+    fn folder(&self, folder: &CommonPrefix) -> Option<String> {
+        folder.prefix()?.strip_prefix(&self.prefix).map(str::to_owned)
     }
 
-    /// None for the empty objects that consoles create to show folders.
-    fn describe(&self, object: aws_sdk_s3::types::Object) -> Option<ObjectMeta> {
-        let key = object.key()?.strip_prefix(self.prefix.as_str())?;
-        if key.is_empty() || key.ends_with('/') {
-            return None;
-        }
+    /// The key relative to the store's root. None for the empty objects that consoles create to show folders.
+    fn key(&self, key: Option<&str>) -> Option<String> {
+        let key = key?.strip_prefix(self.prefix.as_str())?;
+        (!key.is_empty() && !key.ends_with('/')).then(|| key.to_owned())
+    }
+
+    fn describe(&self, object: &Object) -> Option<ObjectMeta> {
         Some(ObjectMeta {
-            key: key.to_owned(),
+            key: self.key(object.key())?,
             size_bytes: size(object.size()),
             etag: unquoted(object.e_tag()),
+            version_id: None,
             last_modified: time(object.last_modified()),
             archived: archived(
                 object.storage_class().map(|class| class.as_str()),
@@ -126,6 +136,40 @@ impl S3Store {
             ),
         })
     }
+
+    /// None for versions that are not the newest. If the newest is a delete marker, none of the versions is.
+    fn describe_version(&self, version: &ObjectVersion) -> Option<ObjectMeta> {
+        if version.is_latest() != Some(true) {
+            return None;
+        }
+        Some(ObjectMeta {
+            key: self.key(version.key())?,
+            size_bytes: size(version.size()),
+            etag: unquoted(version.e_tag()),
+            version_id: version.version_id().map(str::to_owned),
+            last_modified: time(version.last_modified()),
+            archived: archived(
+                version.storage_class().map(|class| class.as_str()),
+                version.restore_status().is_some_and(is_restored),
+            ),
+        })
+    }
+}
+
+/// A page of a listing.
+struct Page {
+    objects: Vec<ObjectMeta>,
+    /// The folders of [`Listed::Level`], relative to the store's root, ending in `/`.
+    folders: Vec<String>,
+    /// Where the next page begins. None for the last page.
+    next: Option<Next>,
+}
+
+/// Where a page begins: a token, or a key and a version.
+#[derive(Default)]
+struct Next {
+    key: Option<String>,
+    version_id: Option<String>,
 }
 
 /// What a listing lists.
@@ -143,11 +187,6 @@ impl<'a> Listed<'a> {
             Self::Objects(prefix) | Self::Level(prefix) => prefix,
         }
     }
-}
-
-/// The token of the next page. None for the last page.
-fn next_page(page: &ListObjectsV2Output) -> Option<String> {
-    page.next_continuation_token().filter(|_| page.is_truncated() == Some(true)).map(ToOwned::to_owned)
 }
 
 /// The storage class, if the object must be restored before a read. GLACIER_IR can be read. A listing does not say which

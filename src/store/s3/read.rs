@@ -10,11 +10,18 @@ use super::{S3Store, time, unquoted};
 use crate::store::{ObjectMeta, RangeRead, Store, StoreError, StoreErrorKind, StoreResult};
 
 impl S3Store {
-    /// Reads `length` bytes from `offset`, or all. If a body breaks off, the next request continues there.
-    pub(super) async fn read(&self, key: &str, offset: u64, length: Option<u64>) -> StoreResult<RangeRead> {
+    /// Reads `length` bytes from `offset`, or all, of a version or of the newest one. If a body breaks off, the next request
+    /// continues there.
+    pub(super) async fn read(
+        &self,
+        key: &str,
+        version_id: Option<&str>,
+        offset: u64,
+        length: Option<u64>,
+    ) -> StoreResult<RangeRead> {
         let mut read = BytesMut::new();
         let mut etag: Option<String> = None;
-        match retry!(self.retry, self.read_on(key, offset, length, &mut read, &mut etag).await) {
+        match retry!(self.retry, self.read_on((key, version_id), offset, length, &mut read, &mut etag).await) {
             // The object is empty, or the offset is not before its end.
             Ok(Part::BeyondTheEnd) => Ok(RangeRead { bytes: Bytes::new(), etag: self.head(key).await?.etag }),
             Ok(Part::Whole) => Ok(RangeRead { bytes: read.freeze(), etag: etag.unwrap_or_default() }),
@@ -38,7 +45,7 @@ impl S3Store {
     /// Requests the rest of a read.
     async fn read_on(
         &self,
-        key: &str,
+        (key, version_id): (&str, Option<&str>),
         offset: u64,
         length: Option<u64>,
         read: &mut BytesMut,
@@ -50,8 +57,8 @@ impl S3Store {
             None => (start > 0).then(|| format!("bytes={start}-")),
         };
         let ranged = range.is_some();
-        let reply = self.quick.get_object().bucket(&self.bucket).key(self.full_key(key)).set_range(range).send().await;
-        let reply = match reply {
+        let get = self.quick.get_object().bucket(&self.bucket).key(self.full_key(key)).set_range(range);
+        let reply = match get.set_version_id(version_id.map(str::to_owned)).send().await {
             Ok(reply) => reply,
             Err(error) if failure::status(&error) == Some(416) && etag.is_none() => return Ok(Part::BeyondTheEnd),
             Err(error) => return Err(self.failure(Action::Read, key, &error)),
@@ -87,6 +94,7 @@ impl S3Store {
                     key: key.to_owned(),
                     size_bytes,
                     etag: unquoted(reply.e_tag()),
+                    version_id: reply.version_id().filter(|_| self.versions).map(str::to_owned),
                     last_modified: time(reply.last_modified()),
                     archived: archived(
                         reply.storage_class().map(|class| class.as_str()),

@@ -27,6 +27,7 @@ fn video(uri: &str) -> VideoRow {
         video_id: format!("id of {uri}").into(),
         uri: uri.into(),
         etag: "e".into(),
+        version_id: None,
         size_bytes: 5_000_000_000,
         last_modified: DateTime::from_timestamp_micros(1_793_491_200_123_456).unwrap(),
         status: VideoStatus::Ok,

@@ -48,22 +48,22 @@ impl<S: Endpoint> Bucket<S> {
         );
         std::fs::write(&job, text).unwrap();
         let bucket = Self { server, scratch, job };
-        ["s3://archive/", "s3://index/"].iter().for_each(|uri| bucket.copy("make", Path::new(""), uri));
-        bucket.copy("file", &bucket.scratch.videos(), "s3://archive/clips/");
+        bucket.copy("new", &bucket.scratch.videos(), "s3://archive/clips/");
         bucket
     }
 
-    /// Uses boto3, an independent S3 client: `make` creates a bucket, `file` uploads a folder, `tree` downloads a
-    /// prefix.
+    /// Uses boto3, an independent S3 client: `new` creates the buckets `archive` and `index` and uploads a folder, `file` uploads
+    /// a folder, `tree` downloads a prefix.
     pub(crate) fn copy(&self, what: &str, folder: &Path, uri: &str) {
         let script = "
 import boto3, os, pathlib, sys
 what, folder, uri, endpoint = sys.argv[1:]
 bucket, prefix = uri.removeprefix('s3://').split('/', 1)
 s3 = boto3.client('s3', endpoint_url=endpoint, region_name='us-east-1')
-if what == 'make':
-    s3.create_bucket(Bucket=bucket)
-elif what == 'file':
+if what == 'new':
+    for name in ['archive', 'index']:
+        s3.create_bucket(Bucket=name)
+if what in ['new', 'file']:
     for path in filter(pathlib.Path.is_file, pathlib.Path(folder).rglob('*')):
         s3.upload_file(str(path), bucket, prefix + path.relative_to(folder).as_posix())
 else:

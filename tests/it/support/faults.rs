@@ -38,6 +38,8 @@ pub(crate) enum What {
     ErrorInside200(&'static str),
     /// Forwarded, but the response has no `Content-Length`, and its body ends with the connection.
     NoLength,
+    /// Forwarded without its `If-None-Match`, as if the server ignored it.
+    Unconditional,
 }
 
 /// How many of the requests that a fault applies to get it.
@@ -105,6 +107,8 @@ pub(crate) struct Seen {
     pub(crate) rule: Option<usize>,
     /// First and last byte that it asked for.
     pub(crate) range: Option<(u64, u64)>,
+    /// The public part of the credentials that signed it.
+    pub(crate) access_key: Option<String>,
 }
 
 #[derive(Default)]
@@ -216,7 +220,7 @@ fn serve(client: &TcpStream, server: SocketAddr, state: &Mutex<State>) -> Result
     client.set_nodelay(true)?;
     let mut reader = BufReader::new(client);
     loop {
-        let request = Request::read(&mut reader, client)?;
+        let mut request = Request::read(&mut reader, client)?;
         let what = decide(&request, state);
         let head_only = request.method == "HEAD";
         let response = match &what {
@@ -226,6 +230,10 @@ fn serve(client: &TcpStream, server: SocketAddr, state: &Mutex<State>) -> Result
             Some(What::ErrorInside200(code)) => Response::new(200, &s3_error(code)),
             Some(What::Delay(wait)) => {
                 std::thread::sleep(*wait);
+                request.forward(server)?
+            }
+            Some(What::Unconditional) => {
+                request.headers.retain(|line| !is_one_of(line, &["if-none-match"]));
                 request.forward(server)?
             }
             _ => request.forward(server)?,
@@ -267,7 +275,12 @@ fn decide(request: &Request, state: &Mutex<State>) -> Option<What> {
         let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
         Some((first.parse().ok()?, last.parse().ok()?))
     });
-    state.seen.push(Seen { method: request.method.clone(), target: request.target.clone(), rule, range });
+    let access_key = value(&request.headers, "authorization").and_then(|signed| {
+        let credential = signed.split_once("Credential=")?.1;
+        Some(credential.split('/').next()?.to_owned())
+    });
+    let (method, target) = (request.method.clone(), request.target.clone());
+    state.seen.push(Seen { method, target, rule, range, access_key });
     rule.map(|rule| state.faults[rule].what.clone())
 }
 

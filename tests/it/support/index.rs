@@ -136,6 +136,7 @@ impl Indexed {
             video_id: format!("{:016x}{:016x}", hash(&uri, 3), hash(&uri, 5)).into(),
             uri: uri.into(),
             etag: "e7a9".to_owned(),
+            version_id: None,
             size_bytes: 1_000_000,
             last_modified,
             status: VideoStatus::Ok,
