@@ -64,6 +64,8 @@ test-heavy: setup-heavy ## Run what takes too long for every change: Ceph losing
 	VIDINDEX_TEST_REQUIRE=1 VIDINDEX_TEST_ROUNDS=100 cargo test --locked --test it recovery::two_workers -- --nocapture
 	VIDINDEX_TEST_REQUIRE=1 VIDINDEX_TEST_ROUNDS=200 cargo test --locked --test it pieces::a_campaign -- --nocapture
 	VIDINDEX_TEST_REQUIRE=1 VIDINDEX_TEST_ROUNDS=1 cargo test --locked --test it decoding::selective -- --nocapture
+	VIDINDEX_TEST_REQUIRE=1 VIDINDEX_TEST_ROUNDS=100000 cargo test --locked --test it hostile:: -- --nocapture
+	VIDINDEX_TEST_REQUIRE=1 VIDINDEX_TEST_ROUNDS=10000 cargo test --locked --test it fuzz:: -- --nocapture
 	VIDINDEX_TEST_REQUIRE=1 terraform/check.sh
 
 test-gpu: ## On a machine with an NVIDIA GPU: compare its rows with the processor's, and measure the demo's models and full-size ones

@@ -8,6 +8,7 @@
 
 pub mod avio;
 mod child;
+mod claims;
 mod cut;
 mod cutting;
 mod damage;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 
 use crate::console;
-use crate::decode;
+use crate::decode::{self, Decoders};
 use crate::device::{DeviceChoice, Precision};
 use crate::error::{Error, Result};
 use crate::infer::session::Runtime;
@@ -26,7 +26,7 @@ pub(crate) async fn check(onnxruntime: Option<&Path>, job: Option<&Job>) -> Resu
     report.line("vidindex", Ok(env!("CARGO_PKG_VERSION").to_owned()));
     report.line("FFmpeg", Ok(ffmpeg()));
     let sandbox = match decode::own_program() {
-        Ok(program) => decode::probe_sandbox(&program).await,
+        Ok(program) => decode::probe_sandbox(&Decoders::new(program)).await,
         Err(error) => Err(error),
     };
     report.line("decoder sandbox", sandbox.map(|missing| sandboxed(&missing)));

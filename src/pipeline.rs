@@ -159,12 +159,15 @@ impl Pipeline {
             ))
             .with_hint("plan again, or use the same job file, models and --set options as for `plan`"));
         }
-        if job.run.sandbox == Sandbox::Require {
-            let missing = decode::probe_sandbox(&decode::own_program()?).await?;
-            if !missing.is_empty() {
-                return Err(Error::failed(format!("the decoders' sandbox is incomplete: {}", missing.join(", ")))
+        let decoders = Decoders::new(decode::own_program()?);
+        let missing = decode::probe_sandbox(&decoders).await?;
+        if !missing.is_empty() {
+            let incomplete = format!("the decoders' sandbox is incomplete: {}", missing.join(", "));
+            if job.run.sandbox == Sandbox::Require {
+                return Err(Error::failed(incomplete)
                     .with_hint("let the container or the kernel allow it, or set [run] sandbox = \"auto\""));
             }
+            tracing::info!("{incomplete}; what is required is there");
         }
         let input = store::open(&job.input.uri, &job.input_store()).await?;
         let worker = Worker {
@@ -172,7 +175,7 @@ impl Pipeline {
             output,
             run: Arc::new(run),
             models,
-            decoders: Arc::new(Decoders::new(decode::own_program()?)),
+            decoders: Arc::new(decoders),
             video_timeout: Duration::from_secs(job.run.video_timeout_seconds),
             save_interval: Duration::from_secs(job.run.save_seconds),
             progress,

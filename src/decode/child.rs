@@ -16,8 +16,10 @@ use ffmpeg_next::codec::{decoder, packet::side_data, threading};
 use ffmpeg_next::format::{self, context::Input, context::StreamIo, stream::Disposition};
 use ffmpeg_next::{Dictionary, Error as AvError, Packet, Stream, ffi, media};
 use memmap2::MmapMut;
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
 use super::avio::{Link, READ_BYTES, RemoteBytes};
+use super::claims::DURATION_MAX;
 use super::cut;
 use super::damage::Damage;
 use super::ending::{Ending, stream_seconds};
@@ -35,6 +37,10 @@ use super::stop::{PIXELS_MAX, Stop, av, too_large};
 use super::timeline::ContainerClock;
 use crate::error::{VideoError, VideoErrorKind};
 
+/// Bytes of memory that opening a container may take for each byte of it: FFmpeg keeps less than 100 bytes for a sample, which has at
+/// least one byte.
+const INDEX_BYTES_MAX: u64 = 256;
+
 /// Number of consecutive unreadable packets after which decoding stops.
 const UNREADABLE_IN_A_ROW_MAX: u32 = 1000;
 
@@ -50,9 +56,9 @@ pub(super) fn main(control: UnixStream, bytes: UnixStream, frames: File) -> Exit
 fn serve(control: UnixStream, bytes: UnixStream, frames: File) -> io::Result<()> {
     let mut orders = BufReader::new(control.try_clone()?);
     let order = receive(&mut orders)?;
-    let (layout, memory_bytes) = match &order {
-        ToDecoder::Decode(request) => (Layout::of(request), request.memory_bytes),
-        ToDecoder::Cut(request) => (Layout::of_parts(), request.memory_bytes),
+    let (layout, memory_bytes, cpu_seconds) = match &order {
+        ToDecoder::Decode { request, cpu_seconds } => (Layout::of(request), request.memory_bytes, *cpu_seconds),
+        ToDecoder::Cut { request, cpu_seconds } => (Layout::of_parts(), request.memory_bytes, *cpu_seconds),
         ToDecoder::Free { .. } => return Err(io::ErrorKind::InvalidData.into()),
     };
     // SAFETY: the file is memory shared with the parent and sealed against shrinking. The parent only reads a slot
@@ -65,12 +71,12 @@ fn serve(control: UnixStream, bytes: UnixStream, frames: File) -> io::Result<()>
     for kind in [SlotKind::Clip, SlotKind::Image] {
         output.free[kind as usize] = (0..layout.slots(kind)).collect();
     }
-    if let Err(reason) = sandbox::enter(memory_bytes) {
+    if let Err(reason) = sandbox::enter(memory_bytes, cpu_seconds) {
         return output.send(&Message::NotSandboxed { reason });
     }
     match order {
-        ToDecoder::Decode(request) => decode(&request, bytes, output),
-        ToDecoder::Cut(request) => cut::serve(&request, bytes, output),
+        ToDecoder::Decode { request, .. } => decode(&request, bytes, output),
+        ToDecoder::Cut { request, .. } => cut::serve(&request, bytes, output),
         ToDecoder::Free { .. } => Err(io::ErrorKind::InvalidData.into()),
     }
 }
@@ -111,6 +117,11 @@ fn escapes() -> Vec<String> {
     if MmapMut::map_anon(4096).is_ok_and(|memory| memory.make_exec().is_ok()) {
         found.push("made memory executable".to_owned());
     }
+    // SAFETY: nothing else uses the new memory.
+    let shared = unsafe { mmap_anonymous(std::ptr::null_mut(), 4096, ProtFlags::READ, MapFlags::SHARED) };
+    if shared.is_ok() {
+        found.push("mapped memory that no limit counts".to_owned());
+    }
     if rustix::process::set_parent_process_death_signal(None).is_ok() {
         found.push("prepared to outlive its parent".to_owned());
     }
@@ -135,7 +146,14 @@ fn index(
     // If a read fails, the parent knows the cause and reports that instead of this error.
     let head = identify::head(&mut source)
         .map_err(|e| VideoError::new(VideoErrorKind::Corrupt, format!("failed to read the file: {e}")))?;
-    let mut input = open(source, &head)?;
+    let mut input = open(source, &head).map_err(|error| match error.kind {
+        VideoErrorKind::OutOfMemory if request.size_bytes.saturating_mul(INDEX_BYTES_MAX) < request.memory_bytes => {
+            let message =
+                "failed to open the container: its tables have more entries than a file of this size can have";
+            VideoError::new(VideoErrorKind::Corrupt, message)
+        }
+        _ => error,
+    })?;
     let stream = video_stream(&input)?;
     let stream_index = stream.index();
     let info = stream_info(&input, &stream);
@@ -335,7 +353,9 @@ fn stream_info(input: &Input, stream: &Stream<'_>) -> StreamInfo {
         height,
         orientation,
         frames_per_second: Some(f64::from(stream.avg_frame_rate())).filter(|r| r.is_finite() && *r > 0.0),
-        duration_seconds: stream_seconds(stream).or(container_seconds),
+        duration_seconds: stream_seconds(stream)
+            .or(container_seconds)
+            .filter(|seconds| (0.0..=DURATION_MAX).contains(seconds)),
     }
 }
 

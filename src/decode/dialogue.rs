@@ -2,6 +2,7 @@
 //! messages.
 
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::process::ExitStatusExt as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,6 +14,8 @@ use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::claims::plain;
+use super::process::not_sandboxed;
 use super::protocol::{Layout, Message, SlotKind, ToDecoder};
 use super::slot::{Shared, Slot};
 use super::template::{Decoders, Descriptors, Process};
@@ -50,6 +53,14 @@ pub(super) struct Limits {
     pub(super) memory_bytes: u64,
 }
 
+impl Limits {
+    /// Time of all processors together, for a process with this number of threads.
+    pub(super) fn cpu_seconds(&self, threads: usize) -> u64 {
+        let threads = u64::try_from(threads.max(1)).unwrap_or(u64::MAX);
+        self.timeout.as_secs().saturating_add(1).saturating_mul(threads)
+    }
+}
+
 /// State shared with the task that reads bytes on the child's behalf.
 #[derive(Default)]
 struct Served {
@@ -57,6 +68,8 @@ struct Served {
     reading: AtomicBool,
     /// Counts started reads and freed slots. While it changes, the child is making progress.
     activity: AtomicU64,
+    /// Whether the child has seen bytes of the video, which may control it since.
+    has_read: AtomicBool,
 }
 
 impl Dialogue {
@@ -124,11 +137,12 @@ impl Dialogue {
         self.served.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Validates the child's description of a slot before the parent reads from it.
-    pub(super) fn slot(&self, kind: SlotKind, slot: usize, bytes: usize) -> Result<Slot, WorkError> {
-        let missing =
-            || VideoError::new(VideoErrorKind::DecoderCrashed, "the decoder named a slot that does not exist");
-        self.shared.take(kind, slot, bytes).ok_or_else(|| missing().into())
+    /// Takes a slot that the child has filled.
+    pub(super) async fn slot(&mut self, kind: SlotKind, slot: usize, bytes: usize) -> Result<Slot, WorkError> {
+        match self.shared.take(kind, slot, bytes) {
+            Some(slot) => Ok(slot),
+            None => Err(self.lied("a slot that it does not have").await),
+        }
     }
 
     /// Bytes of each slot of this kind.
@@ -174,6 +188,20 @@ impl Dialogue {
         Err(self.crashed("").await)
     }
 
+    /// The child sent what cannot be true. Kills it.
+    pub(super) async fn lied(&mut self, what: &str) -> WorkError {
+        self.crashed(&format!("it sent {what}")).await
+    }
+
+    /// The child reports that it could not enter the sandbox, which stops the job: no video can be decoded. Once it has read
+    /// from the video, that is for sure a lie.
+    pub(super) async fn unsandboxed(&mut self, reason: &str) -> WorkError {
+        match self.served.has_read.load(Ordering::Relaxed) {
+            true => self.lied("an unexpected message").await,
+            false => WorkError::Fatal(not_sandboxed(&plain(reason))),
+        }
+    }
+
     /// Explains why the child ended without a report or sent an invalid message. `seen` is what the parent observed.
     pub(super) async fn crashed(&mut self, seen: &str) -> WorkError {
         if let Some(failure) = self.read_failure() {
@@ -181,6 +209,10 @@ impl Dialogue {
         }
         self.child.kill();
         let status = self.child.wait().await;
+        if status.as_ref().is_ok_and(|status| status.signal() == Some(libc::SIGXCPU)) {
+            let message = format!("decoding took more processor time than {} s allow", self.limits.timeout.as_secs());
+            return VideoError::new(VideoErrorKind::Timeout, message).into();
+        }
         let complaints = self.complaints().await;
         let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         if complaints.contains("memory allocation of") {
@@ -190,7 +222,8 @@ impl Dialogue {
         }
         let detail: Vec<&str> =
             [seen, status.as_str(), last_line(&complaints)].into_iter().filter(|s| !s.is_empty()).collect();
-        VideoError::new(VideoErrorKind::DecoderCrashed, format!("the decoder died: {}", detail.join("; "))).into()
+        let detail = plain(&detail.join("; "));
+        VideoError::new(VideoErrorKind::DecoderCrashed, format!("the decoder died: {detail}")).into()
     }
 
     /// Appends a line of FFmpeg's log to the error of a video with this codec, except for encrypted videos, where FFmpeg's messages are meaningless.
@@ -201,7 +234,7 @@ impl Dialogue {
         let complaints = self.complaints().await;
         match explanation(&complaints, codec) {
             "" => error,
-            line => VideoError { message: format!("{} ({line})", error.message), ..error },
+            line => VideoError { message: format!("{} ({})", error.message, plain(line)), ..error },
         }
     }
 
@@ -262,6 +295,7 @@ async fn serve_bytes(mut socket: UnixStream, source: Arc<dyn ByteSource>, served
     loop {
         let (Ok(offset), Ok(length)) = (socket.read_u64_le().await, socket.read_u32_le().await) else { return };
         served.reading.store(true, Ordering::Relaxed);
+        served.has_read.store(true, Ordering::Relaxed);
         let result = match length & avio::SPARSE {
             0 => source.read_at(offset, (length as usize).min(avio::READ_BYTES)).await,
             _ => {

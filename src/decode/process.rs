@@ -1,14 +1,15 @@
 //! A video that is being decoded, seen from the parent of the decoder process: checks all that the child sends.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::claims::Claims;
 use super::dialogue::{Dialogue, Limits};
 use super::plan::FullDecode;
-use super::protocol::{ClipSpec, Layout, Message, Request, SlotKind, ToDecoder, Totals};
+use super::protocol::{Layout, Message, Request, SlotKind, ToDecoder, Totals};
 use super::template::Decoders;
 use super::{ByteSource, Clip, Image, SampledFrame};
 use crate::error::{Error, VideoError, WorkError};
@@ -18,8 +19,7 @@ pub struct Decoding {
     dialogue: Dialogue,
     /// FFmpeg's name of the codec; empty before the file is opened.
     codec: String,
-    /// Shape of the requested clips, if any.
-    clips: Option<ClipSpec>,
+    claims: Claims,
     needs_full: Option<FullDecode>,
     /// How decoding ended, once it has: the totals, and the error if there was one.
     end: Option<(Totals, Option<VideoError>)>,
@@ -37,10 +37,12 @@ impl Decoding {
         source: Arc<dyn ByteSource>,
         timeout: Duration,
     ) -> Result<Self, Error> {
-        let (layout, clips) = (Layout::of(&request), request.clips.clone());
+        let (layout, claims) = (Layout::of(&request), Claims::new(&request));
         let limits = Limits { timeout, memory_bytes: request.memory_bytes };
-        let dialogue = Dialogue::start(decoders, ToDecoder::Decode(request), layout, source, limits)?;
-        Ok(Self { dialogue, codec: String::new(), clips, needs_full: None, end: None })
+        let cpu_seconds = limits.cpu_seconds(request.threads);
+        let order = ToDecoder::Decode { request, cpu_seconds };
+        let dialogue = Dialogue::start(decoders, order, layout, source, limits)?;
+        Ok(Self { dialogue, codec: String::new(), claims, needs_full: None, end: None })
     }
 
     /// Waits for the next frame. Returns `None` at the end of the video; [`Decoding::totals`] is complete then.
@@ -53,26 +55,35 @@ impl Decoding {
     pub async fn next(&mut self) -> Result<Option<SampledFrame>, WorkError> {
         match self.dialogue.message().await? {
             Message::Opened(info) => {
+                if let Err(what) = self.claims.opened(&info) {
+                    return Err(self.dialogue.lied(what).await);
+                }
                 self.codec.clone_from(&info.codec);
                 Ok(Some(SampledFrame::Opened(info)))
             }
             Message::Clip { slot, width, height, segment, start_seconds, end_seconds, frames, sampled } => {
-                let spec = self.clips.as_ref().filter(|spec| spec.holds((width, height)));
-                let Some(bytes) = spec.map(|spec| spec.bytes((width, height))) else {
-                    return Err(self.dialogue.crashed("it sent a clip of the wrong size").await);
+                let claimed = self.claims.clip((width, height), segment, start_seconds..=end_seconds, frames, &sampled);
+                let bytes = match claimed {
+                    Ok(bytes) => bytes,
+                    Err(what) => return Err(self.dialogue.lied(what).await),
                 };
-                let slot = self.dialogue.slot(SlotKind::Clip, slot, bytes)?;
+                let slot = self.dialogue.slot(SlotKind::Clip, slot, bytes).await?;
                 let clip = Clip { segment, start_seconds, end_seconds, frames, sampled, width, height, slot };
                 Ok(Some(SampledFrame::Clip(clip)))
             }
             Message::Image { slot, frame, time_seconds, width, height } => {
-                let slot = self.dialogue.slot(SlotKind::Image, slot, self.dialogue.slot_bytes(SlotKind::Image))?;
-                if width == 0 || height == 0 {
-                    return Err(self.dialogue.crashed("it sent an image without pixels").await);
+                if let Err(what) = self.claims.image(frame, time_seconds, (width, height)) {
+                    return Err(self.dialogue.lied(what).await);
                 }
+                let bytes = self.dialogue.slot_bytes(SlotKind::Image);
+                let slot = self.dialogue.slot(SlotKind::Image, slot, bytes).await?;
                 Ok(Some(SampledFrame::Image(Image { frame, time_seconds, width, height, slot })))
             }
             Message::Ended { totals, error } => {
+                let error = match self.claims.ended(&totals, error) {
+                    Ok(error) => error,
+                    Err(what) => return Err(self.dialogue.lied(what).await),
+                };
                 self.end = Some((totals, error.clone()));
                 match self.dialogue.read_failure().or(error.map(WorkError::Video)) {
                     None => Ok(None),
@@ -86,13 +97,16 @@ impl Decoding {
             Message::NeedsFull { reason } => match self.dialogue.read_failure() {
                 Some(failure) => Err(failure),
                 None => {
+                    if let Err(what) = self.claims.needs_full() {
+                        return Err(self.dialogue.lied(what).await);
+                    }
                     self.needs_full = Some(reason);
                     Ok(None)
                 }
             },
-            Message::NotSandboxed { reason } => Err(WorkError::Fatal(not_sandboxed(&reason))),
+            Message::NotSandboxed { reason } => Err(self.dialogue.unsandboxed(&reason).await),
             Message::SandboxProbed { .. } | Message::Part { .. } | Message::CutEnded { .. } => {
-                Err(self.dialogue.crashed("it sent an unexpected message").await)
+                Err(self.dialogue.lied("an unexpected message").await)
             }
         }
     }
@@ -110,7 +124,7 @@ impl Decoding {
 
 /// Starts a decoder process that tries what the sandbox must prevent, such as to open a file, and fails if any of it succeeds.
 /// Returns the layers of the sandbox that this machine does not allow.
-pub async fn probe_sandbox(program: &Path) -> Result<Vec<String>, Error> {
+pub async fn probe_sandbox(decoders: &Decoders) -> Result<Vec<String>, Error> {
     struct Nothing;
     #[async_trait::async_trait]
     impl ByteSource for Nothing {
@@ -119,8 +133,7 @@ pub async fn probe_sandbox(program: &Path) -> Result<Vec<String>, Error> {
         }
     }
     let request = Request { probe_sandbox: true, memory_bytes: 1 << 30, ..Default::default() };
-    let decoders = Decoders::new(program);
-    let mut probe = Decoding::start(&decoders, request, Arc::new(Nothing), Duration::from_secs(10))?;
+    let mut probe = Decoding::start(decoders, request, Arc::new(Nothing), Duration::from_secs(10))?;
     match probe.dialogue.message().await {
         Ok(Message::SandboxProbed { escapes, missing }) if escapes.is_empty() => Ok(missing),
         Ok(Message::SandboxProbed { escapes, .. }) => {

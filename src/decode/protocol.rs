@@ -230,9 +230,19 @@ pub(super) enum SlotKind {
 /// Messages from parent to child.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum ToDecoder {
-    Decode(Request),
-    Cut(CutRequest),
-    Free { kind: SlotKind, slot: usize },
+    /// `cpu_seconds` limits the time of all processors together.
+    Decode {
+        request: Request,
+        cpu_seconds: u64,
+    },
+    Cut {
+        request: CutRequest,
+        cpu_seconds: u64,
+    },
+    Free {
+        kind: SlotKind,
+        slot: usize,
+    },
 }
 
 /// Messages from child to parent.

@@ -5,7 +5,7 @@
 //! | namespaces | the network, System V IPC and the user's privileges | once, in the template |
 //! | landlock | every file, every TCP port | once, in the template |
 //! | seccomp | every system call that is not listed: opening a file, a socket or a program fails with `EPERM` | in each decoder |
-//! | limits | private memory beyond the request's, files, core dumps, inspection by other processes | in each decoder |
+//! | limits | memory and processor time beyond the request's, files, core dumps, inspection by other processes | in each decoder |
 //!
 //! Seccomp and the limits are required. The other layers only matter if these fail, and a container may forbid them: `vidindex
 //! doctor` reports them, and `[run] sandbox = "require"` insists on them.
@@ -58,13 +58,16 @@ fn landlock() -> Result<(), String> {
     }
 }
 
-/// Enters the sandbox, permanently and for every thread that starts later. `memory_bytes` bounds the private memory.
-pub(super) fn enter(memory_bytes: u64) -> Result<(), String> {
+/// Enters the sandbox, permanently and for every thread that starts later. `memory_bytes` bounds the memory, `cpu_seconds` the
+/// time of all processors together.
+pub(super) fn enter(memory_bytes: u64, cpu_seconds: u64) -> Result<(), String> {
     // Decoders must not outlive the parent, even if it is killed with SIGKILL.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(|e| format!("prctl: {e}"))?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|e| format!("prctl: {e}"))?;
     let limit = |value| Rlimit { current: Some(value), maximum: Some(value) };
-    for (resource, value) in [(Resource::Data, memory_bytes), (Resource::Core, 0), (Resource::Fsize, 0)] {
+    let limits =
+        [(Resource::Data, memory_bytes), (Resource::Cpu, cpu_seconds), (Resource::Core, 0), (Resource::Fsize, 0)];
+    for (resource, value) in limits {
         setrlimit(resource, limit(value)).map_err(|e| format!("setrlimit: {e}"))?;
     }
     // Of two filters, the stricter one counts. They set no_new_privs as well.
@@ -86,11 +89,15 @@ fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
     // Threads, and no processes.
     let thread = libc::CLONE_THREAD as u64;
     allowed.insert(libc::SYS_clone, vec![argument(0, SeccompCmpOp::MaskedEq(thread), thread)?]);
-    // No memory that can be executed.
-    let executable = libc::PROT_EXEC as u64;
-    for call in [libc::SYS_mmap, libc::SYS_mprotect] {
-        allowed.insert(call, vec![argument(2, SeccompCmpOp::MaskedEq(executable), 0)?]);
-    }
+    // No memory that can be executed, and no shared memory, which the limit does not count.
+    let condition = |index, mask: i32, value: i32| {
+        let masked = SeccompCmpOp::MaskedEq(mask as u64);
+        SeccompCondition::new(index, SeccompCmpArgLen::Dword, masked, value as u64)
+    };
+    let kinds = libc::MAP_SHARED | libc::MAP_PRIVATE;
+    let private = SeccompRule::new(vec![condition(2, libc::PROT_EXEC, 0)?, condition(3, kinds, libc::MAP_PRIVATE)?])?;
+    allowed.insert(libc::SYS_mmap, vec![private]);
+    allowed.insert(libc::SYS_mprotect, vec![SeccompRule::new(vec![condition(2, libc::PROT_EXEC, 0)?])?]);
     // Names of threads.
     allowed.insert(libc::SYS_prctl, vec![argument(0, SeccompCmpOp::Eq, libc::PR_SET_NAME as u64)?]);
     let commands = [libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_SETFL, libc::F_DUPFD_CLOEXEC];

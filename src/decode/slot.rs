@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use half::f16;
 use memmap2::MmapMut;
@@ -26,8 +26,8 @@ pub(super) struct Shared {
     memory: MmapMut,
     layout: Layout,
     freed: mpsc::UnboundedSender<(SlotKind, usize)>,
-    /// Slots held by the parent, by kind.
-    taken: [AtomicUsize; 2],
+    /// Slots held by the parent, by kind: a bit for each.
+    taken: [AtomicU64; 2],
 }
 
 impl Shared {
@@ -40,12 +40,16 @@ impl Shared {
         Ok((Arc::new(Self { memory, layout, freed, taken: Default::default() }), frames))
     }
 
-    /// The first `bytes` of a slot, which is now held by the parent. `None` if there is no such slot.
+    /// The first `bytes` of a slot, which is now held by the parent. `None` if there is no such slot, or the parent holds it
+    /// already: a process that sends a slot twice could fill the parent's queues.
     pub(super) fn take(self: &Arc<Self>, kind: SlotKind, slot: usize, bytes: usize) -> Option<Slot> {
-        if slot >= self.layout.slots(kind) {
+        if slot >= self.layout.slots(kind) || bytes > self.layout.slot_bytes(kind) {
             return None;
         }
-        self.taken[kind as usize].fetch_add(1, Ordering::Relaxed);
+        let bit = 1 << slot;
+        if self.taken[kind as usize].fetch_or(bit, Ordering::Relaxed) & bit != 0 {
+            return None;
+        }
         Some(Slot { shared: self.clone(), kind, slot, bytes })
     }
 
@@ -58,7 +62,7 @@ impl Shared {
     pub(super) fn is_used_up(&self) -> bool {
         [SlotKind::Clip, SlotKind::Image].into_iter().any(|kind| {
             let slots = self.layout.slots(kind);
-            slots > 0 && self.taken[kind as usize].load(Ordering::Relaxed) >= slots
+            slots > 0 && self.taken[kind as usize].load(Ordering::Relaxed).count_ones() as usize >= slots
         })
     }
 }
@@ -80,7 +84,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.shared.taken[self.kind as usize].fetch_sub(1, Ordering::Relaxed);
+        self.shared.taken[self.kind as usize].fetch_and(!(1 << self.slot), Ordering::Relaxed);
         // If the child has ended already, nobody needs the slot.
         let _ = self.shared.freed.send((self.kind, self.slot));
     }
