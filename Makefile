@@ -32,8 +32,9 @@ setup-heavy: ## The same, and Ceph for the tests that take long (as root)
 build: setup ## Build target/release/vidindex
 	cargo build --release --locked
 
-dist: setup ## Build target/dist/vidindex, which is what is installed and released: smaller, slower to build
-	cargo build --profile dist --locked --bin vidindex
+dist: ## Build target/dist/vidindex, which is what is installed and released: smaller, slower to build, with a list of its crates
+	@.ci/setup.sh dist
+	PATH="$(CURDIR)/.tools/bin:$$PATH" cargo auditable build --profile dist --locked --bin vidindex
 
 install: ## Install what `make dist` built, ONNX Runtime, completions and man pages below PREFIX=/usr/local (as root)
 	@.ci/install.sh "$(DIST)" "$(DESTDIR)$(PREFIX)"

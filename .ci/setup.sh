@@ -2,6 +2,7 @@
 # Installs what building, running and testing need, and nothing that is already there:
 #   setup.sh run     Debian packages, a check of Rust, ONNX Runtime in .onnxruntime/
 #   setup.sh lint    the same, and the linters of .ci/lint.txt in .venv/
+#   setup.sh dist    as run, and cargo-auditable in .tools/
 #   setup.sh demo    as run, and DuckDB's command line in .venv/
 #   setup.sh test    as run, and all of tests/requirements.txt in .venv/
 #   setup.sh heavy   the same, and Ceph
@@ -152,7 +153,14 @@ install_python() {
     printf '%s\n' "$requirements" >".venv/$stamp"
 }
 
-[[ ${1:-} =~ ^(run|lint|demo|test|heavy|peer|gpu)$ ]] || fail "usage: setup.sh run|lint|demo|test|heavy|peer|gpu"
+# Lists the crates of a binary in the binary itself.
+install_auditable() {
+    [[ -x .tools/bin/cargo-auditable ]] && return
+    say "building cargo-auditable in .tools/"
+    cargo install --quiet --locked --version 0.7.7 --root .tools cargo-auditable
+}
+
+[[ ${1:-} =~ ^(run|lint|dist|demo|test|heavy|peer|gpu)$ ]] || fail "usage: setup.sh run|lint|dist|demo|test|heavy|peer|gpu"
 [[ ! $1 =~ test|heavy ]] || packages+=("${test_packages[@]}")
 [[ $1 != heavy ]] || packages+=("${heavy_packages[@]}")
 install_packages
@@ -161,6 +169,7 @@ install_onnxruntime
 case $1 in
 lint) install_python lint "$(<.ci/lint.txt)" ;;
 demo) install_python demo "$(grep '^duckdb-cli==' tests/requirements.txt)" ;;
+dist) install_auditable ;;
 peer) install_peer ;;
 gpu) install_gpu ;;
 test | heavy) install_python test "$(<tests/requirements.txt)" ;;

@@ -156,6 +156,7 @@ async fn write_run(folder: &Path, created_at: DateTime<Utc>, shards: u64, step: 
     let record = RunRecord {
         run_id: RunId::new(created_at),
         created_at,
+        newest_row: None,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         fingerprint: job.fingerprint(&models.hashes()),
         actions_model: models.actions,

@@ -211,6 +211,7 @@ impl Bench {
         let run = RunRecord {
             run_id: RunId::new(created_at),
             created_at,
+            newest_row: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             fingerprint: self.job.fingerprint(&refs.hashes()),
             actions_model: refs.actions.clone(),

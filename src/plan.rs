@@ -29,7 +29,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytesize::ByteSize;
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
@@ -51,6 +51,9 @@ pub use why::Why;
 
 /// Number of consecutive failures after which a video is only retried on request or if the file changes.
 pub const FAILURES_MAX: u32 = 5;
+
+/// Difference between the clocks of machines that is not worth a warning.
+const CLOCK_SKEW_MAX: TimeDelta = TimeDelta::minutes(10);
 
 /// Videos to plan in addition to new and changed ones.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -106,6 +109,17 @@ pub async fn plan(
         true => (Indexed::default(), Saved::default()),
         false => (Indexed::read(input, output, &fingerprint, as_of).await?, Saved::read(output, &fingerprint).await?),
     };
+    let newest_row = match options.reindex {
+        // Only for the times: what is damaged is indexed again.
+        true => match Indexed::read(input, output, &fingerprint, as_of).await {
+            Ok(indexed) => indexed.newest(),
+            Err(error) => {
+                tracing::warn!("{error}");
+                None
+            }
+        },
+        false => indexed.newest(),
+    };
     let settings = why::differences(output, job, models, indexed.other_fingerprints()).await?;
     let mut unfit = Group::default();
     let take = |object: ListedObject<'_>, skipped: &mut Skipped| {
@@ -149,9 +163,13 @@ pub async fn plan(
     let (count, bytes, taken) = (draft.videos, draft.bytes, std::mem::take(&mut draft.taken));
     let videos = draft.arrange(input)?;
     let created_at = Utc::now().trunc_subsecs(6);
+    if let Some(newest) = newest_row.filter(|newest| *newest > created_at + CLOCK_SKEW_MAX) {
+        tracing::warn!(%newest, "the index has rows from the future: check the clocks of the machines that write it");
+    }
     let run = RunRecord {
         run_id: RunId::new(created_at),
         created_at,
+        newest_row,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         fingerprint,
         actions_model: models.actions.clone(),

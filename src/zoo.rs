@@ -15,6 +15,7 @@ pub mod deploy;
 pub mod descriptor;
 pub mod detector;
 mod exporter;
+mod external;
 pub mod graph;
 pub mod half;
 pub mod inspect;

@@ -37,9 +37,9 @@ use super::stop::{PIXELS_MAX, Stop, av, too_large};
 use super::timeline::ContainerClock;
 use crate::error::{VideoError, VideoErrorKind};
 
-/// Bytes of memory that opening a container may take for each byte of it: FFmpeg keeps less than 100 bytes for a sample, which has at
+/// Bytes of memory that demuxing may take for each byte of the file: FFmpeg keeps less than 100 bytes for a sample, which has at
 /// least one byte.
-const INDEX_BYTES_MAX: u64 = 256;
+const DEMUXER_BYTES_MAX: u64 = 256;
 
 /// Number of consecutive unreadable packets after which decoding stops.
 const UNREADABLE_IN_A_ROW_MAX: u32 = 1000;
@@ -146,14 +146,7 @@ fn index(
     // If a read fails, the parent knows the cause and reports that instead of this error.
     let head = identify::head(&mut source)
         .map_err(|e| VideoError::new(VideoErrorKind::Corrupt, format!("failed to read the file: {e}")))?;
-    let mut input = open(source, &head).map_err(|error| match error.kind {
-        VideoErrorKind::OutOfMemory if request.size_bytes.saturating_mul(INDEX_BYTES_MAX) < request.memory_bytes => {
-            let message =
-                "failed to open the container: its tables have more entries than a file of this size can have";
-            VideoError::new(VideoErrorKind::Corrupt, message)
-        }
-        _ => error,
-    })?;
+    let mut input = open(source, &head).map_err(|error| demuxing(request, error))?;
     let stream = video_stream(&input)?;
     let stream_index = stream.index();
     let info = stream_info(&input, &stream);
@@ -221,7 +214,7 @@ fn index(
                 frames.unreadable()?;
             }
             Err(error) => {
-                failure = Some(av("read the file", error));
+                failure = Some(demuxing(request, av("read the file", error)));
                 break;
             }
         }
@@ -252,6 +245,18 @@ fn index(
         // Full decoding finds out how much is damaged, and shows what can be shown.
         Some(_) if is_selective => Err(FullDecode::Damage.into()),
         Some(error) => Err(error.into()),
+    }
+}
+
+/// If a small file needs all memory, it declares what it does not have: a table of billions of samples, or a packet of gigabytes.
+fn demuxing(request: &Request, error: VideoError) -> VideoError {
+    let is_small = request.size_bytes.saturating_mul(DEMUXER_BYTES_MAX) < request.memory_bytes;
+    match error.kind {
+        VideoErrorKind::OutOfMemory if is_small => {
+            let message = "the file declares more data than it can have".to_owned();
+            VideoError::new(VideoErrorKind::Corrupt, message)
+        }
+        _ => error,
     }
 }
 

@@ -155,6 +155,11 @@ impl Indexed {
         }
     }
 
+    /// The largest `indexed_at`.
+    pub(super) fn newest(&self) -> Option<DateTime<Utc>> {
+        self.rows.iter().map(|row| row.time).max().and_then(DateTime::from_timestamp_micros)
+    }
+
     /// The fingerprints by whose numbers [`Indexed::why`] names other settings.
     pub(super) fn other_fingerprints(&self) -> &[String] {
         &self.others

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::plan_file::{PlanFile, plan_key};
@@ -81,6 +81,9 @@ pub struct RunRecord {
     pub run_id: RunId,
     /// Time of planning, in microseconds.
     pub created_at: DateTime<Utc>,
+    /// The largest `indexed_at` in the index that the plan read. See [`RunRecord::row_time`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_row: Option<DateTime<Utc>>,
     /// Version of vidindex that planned the run.
     pub version: String,
     /// See [`Job::fingerprint`]. `compact` for a run that merges files: use [`RunRecord::kind`].
@@ -106,6 +109,7 @@ impl RunRecord {
         Self {
             run_id: RunId::new(created_at),
             created_at,
+            newest_row: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             fingerprint: RunKind::Merge.fingerprint().to_owned(),
             actions_model: None,
@@ -115,6 +119,13 @@ impl RunRecord {
             bytes,
             job: job.clone(),
         }
+    }
+
+    /// The time of a row that is made now, for `indexed_at`. It is later than that of every row that the plan knew, also if one of
+    /// the clocks was wrong, so that the row replaces these.
+    pub fn row_time(&self) -> DateTime<Utc> {
+        let now = Utc::now().trunc_subsecs(6);
+        self.newest_row.map_or(now, |newest| now.max(newest + TimeDelta::microseconds(1)))
     }
 
     /// What the run does.
@@ -256,6 +267,7 @@ pub(crate) mod testing {
         RunRecord {
             run_id: "20261123T073712123Z-ab12cd".parse().unwrap(),
             created_at: "2026-11-23T07:37:12.123456Z".parse().unwrap(),
+            newest_row: None,
             version: "0.1.0".to_owned(),
             fingerprint: "0123456789abcdef".to_owned(),
             actions_model: Some(ModelRef { id: "slowfast".to_owned(), sha256: "ab".to_owned(), random: false }),

@@ -389,6 +389,7 @@ fn a_plan_catches_up_on_what_unfinished_runs_of_its_kind_committed() {
     let record = |fingerprint: &str| RunRecord {
         run_id: RUN.parse().unwrap(),
         created_at: STARTED,
+        newest_row: None,
         version: String::new(),
         fingerprint: fingerprint.to_owned(),
         actions_model: None,

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use chrono::{SubsecRound, Utc};
 
 use super::encode::ShardEncoder;
 use super::models::{ActionScores, OpenModels};
@@ -281,7 +280,7 @@ impl<'a> RowBuilder<'a> {
             fingerprint: self.run.fingerprint.clone(),
             run_id: self.run_id,
             shard,
-            indexed_at: Utc::now().trunc_subsecs(6),
+            indexed_at: self.run.row_time(),
             decode_seconds: totals.decode_seconds,
             inference_seconds: self.inference_seconds,
         };

@@ -8,13 +8,12 @@ mod integers;
 
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 use prost::Message;
 
 use crate::error::{Error, Result};
 use crate::zoo::detector::Head;
-use crate::zoo::inspect;
 use crate::zoo::onnx::{GraphProto, ModelProto, number};
+use crate::zoo::{external, inspect};
 
 pub use candidates::{CANDIDATES, PLACES, SHAPE};
 pub use inputs::{BOXES, CLIPS, IMAGES};
@@ -33,8 +32,8 @@ impl Deployment {
     /// If the file cannot be read or is not an ONNX model.
     pub fn read(path: &Path) -> Result<Self> {
         let failed = |why: String| Error::usage(format!("{}: failed to read: {why}", path.display()));
-        let data = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
-        let model = ModelProto::decode(Bytes::from(data)).map_err(|error| failed(error.to_string()))?;
+        let data = external::read(path).map_err(failed)?;
+        let model = ModelProto::decode(data).map_err(|error| failed(error.to_string()))?;
         Ok(Self { path: path.to_owned(), model })
     }
 

@@ -13,7 +13,7 @@ use crate::hash::hex;
 use crate::zoo::onnx::{
     DimensionValue, GraphProto, ModelProto, NodeProto, StringStringEntryProto, ValueInfoProto, number,
 };
-use crate::zoo::registry;
+use crate::zoo::{external, registry};
 
 /// Metadata keys under which a lowered model stores the counts of the original network.
 pub(super) const NOTED_PARAMETERS: &str = "vidindex.parameters";
@@ -24,9 +24,9 @@ const NOTED_MULTIPLY_ADDS: &str = "vidindex.multiply_adds";
 pub struct ModelInfo {
     /// The file.
     pub path: PathBuf,
-    /// Size of the file, bytes.
+    /// Size of the model, bytes.
     pub size_bytes: u64,
-    /// SHA-256 of the file in hex. Weights that the model keeps in other files are not included.
+    /// SHA-256 of the file in hex; of a model that has weights in other files, of the model with these weights in it.
     pub sha256: String,
     /// The tool that wrote the file, with its version if stated.
     pub producer: String,
@@ -91,7 +91,7 @@ impl ModelInfo {
     /// # Errors
     /// If the file cannot be read or is not an ONNX model.
     pub fn read(path: &Path) -> Result<Self> {
-        let data = std::fs::read(path).map(Bytes::from).map_err(|error| {
+        let data = external::read(path).map_err(|error| {
             let stem = path.file_stem().unwrap_or_default().to_string_lossy();
             let name = registry::official(&stem).map_or("NAME", |(name, _)| name);
             Error::usage(format!("{}: failed to read: {error}", path.display())).with_hint(format!(

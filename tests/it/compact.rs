@@ -16,7 +16,7 @@ fn call(command: &str, job: &Path, args: &[&str]) -> String {
 }
 
 /// Changes the seal time of all runs, so that they are old enough for `compact`.
-fn age_runs(index: &Path) {
+pub(crate) fn age_runs(index: &Path) {
     for run in std::fs::read_dir(index.join("_vidindex/runs")).unwrap() {
         let path = run.unwrap().path().join("summary.json");
         let Ok(text) = std::fs::read(&path) else { continue };

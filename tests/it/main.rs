@@ -64,3 +64,4 @@ mod tracks;
 mod versions;
 mod views;
 mod workflows;
+mod world;

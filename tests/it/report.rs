@@ -466,6 +466,7 @@ fn archive(scratch: &Scratch, videos: usize) -> PathBuf {
     let record = RunRecord {
         run_id: RUN.parse().unwrap(),
         created_at: started,
+        newest_row: None,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         fingerprint: "0123456789abcdef".to_owned(),
         actions_model: model("slowfast-r50-8x8-1f3a"),

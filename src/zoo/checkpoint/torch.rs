@@ -108,6 +108,10 @@ impl Torch {
         let bytes = read_entry(&mut self.archive, &format!("{}data/{}", self.root, tensor.storage))?;
         let past = || format!("points past its storage of {} bytes", bytes.len());
         let last = tensor.last().filter(|last| *last < tensor.count && *last < bytes.len() / size).ok_or_else(past)?;
+        // A stride of 0 repeats numbers without end.
+        let count = tensor.shape.iter().try_fold(1_usize, |count, &length| count.checked_mul(length));
+        let count = count.filter(|count| *count <= bytes.len() / size);
+        let count = count.ok_or_else(|| format!("has the shape {:?} in {} bytes", tensor.shape, bytes.len()))?;
         let number = |index: usize| {
             let raw = &bytes[index * size..][..size];
             match (tensor.kind, raw) {
@@ -117,7 +121,7 @@ impl Torch {
                 (_, raw) => raw.try_into().map_or(f32::NAN, |raw| f64::from_le_bytes(raw) as f32),
             }
         };
-        let mut values = Vec::with_capacity(tensor.shape.iter().product());
+        let mut values = Vec::with_capacity(count);
         let mut position = vec![0; tensor.shape.len()];
         let mut index = tensor.offset;
         loop {
@@ -306,5 +310,10 @@ mod tests {
         };
         assert_eq!(torch.read(&tensor(&[3])).unwrap(), [1.0, 2.0, 3.0]);
         assert_eq!(torch.read(&tensor(&[4])).unwrap_err(), "points past its storage of 12 bytes");
+        // Strides of 0 lead to no number past the end, whatever the shape.
+        for length in [2, 1 << 40, usize::MAX] {
+            let endless = Tensor { stride: vec![0, 0], ..tensor(&[2, length]) };
+            assert!(torch.read(&endless).unwrap_err().starts_with("has the shape"), "{length}");
+        }
     }
 }

@@ -21,6 +21,13 @@ pub(crate) struct Undisturbed {
     pub(crate) seconds: f64,
 }
 
+impl Undisturbed {
+    /// The rows of a table.
+    pub(crate) fn rows_of(&self, table: &str) -> Vec<String> {
+        self.rows[TABLES.iter().position(|known| *known == table).unwrap()].clone()
+    }
+}
+
 impl Archive {
     /// Eight videos of three to five seconds.
     pub(crate) fn new() -> Self {

@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Result, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use regex::Regex;
 use sha2::Digest;
@@ -38,6 +38,8 @@ pub(crate) enum What {
     ErrorInside200(&'static str),
     /// Forwarded, but the response has no `Content-Length`, and its body ends with the connection.
     NoLength,
+    /// Forwarded, unless the same request was answered within this time: then it gets the same answer.
+    Stale(Duration),
     /// Forwarded without its `If-None-Match`, as if the server ignored it.
     Unconditional,
 }
@@ -117,6 +119,8 @@ struct State {
     /// Number of received requests by method and path.
     counts: HashMap<String, u32>,
     seen: Vec<Seen>,
+    /// The answers that [`What::Stale`] repeats, by target.
+    stale: HashMap<String, (Instant, Response)>,
     clients: HashMap<SocketAddr, Arc<TcpStream>>,
 }
 
@@ -231,6 +235,17 @@ fn serve(client: &TcpStream, server: SocketAddr, state: &Mutex<State>) -> Result
             Some(What::Delay(wait)) => {
                 std::thread::sleep(*wait);
                 request.forward(server)?
+            }
+            Some(What::Stale(age)) => {
+                let kept = lock(state).stale.get(&request.target).filter(|(at, _)| at.elapsed() < *age).cloned();
+                match kept {
+                    Some((_, response)) => response,
+                    None => {
+                        let response = request.forward(server)?;
+                        lock(state).stale.insert(request.target.clone(), (Instant::now(), response.clone()));
+                        response
+                    }
+                }
             }
             Some(What::Unconditional) => {
                 request.headers.retain(|line| !is_one_of(line, &["if-none-match"]));
@@ -356,6 +371,7 @@ impl Request {
     }
 }
 
+#[derive(Clone)]
 struct Response {
     first: String,
     headers: Vec<String>,
