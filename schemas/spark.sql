@@ -43,7 +43,7 @@ CREATE OR REPLACE TEMPORARY VIEW videos (
     fingerprint string COMMENT 'Hash of the models and of everything in the job that affects rows.',
     run_id string COMMENT 'The run that wrote the row. Run ids sort by time.',
     shard bigint COMMENT 'The run\'s shard, from 0.',
-    indexed_at timestamp COMMENT 'When the row was created.',
+    indexed_at timestamp COMMENT 'When the row was created. Later than the rows that the plan of its run read, also if a clock was set back.',
     decode_seconds double COMMENT 'Time of decoding.',
     inference_seconds double COMMENT 'The video\'s share of its batches\' inference time.'
 ) USING parquet OPTIONS (path '${index}/videos');

@@ -17,6 +17,8 @@ mod engine;
 pub mod error;
 pub mod estimate;
 mod eval;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod hash;
 mod in_use;
 pub mod infer;

@@ -297,6 +297,12 @@ impl Plan {
     }
 }
 
+/// Reads a data file of an inventory, for fuzzing.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_inventory(file: &Path) {
+    inventory::fuzz(file);
+}
+
 fn human(bytes: u64) -> String {
     ByteSize(bytes).display().iec().to_string()
 }

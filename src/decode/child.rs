@@ -17,6 +17,7 @@ use ffmpeg_next::format::{self, context::Input, context::StreamIo, stream::Dispo
 use ffmpeg_next::{Dictionary, Error as AvError, Packet, Stream, ffi, media};
 use memmap2::MmapMut;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+use rustix::net::{RecvFlags, recv};
 
 use super::avio::{Link, READ_BYTES, RemoteBytes};
 use super::claims::DURATION_MAX;
@@ -67,12 +68,17 @@ fn serve(control: UnixStream, bytes: UnixStream, frames: File) -> io::Result<()>
     if memory.len() < layout.bytes() {
         return Err(io::ErrorKind::InvalidData.into());
     }
+    drop(frames);
     let mut output = Output { control, orders, memory, layout, free: Default::default(), waited_us: 0 };
     for kind in [SlotKind::Clip, SlotKind::Image] {
         output.free[kind as usize] = (0..layout.slots(kind)).collect();
     }
     if let Err(reason) = sandbox::enter(memory_bytes, cpu_seconds) {
         return output.send(&Message::NotSandboxed { reason });
+    }
+    // The sandbox asks for a signal when the parent ends. It may have ended before.
+    if matches!(recv(&output.control, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT), Ok((0, _))) {
+        return Err(io::ErrorKind::BrokenPipe.into());
     }
     match order {
         ToDecoder::Decode { request, .. } => decode(&request, bytes, output),

@@ -247,5 +247,15 @@ impl Batches {
     }
 }
 
+/// Reads a data file in CSV, for fuzzing.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(file: &Path) {
+    let columns = csv::Columns::of("Bucket, Key, Size, LastModifiedDate, ETag");
+    if let (Ok(columns), Ok(file)) = (columns, File::open(file)) {
+        let (objects, _) = mpsc::channel(1);
+        drop(csv::read(file, &columns, &mut Batches { prefix: String::new(), objects, batch: Vec::new() }));
+    }
+}
+
 #[cfg(test)]
 mod tests;

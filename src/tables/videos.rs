@@ -235,7 +235,7 @@ pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
         ),
         text("run_id", "The run that wrote the row. Run ids sort by time.", "\"20261123T084549578Z-8f94c0\""),
         long("shard", "The run's shard, from 0.", "7"),
-        Column::new("indexed_at", time, "When the row was created.", "\"2026-11-23T08:46:03.114201Z\"").unit("UTC"),
+        Column::new("indexed_at", time, "When the row was created. Later than the rows that the plan of its run read, also if a clock was set back.", "\"2026-11-23T08:46:03.114201Z\"").unit("UTC"),
         double("decode_seconds", "Time of decoding.", "1.94").unit("seconds"),
         double("inference_seconds", "The video's share of its batches' inference time.", "3.2").unit("seconds"),
     ]

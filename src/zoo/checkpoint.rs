@@ -408,3 +408,9 @@ impl Weights for Asked {
         Ok(vec![1.0; shape.iter().product()])
     }
 }
+
+/// Parses a pickle, for fuzzing.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_pickle(data: &[u8]) {
+    drop(pickle::Pickle::parse(data));
+}
