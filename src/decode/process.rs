@@ -14,6 +14,9 @@ use super::template::Decoders;
 use super::{ByteSource, Clip, Image, SampledFrame};
 use crate::error::{Error, VideoError, WorkError};
 
+/// How long the probe of the sandbox may take, on a busy machine.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// A video that is being decoded. Dropping it kills the child process.
 pub struct Decoding {
     dialogue: Dialogue,
@@ -133,7 +136,7 @@ pub async fn probe_sandbox(decoders: &Decoders) -> Result<Vec<String>, Error> {
         }
     }
     let request = Request { probe_sandbox: true, memory_bytes: 1 << 30, ..Default::default() };
-    let mut probe = Decoding::start(decoders, request, Arc::new(Nothing), Duration::from_secs(10))?;
+    let mut probe = Decoding::start(decoders, request, Arc::new(Nothing), PROBE_TIMEOUT)?;
     match probe.dialogue.message().await {
         Ok(Message::SandboxProbed { escapes, missing }) if escapes.is_empty() => Ok(missing),
         Ok(Message::SandboxProbed { escapes, .. }) => {

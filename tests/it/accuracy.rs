@@ -107,7 +107,7 @@ fn quantised_models_lose_at_most_a_point_of_accuracy() {
     for name in ["demo-slowfast", "demo-yolov5"] {
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("models/{name}.onnx"));
         let mut command =
-            vidindex(["models", "quantize", "--device", "openvino", "--samples", "48", "--json", "--out"]);
+            vidindex(["models", "quantize", "--device", "openvino", "--samples", "32", "--json", "--out"]);
         command.args([&folder, &model]).arg("--calibrate").arg(others.videos());
         let output = command.output().unwrap();
         assert!(output.status.success(), "{}", said(&output));

@@ -2,6 +2,9 @@
 //! and speaks its protocol badly: impossible values, random bytes, messages out of order, floods, silence. What it does follows from
 //! the size of the video in the request, so that a dialogue can be repeated.
 
+#[path = "dice.rs"]
+mod dice;
+
 use std::fs::File;
 use std::io::{self, IoSliceMut, Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -12,21 +15,12 @@ use std::time::Duration;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
 use serde_json::{Value, json};
 
+use dice::Dice;
+
 /// A descriptor that its parent has mapped.
 const SOCKET_FD: i32 = 3;
 
-/// splitmix64.
-struct Dice(u64);
-
 impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
     fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }

@@ -3,11 +3,16 @@
 //!
 //!     cargo run --example mutate -- --seed 1 --count 300 VIDEOS OUT
 
+#[path = "dice.rs"]
+mod dice;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+
+use dice::Dice;
 
 /// Damage videos: each output is a video of the folder with one to three mutations.
 #[derive(Debug, Parser)]
@@ -24,18 +29,7 @@ struct Arguments {
     out: PathBuf,
 }
 
-/// splitmix64.
-struct Dice(u64);
-
 impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
     fn below(&mut self, end: usize) -> usize {
         (self.next() % end.max(1) as u64) as usize
     }
