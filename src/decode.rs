@@ -41,6 +41,8 @@ use std::os::unix::fs::FileExt;
 use bytes::Bytes;
 
 use crate::error::{VideoError, VideoErrorKind, WorkError};
+#[cfg(any(test, fuzzing))]
+pub(crate) use claims::fuzz as fuzz_messages;
 pub use cut::{Caption, CutInfo, CutRequest, Drawing, DrawnBox};
 pub use cutting::{cut, needs_encoding};
 pub use orientation::Orientation;
@@ -123,38 +125,6 @@ pub enum SampledFrame {
     Clip(Clip),
     /// A frame for detection.
     Image(Image),
-}
-
-/// Checks messages of a decoder process, for fuzzing: one on each line.
-#[cfg(any(test, fuzzing))]
-pub(crate) fn fuzz_messages(data: &[u8]) {
-    use protocol::Message;
-    let clips = ClipSpec {
-        frames: 2,
-        side: 8,
-        view: View::Centre(8),
-        mean: [0.0; 3],
-        std: [1.0; 3],
-        clip_seconds: 1.0,
-        stride_seconds: 1.0,
-    };
-    let images = ImageSpec { width: 8, height: 8, frames_per_second: 1.0 };
-    let request = Request { size_bytes: 1000, clips: Some(clips), images: Some(images), ..Request::default() };
-    let mut claims = claims::Claims::new(&request);
-    let lines = data.split(|byte| *byte == b'\n');
-    for message in lines.filter_map(|line| serde_json::from_slice(line).ok()) {
-        match message {
-            Message::Opened(info) => _ = claims.opened(&info),
-            Message::Clip { width, height, segment, start_seconds, end_seconds, frames, sampled, .. } => {
-                _ = claims.clip((width, height), segment, start_seconds..=end_seconds, frames, &sampled);
-            }
-            Message::Image { frame, time_seconds, width, height, .. } => {
-                _ = claims.image(frame, time_seconds, (width, height));
-            }
-            Message::Ended { totals, error } => _ = claims.ended(&totals, error),
-            _ => {}
-        }
-    }
 }
 
 /// Versions of libavcodec and libavformat, as FFmpeg packs them: major, minor and micro in 16, 8 and 8 bits.

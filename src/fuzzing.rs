@@ -85,7 +85,7 @@ mod tests {
             "\n",
             r#"{"Image":{"slot":0,"frame":3,"time_seconds":0.5,"width":64,"height":48}}"#,
             "\n",
-            r#"{"Clip":{"slot":0,"width":8,"height":8,"segment":0,"start_seconds":0.0,"end_seconds":1.0,"frames":25,"sampled":[0,1]}}"#,
+            r#"{"Clip":{"slot":0,"width":8,"height":8,"segment":0,"start_seconds":0.0,"end_seconds":1.0,"frames":25,"sampled":[0,1,2]}}"#,
             "\n",
             r#"{"Ended":{"totals":{"frames_decoded":1,"frames_presented":1,"in_full":"damage","end_seconds":1.0,"damaged":0,"start_seconds":0.0,"decode_seconds":0.1,"fetch_seconds":0.0,"blocked_seconds":0.0},"error":{"kind":"Corrupt","message":"no"}}}"#,
         );

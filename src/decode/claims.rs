@@ -189,26 +189,49 @@ fn is_time(seconds: f64) -> bool {
     (0.0..=SECONDS_MAX).contains(&seconds)
 }
 
+/// A request for clips and images, for tests and fuzzing.
+#[cfg(any(test, fuzzing))]
+fn request() -> Request {
+    use super::protocol::{ImageSpec, View};
+    let clips = ClipSpec {
+        frames: 3,
+        side: 8,
+        view: View::Centre(8),
+        mean: [0.0; 3],
+        std: [1.0; 3],
+        clip_seconds: 2.0,
+        stride_seconds: 1.0,
+    };
+    let images = ImageSpec { width: 8, height: 8, frames_per_second: 1.0 };
+    Request { size_bytes: 100, clips: Some(clips), images: Some(images), ..Request::default() }
+}
+
+/// Checks messages of a decoder process, for fuzzing: one on each line.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    use super::protocol::Message;
+    let mut claims = Claims::new(&request());
+    let lines = data.split(|byte| *byte == b'\n');
+    for message in lines.filter_map(|line| serde_json::from_slice(line).ok()) {
+        match message {
+            Message::Opened(info) => _ = claims.opened(&info),
+            Message::Clip { width, height, segment, start_seconds, end_seconds, frames, sampled, .. } => {
+                _ = claims.clip((width, height), segment, start_seconds..=end_seconds, frames, &sampled);
+            }
+            Message::Image { frame, time_seconds, width, height, .. } => {
+                _ = claims.image(frame, time_seconds, (width, height));
+            }
+            Message::Ended { totals, error } => _ = claims.ended(&totals, error),
+            _ => {}
+        }
+    }
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use crate::decode::plan::FullDecode;
-    use crate::decode::protocol::{ImageSpec, View};
-
-    fn request() -> Request {
-        let clips = ClipSpec {
-            frames: 3,
-            side: 8,
-            view: View::Centre(8),
-            mean: [0.0; 3],
-            std: [1.0; 3],
-            clip_seconds: 2.0,
-            stride_seconds: 1.0,
-        };
-        let images = ImageSpec { width: 8, height: 8, frames_per_second: 1.0 };
-        Request { size_bytes: 100, clips: Some(clips), images: Some(images), ..Request::default() }
-    }
 
     fn info() -> StreamInfo {
         StreamInfo {
